@@ -1,0 +1,1 @@
+"""Turn a folder of labelled photos into a classifier a person can trust."""

@@ -1,0 +1,56 @@
+"""``python -m flowers <verb>``: the door, which opens fast and leaves the heavy imports to the verb."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+from flowers import startup
+
+VERBS = {
+    "fit": "train a network",
+    "validate": "evaluate a checkpoint on the validation split",
+    "test": "evaluate a checkpoint on the test split",
+    "predict": "write a checkpoint's predictions for the test split as CSV",
+}
+
+HELP = """usage: python -m flowers <verb> [--config FILE ...] [options]
+
+Turn a folder of labelled photos into a classifier a person can trust.
+
+verbs:
+{verbs}
+
+  python -m flowers fit --config configs/quickstart.yaml   train on drawn flowers, nothing else needed
+  python -m flowers fit --config configs/cnn.yaml          train on flower_photos, downloaded when missing
+  python -m flowers <verb> --help                          all options of a verb
+""".format(verbs="\n".join(f"  {verb:<10} {purpose}" for verb, purpose in VERBS.items()))
+
+
+def main(args: list[str]) -> int:
+    """Run a verb and return the exit status."""
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if args[0] not in VERBS:
+        print(f"flowers: expected one of {', '.join(VERBS)} as the first word, got {args[0]!r}.", file=sys.stderr)
+        print("The verb comes before all options: python -m flowers fit --config FILE", file=sys.stderr)
+        return 2
+    startup.prepare()
+    from flowers.cli import main as run  # noqa: PLC0415 (importing Lightning takes seconds)
+
+    try:
+        run(args)
+    except Exception as error:
+        # An error that the package itself raised answers the user; any other is a bug and keeps its traceback.
+        raised_at = traceback.extract_tb(error.__traceback__)[-1].filename
+        if not Path(raised_at).is_relative_to(Path(__file__).parent):
+            raise
+        print(f"flowers: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

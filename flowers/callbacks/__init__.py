@@ -1,0 +1,9 @@
+"""What happens around training."""
+
+from flowers.callbacks.checkpoint import SaveBest, SaveLast
+from flowers.callbacks.guard import StopOnBadLoss
+from flowers.callbacks.predictions import WritePredictions
+from flowers.callbacks.record import RecordRun
+from flowers.callbacks.seed import SeedSteps
+
+__all__ = ["RecordRun", "SaveBest", "SaveLast", "SeedSteps", "StopOnBadLoss", "WritePredictions"]

@@ -1,0 +1,75 @@
+"""Leaves what a run needs to be believed and repeated, and says at its end where everything lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from flowers.callbacks.checkpoint import SaveBest
+from flowers.data import FlowersDataModule, manifest_text
+
+
+class RecordRun(SaveConfigCallback):
+    """Writes ``config.yaml`` and ``manifest.csv`` into the run folder, the config also into TensorBoard and checkpoints.
+
+    A resumed run that was given other options, or other data, adds files with a number instead of replacing any.
+    """
+
+    @property
+    def config_text(self) -> str:
+        """The resolved configuration as YAML."""
+        text: str = self.parser.dump(self.config, skip_none=False)
+        return text
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the files when a fit begins (Lightning calls this in one process only)."""
+        logger = trainer.logger
+        if stage != "fit" or not isinstance(logger, TensorBoardLogger):
+            return
+        folder = Path(logger.log_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_new(folder / "config.yaml", self.config_text)
+        if isinstance(data := trainer.datamodule, FlowersDataModule):  # type: ignore[attr-defined]
+            _write_new(folder / "manifest.csv", manifest_text(data.manifest_rows()))
+        logger.experiment.add_text("config", f"```yaml\n{self.config_text}\n```", trainer.global_step)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the configuration into the checkpoint, from which later verbs take what is not typed."""
+        checkpoint["config"] = self.config_text
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the summary."""
+        best = trainer.checkpoint_callback
+        if not (trainer.is_global_zero and isinstance(best, SaveBest) and best.best_model_path):
+            return
+        checkpoint, run = _relative(best.best_model_path), _relative(Path(best.best_model_path).parent.parent)
+        print(
+            f"\nBest epoch       {best.best_epoch} of {trainer.current_epoch} (counted from 0)\n"
+            f"  {best.monitor:<14} {best.best_model_score:.4f}  (val/loss {best.best_loss:.4f})\n"
+            f"Run folder       {run}\n"
+            f"Best checkpoint  {checkpoint}\n"
+            f"Test it          python -m flowers test --ckpt_path {checkpoint}\n"
+            f"See the curves   tensorboard --logdir {run.parent}\n"
+        )
+
+
+def _relative(path: str | Path) -> Path:
+    """Return the path as seen from the working folder, where that is shorter."""
+    relative = Path(os.path.relpath(path))
+    return Path(path) if relative.parts[:1] == ("..",) else relative
+
+
+def _write_new(file: Path, text: str) -> None:
+    """Write a file, or one with the next free number where another text stands there already."""
+    content, number, free = text.encode("utf-8", "surrogateescape"), 1, file
+    while free.exists():
+        if free.read_bytes() == content:
+            return
+        number += 1
+        free = file.with_stem(f"{file.stem}-{number}")
+    free.write_bytes(content)

@@ -1,0 +1,34 @@
+"""Makes the random numbers of a step depend on its number alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class SeedSteps(Callback):
+    """Seeds torch before every training step, so that a resumed run drops the same features as one never cut.
+
+    The seed is that of ``seed_everything``, mixed with the number of the batch and of the process.
+    """
+
+    def __init__(self) -> None:
+        self._seed = 0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the run's seed."""
+        self._seed = torch.initial_seed()
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Seed torch's generators."""
+        key = [self._seed, trainer.fit_loop.total_batch_idx, trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))

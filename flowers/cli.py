@@ -1,0 +1,147 @@
+"""The command line: Lightning's, with the project's callbacks, links and defaults."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelSummary, TQDMProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from flowers.callbacks import RecordRun, SaveBest, SaveLast, SeedSteps, StopOnBadLoss, WritePredictions
+from flowers.data import FlowersDataModule
+from flowers.tasks import ClassificationTask
+
+_TRAINER_DEFAULTS = {
+    "max_epochs": 40,
+    "log_every_n_steps": 5,  # Lightning's 50 draws no curve where an epoch has 20 steps
+    "use_distributed_sampler": False,  # the data module's sampler counts every image once
+}
+
+
+class FlowersCLI(LightningCLI):
+    """``fit``, ``validate``, ``test`` and ``predict`` for a ``ClassificationTask`` and the ``FlowersDataModule``."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks as option groups, and say once what several parts need."""
+        parser.add_lightning_class_args(SaveBest, "checkpoint")
+        parser.add_lightning_class_args(SaveLast, "last_checkpoint")
+        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
+        parser.add_lightning_class_args(WritePredictions, "predictions")
+        # Named here, since Lightning would choose others wherever `rich` happens to be installed.
+        parser.add_lightning_class_args(TQDMProgressBar, "progress_bar")
+        parser.add_lightning_class_args(ModelSummary, "model_summary")
+        parser.set_defaults(
+            {
+                "model": {"class_path": "flowers.tasks.CNNTask"},
+                "early_stopping.patience": 15,
+                "lr_monitor.logging_interval": "step",
+            }
+        )
+        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=_integer_seed)
+        parser.link_arguments("checkpoint.monitor", "early_stopping.monitor")
+        parser.link_arguments("checkpoint.mode", "early_stopping.mode")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, with the configuration stored in the checkpoint of ``--ckpt_path`` below what is typed."""
+        assert isinstance(args, list)
+        verb, *rest = args
+        stored = _stored_config(_option(rest, "--ckpt_path"), verb)
+        config = ["--config", yaml.safe_dump(stored)] if stored else []
+        self.config = parser.parse_args([verb, *config, *rest])
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: Lightning's way lets a checkpoint's hyper-parameters win over what is typed."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
+        """Make the trainer; ``fit`` logs into a run folder of its own, the other verbs leave none behind."""
+        trainer = self._get(self.config_init, "trainer")
+        if trainer.logger is None:
+            resumed = self._get(self.config_init, "ckpt_path") if self.subcommand == "fit" else None
+            root = Path(trainer.default_root_dir or ".") / "lightning_logs"
+            kwargs["logger"] = _run_logger(root, resumed) if self.subcommand == "fit" else False
+        return super().instantiate_trainer(**kwargs)
+
+
+def main(args: list[str]) -> FlowersCLI:
+    """Run a verb.
+
+    Args:
+        args: The verb and its options, as on the command line.
+
+    Raises:
+        ValueError: An option is out of its range, or checkpoint and data do not go together.
+        OSError: Images cannot be decoded, or a file is missing.
+    """
+    # With the cache no worker is needed, and without it their number is an option.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    return FlowersCLI(
+        ClassificationTask,
+        FlowersDataModule,
+        save_config_callback=RecordRun,
+        save_config_kwargs={"save_to_log_dir": False},
+        trainer_defaults=_TRAINER_DEFAULTS | {"callbacks": [SeedSteps(), StopOnBadLoss()]},
+        seed_everything_default=0,
+        subclass_mode_model=True,
+        load_from_checkpoint_support=False,  # the task's own flat, plain hyper-parameters are what is saved
+        args=args,
+    )
+
+
+def claim_run_folder(root: Path) -> Path:
+    """Make and return the next free ``root/version_<number>``; runs that start at once get different ones."""
+    root.mkdir(parents=True, exist_ok=True)
+    taken = (path.name.removeprefix("version_") for path in root.glob("version_*"))
+    number = max((int(name) for name in taken if name.isdecimal()), default=-1) + 1
+    while True:
+        try:
+            (root / f"version_{number}").mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return (root / f"version_{number}").resolve()
+
+
+def _run_logger(root: Path, resumed: str | None) -> TensorBoardLogger:
+    """Return a logger on a new run folder, or on that of ``last.ckpt``, whose run goes on where it was cut."""
+    if resumed is not None and Path(resumed).name == "last.ckpt":
+        run = Path(resumed).resolve().parent.parent
+    elif rank_zero_only.rank == 0:
+        run = claim_run_folder(root)
+    else:
+        run = root  # never written to: Lightning takes the folder of rank 0
+    return TensorBoardLogger(run.parent.parent, name=run.parent.name, version=run.name, default_hp_metric=False)
+
+
+def _stored_config(ckpt_path: str | None, verb: str) -> dict[str, Any]:
+    """Return what a checkpoint says of the run it comes from: all for ``fit``, model and data for the other verbs."""
+    if ckpt_path is None:
+        return {}
+    if not Path(ckpt_path).is_file():
+        raise FileNotFoundError(
+            f"--ckpt_path {ckpt_path}: expected a checkpoint file, as lightning_logs/version_0/checkpoints/best.ckpt"
+        )
+    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True)
+    config: dict[str, Any] = yaml.safe_load(checkpoint.get("config", "{}"))
+    return config if verb == "fit" else {key: config[key] for key in ("model", "data") if key in config}
+
+
+def _option(args: list[str], name: str) -> str | None:
+    """Return the last value of an option, given as ``--name value`` or ``--name=value``."""
+    values = [after for arg, after in zip(args, args[1:], strict=False) if arg == name]
+    values += [arg.partition("=")[2] for arg in args if arg.startswith(f"{name}=")]
+    return values[-1] if values else None
+
+
+def _integer_seed(seed: bool | int) -> int:
+    if isinstance(seed, bool):
+        raise ValueError(f"--seed_everything: expected a whole number, got {seed}; without a seed no run can be repeated")
+    return seed

@@ -1,0 +1,277 @@
+"""A folder of photos as Lightning's data module."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from flowers.data.augment import BatchAugmentation
+from flowers.data.cache import DecodedImages, decode_all, default_cache_dir
+from flowers.data.folder import index_folder
+from flowers.data.loading import Batch, CachedImages, ShardedSampler, StreamedImages
+from flowers.data.sources import ensure_root
+from flowers.data.splits import (
+    SKIPPED,
+    SPLITS,
+    ManifestRow,
+    SplitRule,
+    read_manifest,
+    split_of_manifest,
+    stratified_split,
+    tf_for_poets_split,
+)
+from flowers.data.transforms import Resize, to_float
+
+
+class FlowersDataModule(LightningDataModule):
+    """A folder ``root/<class>/<image>`` as training, validation and test batches.
+
+    Args:
+        root: Folder of the class folders. A missing folder named ``flower_photos`` is downloaded, one named
+            ``drawn_flowers`` is drawn.
+        image_size: Side of the images as they are decoded, cached, evaluated and predicted, in pixels.
+        crop_size: Side of the crops that the network is trained on, in pixels. Smaller than the image, since a random
+            crop shows objects larger than they are in the whole image (https://arxiv.org/abs/1906.06423).
+        resize: How an image becomes a square: ``stretch`` both sides, or ``crop`` the centre.
+        batch_size: Images in a batch, on each device.
+        val_fraction: Share of each class for validation.
+        test_fraction: Share of each class for the test.
+        split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or ``tf_for_poets``.
+        split_seed: Seed of the split; independent of the seed of the training.
+        manifest: CSV file with the split to use, as written into every run folder.
+        on_bad_image: What an image that cannot be decoded does: ``stop`` the run before training, or ``skip``.
+        cache: Whether the images are decoded once into a cache, or by worker processes in every epoch.
+        cache_dir: Folder of the cache; by default ``flowers`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+        num_workers: Worker processes that decode with ``cache false``; the cache needs none.
+        augment: Augmentation of the training batches.
+        seed: Seed of order and augmentation; the command line sets it to ``seed_everything``.
+
+    Raises:
+        FileNotFoundError: The root is missing and is not a data set that can be made.
+        ValueError: The folder has no two classes, or an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        root: str = "data/drawn_flowers",
+        *,
+        image_size: int = 160,
+        crop_size: int = 128,
+        resize: Resize = "stretch",
+        batch_size: int = 64,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        split: SplitRule = "random",
+        split_seed: int = 0,
+        manifest: str | None = None,
+        on_bad_image: Literal["stop", "skip"] = "stop",
+        cache: bool = True,
+        cache_dir: str | None = None,
+        num_workers: int = 2,
+        augment: BatchAugmentation = BatchAugmentation(),  # noqa: B008 (frozen)
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 1 <= crop_size <= image_size:
+            raise ValueError(
+                f"--data.crop_size: expected 1 to --data.image_size ({image_size}) pixels, got {crop_size}. "
+                f"Give both: crops are cut out of the image."
+            )
+        if batch_size < 1:
+            raise ValueError(f"--data.batch_size: expected at least 1 image, got {batch_size}")
+        self.image_size = image_size
+        self.crop_size = crop_size
+        self.resize: Resize = resize
+        self.batch_size = batch_size
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.split: SplitRule = split
+        self.split_seed = split_seed
+        self.manifest = manifest
+        self.on_bad_image = on_bad_image
+        self.cache = cache
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self.num_workers = num_workers
+        self.augment = augment
+        self.seed = seed
+        self.index = index_folder(ensure_root(root))
+
+    @property
+    def class_names(self) -> list[str]:
+        """Sorted names of the K classes."""
+        return list(self.index.class_names)
+
+    @cached_property
+    def decoded(self) -> DecodedImages:
+        """Pixels (with the cache), checksums and errors of all images; the first access decodes them."""
+        inside = self.cache_dir.resolve().is_relative_to(self.index.root.resolve())
+        if inside:
+            raise ValueError(
+                f"--data.cache_dir {self.cache_dir}: expected a folder outside of --data.root {self.index.root}, which "
+                f"is only read"
+            )
+        return decode_all(
+            self.index.root,
+            self.index.paths,
+            image_size=self.image_size,
+            resize=self.resize,
+            cache_dir=self.cache_dir,
+            keep_pixels=self.cache,
+        )
+
+    @cached_property
+    def indices(self) -> dict[str, NDArray[np.int64]]:
+        """Sorted indices of the images of ``train``, ``val`` and ``test``."""
+        paths, labels, names = self.index.paths, self.index.labels, self.index.class_names
+        good = np.setdiff1d(np.arange(len(paths)), [*self.decoded.errors])
+        if self.manifest is not None:
+            files = {paths[i]: (names[labels[i]], self.decoded.sha256[i]) for i in good}
+            chosen = split_of_manifest(read_manifest(self.manifest), files=files)
+            positions = chosen
+        elif self.split == "tf_for_poets":
+            positions = tf_for_poets_split([paths[i] for i in good])
+        else:
+            positions = stratified_split(
+                labels[good],
+                [self.decoded.sha256[i] for i in good],
+                val_fraction=self.val_fraction,
+                test_fraction=self.test_fraction,
+                seed=self.split_seed,
+                class_names=names,
+            )
+        return {name: good[chosen] for name, chosen in positions.items()}
+
+    def manifest_rows(self) -> list[ManifestRow]:
+        """Return path, label, checksum and split of every image of the folder; what is in no split is ``skipped``."""
+        split = np.full(len(self.index.paths), SKIPPED, dtype=object)
+        for name, indices in self.indices.items():
+            split[indices] = name
+        names = self.index.class_names
+        columns = zip(self.index.paths, self.index.labels, self.decoded.sha256, split, strict=True)
+        return [ManifestRow(path, names[label], sha256, name) for path, label, sha256, name in columns]
+
+    def setup(self, stage: str) -> None:
+        """Decode and split, once, and say what there is.
+
+        Raises:
+            OSError: Images cannot be decoded (all are named), or the disk is full.
+            ValueError: No split can be made.
+        """
+        if "indices" in self.__dict__:
+            return
+        self._check_images()
+        counts = ", ".join(f"{name} {len(self.indices[name]):,}" for name in SPLITS)
+        left_out = len(self.index.paths) - sum(map(len, self.indices.values()))
+        rank_zero_info(
+            f"{len(self.index.paths):,} images of {len(self.class_names)} classes in {self.index.root}: {counts}"
+            + (f", left out {left_out:,}" if left_out else "")
+        )
+
+    def _check_images(self) -> None:
+        bad = [f"{self.index.root / self.index.paths[i]}: {error}" for i, error in sorted(self.decoded.errors.items())]
+        if not bad:
+            return
+        listing = "\n  ".join(bad)
+        if self.on_bad_image == "stop":
+            raise OSError(
+                f"{len(bad)} of {len(self.index.paths)} images cannot be decoded:\n  {listing}\n"
+                f"Repair or remove them, or leave them out with --data.on_bad_image skip."
+            )
+        rank_zero_warn(f"{len(bad)} of {len(self.index.paths)} images cannot be decoded and are skipped:\n  {listing}")
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return shuffled batches of the training split."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return batches of the validation split, in the order of the index."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return batches of the test split, in the order of the index."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Return the same batches as for the test."""
+        return self._loader("test")
+
+    def _loader(self, split: str) -> DataLoader[Batch]:
+        train, indices = split == "train", self.indices[split]
+        if len(indices) == 0:
+            raise ValueError(f"--data: the {split} split is empty; choose another --data.split or --data.manifest")
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = ShardedSampler(indices, shuffle=train, seed=self.seed, rank=rank, world_size=world_size)
+        if self.decoded.images is not None:
+            dataset: CachedImages | StreamedImages = CachedImages(self.decoded.images, self.index.labels)
+        else:
+            dataset = StreamedImages(self.index, image_size=self.image_size, resize=self.resize)
+        num_workers = 0 if self.cache else self.num_workers
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            collate_fn=_as_is,
+            pin_memory=torch.cuda.is_available(),
+            # A small last batch would weigh as much as a full one; the next epoch's order leaves out others.
+            drop_last=train and len(sampler) >= self.batch_size,
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Turn bytes into the network's floats, augmented while training."""
+        if self.trainer is None or not self.trainer.training:
+            return batch._replace(images=to_float(batch.images))
+        images = self.augment(
+            batch.images, indices=batch.indices, size=self.crop_size, seed=self.seed, epoch=self.trainer.current_epoch
+        )
+        step = self.trainer.fit_loop.total_batch_idx
+        images, targets = self.augment.mix(
+            images, batch.targets, num_classes=len(self.class_names), seed=self.seed, step=step
+        )
+        return Batch(images.contiguous(memory_format=torch.channels_last), targets, batch.indices)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the fingerprints of data and split that a checkpoint carries."""
+        rows = self.manifest_rows()
+        return {
+            "data_fingerprint": _digest(sorted(f"{row.label} {row.sha256}" for row in rows)),
+            "split_fingerprint": _digest(sorted(f"{row.label} {row.sha256} {row.split}" for row in rows)),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Compare the fingerprints of a checkpoint with the data at hand.
+
+        Raises:
+            ValueError: The same images are split in another way, so training images would be evaluated.
+        """
+        mine = self.state_dict()
+        if mine["data_fingerprint"] != state_dict["data_fingerprint"]:
+            rank_zero_warn(
+                f"--data.root {self.index.root} holds other images than those the checkpoint was trained on; if some "
+                f"are the same, its evaluation is too good."
+            )
+        elif mine["split_fingerprint"] != state_dict["split_fingerprint"]:
+            raise ValueError(
+                "--data: the images are those the checkpoint was trained on, but they are split in another way, so "
+                "images it was trained on would be evaluated. Expected its split: leave out --data.split, "
+                "--data.split_seed, --data.val_fraction and --data.test_fraction, or give the manifest.csv of its run "
+                "folder with --data.manifest."
+            )
+
+
+def _as_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _digest(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,0 +1,121 @@
+"""Fetch flower_photos: resumed when cut, verified before anything is extracted, extracted safely."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock
+from tqdm import tqdm
+
+_CHUNK = 2**20
+_ATTEMPTS = 3
+
+
+class Archive(NamedTuple):
+    """A tar archive to download: where it lies, its size in bytes, and its checksum."""
+
+    url: str
+    size: int
+    sha256: str
+
+
+# Size and checksum: TensorFlow Datasets' checksum file for tf_flowers.
+FLOWER_PHOTOS = Archive(
+    url="https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",
+    size=228_813_984,
+    sha256="4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
+)
+
+
+def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> None:
+    """Make the folder ``root`` from the archive, which is downloaded beside it unless it is already there.
+
+    Several processes may call at once: one downloads, the others wait for it.
+
+    Args:
+        root: Folder to make; its name is that of the archive's top folder.
+        archive: What to download.
+
+    Raises:
+        ConnectionError: The archive cannot be downloaded; the message names every other way.
+        ValueError: The archive is not the one expected.
+    """
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(root.with_name(f".{root.name}.lock")):
+        if root.exists():
+            return
+        file = root.with_name(f"{root.name}.tgz")
+        if not file.exists():
+            _download(archive, file)
+        elif _sha256(file) != archive.sha256:
+            raise ValueError(
+                f"{file}: expected the archive with sha256 {archive.sha256}, got {_sha256(file)}. Take the file away to "
+                f"download it anew, or put the right one in its place."
+            )
+        _extract(file, root)
+
+
+def _download(archive: Archive, file: Path) -> None:
+    partial = file.with_name(f"{file.name}.part")
+    print(f"No folder {file.with_suffix('')}: downloading {archive.size / 2**20:.0f} MiB from {archive.url}")
+    for attempt in range(_ATTEMPTS):
+        try:
+            _fetch(archive, partial)
+        except (OSError, urllib.error.URLError) as error:  # refused, cut, timed out
+            if attempt + 1 < _ATTEMPTS:
+                time.sleep(2**attempt)
+                continue
+            raise ConnectionError(
+                f"Could not download {archive.url} ({error}). What can be done:\n"
+                f"  - run the same command again: what has arrived is kept in {partial};\n"
+                f"  - fetch the archive on another machine and put it here: {file};\n"
+                f"  - give any folder root/<class>/<image> with --data.root DIR;\n"
+                f"  - train on the drawn flowers, without a network: --config configs/quickstart.yaml"
+            ) from error
+        break
+    if _sha256(partial) != archive.sha256:
+        partial.unlink()
+        raise ConnectionError(
+            f"What arrived from {archive.url} is not the archive with sha256 {archive.sha256}; it was deleted. "
+            f"Run the same command again, or put the archive here: {file}"
+        )
+    partial.replace(file)
+
+
+def _fetch(archive: Archive, partial: Path) -> None:
+    have = partial.stat().st_size if partial.exists() else 0
+    if have >= archive.size:
+        return
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as response:
+        resumes = response.status == 206
+        bar = tqdm(total=archive.size, initial=have if resumes else 0, unit="B", unit_scale=True, desc="Downloading")
+        with bar, partial.open("ab" if resumes else "wb") as opened:
+            while chunk := response.read(_CHUNK):
+                opened.write(chunk)
+                bar.update(len(chunk))
+    if partial.stat().st_size < archive.size:
+        raise ConnectionError(f"the connection was cut at {partial.stat().st_size:,} of {archive.size:,} bytes")
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _extract(file: Path, root: Path) -> None:
+    print(f"Extracting {file}")
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
+        with tarfile.open(file) as opened:
+            # Refuses members that lead outside, links to outside and special files.
+            opened.extractall(folder, filter="data")
+        # Only a whole extraction is renamed to what a later run takes for the data set.
+        shutil.move(str(Path(folder) / root.name), root)

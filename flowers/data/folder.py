@@ -1,0 +1,102 @@
+"""The index of an image folder: which files there are and what their labels are."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class FolderIndex:
+    """The images of a folder ``root/<class>/<image>``, sorted by class and path.
+
+    Args:
+        root: The folder.
+        class_names: Sorted names of the K classes.
+        paths: N paths relative to the root, with forward slashes.
+        labels: Integers ``(N,)`` that index the class names.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+
+
+def index_folder(root: str | Path) -> FolderIndex:
+    """Index a folder with torchvision's ``ImageFolder``, hardened against what real folders hold.
+
+    Hidden files and folders (``.git``, macOS' ``._x.jpg``) are no images and no classes. A link is followed only where
+    it leads out of the root, so none loops. Two spellings of one class name in Unicode (NFC and NFD) are one class.
+
+    Args:
+        root: A folder with one folder per class.
+
+    Raises:
+        ValueError: There are fewer than two classes, or a class without an image.
+    """
+    folder = _HardenedImageFolder(root)
+    base = Path(folder.root)
+    paths = tuple(Path(path).relative_to(base).as_posix() for path, _ in folder.samples)
+    order = sorted(range(len(paths)), key=lambda i: (folder.targets[i], paths[i]))
+    labels = np.array([folder.targets[i] for i in order], dtype=np.int64)
+    return FolderIndex(base, tuple(folder.classes), tuple(paths[i] for i in order), labels)
+
+
+class _HardenedImageFolder(ImageFolder):  # type: ignore[misc]
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        folders = [entry.name for entry in _subfolders(Path(directory), root=Path(directory))]
+        names = sorted({unicodedata.normalize("NFC", folder) for folder in folders})
+        if len(names) < 2:
+            raise ValueError(
+                f"--data.root {directory}: expected at least two class folders (root/<class>/<image>), got "
+                f"{names or 'none'}. Give the folder that holds the class folders."
+            )
+        return names, {folder: names.index(unicodedata.normalize("NFC", folder)) for folder in folders}
+
+    @staticmethod
+    def make_dataset(directory: str | Path, class_to_idx: dict[str, int], **_: Any) -> list[tuple[str, int]]:  # noqa: ANN401
+        root = Path(directory)
+        samples = [
+            (str(file), label) for folder, label in class_to_idx.items() for file in _image_files(root / folder, root)
+        ]
+        filled = {label for _, label in samples}
+        empty = sorted(folder for folder, label in class_to_idx.items() if label not in filled)
+        if empty:
+            raise ValueError(
+                f"--data.root {directory}: no image in the class folder {', '.join(empty)}. Expected files that end in "
+                f"{', '.join(IMG_EXTENSIONS)}: add some, or take the folder away."
+            )
+        return samples
+
+
+def _image_files(folder: Path, root: Path) -> Iterator[Path]:
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if not entry.name.startswith(".") and entry.name.lower().endswith(IMG_EXTENSIONS) and not entry.is_dir():
+            yield Path(entry.path)
+    for subfolder in _subfolders(folder, root=root):
+        yield from _image_files(subfolder, root)
+
+
+def _subfolders(folder: Path, *, root: Path) -> list[Path]:
+    here, inside = folder.resolve(), root.resolve()
+    found = []
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith(".") or not entry.is_dir():
+            continue
+        target = Path(entry.path).resolve()
+        loops = here.is_relative_to(target) or target.is_relative_to(inside)
+        if not (entry.is_symlink() and loops):
+            found.append(Path(entry.path))
+    return found

@@ -1,0 +1,129 @@
+"""From indices to batches: what the DataLoader is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from flowers.data.transforms import Resize, load_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from flowers.data.folder import FolderIndex
+
+
+class Batch(NamedTuple):
+    """What a step gets.
+
+    Args:
+        images: Bytes ``(B, 3, S, S)`` from the loader; floats in [0, 1] once on the device.
+        targets: Labels ``(B,)``, or soft targets ``(B, K)`` after MixUp or CutMix.
+        indices: Positions of the images in the folder's index ``(B,)``.
+    """
+
+    images: Tensor
+    targets: Tensor
+    indices: Tensor
+
+
+class CachedImages(Dataset[Batch]):
+    """All images of a folder, from the memory-mapped cache; a batch is one indexed read.
+
+    Args:
+        images: Bytes ``(N, S, S, 3)``.
+        labels: Integers ``(N,)``.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+        self.images = images
+        self.labels = torch.from_numpy(labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Return the batch of these indices (the hook of PyTorch's fetcher for whole batches)."""
+        chosen = torch.tensor(indices)
+        # Permuted, the bytes are channels_last as they lie: nothing is copied for it.
+        return Batch(torch.from_numpy(self.images[indices]).permute(0, 3, 1, 2), self.labels[chosen], chosen)
+
+
+class StreamedImages(Dataset[Batch]):
+    """All images of a folder, decoded at each access; what ``--data.cache false`` reads through worker processes.
+
+    Args:
+        index: The folder's index.
+        image_size: Side S, in pixels.
+        resize: How an image becomes a square.
+    """
+
+    def __init__(self, index: FolderIndex, *, image_size: int, resize: Resize) -> None:
+        self.index = index
+        self.image_size = image_size
+        self.resize = resize
+
+    def __len__(self) -> int:
+        return len(self.index.paths)
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Return the batch of these indices.
+
+        Raises:
+            OSError: A file became unreadable after it was checked; the message names it.
+        """
+        images = torch.stack([self._load(index) for index in indices])
+        labels = torch.from_numpy(self.index.labels[indices])
+        return Batch(images.contiguous(memory_format=torch.channels_last), labels, torch.tensor(indices))
+
+    def _load(self, index: int) -> Tensor:
+        file = self.index.root / self.index.paths[index]
+        try:
+            return load_image(file, image_size=self.image_size, resize=self.resize)
+        except (OSError, ValueError) as error:
+            raise OSError(f"{file}: {error}") from error
+
+
+class ShardedSampler(Sampler[int]):
+    """The part of a split that one process reads, in an order that depends on (seed, epoch) alone.
+
+    Evaluation reads each image exactly once over all processes, where torch's ``DistributedSampler`` pads with
+    duplicates. In training all processes get the same number of images, so that none waits for a step that never
+    comes; the few left over differ from epoch to epoch.
+
+    Args:
+        indices: The split.
+        shuffle: Whether the order changes with each epoch; set for training.
+        seed: Seed of the run.
+        rank: Number of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, indices: NDArray[np.int64], *, shuffle: bool, seed: int, rank: int, world_size: int) -> None:
+        self.indices = indices
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch; Lightning calls it before each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return len(self.indices) // self.world_size
+        return len(range(self.rank, len(self.indices), self.world_size))
+
+    def __iter__(self) -> Iterator[int]:
+        order = self.indices
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
+        return iter(order[self.rank :: self.world_size][: len(self)].tolist())

@@ -1,0 +1,65 @@
+"""From a file to the bytes a network is evaluated on: one path, for training, evaluation, prediction and export."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import IO
+
+    from torch import Tensor
+
+Resize = Literal["stretch", "crop"]
+
+
+def load_image(file: str | Path | IO[bytes], *, image_size: int, resize: Resize) -> Tensor:
+    """Decode an image file and bring it to a square.
+
+    Args:
+        file: A path or an open binary file.
+        image_size: Side S of the result, in pixels.
+        resize: ``stretch`` scales both sides to S; ``crop`` scales the short side and cuts out the centre.
+
+    Returns:
+        Bytes ``(3, S, S)``, RGB, laid out in memory as ``(S, S, 3)``.
+
+    Raises:
+        OSError: The file is no image, is truncated, or has more pixels than Pillow's limit for hostile images.
+        ValueError: The pixels have no known range (32-bit floats), or the file is broken in another way.
+    """
+    try:
+        with Image.open(file) as image:
+            # Large JPEGs are decoded at a half, a quarter or an eighth, but never below twice the wanted size.
+            image.draft(None, (2 * image_size, 2 * image_size))
+            square = _to_square(_to_rgb(ImageOps.exif_transpose(image)), size=image_size, resize=resize)
+    except (SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        raise OSError(f"broken image: {error}") from error  # Pillow's decoders raise all of these on broken files
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Return bytes ``(B, 3, S, S)`` as floats in [0, 1]: all there is between a decoded image and the network."""
+    return images.float().div_(255)
+
+
+def _to_square(image: Image.Image, *, size: int, resize: Resize) -> Image.Image:
+    if resize == "crop":
+        return ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("32-bit float pixels have no known range: expected 8- or 16-bit pixels")
+    if image.mode.startswith("I"):  # 16-bit grey; plain convert("RGB") would clip it to white
+        grey = np.asarray(image).astype(np.int64) // 257
+        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,177 @@
+"""How any network of the project learns to classify."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from flowers.models import ImageClassifier
+from flowers.tasks.optim import decay_groups, warmup_cosine
+
+
+class Prediction(NamedTuple):
+    """What the network says of a batch.
+
+    Args:
+        indices: Positions of the images in the folder's index ``(B,)``.
+        probs: Probabilities ``(B, K)``.
+    """
+
+    indices: Tensor
+    probs: Tensor
+
+
+class ClassificationTask(LightningModule):
+    """Cross entropy, AdamW, warm-up and cosine per step, an average of the weights, and the metrics of every stage.
+
+    Args:
+        net: The network; its K logits are in the order of the class names.
+        class_names: Names of the K classes; on the command line they come from the data.
+        lr: Largest learning rate, reached after the warm-up.
+        weight_decay: Weight decay of AdamW (https://arxiv.org/abs/1711.05101); norms and biases have none.
+        warmup_fraction: Share of the training over which the learning rate rises.
+        label_smoothing: Probability given to all classes alike in the training targets
+            (https://arxiv.org/abs/1512.00567).
+        class_weights: Weight of each class in the training loss, in the order of the class names.
+        ema_decay: Decay per step of an exponential moving average of the weights, which then is what is validated,
+            saved and tested; none by default.
+        compile: Whether the network is compiled by ``torch.compile``.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    def __init__(
+        self,
+        net: ImageClassifier,
+        class_names: list[str],
+        *,
+        lr: float = 3e-3,
+        weight_decay: float = 0.05,
+        warmup_fraction: float = 0.1,
+        label_smoothing: float = 0.1,
+        class_weights: list[float] | None = None,
+        ema_decay: float | None = None,
+        compile: bool = False,  # noqa: A002 (torch's word)
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["net"])
+        num_classes = len(class_names)
+        _expect(num_classes >= 2, "class_names", "at least 2", class_names)
+        _expect(lr > 0, "lr", "a number above 0", lr)
+        _expect(weight_decay >= 0, "weight_decay", "0 or more", weight_decay)
+        _expect(0 <= warmup_fraction < 1, "warmup_fraction", "0 or more, below 1", warmup_fraction)
+        _expect(0 <= label_smoothing < 1, "label_smoothing", "0 or more, below 1", label_smoothing)
+        _expect(ema_decay is None or 0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
+        right_length = class_weights is None or len(class_weights) == num_classes
+        _expect(right_length, "class_weights", f"{num_classes} numbers, one for each of {class_names}", class_weights)
+        # Convolutions are faster on channels_last, on a CPU and on a GPU's tensor cores.
+        self.net = net.to(memory_format=torch.channels_last)
+        self.class_names = list(class_names)
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+        self.ema_decay = ema_decay
+        self.compile_net = compile
+        metrics = MetricCollection(
+            {
+                "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
+                "f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
+            }
+        )
+        self.train_metrics = metrics.clone(prefix="train/")
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits ``(B, K)`` of float images ``(B, 3, S, S)`` in [0, 1]."""
+        logits: Tensor = self.net(images)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the loss of a batch of images, targets and indices; the targets may be soft."""
+        images, targets, _ = batch
+        logits = self(images)
+        weight = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        loss = functional.cross_entropy(logits, targets, weight=weight, label_smoothing=self.label_smoothing)
+        labels = targets.argmax(dim=1) if targets.ndim == 2 else targets
+        self.train_metrics.update(logits, labels)
+        self.log("train/loss_step", loss)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        self.log_dict(self.train_metrics, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        """Count a batch of the validation split."""
+        self._evaluate(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        """Count a batch of the test split."""
+        self._evaluate(batch, "test", self.test_metrics)
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor, Tensor], stage: str, metrics: MetricCollection) -> None:
+        images, labels, _ = batch
+        logits = self(images)
+        metrics.update(logits, labels)
+        # The plain cross entropy, without smoothing and weights: comparable between recipes.
+        loss = functional.cross_entropy(logits.float(), labels)
+        self.log(f"{stage}/loss", loss, prog_bar=stage == "val", batch_size=len(images), sync_dist=True)
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=stage == "val")
+
+    def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Prediction:
+        """Return the probabilities of a batch."""
+        images, _, indices = batch
+        return Prediction(indices, self(images).float().softmax(dim=1))
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's groups; every parameter is in exactly one of them, from the first step on."""
+        return decay_groups(self.net, weight_decay=self.weight_decay)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return AdamW and its schedule per step."""
+        num_steps = self.trainer.estimated_stepping_batches
+        _expect(num_steps < float("inf"), "max_epochs", "a number: the schedule needs an end", num_steps, "--trainer")
+        warmup_steps = round(num_steps * self.warmup_fraction)
+        optimizer = torch.optim.AdamW(self.parameter_groups(), lr=self.lr, fused=True)
+        factor = partial(warmup_cosine, num_steps=int(num_steps), warmup_steps=warmup_steps)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """Return the average of the weights, where one is asked for."""
+        return [] if self.ema_decay is None else [EMAWeightAveraging(decay=self.ema_decay)]
+
+    def on_fit_start(self) -> None:
+        """Compile the network in place, so that no key of the state dict changes."""
+        if self.compile_net:
+            self.net.compile()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other classes, which would load and then name every flower wrongly.
+
+        Raises:
+            ValueError: The class names differ.
+        """
+        names = checkpoint["hyper_parameters"]["class_names"]
+        if names != self.class_names:
+            raise ValueError(
+                f"--ckpt_path: the checkpoint tells apart the classes {names}, --data.root holds {self.class_names}. "
+                f"Give a folder with the checkpoint's classes, or train a new network on this one."
+            )
+
+
+def _expect(holds: bool, name: str, expected: str, got: object, section: str = "--model") -> None:
+    if not holds:
+        raise ValueError(f"{section}.{name}: expected {expected}, got {got}")

@@ -1,0 +1,41 @@
+"""Training the project's own network from scratch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flowers.models import Norm, flower_cnn
+from flowers.tasks.base import ClassificationTask
+
+
+class CNNTask(ClassificationTask):
+    """A convolutional network trained from scratch.
+
+    Args:
+        class_names: Names of the K classes; on the command line they come from the data.
+        widths: Channels of each stage of the network; each stage halves the resolution.
+        depth: Residual blocks per stage.
+        stem_stride: Side of the patches of the network's first layer, in pixels.
+        dropout: Probability that a feature is dropped before the dense layer.
+        norm: Normalisation of the feature maps.
+        kwargs: Options of ``ClassificationTask``.
+
+    Raises:
+        ValueError: An option is out of its range.
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        *,
+        widths: tuple[int, ...] = (64, 128, 256),
+        depth: int = 1,
+        stem_stride: int = 4,
+        dropout: float = 0.2,
+        norm: Norm = "batch",
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        net = flower_cnn(
+            len(class_names), widths=widths, depth=depth, stem_stride=stem_stride, dropout=dropout, norm=norm
+        )
+        super().__init__(net, class_names, **kwargs)

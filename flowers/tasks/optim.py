@@ -1,0 +1,37 @@
+"""Parameter groups and learning-rate schedules: pure functions."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the parameters as two groups: weights, which decay, and norms and biases, which do not.
+
+    Decaying the vectors only hurts (https://arxiv.org/abs/1812.01187, section 3.1).
+    """
+    matrices = [parameter for parameter in module.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
+    return [
+        {"params": matrices, "weight_decay": weight_decay, "name": "weights"},
+        {"params": vectors, "weight_decay": 0.0, "name": "norms_and_biases"},
+    ]
+
+
+def warmup_cosine(step: int, *, num_steps: int, warmup_steps: int) -> float:
+    """Return the factor of the learning rate: a straight rise to 1, then half a cosine down to 0.
+
+    Args:
+        step: Number of the optimizer's step, from 0.
+        num_steps: Steps of the whole training.
+        warmup_steps: Steps of the rise (https://arxiv.org/abs/1706.02677); the cosine is that of
+            https://arxiv.org/abs/1608.03983 without restarts.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
