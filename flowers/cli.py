@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelSummary, TQDMProgressBar
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelSummary,
+    ProgressBar,
+    TQDMProgressBar,
+)
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from flowers.callbacks import RecordRun, SaveBest, SaveLast, SeedSteps, StopOnBadLoss, WritePredictions
+from flowers.callbacks import PrintEpochs, RecordRun, SaveBest, SaveLast, SeedSteps, StopOnBadLoss, WritePredictions
 from flowers.data import FlowersDataModule
 from flowers.tasks import ClassificationTask
 
@@ -23,6 +32,9 @@ _TRAINER_DEFAULTS = {
     "log_every_n_steps": 5,  # Lightning's 50 draws no curve where an epoch has 20 steps
     "use_distributed_sampler": False,  # the data module's sampler counts every image once
 }
+
+# The option groups that each verb uses; all verbs accept all of them, so that one config serves every verb.
+_CALLBACKS = {"fit": ("checkpoint", "last_checkpoint", "early_stopping", "lr_monitor"), "predict": ("predictions",)}
 
 
 class FlowersCLI(LightningCLI):
@@ -35,9 +47,6 @@ class FlowersCLI(LightningCLI):
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(WritePredictions, "predictions")
-        # Named here, since Lightning would choose others wherever `rich` happens to be installed.
-        parser.add_lightning_class_args(TQDMProgressBar, "progress_bar")
-        parser.add_lightning_class_args(ModelSummary, "model_summary")
         parser.set_defaults(
             {
                 "model": {"class_path": "flowers.tasks.CNNTask"},
@@ -61,14 +70,26 @@ class FlowersCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning's way lets a checkpoint's hyper-parameters win over what is typed."""
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        # A checkpoint is data: unpickling anything else would run its code.
+        return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Make the trainer; ``fit`` logs into a run folder of its own, the other verbs leave none behind."""
         trainer = self._get(self.config_init, "trainer")
-        if trainer.logger is None:
-            resumed = self._get(self.config_init, "ckpt_path") if self.subcommand == "fit" else None
-            root = Path(trainer.default_root_dir or ".") / "lightning_logs"
-            kwargs["logger"] = _run_logger(root, resumed) if self.subcommand == "fit" else False
-        return super().instantiate_trainer(**kwargs)
+        kwargs["enable_progress_bar"], shown = _progress(trainer)
+        if self.subcommand == "fit":
+            if trainer.logger is None:
+                root = Path(trainer.default_root_dir or ".") / "lightning_logs"
+                kwargs["logger"] = _run_logger(root, self._get(self.config_init, "ckpt_path"))
+            shown += [SeedSteps(), StopOnBadLoss()]
+        else:
+            kwargs["logger"] = trainer.logger or False
+            kwargs["enable_checkpointing"] = False
+            # The callbacks that only training needs are left out on purpose.
+            warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
+        groups = [self._get(self.config_init, key) for key in _CALLBACKS.get(str(self.subcommand), ())]
+        return self._instantiate_trainer({**trainer, **kwargs}, [*groups, *shown])
 
 
 def main(args: list[str]) -> FlowersCLI:
@@ -81,14 +102,13 @@ def main(args: list[str]) -> FlowersCLI:
         ValueError: An option is out of its range, or checkpoint and data do not go together.
         OSError: Images cannot be decoded, or a file is missing.
     """
-    # With the cache no worker is needed, and without it their number is an option.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    _quieten_lightning()
     return FlowersCLI(
         ClassificationTask,
         FlowersDataModule,
         save_config_callback=RecordRun,
         save_config_kwargs={"save_to_log_dir": False},
-        trainer_defaults=_TRAINER_DEFAULTS | {"callbacks": [SeedSteps(), StopOnBadLoss()]},
+        trainer_defaults=_TRAINER_DEFAULTS,
         seed_everything_default=0,
         subclass_mode_model=True,
         load_from_checkpoint_support=False,  # the task's own flat, plain hyper-parameters are what is saved
@@ -110,11 +130,34 @@ def claim_run_folder(root: Path) -> Path:
             return (root / f"version_{number}").resolve()
 
 
+def _progress(trainer: Any) -> tuple[bool, list[Callback]]:  # noqa: ANN401
+    """Return whether there is a bar, and what shows progress: a bar on a terminal, lines elsewhere."""
+    # Named here, since Lightning would choose others wherever `rich` happens to be installed.
+    summary: list[Callback] = [] if trainer.enable_model_summary is False else [ModelSummary()]
+    chosen = any(isinstance(callback, ProgressBar) for callback in trainer.callbacks or [])
+    if trainer.enable_progress_bar is False or chosen:
+        return chosen, summary
+    if sys.stdout.isatty():
+        return True, [TQDMProgressBar(), *summary]
+    return False, [PrintEpochs(), *summary]
+
+
+def _quieten_lightning() -> None:
+    """Leave out what Lightning prints for its own sake, or wrongly."""
+    # With the cache no worker is needed, and without it their number is an option.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Lightning's own use of a torch class that torch has since renamed.
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    unwanted = ("Tip:", "Trainer already configured with model summary")
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addFilter(lambda record: not any(text in record.getMessage() for text in unwanted))
+
+
 def _run_logger(root: Path, resumed: str | None) -> TensorBoardLogger:
     """Return a logger on a new run folder, or on that of ``last.ckpt``, whose run goes on where it was cut."""
     if resumed is not None and Path(resumed).name == "last.ckpt":
         run = Path(resumed).resolve().parent.parent
-    elif rank_zero_only.rank == 0:
+    elif getattr(rank_zero_only, "rank", 0) == 0:
         run = claim_run_folder(root)
     else:
         run = root  # never written to: Lightning takes the folder of rank 0
@@ -136,12 +179,14 @@ def _stored_config(ckpt_path: str | None, verb: str) -> dict[str, Any]:
 
 def _option(args: list[str], name: str) -> str | None:
     """Return the last value of an option, given as ``--name value`` or ``--name=value``."""
-    values = [after for arg, after in zip(args, args[1:], strict=False) if arg == name]
+    values = [after for arg, after in pairwise(args) if arg == name]
     values += [arg.partition("=")[2] for arg in args if arg.startswith(f"{name}=")]
     return values[-1] if values else None
 
 
 def _integer_seed(seed: bool | int) -> int:
     if isinstance(seed, bool):
-        raise ValueError(f"--seed_everything: expected a whole number, got {seed}; without a seed no run can be repeated")
+        raise ValueError(
+            f"--seed_everything: expected a whole number, got {seed}; without a seed no run can be repeated"
+        )
     return seed

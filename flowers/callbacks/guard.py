@@ -34,7 +34,8 @@ class StopOnBadLoss(Callback):
             return
         finite = torch.isfinite(outputs["loss"])
         self._finite = finite if self._finite is None else self._finite & finite
-        if not (trainer.is_last_batch or (batch_idx + 1) % trainer.log_every_n_steps == 0):
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not (trainer.is_last_batch or (batch_idx + 1) % every == 0):
             return
         if not self._finite:
             saved = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""  # type: ignore[attr-defined]

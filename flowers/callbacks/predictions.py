@@ -32,12 +32,10 @@ class WritePredictions(Callback):
             FileExistsError: The file exists.
         """
         if self.file.exists():
-            raise FileExistsError(
-                f"--predictions.file {self.file}: expected a new file, got one that exists. Give another name, or move it."
-            )
+            raise FileExistsError(f"--predictions.file {self.file}: the file exists. Give another name, or move it.")
         self._predictions = []
 
-    def on_predict_batch_end(
+    def on_predict_batch_end(  # noqa: PLR0917 (Lightning's signature)
         self,
         trainer: Trainer,
         pl_module: LightningModule,

@@ -15,7 +15,7 @@ from flowers.data import FlowersDataModule, manifest_text
 
 
 class RecordRun(SaveConfigCallback):
-    """Writes ``config.yaml`` and ``manifest.csv`` into the run folder, the config also into TensorBoard and checkpoints.
+    """Writes ``config.yaml`` and ``manifest.csv`` into the run folder; TensorBoard and checkpoints get the config too.
 
     A resumed run that was given other options, or other data, adds files with a number instead of replacing any.
     """

@@ -5,7 +5,7 @@ from flowers.data.cache import DecodedImages, decode_all, default_cache_dir
 from flowers.data.datamodule import FlowersDataModule
 from flowers.data.folder import FolderIndex, index_folder
 from flowers.data.loading import Batch
-from flowers.data.splits import ManifestRow, manifest_text, read_manifest
+from flowers.data.manifest import ManifestRow, manifest_text, read_manifest
 from flowers.data.synthetic import draw_flower, draw_flowers
 from flowers.data.transforms import Resize, load_image, to_float
 

@@ -170,14 +170,14 @@ class BatchAugmentation:
 
 
 def _sampling_grid(affine: Tensor, size: int) -> Tensor:
-    """Return the grid ``(B, S, S, 2)``; sums of a row and a column, five times faster than ``affine_grid``'s product."""
+    """Return the grid ``(B, S, S, 2)``; sums of a row and a column, faster than ``affine_grid``'s product."""
     centres = (torch.arange(size, device=affine.device) * 2 + 1) / size - 1
     along_x = affine[:, None, :, 0] * centres[None, :, None]
     along_y = affine[:, None, :, 1] * centres[None, :, None] + affine[:, None, :, 2]
     return along_y[:, :, None] + along_x[:, None, :]
 
 
-def _expect(holds: bool, name: str, expected: str, got: object) -> None:  # noqa: FBT001
+def _expect(holds: bool, name: str, expected: str, got: object) -> None:
     if not holds:
         msg = f"--data.augment.{name}: expected {expected}, got {got}"
         raise ValueError(msg)

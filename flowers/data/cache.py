@@ -122,7 +122,9 @@ def _build(
 
     # Threads do: Pillow gives up the interpreter's lock while it decodes and resizes.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
-        bar = tqdm(pool.map(read, range(len(paths))), total=len(paths), desc="Decoding images", unit="image")
+        bar = tqdm(
+            pool.map(read, range(len(paths))), total=len(paths), desc="Decoding images", unit="image", disable=None
+        )
         facts = list(bar)
     if images is not None:
         images.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -17,18 +16,10 @@ from torch.utils.data import DataLoader
 from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import DecodedImages, decode_all, default_cache_dir
 from flowers.data.folder import index_folder
-from flowers.data.loading import Batch, CachedImages, ShardedSampler, StreamedImages
+from flowers.data.loading import Batch, CachedImages, ShardedSampler, StreamedImages, batch_loader
+from flowers.data.manifest import SKIPPED, ManifestRow, fingerprints, read_manifest, split_of_manifest
 from flowers.data.sources import ensure_root
-from flowers.data.splits import (
-    SKIPPED,
-    SPLITS,
-    ManifestRow,
-    SplitRule,
-    read_manifest,
-    split_of_manifest,
-    stratified_split,
-    tf_for_poets_split,
-)
+from flowers.data.splits import SPLITS, SplitRule, stratified_split, tf_for_poets_split
 from flowers.data.transforms import Resize, to_float
 
 
@@ -104,6 +95,8 @@ class FlowersDataModule(LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.index = index_folder(ensure_root(root))
+        if self.cache_dir.resolve().is_relative_to(self.index.root.resolve()):
+            raise ValueError(f"--data.cache_dir {self.cache_dir}: expected a folder outside of --data.root {root}")
 
     @property
     def class_names(self) -> list[str]:
@@ -113,12 +106,6 @@ class FlowersDataModule(LightningDataModule):
     @cached_property
     def decoded(self) -> DecodedImages:
         """Pixels (with the cache), checksums and errors of all images; the first access decodes them."""
-        inside = self.cache_dir.resolve().is_relative_to(self.index.root.resolve())
-        if inside:
-            raise ValueError(
-                f"--data.cache_dir {self.cache_dir}: expected a folder outside of --data.root {self.index.root}, which "
-                f"is only read"
-            )
         return decode_all(
             self.index.root,
             self.index.paths,
@@ -135,8 +122,7 @@ class FlowersDataModule(LightningDataModule):
         good = np.setdiff1d(np.arange(len(paths)), [*self.decoded.errors])
         if self.manifest is not None:
             files = {paths[i]: (names[labels[i]], self.decoded.sha256[i]) for i in good}
-            chosen = split_of_manifest(read_manifest(self.manifest), files=files)
-            positions = chosen
+            positions = split_of_manifest(read_manifest(self.manifest), files=files)
         elif self.split == "tf_for_poets":
             positions = tf_for_poets_split([paths[i] for i in good])
         else:
@@ -215,17 +201,7 @@ class FlowersDataModule(LightningDataModule):
         else:
             dataset = StreamedImages(self.index, image_size=self.image_size, resize=self.resize)
         num_workers = 0 if self.cache else self.num_workers
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=num_workers,
-            persistent_workers=num_workers > 0,
-            collate_fn=_as_is,
-            pin_memory=torch.cuda.is_available(),
-            # A small last batch would weigh as much as a full one; the next epoch's order leaves out others.
-            drop_last=train and len(sampler) >= self.batch_size,
-        )
+        return batch_loader(dataset, sampler, batch_size=self.batch_size, num_workers=num_workers)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn bytes into the network's floats, augmented while training."""
@@ -241,20 +217,20 @@ class FlowersDataModule(LightningDataModule):
         return Batch(images.contiguous(memory_format=torch.channels_last), targets, batch.indices)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the fingerprints of data and split that a checkpoint carries."""
-        rows = self.manifest_rows()
-        return {
-            "data_fingerprint": _digest(sorted(f"{row.label} {row.sha256}" for row in rows)),
-            "split_fingerprint": _digest(sorted(f"{row.label} {row.sha256} {row.split}" for row in rows)),
-        }
+        """Return what a checkpoint carries of the data: how images are read, and the fingerprints."""
+        settings = {"class_names": self.class_names, "image_size": self.image_size, "resize": self.resize}
+        return settings | fingerprints(self.manifest_rows())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare the fingerprints of a checkpoint with the data at hand.
+        """Compare what a checkpoint carries with the data at hand.
 
         Raises:
             ValueError: The same images are split in another way, so training images would be evaluated.
         """
         mine = self.state_dict()
+        for name in ("image_size", "resize"):
+            if mine[name] != state_dict[name]:
+                rank_zero_warn(f"--data.{name} is {mine[name]}; the checkpoint was trained with {state_dict[name]}")
         if mine["data_fingerprint"] != state_dict["data_fingerprint"]:
             rank_zero_warn(
                 f"--data.root {self.index.root} holds other images than those the checkpoint was trained on; if some "
@@ -267,11 +243,3 @@ class FlowersDataModule(LightningDataModule):
                 "--data.split_seed, --data.val_fraction and --data.test_fraction, or give the manifest.csv of its run "
                 "folder with --data.manifest."
             )
-
-
-def _as_is(batch: Batch) -> Batch:
-    return batch
-
-
-def _digest(lines: list[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

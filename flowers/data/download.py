@@ -57,7 +57,7 @@ def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> N
             _download(archive, file)
         elif _sha256(file) != archive.sha256:
             raise ValueError(
-                f"{file}: expected the archive with sha256 {archive.sha256}, got {_sha256(file)}. Take the file away to "
+                f"{file}: expected the archive with sha256 {archive.sha256}, got {_sha256(file)}. Take it away to "
                 f"download it anew, or put the right one in its place."
             )
         _extract(file, root)
@@ -94,10 +94,17 @@ def _fetch(archive: Archive, partial: Path) -> None:
     have = partial.stat().st_size if partial.exists() else 0
     if have >= archive.size:
         return
-    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"})  # noqa: S310
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"})
     with urllib.request.urlopen(request, timeout=30) as response:
         resumes = response.status == 206
-        bar = tqdm(total=archive.size, initial=have if resumes else 0, unit="B", unit_scale=True, desc="Downloading")
+        bar = tqdm(
+            total=archive.size,
+            initial=have if resumes else 0,
+            unit="B",
+            unit_scale=True,
+            desc="Downloading",
+            disable=None,
+        )
         with bar, partial.open("ab" if resumes else "wb") as opened:
             while chunk := response.read(_CHUNK):
                 opened.write(chunk)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from flowers.data.transforms import Resize, load_image
 
@@ -127,3 +127,32 @@ class ShardedSampler(Sampler[int]):
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
         return iter(order[self.rank :: self.world_size][: len(self)].tolist())
+
+
+def batch_loader(
+    dataset: Dataset[Batch], sampler: ShardedSampler, *, batch_size: int, num_workers: int
+) -> DataLoader[Batch]:
+    """Return a loader of whole batches; a shuffled one leaves out the last batch unless it is full or the only one.
+
+    A small last batch would weigh as much as a full one; the next epoch's order leaves out other images.
+
+    Args:
+        dataset: Where the batches are read.
+        sampler: Which images, in which order.
+        batch_size: Images in a batch.
+        num_workers: Worker processes; 0 reads in this process.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        collate_fn=_as_is,
+        pin_memory=torch.cuda.is_available(),
+        drop_last=sampler.shuffle and len(sampler) >= batch_size,
+    )
+
+
+def _as_is(batch: Any) -> Any:  # noqa: ANN401
+    return batch  # it was read as a batch

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections import defaultdict
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -20,16 +17,6 @@ if TYPE_CHECKING:
 
 SplitRule = Literal["random", "tf_for_poets"]
 SPLITS = ("train", "val", "test")
-SKIPPED = "skipped"
-
-
-class ManifestRow(NamedTuple):
-    """One image of a manifest: its path relative to the root, class name, checksum, and split (or ``skipped``)."""
-
-    path: str
-    label: str
-    sha256: str
-    split: str
 
 
 def stratified_split(
@@ -117,63 +104,3 @@ def tf_for_poets_split(paths: Sequence[str]) -> Indices:
         percent = (int(digest, 16) % (largest + 1)) * (100.0 / largest)
         split["val" if percent < 10 else "test" if percent < 20 else "train"].append(index)
     return {name: np.array(indices, dtype=np.int64) for name, indices in split.items()}
-
-
-def manifest_text(rows: Sequence[ManifestRow]) -> str:
-    """Return a manifest as CSV, with a header."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(ManifestRow._fields)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def read_manifest(file: str | Path) -> list[ManifestRow]:
-    """Read a manifest.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: The file is no manifest.
-    """
-    with open(file, newline="", encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
-        header, *lines = [*csv.reader(opened)] or [[]]
-    rows = [ManifestRow(*line) for line in lines if len(line) == len(ManifestRow._fields)]
-    if header != list(ManifestRow._fields) or len(rows) < len(lines) or not rows:
-        raise ValueError(
-            f"--data.manifest {file}: expected the columns {', '.join(ManifestRow._fields)}, got {', '.join(header)}. "
-            f"Give the manifest.csv of a run folder."
-        )
-    unknown = sorted({row.split for row in rows} - {*SPLITS, SKIPPED})
-    if unknown:
-        raise ValueError(
-            f"--data.manifest {file}: expected a split of {', '.join(SPLITS)} or {SKIPPED}, got {', '.join(unknown)}"
-        )
-    return rows
-
-
-def split_of_manifest(rows: Sequence[ManifestRow], *, files: Mapping[str, tuple[str, str]]) -> Indices:
-    """Return the split that a manifest states, after checking that it speaks of these very files.
-
-    Args:
-        rows: The manifest.
-        files: Class name and checksum of each file, by its path, in the order of the indices.
-
-    Returns:
-        Sorted indices of ``train``, ``val`` and ``test``; files the manifest does not name are in none.
-
-    Raises:
-        ValueError: A file is missing, has another content or another label than in the manifest.
-    """
-    used = [row for row in rows if row.split != SKIPPED]
-    wrong = [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]
-    if wrong:
-        raise ValueError(
-            f"--data.manifest: {len(wrong)} of its {len(used)} images are missing under --data.root or differ in content "
-            f"or label: {', '.join(wrong[:5])}{' ...' if len(wrong) > 5 else ''}. Give the folder that the manifest "
-            f"was written for, or leave --data.manifest out for a new split."
-        )
-    position = {path: index for index, path in enumerate(files)}
-    split: dict[str, list[int]] = {name: [] for name in SPLITS}
-    for row in used:
-        split[row.split].append(position[row.path])
-    return {name: np.array(sorted(indices), dtype=np.int64) for name, indices in split.items()}

@@ -48,7 +48,7 @@ def draw_flowers(root: Path, *, per_class: int = 200, image_size: int = 112, see
             return
         partial = root.with_name(f".{root.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        for label, name in enumerate(tqdm(_BRUSHES, desc=f"Drawing {root}", unit="class")):
+        for label, name in enumerate(tqdm(_BRUSHES, desc=f"Drawing {root}", unit="class", disable=None)):
             (partial / name).mkdir(parents=True)
             for number in range(per_class):
                 image = draw_flower(name, image_size=image_size, rng=np.random.default_rng([seed, label, number]))
@@ -115,9 +115,7 @@ class _Canvas:
         dark = tuple(int(value * 0.8) for value in colour)
         self.draw.polygon(list(zip(xs.tolist(), ys.tolist(), strict=True)), fill=colour, outline=dark)
 
-    def ring(
-        self, x: float, y: float, *, count: int, inner: float, outer: float, width: float, colour: Colour
-    ) -> None:
+    def ring(self, x: float, y: float, *, count: int, inner: float, outer: float, width: float, colour: Colour) -> None:
         turn = self.rng.uniform(0, 2 * math.pi)
         for angle in turn + 2 * math.pi * (np.arange(count) + self.rng.normal(0, 0.12, size=count)) / count:
             self.petal(
@@ -196,8 +194,8 @@ def _tulip(canvas: _Canvas, x: float, y: float, radius: float) -> None:
     canvas.stem(x, y, radius)
     for side in (-1, 1):
         lean = side * canvas.rng.uniform(0.15, 0.6)
-        leaf = {"length": radius * 1.8, "width": radius * 0.3, "colour": canvas.colour("green")}
-        canvas.petal(x, y + radius * 2, angle=-math.pi / 2 + lean, **leaf)
+        green, angle = canvas.colour("green"), lean - math.pi / 2
+        canvas.petal(x, y + radius * 2, angle=angle, length=radius * 1.8, width=radius * 0.3, colour=green)
     colour = canvas.colour("tulip")
     tilt = -math.pi / 2 + canvas.rng.normal(0, 0.15)
     for lean in (-0.32, 0.32, -0.16, 0.16, 0):

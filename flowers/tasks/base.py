@@ -62,7 +62,7 @@ class ClassificationTask(LightningModule):
         label_smoothing: float = 0.1,
         class_weights: list[float] | None = None,
         ema_decay: float | None = None,
-        compile: bool = False,  # noqa: A002 (torch's word)
+        compile: bool = False,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["net"])

@@ -1,0 +1,72 @@
+"""The tests draw their own data, write into temporary folders and reach no network."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flowers.data import draw_flowers
+
+# Small networks and batches: threads would wait for each other longer than they compute.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty drawn flowers of each of five classes."""
+    root = tmp_path_factory.mktemp("data") / "drawn_flowers"
+    draw_flowers(root, per_class=30, image_size=48)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache_home: Path) -> None:
+    """Run each test in its own folder, with a cache that the tests share."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turn a connection to anything but this machine into a failure."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise ConnectionError(f"the tests reach no network, asked for {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def same_seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that makes a folder of plain images: ``photos(cat=12, dog=12)``."""
+
+    def make(**counts: int) -> Path:
+        root = tmp_path / "photos"
+        for label, (name, count) in enumerate(counts.items()):
+            (root / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.random.default_rng([label, number]).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / name / f"{number:03d}.png")
+        return root
+
+    return make

@@ -1,0 +1,70 @@
+"""Who may import whom."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import flowers
+
+PACKAGE = Path(flowers.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# What each part may import of the project besides itself.
+ALLOWED = {
+    "models": set(),
+    "data": set(),
+    "evaluation": set(),
+    "tasks": {"models"},
+    "callbacks": {"tasks", "evaluation", "data"},
+    "inference": {"tasks", "data"},
+    "export": {"tasks", "data"},
+    "cli": {"callbacks", "tasks", "data", "evaluation"},
+    "startup": set(),
+    "__main__": {"cli", "startup"},
+    "__init__": set(),
+}
+LIGHTNING = ("cli", "inference", "export", "data/datamodule", "tasks/", "callbacks/")
+
+
+def part(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_follow_the_design(file: Path):
+    ours = [name.split(".") for name in imports(file) if name.startswith("flowers.")]
+    other = {name[1] for name in ours} - {part(file)}
+    assert other <= ALLOWED[part(file)]
+    # Across folders only what the folder's __init__ offers: flowers.<folder>.<Name>.
+    deep = [".".join(name) for name in ours if name[1] != part(file) and len(name) > 3]
+    assert not deep
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_lightning_stays_where_it_belongs(file: Path):
+    if any(name.split(".")[0] in ("lightning", "pytorch_lightning") for name in imports(file)):
+        assert str(file.relative_to(PACKAGE)).startswith(LIGHTNING)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_files_and_functions_stay_small(file: Path):
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 250
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and node.name != "__init__":
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            assert not body or body[-1].end_lineno - body[0].lineno < 40, node.name
