@@ -66,6 +66,8 @@ class FlowersCLI(LightningCLI):
         stored = _stored_config(_option(rest, "--ckpt_path"), verb)
         config = ["--config", yaml.safe_dump(stored)] if stored else []
         self.config = parser.parse_args([verb, *config, *rest])
+        if self.config[verb].get("model.init_args.class_names") is not None:
+            parser.error("--model.class_names: expected nothing here, since the names of the folders are taken")
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning's way lets a checkpoint's hyper-parameters win over what is typed."""
@@ -86,8 +88,6 @@ class FlowersCLI(LightningCLI):
         else:
             kwargs["logger"] = trainer.logger or False
             kwargs["enable_checkpointing"] = False
-            # The callbacks that only training needs are left out on purpose.
-            warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
         groups = [self._get(self.config_init, key) for key in _CALLBACKS.get(str(self.subcommand), ())]
         return self._instantiate_trainer({**trainer, **kwargs}, [*groups, *shown])
 
@@ -146,11 +146,19 @@ def _quieten_lightning() -> None:
     """Leave out what Lightning prints for its own sake, or wrongly."""
     # With the cache no worker is needed, and without it their number is an option.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # Evaluation leaves out the callbacks that only training needs, on purpose.
+    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
+    warnings.filterwarnings("ignore", message=".*loading a checkpoint outside the 'fit' stage.*")
+    # A resumed run goes on in its own folder, on purpose.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # Lightning's own use of a torch class that torch has since renamed.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    unwanted = ("Tip:", "Trainer already configured with model summary")
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(lambda record: not any(text in record.getMessage() for text in unwanted))
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_about_the_run)
+
+
+def _is_about_the_run(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return "Tip:" not in message and "Trainer already configured with model summary" not in message
 
 
 def _run_logger(root: Path, resumed: str | None) -> TensorBoardLogger:

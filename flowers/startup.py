@@ -6,7 +6,9 @@ import ctypes
 import os
 import platform
 import sys
+from pathlib import Path
 
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # Linux's control groups, version 2
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
 
 
@@ -48,8 +50,7 @@ def num_allowed_cores() -> int:
     """Return how many cores this process may use: of the machine, of its affinity mask, of its control group."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123
-            quota, period = file.read().split()
+        quota, period = _CPU_MAX.read_text(encoding="ascii").split()
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, round(int(quota) / int(period))))

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from flowers.data import BatchAugmentation, FlowersDataModule, load_image, read_manifest
+from flowers.data.manifest import manifest_text
+
+
+def module(root, **options) -> FlowersDataModule:
+    data = FlowersDataModule(str(root), **({"image_size": 32, "crop_size": 24, "batch_size": 16} | options))
+    data.setup("fit")
+    return data
+
+
+def batches(loader):
+    return {int(i): (image, int(t)) for b in loader for image, t, i in zip(b.images, b.targets, b.indices, strict=True)}
+
+
+def test_class_names_are_known_at_construction(drawn):
+    names = FlowersDataModule(str(drawn)).class_names
+    assert names == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
+
+
+def test_the_loaders_cover_the_splits(drawn):
+    data = module(drawn)
+    assert {name: len(indices) for name, indices in data.indices.items()} == {"train": 120, "val": 15, "test": 15}
+    assert set(batches(data.val_dataloader())) == set(data.indices["val"].tolist())
+    assert set(batches(data.test_dataloader())) == set(data.indices["test"].tolist())
+    assert set(batches(data.train_dataloader())) <= set(data.indices["train"].tolist())
+
+
+def test_cached_and_streamed_batches_are_the_same(drawn):
+    cached = batches(module(drawn).val_dataloader())
+    streamed = batches(module(drawn, cache=False, num_workers=0).val_dataloader())
+    assert cached.keys() == streamed.keys()
+    for index, (image, label) in cached.items():
+        assert torch.equal(image, streamed[index][0])
+        assert label == streamed[index][1]
+
+
+def test_workers_stream_the_same_images(drawn):
+    data = module(drawn, cache=False, num_workers=1)
+    streamed = batches(data.test_dataloader())
+    for index, (image, _) in streamed.items():
+        assert torch.equal(image, load_image(drawn / data.index.paths[index], image_size=32, resize="stretch"))
+
+
+def test_identical_files_stand_on_one_side(photos):
+    root = photos(cat=20, dog=20)
+    for number in range(20):
+        (root / "cat" / f"copy{number}.png").write_bytes((root / "cat" / f"{number:03d}.png").read_bytes())
+    rows = module(root).manifest_rows()
+    sides = {sha: {row.split for row in rows if row.sha256 == sha} for sha in {row.sha256 for row in rows}}
+    assert all(len(splits) == 1 for splits in sides.values())
+    assert len(sides) == 40
+
+
+def test_a_manifest_gives_the_same_split_back(drawn, tmp_path):
+    data = module(drawn, split_seed=3)
+    file = tmp_path / "manifest.csv"
+    file.write_text(manifest_text(data.manifest_rows()))
+    again = module(drawn, manifest=str(file))
+    assert again.manifest_rows() == data.manifest_rows() == read_manifest(file)
+    assert not np.array_equal(module(drawn).indices["test"], again.indices["test"])
+
+
+def test_bad_images_stop_the_run_and_are_all_named(photos):
+    root = photos(cat=12, dog=12)
+    for name in ("cat/003.png", "dog/004.png"):
+        (root / name).write_bytes((root / name).read_bytes()[:200])
+    with pytest.raises(OSError, match=r"(?s)2 of 24 images.*cat/003\.png.*dog/004\.png.*--data\.on_bad_image skip"):
+        module(root)
+
+
+def test_bad_images_can_be_skipped_and_the_manifest_says_so(photos):
+    root = photos(cat=12, dog=12)
+    (root / "cat/003.png").write_bytes(b"nothing")
+    with pytest.warns(UserWarning, match=r"(?s)1 of 24 images.*cat/003\.png"):
+        data = module(root, on_bad_image="skip")
+    skipped = [row.path for row in data.manifest_rows() if row.split == "skipped"]
+    assert skipped == ["cat/003.png"]
+    bad = data.index.paths.index("cat/003.png")
+    assert bad not in np.concatenate(list(data.indices.values()))
+    assert data.indices["train"].size + data.indices["val"].size + data.indices["test"].size == 23
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_size": 40}, r"--data\.crop_size: expected 1 to --data\.image_size \(32\)"),
+        ({"batch_size": 0}, r"--data\.batch_size"),
+        ({"val_fraction": 0.9, "test_fraction": 0.2}, r"--data\.val_fraction"),
+        ({"root": "nowhere"}, r"--data\.root nowhere"),
+    ],
+)
+def test_an_option_out_of_range_is_named(drawn, options, message):
+    with pytest.raises((ValueError, OSError), match=message):
+        module(options.pop("root", drawn), **options)
+
+
+def test_the_cache_never_lies_among_the_photos(drawn):
+    with pytest.raises(ValueError, match=r"--data\.cache_dir"):
+        module(drawn, cache_dir=str(drawn / "cache"))
+
+
+def test_an_empty_split_is_named(drawn):
+    data = module(drawn, test_fraction=0)
+    with pytest.raises(ValueError, match="test split is empty"):
+        data.test_dataloader()
+
+
+def test_a_checkpoint_of_another_split_of_the_same_images_is_refused(drawn):
+    data, other = module(drawn), module(drawn, split_seed=1)
+    data.load_state_dict(data.state_dict())
+    with pytest.raises(ValueError, match="split in another way"):
+        other.load_state_dict(data.state_dict())
+
+
+def test_other_images_or_another_size_than_the_checkpoints_are_said(drawn, photos):
+    data = module(drawn)
+    with pytest.warns(UserWarning, match="holds other images"):
+        module(photos(cat=10, dog=10)).load_state_dict(data.state_dict())
+    with pytest.warns(UserWarning, match=r"--data\.image_size is 48; the checkpoint was trained with 32"):
+        module(drawn, image_size=48).load_state_dict(data.state_dict())
+
+
+def test_evaluation_batches_are_the_decoded_images_as_floats(drawn):
+    data = module(drawn, augment=BatchAugmentation(cutmix_prob=1.0))
+    batch = next(iter(data.val_dataloader()))
+    out = data.on_after_batch_transfer(batch, 0)  # no trainer: not training
+    assert torch.equal(out.images, batch.images / 255)
+    assert torch.equal(out.targets, batch.targets)

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from flowers.data import ManifestRow, manifest_text, read_manifest
+from flowers.data.manifest import fingerprints, split_of_manifest
+
+ROWS = [
+    ManifestRow("cat/a, \"quoted\" 'name'.jpg", "cat", "1" * 64, "train"),
+    ManifestRow("cat/pâquerette.jpg", "cat", "2" * 64, "val"),
+    ManifestRow("dog/\udcff.jpg", "dog", "3" * 64, "test"),  # a name that is no UTF-8
+    ManifestRow("dog/bad.jpg", "dog", "4" * 64, "skipped"),
+]
+FILES = {row.path: (row.label, row.sha256) for row in ROWS}
+
+
+def test_a_manifest_reads_back_as_it_was_written(tmp_path):
+    file = tmp_path / "manifest.csv"
+    file.write_bytes(manifest_text(ROWS).encode("utf-8", "surrogateescape"))
+    assert read_manifest(file) == ROWS
+
+
+def test_the_split_of_a_manifest_is_the_one_it_states():
+    files = dict(reversed([*FILES.items(), ("dog/new.jpg", ("dog", "5" * 64))]))
+    indices = split_of_manifest(ROWS, files=files)
+    assert {name: [list(files)[i] for i in chosen] for name, chosen in indices.items()} == {
+        "train": [ROWS[0].path],
+        "val": [ROWS[1].path],
+        "test": [ROWS[2].path],
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{ROWS[1].path: ("cat", "9" * 64)}, {ROWS[1].path: ("dog", "2" * 64)}, {ROWS[1].path: None}],
+    ids=["other content", "other label", "missing"],
+)
+def test_a_file_that_is_not_as_in_the_manifest_is_named(change):
+    files = {path: facts for path, facts in (FILES | change).items() if facts is not None}
+    with pytest.raises(ValueError, match=r"1 of its 3 images .*cat/pâquerette\.jpg"):
+        split_of_manifest(ROWS, files=files)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "path,label\na,b\n", "path,label,sha256,split\na,b,c\n", "path,label,sha256,split\n"]
+)
+def test_another_csv_is_refused(tmp_path, text):
+    file = tmp_path / "manifest.csv"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"--data\.manifest .*expected the columns path, label, sha256, split"):
+        read_manifest(file)
+
+
+def test_an_unknown_split_is_refused(tmp_path):
+    file = tmp_path / "manifest.csv"
+    file.write_text("path,label,sha256,split\na,b,c,dev\n")
+    with pytest.raises(ValueError, match="got dev"):
+        read_manifest(file)
+
+
+def test_fingerprints_see_contents_labels_and_splits_but_no_names():
+    base = fingerprints(ROWS)
+    renamed = [row._replace(path=f"x/{number}") for number, row in enumerate(ROWS)]
+    assert fingerprints(renamed[::-1]) == base
+    moved = fingerprints([ROWS[0]._replace(split="test"), *ROWS[1:]])
+    assert moved["data_fingerprint"] == base["data_fingerprint"]
+    assert moved["split_fingerprint"] != base["split_fingerprint"]
+    relabelled = fingerprints([ROWS[0]._replace(label="dog"), *ROWS[1:]])
+    assert np.all([relabelled[key] != base[key] for key in base])

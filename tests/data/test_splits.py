@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flowers.data import index_folder
+from flowers.data.splits import SPLITS, stratified_split, tf_for_poets_split
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "flower_photos"
+NAMES = ("a", "b", "c")
+
+
+def split(labels, groups, *, seed=0, val=0.1, test=0.1, names=NAMES):
+    return stratified_split(
+        np.asarray(labels), groups, val_fraction=val, test_fraction=test, seed=seed, class_names=names
+    )
+
+
+def example():
+    labels = np.repeat([0, 1, 2], [200, 100, 37])
+    return labels, [f"sha{i}" for i in range(len(labels))]
+
+
+def test_a_split_is_disjoint_covering_and_stratified():
+    labels, groups = example()
+    indices = split(labels, groups)
+    assert sorted(np.concatenate([indices[name] for name in SPLITS])) == list(range(len(labels)))
+    assert np.bincount(labels[indices["test"]]).tolist() == [20, 10, 4]
+    assert np.bincount(labels[indices["val"]]).tolist() == [20, 10, 4]
+
+
+def test_a_split_depends_on_contents_and_seed_not_on_the_order_of_the_files():
+    labels, groups = example()
+    order = np.random.default_rng(0).permutation(len(labels))
+    straight = split(labels, groups)
+    shuffled = split(labels[order], [groups[i] for i in order])
+    for name in SPLITS:
+        assert {groups[i] for i in straight[name]} == {groups[order[i]] for i in shuffled[name]}
+    other = split(labels, groups, seed=1)
+    assert set(other["test"]) != set(straight["test"])
+
+
+def test_identical_files_stay_on_one_side_even_under_two_labels():
+    labels, groups = example()
+    groups = [f"sha{i // 2}" for i in range(len(groups))]  # all files are twice there; one pair spans two classes
+    indices = split(labels, groups)
+    sides = [{groups[i] for i in indices[name]} for name in SPLITS]
+    assert sum(map(len, sides)) == len(set.union(*sides))
+
+
+def test_a_new_file_moves_few_others():
+    labels, groups = example()
+    before, after = split(labels, groups), split([*labels, 0], [*groups, "new"])
+    moved = set(before["test"]) ^ set(after["test"])
+    assert len(moved) <= 3
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_few_images_of_a_class_are_an_error_that_names_it(count):
+    labels = [0] * 10 + [1] * 10 + [2] * count
+    with pytest.raises(ValueError, match=rf"class 'c' has {count} images"):
+        split(labels, [f"{i}" for i in range(len(labels))])
+
+
+def test_three_copies_of_one_file_are_not_three_images():
+    labels = [0] * 10 + [1] * 10 + [2] * 3
+    with pytest.raises(ValueError, match="class 'c' has 3 images, 1 of them different"):
+        split(labels, [f"{i}" for i in range(20)] + ["same"] * 3)
+
+
+def test_three_images_of_a_class_are_enough():
+    labels = [0] * 10 + [1] * 10 + [2] * 3
+    indices = split(labels, [f"{i}" for i in range(23)])
+    assert all(2 in np.asarray(labels)[indices[name]] for name in SPLITS)
+
+
+@pytest.mark.parametrize(("val", "test"), [(0, 0.1), (0.5, 0.5), (-0.1, 0.1), (0.1, 1)])
+def test_fractions_that_leave_nothing_are_refused(val, test):
+    with pytest.raises(ValueError, match=r"--data\.val_fraction"):
+        split([0, 1, 2] * 10, [f"{i}" for i in range(30)], val=val, test=test)
+
+
+def test_without_a_test_fraction_there_is_no_test_split():
+    assert len(split([0, 1, 2] * 10, [f"{i}" for i in range(30)], test=0)["test"]) == 0
+
+
+def test_tf_for_poets_is_the_published_rule():
+    # sha1("tf_files/flower_photos/<path>") mod 2**27 as a percentage of 2**27 - 1 is 64.70, 5.88 and 17.49.
+    paths = [
+        "daisy/100080576_f52e8ee070_n.jpg",
+        "daisy/1031799732_e7f4008c03.jpg",
+        "dandelion/10043234166_e6dd915111_n.jpg",
+    ]
+    indices = tf_for_poets_split(paths)
+    assert {name: chosen.tolist() for name, chosen in indices.items()} == {"train": [0], "val": [1], "test": [2]}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real photos beside the project")
+def test_tf_for_poets_counts_on_the_real_photos():
+    # The photos at hand are the rule's train and validation splits; its 362 test photos are held back.
+    indices = tf_for_poets_split(index_folder(SHARED).paths)
+    assert {name: len(chosen) for name, chosen in indices.items()} == {"train": 2949, "val": 359, "test": 0}

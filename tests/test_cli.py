@@ -1,0 +1,253 @@
+"""The command line, end to end, in this process."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from flowers import cli
+from flowers.callbacks import SeedSteps
+from flowers.cli import claim_run_folder
+from flowers.tasks import CNNTask
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+SMALL = {
+    "trainer": {"max_epochs": 4, "log_every_n_steps": 1, "accelerator": "cpu", "devices": 1},
+    "model": {"class_path": "CNNTask", "init_args": {"widths": [8, 16], "ema_decay": 0.9, "dropout": 0.2}},
+    "data": {"image_size": 32, "crop_size": 24, "batch_size": 32, "augment": {"erase_prob": 0.2}},
+}
+
+
+def fit(folder: Path, root: Path, *args: str) -> cli.FlowersCLI:
+    config = folder / "small.yaml"
+    config.write_text(yaml.safe_dump(SMALL))
+    where = ["--data.root", str(root), "--trainer.default_root_dir", str(folder)]
+    return cli.main(["fit", "--config", str(config), *where, *args])
+
+
+def last(run: Path) -> dict:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def whole_run(drawn, tmp_path_factory, cache_home):
+    """Return the folder of a run of four epochs, and what it printed."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache_home))
+        fit(folder, drawn)
+    return folder / "lightning_logs" / "version_0"
+
+
+@pytest.mark.parametrize("config", ["quickstart", "cnn"])
+def test_every_config_trains_and_tests(config, drawn):
+    args = ["--config", str(CONFIGS / f"{config}.yaml"), "--data.root", str(drawn), "--trainer.fast_dev_run", "true"]
+    small = ["--data.image_size", "48", "--data.crop_size", "32", "--trainer.accelerator", "cpu"]
+    for verb in ("fit", "test"):
+        cli.main([verb, *args, *small])
+
+
+def test_the_config_alone_is_enough_without_one(drawn):
+    run = cli.main(["fit", "--data.root", str(drawn), "--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"])
+    assert isinstance(run.model, CNNTask)
+    assert run.model.class_names == run.datamodule.class_names
+
+
+def test_a_run_leaves_what_it_needs_to_be_believed_and_repeated(whole_run):
+    assert {path.name for path in whole_run.iterdir()} >= {"config.yaml", "manifest.csv", "checkpoints"}
+    assert {path.name for path in (whole_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    config = yaml.safe_load((whole_run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["widths"] == [8, 16]
+    assert config["seed_everything"] == 0
+    with (whole_run / "manifest.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 150
+
+
+def test_tensorboard_shows_the_curves_the_rate_and_the_config(whole_run):
+    events = EventAccumulator(str(whole_run)).Reload()
+    scalars = set(events.Tags()["scalars"])
+    curves = {f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "acc", "f1")}
+    assert scalars >= curves | {"train/loss_step", "lr-AdamW/weights"}
+    assert not any(tag.startswith("hp_") for tag in scalars)
+    for curve in curves:
+        assert len(events.Scalars(curve)) == 4
+    [text] = events.Tensors("config/text_summary")
+    assert b"widths" in text.tensor_proto.string_val[0]
+
+
+def test_it_learns(whole_run):
+    events = EventAccumulator(str(whole_run)).Reload()
+    losses = [event.value for event in events.Scalars("train/loss")]
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_the_checkpoint_is_plain_data_of_a_known_shape(whole_run):
+    checkpoint = torch.load(whole_run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert checkpoint["hyper_parameters"]["class_names"][0] == "daisy"
+    assert not any("_orig_mod" in key or not key.startswith("net.") for key in checkpoint["state_dict"])
+    assert {"data_fingerprint", "split_fingerprint", "image_size", "resize"} <= set(checkpoint["FlowersDataModule"])
+    assert yaml.safe_load(checkpoint["config"])["data"]["image_size"] == 32
+    task = CNNTask.load_from_checkpoint(whole_run / "checkpoints" / "best.ckpt", weights_only=True)
+    assert task.hparams.widths == (8, 16)
+
+
+def test_a_checkpoint_is_enough_to_evaluate_and_predict_elsewhere(whole_run, tmp_path, capsys):
+    ckpt = ["--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt")]
+    cli.main(["validate", *ckpt])
+    run = cli.main(["test", *ckpt])
+    assert run.datamodule.image_size == 32
+    cli.main(["predict", *ckpt])
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]  # and no run folder
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    right = sum(row["label"] == row["predicted"] for row in rows) / len(rows)
+    assert right == pytest.approx(float(run.trainer.callback_metrics["test/acc"]))
+    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
+    with pytest.raises(FileExistsError, match=r"--predictions\.file"):
+        cli.main(["predict", *ckpt])
+
+
+def test_what_is_typed_wins_over_the_checkpoint(whole_run):
+    ckpt = ["--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt")]
+    with pytest.warns(UserWarning, match=r"--data\.image_size is 40"):
+        run = cli.main(["test", *ckpt, "--data.image_size", "40"])
+    assert run.datamodule.image_size == 40
+
+
+def test_the_summary_names_commands_that_exist(drawn, tmp_path, capsys):
+    run = fit(tmp_path, drawn, "--trainer.max_epochs", "1")
+    printed = capsys.readouterr().out
+    best = run.trainer.checkpoint_callback
+    assert f"Best epoch       {best.best_epoch}" in printed
+    assert f"{float(run.trainer.callback_metrics['val/acc']):.4f}" in printed
+    command = next(line for line in printed.splitlines() if "python -m flowers test" in line)
+    cli.main(command.split("python -m flowers ")[1].split())
+
+
+def test_same_seed_same_metrics_other_seed_others(drawn, tmp_path):
+    def metrics(folder, seed):
+        (tmp_path / folder).mkdir()
+        run = fit(tmp_path / folder, drawn, "--seed_everything", str(seed), "--trainer.max_epochs", "2")
+        return {name: float(value) for name, value in run.trainer.callback_metrics.items()}
+
+    first = metrics("a", 1)
+    assert metrics("b", 1) == first
+    assert metrics("c", 2) != first
+
+
+class KillAt(SeedSteps):
+    """Ends the process as ``kill -9`` does, in the middle of the third epoch."""
+
+    def on_train_batch_end(self, trainer, *args, **kwargs):
+        if trainer.current_epoch == 2 and trainer.global_step % 3 == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fit_and_die(folder, root):
+    torch.set_num_threads(1)
+    cli.SeedSteps = KillAt
+    fit(folder, root)
+
+
+def test_killed_and_resumed_equals_never_interrupted_bit_for_bit(whole_run, drawn, tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flowers.cli"])
+    process = context.Process(target=_fit_and_die, args=(tmp_path, drawn))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    run = tmp_path / "lightning_logs" / "version_0"
+    assert last(run)["epoch"] == 1
+    cli.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
+    assert [path.name for path in run.parent.iterdir()] == ["version_0"]  # it went on in its own folder
+    ours, theirs = last(run), last(whole_run)
+    for part in ("state_dict", "current_model_state"):
+        assert ours[part].keys() == theirs[part].keys()
+        for key in ours[part]:
+            assert torch.equal(ours[part][key], theirs[part][key]), key
+    for key, state in ours["optimizer_states"][0]["state"].items():
+        assert torch.equal(state["exp_avg"], theirs["optimizer_states"][0]["state"][key]["exp_avg"])
+    best = [torch.load(r / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] for r in (run, whole_run)]
+    assert best[0] == best[1]
+
+
+def test_resuming_adds_to_the_run_and_replaces_nothing(drawn, tmp_path):
+    fit(tmp_path, drawn, "--trainer.max_epochs", "1")
+    run = tmp_path / "lightning_logs" / "version_0"
+    before = (run / "config.yaml").read_text()
+    cli.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs", "2"])
+    assert last(run)["epoch"] == 1
+    assert (run / "config.yaml").read_text() == before
+    assert yaml.safe_load((run / "config-2.yaml").read_text())["trainer"]["max_epochs"] == 2
+    assert not (run / "manifest-2.csv").exists()
+    # From another checkpoint than the last a new run begins: the old one's last epochs stay.
+    with pytest.warns(UserWarning, match="The dirpath has changed"):
+        cli.main(["fit", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--trainer.max_epochs", "3"])
+    assert last(run)["epoch"] == 1
+    assert (run / "checkpoints" / "best.ckpt").exists()
+    assert last(run.with_name("version_1"))["epoch"] == 2
+
+
+def test_a_nan_loss_stops_the_run_and_leaves_the_last_good_checkpoint(drawn, tmp_path, monkeypatch):
+    step = CNNTask.training_step
+
+    def broken(self, batch, batch_idx):
+        loss = step(self, batch, batch_idx)
+        return loss * float("nan") if self.current_epoch == 2 else loss
+
+    monkeypatch.setattr(CNNTask, "training_step", broken)
+    with pytest.raises(FloatingPointError, match=r"NaN or infinite in epoch 2.*best\.ckpt.*--model\.lr"):
+        fit(tmp_path, drawn)
+    kept = last(tmp_path / "lightning_logs" / "version_0")
+    assert kept["epoch"] == 1
+    assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())
+
+
+def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
+    folders: list[Path] = []
+    threads = [threading.Thread(target=lambda: folders.append(claim_run_folder(tmp_path))) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(folder.name for folder in folders) == sorted(f"version_{i}" for i in range(10))
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--data.rooot", "x"], "data.rooot"),
+        (["--model.widthss", "[8]"], "widthss"),
+        (["--model", "NoSuchTask"], "NoSuchTask"),
+        (["--model.class_path", "flowers.tasks.NoSuchTask"], "NoSuchTask"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--data.resize", "squash"], "squash"),
+        (["--seed_everything", "true"], "seed_everything"),
+        (["--model.class_names", "[a,b]"], "class_names"),
+    ],
+)
+def test_a_wrong_option_is_named(args, said, drawn, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["fit", "--data.root", str(drawn), *args])
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_missing_checkpoint_is_named():
+    with pytest.raises(FileNotFoundError, match=r"--ckpt_path last: expected a checkpoint file"):
+        cli.main(["fit", "--ckpt_path", "last"])
+
+
+def test_a_checkpoint_of_other_classes_is_refused(whole_run, photos):
+    root = photos(ant=10, bee=10, cat=10, dog=10, emu=10)
+    with pytest.raises(ValueError, match="the checkpoint tells apart the classes"):
+        cli.main(["test", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), "--data.root", str(root)])
