@@ -33,9 +33,6 @@ _TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data module's sampler counts every image once
 }
 
-# The option groups that each verb uses; all verbs accept all of them, so that one config serves every verb.
-_CALLBACKS = {"fit": ("checkpoint", "last_checkpoint", "early_stopping", "lr_monitor"), "predict": ("predictions",)}
-
 
 class FlowersCLI(LightningCLI):
     """``fit``, ``validate``, ``test`` and ``predict`` for a ``ClassificationTask`` and the ``FlowersDataModule``."""
@@ -88,7 +85,7 @@ class FlowersCLI(LightningCLI):
         else:
             kwargs["logger"] = trainer.logger or False
             kwargs["enable_checkpointing"] = False
-        groups = [self._get(self.config_init, key) for key in _CALLBACKS.get(str(self.subcommand), ())]
+        groups = [self._get(self.config_init, key) for key in _callback_groups(str(self.subcommand), trainer)]
         return self._instantiate_trainer({**trainer, **kwargs}, [*groups, *shown])
 
 
@@ -128,6 +125,17 @@ def claim_run_folder(root: Path) -> Path:
             number += 1
         else:
             return (root / f"version_{number}").resolve()
+
+
+def _callback_groups(verb: str, trainer: Any) -> list[str]:  # noqa: ANN401
+    """Return the option groups whose callbacks a verb uses; it accepts all, so that one config serves every verb."""
+    if verb == "predict":
+        return ["predictions"]
+    if verb != "fit":
+        return []
+    # The user's word against a logger or checkpoints goes for the callbacks that would insist on them.
+    saving = [] if trainer.enable_checkpointing is False else ["checkpoint", "last_checkpoint"]
+    return [*saving, "early_stopping", *([] if trainer.logger is False else ["lr_monitor"])]
 
 
 def _progress(trainer: Any) -> tuple[bool, list[Callback]]:  # noqa: ANN401

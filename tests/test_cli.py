@@ -62,6 +62,11 @@ def test_the_config_alone_is_enough_without_one(drawn):
     assert run.model.class_names == run.datamodule.class_names
 
 
+def test_logger_and_checkpoints_can_be_switched_off(drawn, tmp_path):
+    fit(tmp_path, drawn, "--trainer.logger=false", "--trainer.enable_checkpointing=false", "--trainer.max_epochs=1")
+    assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
+
+
 def test_a_run_leaves_what_it_needs_to_be_believed_and_repeated(whole_run):
     assert {path.name for path in whole_run.iterdir()} >= {"config.yaml", "manifest.csv", "checkpoints"}
     assert {path.name for path in (whole_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}

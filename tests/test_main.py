@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from flowers import cli, startup
 from flowers.__main__ import VERBS, main
@@ -56,6 +57,8 @@ def test_mismatched_builds_are_named_before_lightning_is_imported(monkeypatch):
             if name == "torchvision":
                 raise RuntimeError("operator torchvision::nms does not exist")
 
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # the other tests run on one
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
     monkeypatch.delitem(sys.modules, "torchvision")
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     with pytest.raises(SystemExit, match=r"do not fit together.*nms.*pip install --force-reinstall torch torchvision"):
