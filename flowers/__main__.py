@@ -42,8 +42,8 @@ def main(args: list[str]) -> int:
 
     try:
         run(args)
-    except Exception as error:
-        # An error that the package itself raised answers the user; any other is a bug and keeps its traceback.
+    except (ValueError, OSError, FloatingPointError) as error:
+        # Such an error, raised by the package itself, answers the user; any other is a bug and keeps its traceback.
         raised_at = traceback.extract_tb(error.__traceback__)[-1].filename
         if not Path(raised_at).is_relative_to(Path(__file__).parent):
             raise

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
@@ -23,8 +21,18 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from flowers.callbacks import PrintEpochs, RecordRun, SaveBest, SaveLast, SeedSteps, StopOnBadLoss, WritePredictions
+from flowers.callbacks import (
+    AtomicCheckpointIO,
+    PrintEpochs,
+    RecordRun,
+    SaveBest,
+    SaveLast,
+    SeedSteps,
+    StopOnBadLoss,
+    WritePredictions,
+)
 from flowers.data import FlowersDataModule
+from flowers.runs import run_folder, stored_config
 from flowers.tasks import ClassificationTask
 
 _TRAINER_DEFAULTS = {
@@ -48,6 +56,7 @@ class FlowersCLI(LightningCLI):
             {
                 "model": {"class_path": "flowers.tasks.CNNTask"},
                 "early_stopping.patience": 15,
+                "early_stopping.check_on_train_epoch_end": False,  # else an epoch without validation is an error
                 "lr_monitor.logging_interval": "step",
             }
         )
@@ -60,11 +69,19 @@ class FlowersCLI(LightningCLI):
         """Parse, with the configuration stored in the checkpoint of ``--ckpt_path`` below what is typed."""
         assert isinstance(args, list)
         verb, *rest = args
-        stored = _stored_config(_option(rest, "--ckpt_path"), verb)
-        config = ["--config", yaml.safe_dump(stored)] if stored else []
-        self.config = parser.parse_args([verb, *config, *rest])
-        if self.config[verb].get("model.init_args.class_names") is not None:
+        self.config = parser.parse_args(args)
+        if self.config[verb].ckpt_path is not None:
+            stored = yaml.safe_dump(stored_config(self.config[verb].ckpt_path, verb))
+            self.config = parser.parse_args([verb, "--config", stored, *rest])
+        config = self.config[verb]
+        if config.get("model.init_args.class_names") is not None:
             parser.error("--model.class_names: expected nothing here, since the names of the folders are taken")
+        if verb != "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
+            parser.error(f"--ckpt_path: expected the checkpoint to {verb}, an untrained network knows nothing")
+        if config.trainer.use_distributed_sampler:
+            parser.error("--trainer.use_distributed_sampler: expected false, the data module's own sampler shards")
+        if verb == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
+            parser.error("--trainer.max_steps: a run resumes exactly between epochs only; give --trainer.max_steps -1")
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning's way lets a checkpoint's hyper-parameters win over what is typed."""
@@ -78,9 +95,15 @@ class FlowersCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         kwargs["enable_progress_bar"], shown = _progress(trainer)
         if self.subcommand == "fit":
-            if trainer.logger is None:
+            self.datamodule.setup("fit")  # what is wrong with the data is said before there is a run folder
+            if trainer.logger is None and not trainer.fast_dev_run:
                 root = Path(trainer.default_root_dir or ".") / "lightning_logs"
-                kwargs["logger"] = _run_logger(root, self._get(self.config_init, "ckpt_path"))
+                rank = getattr(rank_zero_only, "rank", 0)
+                run = run_folder(root, resumed=self._get(self.config_init, "ckpt_path"), rank=rank)
+                kwargs["logger"] = TensorBoardLogger(
+                    run.parent.parent, name=run.parent.name, version=run.name, default_hp_metric=False
+                )
+            kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
             shown += [SeedSteps(), StopOnBadLoss()]
         else:
             kwargs["logger"] = trainer.logger or False
@@ -111,20 +134,6 @@ def main(args: list[str]) -> FlowersCLI:
         load_from_checkpoint_support=False,  # the task's own flat, plain hyper-parameters are what is saved
         args=args,
     )
-
-
-def claim_run_folder(root: Path) -> Path:
-    """Make and return the next free ``root/version_<number>``; runs that start at once get different ones."""
-    root.mkdir(parents=True, exist_ok=True)
-    taken = (path.name.removeprefix("version_") for path in root.glob("version_*"))
-    number = max((int(name) for name in taken if name.isdecimal()), default=-1) + 1
-    while True:
-        try:
-            (root / f"version_{number}").mkdir()
-        except FileExistsError:
-            number += 1
-        else:
-            return (root / f"version_{number}").resolve()
 
 
 def _callback_groups(verb: str, trainer: Any) -> list[str]:  # noqa: ANN401
@@ -169,40 +178,11 @@ def _is_about_the_run(record: logging.LogRecord) -> bool:
     return "Tip:" not in message and "Trainer already configured with model summary" not in message
 
 
-def _run_logger(root: Path, resumed: str | None) -> TensorBoardLogger:
-    """Return a logger on a new run folder, or on that of ``last.ckpt``, whose run goes on where it was cut."""
-    if resumed is not None and Path(resumed).name == "last.ckpt":
-        run = Path(resumed).resolve().parent.parent
-    elif getattr(rank_zero_only, "rank", 0) == 0:
-        run = claim_run_folder(root)
-    else:
-        run = root  # never written to: Lightning takes the folder of rank 0
-    return TensorBoardLogger(run.parent.parent, name=run.parent.name, version=run.name, default_hp_metric=False)
-
-
-def _stored_config(ckpt_path: str | None, verb: str) -> dict[str, Any]:
-    """Return what a checkpoint says of the run it comes from: all for ``fit``, model and data for the other verbs."""
-    if ckpt_path is None:
-        return {}
-    if not Path(ckpt_path).is_file():
-        raise FileNotFoundError(
-            f"--ckpt_path {ckpt_path}: expected a checkpoint file, as lightning_logs/version_0/checkpoints/best.ckpt"
-        )
-    checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True, mmap=True)
-    config: dict[str, Any] = yaml.safe_load(checkpoint.get("config", "{}"))
-    return config if verb == "fit" else {key: config[key] for key in ("model", "data") if key in config}
-
-
-def _option(args: list[str], name: str) -> str | None:
-    """Return the last value of an option, given as ``--name value`` or ``--name=value``."""
-    values = [after for arg, after in pairwise(args) if arg == name]
-    values += [arg.partition("=")[2] for arg in args if arg.startswith(f"{name}=")]
-    return values[-1] if values else None
-
-
 def _integer_seed(seed: bool | int) -> int:
-    if isinstance(seed, bool):
-        raise ValueError(
-            f"--seed_everything: expected a whole number, got {seed}; without a seed no run can be repeated"
-        )
+    if isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ValueError(f"--seed_everything: expected a whole number from 0 to 2**32 - 1, got {seed}")
     return seed
+
+
+def _as_list(value: Any) -> list[Any]:  # noqa: ANN401
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]

@@ -18,7 +18,9 @@ startup.prepare()
 from flowers.cli import main  # noqa: E402 (the allocator comes first)
 
 fixed = {"max_epochs": EPOCHS, "limit_val_batches": 0, "profiler": "simple", "logger": "false"}
-run = main(["fit", *sys.argv[1:], *(f"--trainer.{name}={value}" for name, value in fixed.items())])
+fixed |= {"enable_checkpointing": "false"}
+options = [f"--trainer.{name}={value}" for name, value in fixed.items()]
+run = main(["fit", *sys.argv[1:], *options, "--early_stopping.strict=false"])
 profiler = run.trainer.profiler
 assert isinstance(profiler, SimpleProfiler)
 totals = {action: sum(durations) for action, durations in profiler.recorded_durations.items()}

@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from flowers import cli
 from flowers.callbacks import SeedSteps
-from flowers.cli import claim_run_folder
+from flowers.runs import claim_run_folder
 from flowers.tasks import CNNTask
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
 
@@ -20,7 +24,7 @@ class SaveBest(ModelCheckpoint):
     """
 
     def __init__(self, monitor: str = "val/acc", mode: Literal["min", "max"] = "max") -> None:
-        super().__init__(monitor=monitor, mode=mode, filename="best", auto_insert_metric_name=False)
+        super().__init__(monitor=monitor, mode=mode, filename="best", enable_version_counter=False)
         self.best_epoch = -1
         self.best_loss = float("inf")
 
@@ -39,6 +43,8 @@ class SaveBest(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state, unless the run goes on in another folder, which has no best checkpoint yet."""
+        if self.dirpath is not None and (Path(self.dirpath) / "best.ckpt").exists():
+            state_dict = _moved(state_dict, str(self.dirpath))  # the whole run folder may have been moved
         super().load_state_dict(state_dict)
         if self.best_model_score is not None:
             self.best_epoch, self.best_loss = state_dict["best_epoch"], state_dict["best_loss"]
@@ -53,4 +59,39 @@ class SaveLast(ModelCheckpoint):
 
     def __init__(self, every_n_epochs: int = 1) -> None:
         # A callback of its own: beside a monitor, Lightning's save_last keeps the best epoch, not the last.
-        super().__init__(filename="last", every_n_epochs=every_n_epochs, save_on_train_epoch_end=True)
+        super().__init__(
+            filename="last",
+            every_n_epochs=every_n_epochs,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its target and renames it, so that a kill or a full disk leaves the previous whole.
+
+    Lightning writes into the system's temporary folder and copies from there where that is another disk
+    (https://github.com/Lightning-AI/pytorch-lightning/issues/21253).
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+        """Write the file."""
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f"{file.name}.partial")
+        with partial.open("wb") as opened:
+            torch.save(checkpoint, opened)
+            opened.flush()
+            os.fsync(opened.fileno())
+        partial.replace(file)
+
+
+def _moved(state_dict: dict[str, Any], dirpath: str) -> dict[str, Any]:
+    """Return a checkpoint callback's state with its paths in another folder."""
+
+    def move(path: str) -> str:
+        return str(Path(dirpath) / Path(path).name) if path else path
+
+    paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+    best = {move(path): score for path, score in state_dict["best_k_models"].items()}
+    return state_dict | {name: move(state_dict[name]) for name in paths} | {"dirpath": dirpath, "best_k_models": best}

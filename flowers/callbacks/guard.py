@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
+
+from flowers.callbacks.checkpoint import SaveBest
 
 
 class StopOnBadLoss(Callback):
@@ -38,10 +40,23 @@ class StopOnBadLoss(Callback):
         if not (trainer.is_last_batch or (batch_idx + 1) % every == 0):
             return
         if not self._finite:
-            saved = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""  # type: ignore[attr-defined]
-            raise FloatingPointError(
-                f"The training loss became NaN or infinite in epoch {trainer.current_epoch}, by step "
-                f"{trainer.global_step}. The last good checkpoint: {saved or 'none yet'}. Lower --model.lr, clip with "
-                f"--trainer.gradient_clip_val 1.0, or train with --trainer.precision 32-true."
-            )
+            _stop(trainer, "training loss")
         self._finite = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the validation loss too: the last step may have broken the weights.
+
+        Raises:
+            FloatingPointError: The validation loss was NaN or infinite.
+        """
+        if not torch.isfinite(torch.as_tensor(trainer.callback_metrics.get("val/loss", 0.0))):
+            _stop(trainer, "validation loss")
+
+
+def _stop(trainer: Trainer, what: str) -> NoReturn:
+    saved = [callback.best_model_path for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveBest)]
+    raise FloatingPointError(
+        f"The {what} became NaN or infinite in epoch {trainer.current_epoch}, by step {trainer.global_step}. The best "
+        f"checkpoint before: {''.join(saved) or 'none yet'}. Lower --model.lr, clip with "
+        f"--trainer.gradient_clip_val 1.0, or train with --trainer.precision 32-true."
+    )

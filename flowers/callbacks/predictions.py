@@ -30,9 +30,12 @@ class WritePredictions(Callback):
 
         Raises:
             FileExistsError: The file exists.
+            FileNotFoundError: Its folder does not.
         """
         if self.file.exists():
             raise FileExistsError(f"--predictions.file {self.file}: the file exists. Give another name, or move it.")
+        if not self.file.absolute().parent.is_dir():
+            raise FileNotFoundError(f"--predictions.file {self.file}: expected a folder that exists, make it first")
         self._predictions = []
 
     def on_predict_batch_end(  # noqa: PLR0917 (Lightning's signature)

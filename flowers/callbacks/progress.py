@@ -13,7 +13,7 @@ class PrintEpochs(Callback):
     """Prints one line per epoch, for output that goes to a file or a pipe."""
 
     def __init__(self) -> None:
-        self._start = 0.0
+        self._start = time.monotonic()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,29 @@ class RecordRun(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the files when a fit begins (Lightning calls this in one process only)."""
         logger = trainer.logger
-        if stage != "fit" or not isinstance(logger, TensorBoardLogger):
+        log_dir = getattr(logger, "log_dir", None)
+        if stage != "fit" or log_dir is None:
             return
-        folder = Path(logger.log_dir)
+        folder = Path(log_dir)
         folder.mkdir(parents=True, exist_ok=True)
         _write_new(folder / "config.yaml", self.config_text)
         if isinstance(data := trainer.datamodule, FlowersDataModule):  # type: ignore[attr-defined]
             _write_new(folder / "manifest.csv", manifest_text(data.manifest_rows()))
-        logger.experiment.add_text("config", f"```yaml\n{self.config_text}\n```", trainer.global_step)
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text("config", f"```yaml\n{self.config_text}\n```", trainer.global_step)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the configuration into the checkpoint, from which later verbs take what is not typed."""
-        checkpoint["config"] = self.config_text
+        config = self.config.clone()
+        for key in ("data.root", "data.manifest", "data.cache_dir"):
+            if config.get(key) is not None:  # the checkpoint may be used from another folder
+                config[key] = str(Path(config[key]).expanduser().absolute())
+        checkpoint["config"] = self.parser.dump(config, skip_none=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the summary."""
-        best = trainer.checkpoint_callback
-        if not (trainer.is_global_zero and isinstance(best, SaveBest) and best.best_model_path):
+        best = next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveBest)), None)
+        if not (trainer.is_global_zero and best is not None and best.best_model_path):
             return
         checkpoint, run = _relative(best.best_model_path), _relative(Path(best.best_model_path).parent.parent)
         print(
@@ -53,8 +60,8 @@ class RecordRun(SaveConfigCallback):
             f"  {best.monitor:<14} {best.best_model_score:.4f}  (val/loss {best.best_loss:.4f})\n"
             f"Run folder       {run}\n"
             f"Best checkpoint  {checkpoint}\n"
-            f"Test it          python -m flowers test --ckpt_path {checkpoint}\n"
-            f"See the curves   tensorboard --logdir {run.parent}\n"
+            f"Test it          python -m flowers test --ckpt_path {shlex.quote(str(checkpoint))}\n"
+            f"See the curves   tensorboard --logdir {shlex.quote(str(run.parent))}\n"
         )
 
 

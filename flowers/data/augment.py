@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
 from torchvision.transforms import v2
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 # Rec. 601 luma, the grey of Pillow and torchvision.
 _LUMA = (0.299, 0.587, 0.114)
-_NUM_DRAWS = 12
+_NUM_DRAWS = 14
 
 
 def uniform_draws(indices: Tensor, *, seed: int, epoch: int, num: int) -> Tensor:
@@ -105,7 +106,7 @@ class BatchAugmentation:
         # Crops are at most a little larger than the result, so plain bilinear sampling does not alias.
         out = functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
         out = self._jitter(out.div_(255), draws[:, 6:9])
-        return self._erase(out, draws[:, 8:12])
+        return self._erase(out, draws[:, 9:14])
 
     def mix(self, images: Tensor, labels: Tensor, *, num_classes: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Recombine a share of the batches by CutMix or MixUp.
@@ -120,13 +121,13 @@ class BatchAugmentation:
         Returns:
             The images, and targets: the labels ``(B,)``, or soft targets ``(B, K)`` that sum to 1.
         """
-        choice = float(uniform_draws(torch.tensor([step]), seed=seed, epoch=-1, num=1))
-        if choice >= self.cutmix_prob + self.mixup_prob:
-            return images, labels
-        mixing = v2.CutMix if choice < self.cutmix_prob else v2.MixUp
         # torchvision draws from the global generator; it is put back as it was.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((seed, step)) & 0xFFFFFFFF)
+            torch.default_generator.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+            choice = float(torch.rand(()))
+            if choice >= self.cutmix_prob + self.mixup_prob:
+                return images, labels
+            mixing = v2.CutMix if choice < self.cutmix_prob else v2.MixUp
             mixed, targets = mixing(num_classes=num_classes)(images, labels)
         return mixed, targets
 
@@ -156,15 +157,16 @@ class BatchAugmentation:
         return out.view_as(images)
 
     def _erase(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Fill one rectangle of 2 to 25 % of some images with mid-grey."""
+        """Fill one rectangle of 2 to 25 % of the area, up to three times as long as wide, of some images with grey."""
         if self.erase_prob == 0:
             return images
         size = images.shape[-1]
-        side = size * (0.02 + 0.23 * draws[:, 1]).sqrt()
-        left, top = (size - side) * draws[:, 2], (size - side) * draws[:, 3]
+        side, stretch = size * (0.02 + 0.23 * draws[:, 1]).sqrt(), torch.exp((draws[:, 4] - 0.5) * math.log(3))
+        width, height = side * stretch, side / stretch
+        left, top = (size - width) * draws[:, 2], (size - height) * draws[:, 3]
         pixels = torch.arange(size, device=images.device)
-        columns = (pixels >= left[:, None]) & (pixels < (left + side)[:, None])
-        rows = (pixels >= top[:, None]) & (pixels < (top + side)[:, None])
+        columns = (pixels >= left[:, None]) & (pixels < (left + width)[:, None])
+        rows = (pixels >= top[:, None]) & (pixels < (top + height)[:, None])
         chosen = (draws[:, 0] < self.erase_prob)[:, None, None]
         return images.masked_fill((rows[:, :, None] & columns[:, None, :] & chosen)[:, None], 0.5)
 

@@ -83,14 +83,16 @@ def decode_all(
     """
     fingerprint = _fingerprint(root, paths, f"{_FORMAT} {image_size} {resize} {keep_pixels}")
     entry = cache_dir / fingerprint
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache_dir / f"{fingerprint}.lock"):
-        if not entry.exists():
-            partial = cache_dir / f"{fingerprint}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir()
-            _build(partial, root, paths, image_size=image_size, resize=resize, keep_pixels=keep_pixels)
-            partial.replace(entry)
+    if not _is_whole(entry):
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_dir / f"{fingerprint}.lock"):
+            if not _is_whole(entry):
+                partial = cache_dir / f"{fingerprint}.partial"
+                for stale in (partial, entry):
+                    shutil.rmtree(stale, ignore_errors=True)
+                partial.mkdir()
+                _build(partial, root, paths, image_size=image_size, resize=resize, keep_pixels=keep_pixels)
+                partial.replace(entry)
     facts = json.loads((entry / "facts.json").read_text(encoding="utf-8"))
     images = np.load(entry / "images.npy", mmap_mode="r") if keep_pixels else None
     errors = {int(index): error for index, error in facts["errors"].items()}
@@ -107,6 +109,12 @@ def _fingerprint(root: Path, paths: Sequence[str], settings: str) -> str:
             facts = f"{path}\nunreadable\n"
         digest.update(facts.encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
+
+
+def _is_whole(entry: Path) -> bool:
+    """Return whether a cache entry can be used; not if a file could not be read, which may have been for once only."""
+    file = entry / "facts.json"
+    return file.exists() and "" not in json.loads(file.read_text(encoding="utf-8"))["sha256"]
 
 
 def _build(
@@ -151,12 +159,14 @@ def _allocate(file: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], 
 
 def _read(file: Path, *, image_size: int, resize: Resize) -> _Facts:
     try:
+        if file.exists() and not file.is_file():
+            raise OSError("expected a file, got a folder, a pipe or a device")
         content = file.read_bytes()
     except OSError as error:
         return _Facts("", str(error), None)
     sha256 = hashlib.sha256(content).hexdigest()
     try:
         return _Facts(sha256, None, load_image(io.BytesIO(content), image_size=image_size, resize=resize))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         # Pillow names the buffer ("cannot identify image file <_io.BytesIO object at 0x...>"); the path says more.
         return _Facts(sha256, str(error).split(" <_io")[0], None)

@@ -95,6 +95,7 @@ class FlowersDataModule(LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.index = index_folder(ensure_root(root))
+        self._is_set_up = False
         if self.cache_dir.resolve().is_relative_to(self.index.root.resolve()):
             raise ValueError(f"--data.cache_dir {self.cache_dir}: expected a folder outside of --data.root {root}")
 
@@ -152,8 +153,9 @@ class FlowersDataModule(LightningDataModule):
             OSError: Images cannot be decoded (all are named), or the disk is full.
             ValueError: No split can be made.
         """
-        if "indices" in self.__dict__:
+        if self._is_set_up:
             return
+        self._is_set_up = True
         self._check_images()
         counts = ", ".join(f"{name} {len(self.indices[name]):,}" for name in SPLITS)
         left_out = len(self.index.paths) - sum(map(len, self.indices.values()))
@@ -195,11 +197,11 @@ class FlowersDataModule(LightningDataModule):
         if len(indices) == 0:
             raise ValueError(f"--data: the {split} split is empty; choose another --data.split or --data.manifest")
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = ShardedSampler(indices, shuffle=train, seed=self.seed, rank=rank, world_size=world_size)
+        sampler = ShardedSampler(len(indices), shuffle=train, seed=self.seed, rank=rank, world_size=world_size)
         if self.decoded.images is not None:
-            dataset: CachedImages | StreamedImages = CachedImages(self.decoded.images, self.index.labels)
+            dataset: CachedImages | StreamedImages = CachedImages(self.decoded.images, self.index.labels, indices)
         else:
-            dataset = StreamedImages(self.index, image_size=self.image_size, resize=self.resize)
+            dataset = StreamedImages(self.index, indices, image_size=self.image_size, resize=self.resize)
         num_workers = 0 if self.cache else self.num_workers
         return batch_loader(dataset, sampler, batch_size=self.batch_size, num_workers=num_workers)
 
@@ -210,7 +212,7 @@ class FlowersDataModule(LightningDataModule):
         images = self.augment(
             batch.images, indices=batch.indices, size=self.crop_size, seed=self.seed, epoch=self.trainer.current_epoch
         )
-        step = self.trainer.fit_loop.total_batch_idx
+        step = self.trainer.fit_loop.total_batch_idx + 1  # Lightning counts this batch only after this hook
         images, targets = self.augment.mix(
             images, batch.targets, num_classes=len(self.class_names), seed=self.seed, step=step
         )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import shutil
 import tarfile
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
@@ -69,7 +69,7 @@ def _download(archive: Archive, file: Path) -> None:
     for attempt in range(_ATTEMPTS):
         try:
             _fetch(archive, partial)
-        except (OSError, urllib.error.URLError) as error:  # refused, cut, timed out
+        except (OSError, http.client.HTTPException) as error:  # refused, cut, timed out
             if attempt + 1 < _ATTEMPTS:
                 time.sleep(2**attempt)
                 continue

@@ -44,7 +44,7 @@ def index_folder(root: str | Path) -> FolderIndex:
         root: A folder with one folder per class.
 
     Raises:
-        ValueError: There are fewer than two classes, or a class without an image.
+        ValueError: There are fewer than two classes, one without an image, or one whose name cannot be printed.
     """
     folder = _HardenedImageFolder(root)
     base = Path(folder.root)
@@ -58,6 +58,9 @@ class _HardenedImageFolder(ImageFolder):  # type: ignore[misc]
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
         folders = [entry.name for entry in _subfolders(Path(directory), root=Path(directory))]
         names = sorted({unicodedata.normalize("NFC", folder) for folder in folders})
+        for name in names:
+            if not name.isprintable():
+                raise ValueError(f"--data.root {directory}: class folder {name!r}: expected a name of printable UTF-8")
         if len(names) < 2:
             raise ValueError(
                 f"--data.root {directory}: expected at least two class folders (root/<class>/<image>), got "
@@ -81,22 +84,31 @@ class _HardenedImageFolder(ImageFolder):  # type: ignore[misc]
         return samples
 
 
-def _image_files(folder: Path, root: Path) -> Iterator[Path]:
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if not entry.name.startswith(".") and entry.name.lower().endswith(IMG_EXTENSIONS) and not entry.is_dir():
+def _image_files(folder: Path, root: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    for entry in _visible(folder):
+        if entry.name.lower().endswith(IMG_EXTENSIONS) and not _is_dir(entry):
             yield Path(entry.path)
-    for subfolder in _subfolders(folder, root=root):
-        yield from _image_files(subfolder, root)
+    for subfolder in _subfolders(folder, root=root, above=above):
+        yield from _image_files(subfolder, root, above | {folder.resolve()})
 
 
-def _subfolders(folder: Path, *, root: Path) -> list[Path]:
-    here, inside = folder.resolve(), root.resolve()
+def _subfolders(folder: Path, *, root: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
+    inside = root.resolve()
     found = []
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith(".") or not entry.is_dir():
-            continue
+    for entry in filter(_is_dir, _visible(folder)):
         target = Path(entry.path).resolve()
-        loops = here.is_relative_to(target) or target.is_relative_to(inside)
-        if not (entry.is_symlink() and loops):
+        leads_back = inside.is_relative_to(target) or target.is_relative_to(inside)
+        if target not in above | {folder.resolve()} and not (entry.is_symlink() and leads_back):
             found.append(Path(entry.path))
     return found
+
+
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    return sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda entry: entry.name)
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -34,79 +34,84 @@ class Batch(NamedTuple):
 
 
 class CachedImages(Dataset[Batch]):
-    """All images of a folder, from the memory-mapped cache; a batch is one indexed read.
+    """The images of one split, from the memory-mapped cache; a batch is one indexed read.
 
     Args:
-        images: Bytes ``(N, S, S, 3)``.
+        images: Bytes of all images of the folder ``(N, S, S, 3)``.
         labels: Integers ``(N,)``.
+        indices: The images of the split.
     """
 
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], indices: NDArray[np.int64]) -> None:
         self.images = images
-        self.labels = torch.from_numpy(labels)
+        self.labels = labels
+        self.indices = indices
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.indices)
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return the batch of these indices (the hook of PyTorch's fetcher for whole batches)."""
-        chosen = torch.tensor(indices)
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """Return the batch of these positions in the split (the hook of PyTorch's fetcher for whole batches)."""
+        chosen = self.indices[positions]
         # Permuted, the bytes are channels_last as they lie: nothing is copied for it.
-        return Batch(torch.from_numpy(self.images[indices]).permute(0, 3, 1, 2), self.labels[chosen], chosen)
+        images = torch.from_numpy(self.images[chosen]).permute(0, 3, 1, 2)
+        return Batch(images, torch.from_numpy(self.labels[chosen]), torch.from_numpy(chosen))
 
 
 class StreamedImages(Dataset[Batch]):
-    """All images of a folder, decoded at each access; what ``--data.cache false`` reads through worker processes.
+    """The images of one split, decoded at each access; what ``--data.cache false`` reads through worker processes.
 
     Args:
         index: The folder's index.
+        indices: The images of the split.
         image_size: Side S, in pixels.
         resize: How an image becomes a square.
     """
 
-    def __init__(self, index: FolderIndex, *, image_size: int, resize: Resize) -> None:
+    def __init__(self, index: FolderIndex, indices: NDArray[np.int64], *, image_size: int, resize: Resize) -> None:
         self.index = index
+        self.indices = indices
         self.image_size = image_size
         self.resize = resize
 
     def __len__(self) -> int:
-        return len(self.index.paths)
+        return len(self.indices)
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return the batch of these indices.
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """Return the batch of these positions in the split.
 
         Raises:
             OSError: A file became unreadable after it was checked; the message names it.
         """
-        images = torch.stack([self._load(index) for index in indices])
-        labels = torch.from_numpy(self.index.labels[indices])
-        return Batch(images.contiguous(memory_format=torch.channels_last), labels, torch.tensor(indices))
+        chosen = self.indices[positions]
+        images = torch.stack([self._load(index) for index in chosen]).contiguous(memory_format=torch.channels_last)
+        return Batch(images, torch.from_numpy(self.index.labels[chosen]), torch.from_numpy(chosen))
 
     def _load(self, index: int) -> Tensor:
         file = self.index.root / self.index.paths[index]
         try:
             return load_image(file, image_size=self.image_size, resize=self.resize)
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise OSError(f"{file}: {error}") from error
 
 
 class ShardedSampler(Sampler[int]):
-    """The part of a split that one process reads, in an order that depends on (seed, epoch) alone.
+    """The positions of a split that one process reads, in an order that depends on (seed, epoch) alone.
 
     Evaluation reads each image exactly once over all processes, where torch's ``DistributedSampler`` pads with
     duplicates. In training all processes get the same number of images, so that none waits for a step that never
     comes; the few left over differ from epoch to epoch.
 
     Args:
-        indices: The split.
+        num_images: Images of the split.
         shuffle: Whether the order changes with each epoch; set for training.
         seed: Seed of the run.
         rank: Number of this process.
         world_size: Number of processes.
     """
 
-    def __init__(self, indices: NDArray[np.int64], *, shuffle: bool, seed: int, rank: int, world_size: int) -> None:
-        self.indices = indices
+    def __init__(self, num_images: int, *, shuffle: bool, seed: int, rank: int, world_size: int) -> None:
+        self.num_images = num_images
         self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
@@ -119,11 +124,11 @@ class ShardedSampler(Sampler[int]):
 
     def __len__(self) -> int:
         if self.shuffle:
-            return len(self.indices) // self.world_size
-        return len(range(self.rank, len(self.indices), self.world_size))
+            return self.num_images // self.world_size
+        return len(range(self.rank, self.num_images, self.world_size))
 
     def __iter__(self) -> Iterator[int]:
-        order = self.indices
+        order = np.arange(self.num_images)
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
         return iter(order[self.rank :: self.world_size][: len(self)].tolist())

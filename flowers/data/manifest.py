@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -53,12 +54,26 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
             f"--data.manifest {file}: expected the columns {', '.join(ManifestRow._fields)}, got {', '.join(header)}. "
             f"Give the manifest.csv of a run folder."
         )
+    _refuse_doubles(file, rows)
     unknown = sorted({row.split for row in rows} - {*SPLITS, SKIPPED})
     if unknown:
         raise ValueError(
             f"--data.manifest {file}: expected a split of {', '.join(SPLITS)} or {SKIPPED}, got {', '.join(unknown)}"
         )
     return rows
+
+
+def _refuse_doubles(file: str | Path, rows: Sequence[ManifestRow]) -> None:
+    """Raise where a path stands twice, or identical files stand on two sides."""
+    used = [row for row in rows if row.split != SKIPPED]
+    sides: dict[str, set[str]] = defaultdict(set)
+    for row in used:
+        sides[row.sha256].add(row.split)
+    twice = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
+    leaking = [row.path for row in used if len(sides[row.sha256]) > 1]
+    for paths, fault in ((twice, "stand in it twice"), (leaking, "are identical files in different splits")):
+        if paths:
+            raise ValueError(f"--data.manifest {file}: {len(paths)} paths {fault}: {', '.join(paths[:6])}")
 
 
 def split_of_manifest(
@@ -101,4 +116,4 @@ def fingerprints(rows: Sequence[ManifestRow]) -> dict[str, str]:
 
 
 def _digest(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()

@@ -100,7 +100,9 @@ def tf_for_poets_split(paths: Sequence[str]) -> Indices:
     largest = 2**27 - 1
     split: dict[str, list[int]] = {name: [] for name in SPLITS}
     for index, path in enumerate(paths):
-        digest = hashlib.sha1(f"tf_files/flower_photos/{path}".encode(), usedforsecurity=False).hexdigest()
+        digest = hashlib.sha1(
+            f"tf_files/flower_photos/{path}".encode(errors="surrogateescape"), usedforsecurity=False
+        ).hexdigest()
         percent = (int(digest, 16) % (largest + 1)) * (100.0 / largest)
         split["val" if percent < 10 else "test" if percent < 20 else "train"].append(index)
     return {name: np.array(indices, dtype=np.int64) for name, indices in split.items()}

@@ -29,16 +29,20 @@ def load_image(file: str | Path | IO[bytes], *, image_size: int, resize: Resize)
         Bytes ``(3, S, S)``, RGB, laid out in memory as ``(S, S, 3)``.
 
     Raises:
-        OSError: The file is no image, is truncated, or has more pixels than Pillow's limit for hostile images.
-        ValueError: The pixels have no known range (32-bit floats), or the file is broken in another way.
+        OSError: The file is no image, is truncated or broken, has pixels of 32 bits, whose range nobody knows, or more
+            pixels than Pillow's limit for hostile images.
     """
     try:
         with Image.open(file) as image:
+            if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+                raise OSError(f"32-bit pixels (mode {image.mode}) have no known range: expected 8 or 16 bits")
             # Large JPEGs are decoded at a half, a quarter or an eighth, but never below twice the wanted size.
             image.draft(None, (2 * image_size, 2 * image_size))
             square = _to_square(_to_rgb(ImageOps.exif_transpose(image)), size=image_size, resize=resize)
-    except (SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        raise OSError(f"broken image: {error}") from error  # Pillow's decoders raise all of these on broken files
+    except OSError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever broken bytes lead them to
+        raise OSError(f"broken image: {error}") from error
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
 
@@ -54,8 +58,6 @@ def _to_square(image: Image.Image, *, size: int, resize: Resize) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("32-bit float pixels have no known range: expected 8- or 16-bit pixels")
     if image.mode.startswith("I"):  # 16-bit grey; plain convert("RGB") would clip it to white
         grey = np.asarray(image).astype(np.int64) // 257
         image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))

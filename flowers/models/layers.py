@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -49,7 +50,7 @@ def norm_layer(norm: Norm, width: int) -> nn.Module:
     if norm == "batch":
         return nn.BatchNorm2d(width)
     if norm == "group":
-        return nn.GroupNorm(num_groups=min(32, width), num_channels=width)
+        return nn.GroupNorm(num_groups=math.gcd(32, width), num_channels=width)
     return nn.Identity()
 
 

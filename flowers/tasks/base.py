@@ -42,7 +42,8 @@ class ClassificationTask(LightningModule):
         warmup_fraction: Share of the training over which the learning rate rises.
         label_smoothing: Probability given to all classes alike in the training targets
             (https://arxiv.org/abs/1512.00567).
-        class_weights: Weight of each class in the training loss, in the order of the class names.
+        class_weights: Weight of each class in the training loss, in the order of the class names; 1 on average keeps
+            the scale of the loss.
         ema_decay: Decay per step of an exponential moving average of the weights, which then is what is validated,
             saved and tested; none by default.
         compile: Whether the network is compiled by ``torch.compile``.
@@ -67,14 +68,14 @@ class ClassificationTask(LightningModule):
         super().__init__()
         self.save_hyperparameters(ignore=["net"])
         num_classes = len(class_names)
-        _expect(num_classes >= 2, "class_names", "at least 2", class_names)
-        _expect(lr > 0, "lr", "a number above 0", lr)
-        _expect(weight_decay >= 0, "weight_decay", "0 or more", weight_decay)
-        _expect(0 <= warmup_fraction < 1, "warmup_fraction", "0 or more, below 1", warmup_fraction)
-        _expect(0 <= label_smoothing < 1, "label_smoothing", "0 or more, below 1", label_smoothing)
-        _expect(ema_decay is None or 0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
+        expect(num_classes >= 2, "class_names", "at least 2", class_names)
+        expect(lr > 0, "lr", "a number above 0", lr)
+        expect(weight_decay >= 0, "weight_decay", "0 or more", weight_decay)
+        expect(0 <= warmup_fraction < 1, "warmup_fraction", "0 or more, below 1", warmup_fraction)
+        expect(0 <= label_smoothing < 1, "label_smoothing", "0 or more, below 1", label_smoothing)
+        expect(ema_decay is None or 0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
         right_length = class_weights is None or len(class_weights) == num_classes
-        _expect(right_length, "class_weights", f"{num_classes} numbers, one for each of {class_names}", class_weights)
+        expect(right_length, "class_weights", f"{num_classes} numbers, one for each of {class_names}", class_weights)
         # Convolutions are faster on channels_last, on a CPU and on a GPU's tensor cores.
         self.net = net.to(memory_format=torch.channels_last)
         self.class_names = list(class_names)
@@ -104,9 +105,13 @@ class ClassificationTask(LightningModule):
         """Return the loss of a batch of images, targets and indices; the targets may be soft."""
         images, targets, _ = batch
         logits = self(images)
-        weight = None if self.class_weights is None else logits.new_tensor(self.class_weights)
-        loss = functional.cross_entropy(logits, targets, weight=weight, label_smoothing=self.label_smoothing)
         labels = targets.argmax(dim=1) if targets.ndim == 2 else targets
+        weight = None
+        if self.class_weights is not None:
+            weight = logits.new_tensor(self.class_weights)
+            if targets.ndim == 1:  # torch divides the loss of soft targets by their number, as it does then here too
+                targets = functional.one_hot(labels, len(self.class_names)).to(logits.dtype)
+        loss = functional.cross_entropy(logits, targets, weight=weight, label_smoothing=self.label_smoothing)
         self.train_metrics.update(logits, labels)
         self.log("train/loss_step", loss)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
@@ -142,9 +147,10 @@ class ClassificationTask(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW and its schedule per step."""
         num_steps = self.trainer.estimated_stepping_batches
-        _expect(num_steps < float("inf"), "max_epochs", "a number: the schedule needs an end", num_steps, "--trainer")
+        expect(num_steps < float("inf"), "max_epochs", "a number: the schedule needs an end", num_steps, "--trainer")
         warmup_steps = round(num_steps * self.warmup_fraction)
-        optimizer = torch.optim.AdamW(self.parameter_groups(), lr=self.lr, fused=True)
+        # Lightning cannot clip gradients in mixed precision beside the fused step.
+        optimizer = torch.optim.AdamW(self.parameter_groups(), lr=self.lr, fused=not self.trainer.gradient_clip_val)
         factor = partial(warmup_cosine, num_steps=int(num_steps), warmup_steps=warmup_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -172,6 +178,7 @@ class ClassificationTask(LightningModule):
             )
 
 
-def _expect(holds: bool, name: str, expected: str, got: object, section: str = "--model") -> None:
+def expect(holds: bool, name: str, expected: str, got: object, section: str = "--model") -> None:
+    """Raise a ``ValueError`` that names the option unless a condition holds."""
     if not holds:
         raise ValueError(f"{section}.{name}: expected {expected}, got {got}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flowers.models import Norm, flower_cnn
-from flowers.tasks.base import ClassificationTask
+from flowers.tasks.base import ClassificationTask, expect
 
 
 class CNNTask(ClassificationTask):
@@ -35,6 +35,10 @@ class CNNTask(ClassificationTask):
         norm: Norm = "batch",
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
+        expect(bool(widths) and min(widths) > 0, "widths", "at least one number of channels above 0", widths)
+        expect(depth >= 0, "depth", "0 or more blocks", depth)
+        expect(stem_stride >= 1, "stem_stride", "at least 1 pixel", stem_stride)
+        expect(0 <= dropout < 1, "dropout", "0 or more, below 1", dropout)
         net = flower_cnn(
             len(class_names), widths=widths, depth=depth, stem_stride=stem_stride, dropout=dropout, norm=norm
         )

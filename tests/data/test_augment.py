@@ -86,6 +86,22 @@ def test_erasing_greys_a_rectangle_of_the_chosen_images():
     assert share.max() <= 0.32  # a quarter, and a pixel at each border
 
 
+def test_no_two_parts_of_the_augmentation_share_a_draw(monkeypatch):
+    parts = {}
+    for name in ("_affine", "_jitter", "_erase"):
+        part = getattr(BatchAugmentation, name)
+
+        def noted(self, *args, part=part, name=name):
+            parts[name] = args[-1]
+            return part(self, *args)
+
+        monkeypatch.setattr(BatchAugmentation, name, noted)
+    augment(BatchAugmentation(erase_prob=0.5), torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
+    draws = torch.cat(list(parts.values()), dim=1)
+    assert len(parts) == 3
+    assert torch.equal(draws.unique(dim=1).sort().values, draws.sort().values)
+
+
 @pytest.mark.parametrize("option", ["cutmix_prob", "mixup_prob"])
 def test_mixed_targets_sum_to_one_and_follow_the_seed(option, images):
     mixing = BatchAugmentation(**{**STILL.__dict__, option: 1.0})

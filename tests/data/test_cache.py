@@ -67,6 +67,22 @@ def test_bad_files_are_reported_and_never_replaced(folder, tmp_path):
     assert decode(folder, tmp_path).errors == decoded.errors
 
 
+def test_a_file_that_could_not_be_read_is_tried_again(folder, tmp_path):
+    file = folder.root / folder.paths[3]
+    file.rename(file.with_suffix(".away"))
+    file.symlink_to("away")  # its target is missing, as on a network disk that is not there
+    assert list(decode(folder, tmp_path).errors) == [3]
+    file.with_name("away").write_bytes(file.with_suffix(".away").read_bytes())
+    assert decode(folder, tmp_path).errors == {}
+
+
+def test_what_is_no_file_is_an_error_and_no_wait(folder, tmp_path):
+    file = folder.root / folder.paths[3]
+    file.unlink()
+    os.mkfifo(file)
+    assert "expected a file" in decode(folder, tmp_path).errors[3]
+
+
 def test_facts_alone_take_no_pixels(folder, tmp_path):
     facts = decode(folder, tmp_path, keep_pixels=False)
     assert facts.images is None

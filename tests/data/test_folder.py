@@ -45,8 +45,27 @@ def test_links_do_not_loop(photos, tmp_path):
     outside.mkdir()
     (outside / "again").symlink_to(outside)
     Image.new("RGB", (8, 8)).save(outside / "new.png")
+    (outside / "up").symlink_to(tmp_path)
+    first, second = tmp_path / "first", tmp_path / "second"
+    for one, other in ((first, second), (second, first)):
+        one.mkdir()
+        (one / "other").symlink_to(other)
+    (outside / "first").symlink_to(first)
     (root / "cat" / "more").symlink_to(outside)
     assert sorted(index_folder(root).paths) == sorted([*before, "cat/more/new.png"])
+
+
+def test_a_link_to_itself_is_an_unreadable_image_not_a_crash(photos):
+    root = photos(cat=2, dog=2)
+    (root / "cat" / "x.jpg").symlink_to("x.jpg")
+    assert "cat/x.jpg" in index_folder(root).paths
+
+
+def test_a_class_name_that_cannot_be_printed_is_refused(photos):
+    root = photos(cat=2, dog=2)
+    (root / "ros\udce9s").mkdir()
+    with pytest.raises(ValueError, match="expected a name of printable UTF-8"):
+        index_folder(root)
 
 
 def test_two_spellings_of_a_class_are_one_class(photos):

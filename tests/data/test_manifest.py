@@ -52,6 +52,23 @@ def test_another_csv_is_refused(tmp_path, text):
         read_manifest(file)
 
 
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ([*ROWS, ROWS[0]._replace(split="test")], "1 paths stand in it twice"),
+        (
+            [*ROWS, ROWS[0]._replace(path="cat/copy.jpg", split="test")],
+            "2 paths are identical files in different splits",
+        ),
+    ],
+)
+def test_a_manifest_that_leaks_is_refused(tmp_path, rows, fault):
+    file = tmp_path / "manifest.csv"
+    file.write_bytes(manifest_text(rows).encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=fault):
+        read_manifest(file)
+
+
 def test_an_unknown_split_is_refused(tmp_path):
     file = tmp_path / "manifest.csv"
     file.write_text("path,label,sha256,split\na,b,c,dev\n")

@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from flowers.data import load_image, to_float
 
@@ -96,10 +96,20 @@ def test_a_truncated_file_is_an_error(kind):
 
 
 def test_what_has_no_colour_range_or_is_no_image_is_an_error():
-    with pytest.raises(ValueError, match="float"):
-        load_image(encoded(Image.new("F", (8, 8)), format="TIFF"), image_size=8, resize="stretch")
+    for mode in ("F", "I"):
+        with pytest.raises(OSError, match=rf"32-bit pixels \(mode {mode}\)"):
+            load_image(encoded(Image.new(mode, (8, 8)), format="TIFF"), image_size=8, resize="stretch")
     with pytest.raises(OSError, match="cannot identify"):
         load_image(io.BytesIO(b"a text"), image_size=8, resize="stretch")
+
+
+def test_whatever_a_decoder_raises_becomes_one_kind_of_error(monkeypatch):
+    def broken(image):
+        raise RuntimeError("required argument is not an integer")
+
+    monkeypatch.setattr(ImageOps, "exif_transpose", broken)
+    with pytest.raises(OSError, match="broken image: required argument"):
+        load_image(encoded(Image.new("RGB", (8, 8))), image_size=8, resize="stretch")
 
 
 def test_an_image_of_too_many_pixels_is_refused_undecoded(monkeypatch):

@@ -72,7 +72,10 @@ def test_soft_targets_and_class_weights_enter_the_training_loss():
     logits = weighted(images)
     hard_loss = weighted.training_step((images, labels, labels), 0)
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert torch.isclose(hard_loss, functional.cross_entropy(logits, labels, weight=weights))
+    each = functional.cross_entropy(logits, labels, weight=weights, reduction="none")
+    assert torch.isclose(hard_loss, each.mean())
+    same_as_soft = weighted.training_step((images, functional.one_hot(labels, 5).float(), labels), 0)
+    assert torch.isclose(same_as_soft, hard_loss)
     soft_loss = weighted.training_step((images, soft, labels), 0)
     by_hand = -(soft * weights * logits.log_softmax(1)).sum() / 4
     assert torch.isclose(soft_loss, by_hand)
@@ -101,6 +104,10 @@ def test_a_misspelt_option_is_refused():
         ("label_smoothing", 1),
         ("ema_decay", 1.5),
         ("class_weights", [1.0]),
+        ("widths", ()),
+        ("depth", -1),
+        ("stem_stride", 0),
+        ("dropout", 2),
     ],
 )
 def test_an_option_out_of_range_is_named(option, value):

@@ -1,0 +1,80 @@
+"""Run folders, and what a checkpoint says of the run it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+# What a checkpoint may say of the trainer: how long and how finely the run trains, not on which machine.
+_PLAIN_TRAINER_OPTIONS = {
+    *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "precision", "accumulate_grad_batches"),
+    *("gradient_clip_val", "gradient_clip_algorithm", "check_val_every_n_epoch", "val_check_interval"),
+    *("limit_train_batches", "limit_val_batches", "log_every_n_steps", "deterministic", "default_root_dir"),
+}
+
+
+def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
+    """Return the folder of a run: a new one, or that of the ``last.ckpt`` it resumes, where it goes on.
+
+    Args:
+        root: Folder of the run folders.
+        resumed: Checkpoint to resume from; from any other than ``last.ckpt`` a run begins anew, so that the epochs
+            after that checkpoint stay.
+        rank: Number of this process; only the first makes a folder, Lightning tells it to the others.
+    """
+    if resumed is not None and Path(resumed).name == "last.ckpt":
+        run = Path(resumed).resolve().parents[1]
+        if (run / "config.yaml").exists():
+            return run
+    return claim_run_folder(root) if rank == 0 else (root / "version_other").resolve()
+
+
+def claim_run_folder(root: Path) -> Path:
+    """Make and return the next free ``root/version_<number>``; runs that start at once get different ones."""
+    root.mkdir(parents=True, exist_ok=True)
+    taken = (path.name.removeprefix("version_") for path in root.glob("version_*"))
+    number = max((int(name) for name in taken if name.isdecimal()), default=-1) + 1
+    while True:
+        try:
+            (root / f"version_{number}").mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return (root / f"version_{number}").resolve()
+
+
+def stored_config(ckpt_path: str, verb: str) -> dict[str, Any]:
+    """Return what a checkpoint says of the run it comes from: all for ``fit``, model and data for the other verbs.
+
+    Args:
+        ckpt_path: The checkpoint.
+        verb: The verb that asks.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint of the project.
+    """
+    if not Path(ckpt_path).is_file():
+        raise FileNotFoundError(
+            f"--ckpt_path {ckpt_path}: expected a checkpoint file, as lightning_logs/version_0/checkpoints/best.ckpt"
+        )
+    try:
+        checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+        class_names = checkpoint["hyper_parameters"]["class_names"]
+    except Exception as error:  # whatever another file leads torch to
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--ckpt_path {ckpt_path}: expected a checkpoint of this project, got {reason}") from error
+    assert class_names
+    config: dict[str, Any] = yaml.safe_load(checkpoint.get("config", "{}"))
+    if not str(config.get("model", {}).get("class_path", "flowers.")).startswith("flowers."):
+        # A class from elsewhere is code; it runs only if somebody types its name.
+        raise ValueError(f"--ckpt_path {ckpt_path}: its model is no part of this package; give it with --model")
+    if verb != "fit":
+        return {key: config[key] for key in ("model", "data") if key in config}
+    # For the same reason callbacks, loggers and plug-ins have to be typed again.
+    trainer = config.get("trainer", {})
+    plain = {key: value for key, value in trainer.items() if key in _PLAIN_TRAINER_OPTIONS}
+    return config | {"trainer": plain}
