@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -16,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from flowers import cli
 from flowers.callbacks import SeedSteps
-from flowers.runs import claim_run_folder
+from flowers.runs import claim_run_folder, stored_config
 from flowers.tasks import CNNTask
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -217,6 +220,139 @@ def test_a_nan_loss_stops_the_run_and_leaves_the_last_good_checkpoint(drawn, tmp
     assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())
 
 
+def test_weights_broken_by_the_last_step_are_not_saved(drawn, tmp_path, monkeypatch):
+    def poison(self):
+        if self.current_epoch == 1:
+            with torch.no_grad():
+                self.net.head[3].bias.fill_(float("nan"))
+
+    monkeypatch.setattr(CNNTask, "on_validation_start", poison, raising=False)
+    with pytest.raises(FloatingPointError, match="validation loss became NaN"):
+        fit(tmp_path, drawn, "--model.ema_decay", "null")
+    assert last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
+def test_options_that_often_go_together_do(drawn, tmp_path):
+    """Each of these once ended in an error, or in a run without its last checkpoint."""
+    for number, options in enumerate(
+        (
+            ["--trainer.limit_val_batches=0"],
+            ["--trainer.max_steps=2"],
+            ["--trainer.gradient_clip_val=1.0", "--trainer.precision=bf16-mixed"],
+            ["--trainer.check_val_every_n_epoch=2", "--trainer.accumulate_grad_batches=2"],
+            ["--model.norm=group", "--data.cache=false", "--data.num_workers=0"],
+        )
+    ):
+        (tmp_path / str(number)).mkdir()
+        fit(tmp_path / str(number), drawn, "--trainer.max_epochs=2", *options)
+        assert (tmp_path / str(number) / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt").exists()
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+def test_overfitting_batches_on_purpose_takes_training_images_only(drawn, tmp_path):
+    seen = []
+    step = CNNTask.training_step
+
+    def noted(self, batch, batch_idx):
+        seen.extend(batch[2].tolist())
+        return step(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CNNTask, "training_step", noted)
+        run = fit(tmp_path, drawn, "--trainer.overfit_batches=1", "--trainer.max_epochs=1")
+    assert seen
+    assert set(seen) <= set(run.datamodule.indices["train"].tolist())
+
+
+def test_a_moved_run_goes_on_where_it_lies(drawn, tmp_path):
+    fit(tmp_path, drawn, "--trainer.max_epochs=2")
+    run = tmp_path / "moved"
+    (tmp_path / "lightning_logs" / "version_0").rename(run)
+    best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    cli.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs=3"])
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert last(run)["epoch"] == 2
+    state = next(state for key, state in last(run)["callbacks"].items() if key.startswith("SaveBest"))
+    if state["best_epoch"] < 2:
+        assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == best["epoch"]
+
+
+def test_a_checkpoint_named_last_elsewhere_does_not_make_its_place_a_run(whole_run, tmp_path):
+    (tmp_path / "home" / "u").mkdir(parents=True)
+    copy = tmp_path / "home" / "u" / "last.ckpt"
+    copy.write_bytes((whole_run / "checkpoints" / "last.ckpt").read_bytes())
+    with pytest.warns(UserWarning, match="The dirpath has changed"):
+        cli.main(["fit", "--ckpt_path", str(copy), "--trainer.max_epochs=5", f"--trainer.default_root_dir={tmp_path}"])
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["u"]
+    assert last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 4
+
+
+def test_another_logger_gets_the_config_and_the_manifest_too(drawn, tmp_path):
+    fit(
+        tmp_path, drawn, "--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}", "--trainer.max_epochs=1"
+    )
+    names = {path.name for path in (tmp_path / "lightning_logs" / "version_0").iterdir()}
+    assert {"config.yaml", "manifest.csv", "metrics.csv"} <= names
+
+
+def test_wrong_data_leaves_no_run_folder(drawn, tmp_path):
+    with pytest.raises(ValueError, match="val_fraction"):
+        fit(tmp_path, drawn, "--data.val_fraction=0.95")
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+def test_a_checkpoint_finds_its_data_from_another_folder(drawn, tmp_path, monkeypatch):
+    (tmp_path / "photos").symlink_to(drawn)
+    fit(tmp_path, Path("photos"), "--trainer.max_epochs=1")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ckpt = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
+    assert cli.main(["test", "--ckpt_path", str(ckpt)]).datamodule.index.root == tmp_path / "photos"
+
+
+def test_a_stored_config_names_no_code(whole_run, tmp_path):
+    checkpoint = torch.load(whole_run / "checkpoints" / "last.ckpt", weights_only=True)
+    config = yaml.safe_load(checkpoint["config"])
+    config["trainer"]["callbacks"] = [{"class_path": "lightning.pytorch.callbacks.LambdaCallback"}]
+    torch.save(checkpoint | {"config": yaml.safe_dump(config)}, tmp_path / "hostile.ckpt")
+    assert "callbacks" not in stored_config(str(tmp_path / "hostile.ckpt"), "fit")["trainer"]
+    config["model"]["class_path"] = "antigravity.Task"
+    torch.save(checkpoint | {"config": yaml.safe_dump(config)}, tmp_path / "hostile.ckpt")
+    with pytest.raises(ValueError, match="its model is no part of this package"):
+        cli.main(["test", "--ckpt_path", str(tmp_path / "hostile.ckpt")])
+
+
+@pytest.mark.parametrize("content", [b"", b"a text", None])
+def test_another_file_than_a_checkpoint_is_named(content, whole_run, tmp_path):
+    whole = (whole_run / "checkpoints" / "best.ckpt").read_bytes()
+    (tmp_path / "x.ckpt").write_bytes(whole[: len(whole) // 2] if content is None else content)
+    with pytest.raises(ValueError, match=r"--ckpt_path .*x\.ckpt: expected a checkpoint of this project"):
+        cli.main(["test", "--ckpt_path", str(tmp_path / "x.ckpt")])
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_count_every_test_image_once(drawn, tmp_path):
+    script = tmp_path / "ddp.py"
+    script.write_text(
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from flowers import cli\n"
+        "run = cli.main(sys.argv[1:])\n"
+        "if run.trainer.is_global_zero: print({k: float(v) for k, v in run.trainer.callback_metrics.items()})\n"
+    )
+    two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    small = ["--data.image_size=32", "--data.crop_size=24", "--data.batch_size=16", "--model.widths=[8,16]"]
+    fit_args = ["fit", f"--data.root={drawn}", *small, "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1"]
+    subprocess.run([sys.executable, str(script), *fit_args, *two], cwd=tmp_path, check=True, capture_output=True)
+    [run] = (tmp_path / "lightning_logs").iterdir()
+    ckpt = f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}"
+    out = subprocess.run(
+        [sys.executable, str(script), "test", ckpt, *two], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    alone = {name: float(value) for name, value in cli.main(["test", ckpt]).trainer.callback_metrics.items()}
+    assert ast.literal_eval(out.stdout.splitlines()[-1]) == pytest.approx(alone, abs=1e-5)
+
+
 def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
     folders: list[Path] = []
     threads = [threading.Thread(target=lambda: folders.append(claim_run_folder(tmp_path))) for _ in range(10)]
@@ -238,6 +374,8 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
         (["--data.resize", "squash"], "squash"),
         (["--seed_everything", "true"], "seed_everything"),
         (["--model.class_names", "[a,b]"], "class_names"),
+        (["--seed_everything", "-1"], "seed_everything"),
+        (["--trainer.use_distributed_sampler", "true"], "--trainer.use_distributed_sampler"),
     ],
 )
 def test_a_wrong_option_is_named(args, said, drawn, capsys):
@@ -245,6 +383,13 @@ def test_a_wrong_option_is_named(args, said, drawn, capsys):
         cli.main(["fit", "--data.root", str(drawn), *args])
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_an_untrained_network_is_not_evaluated(verb, drawn, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([verb, "--data.root", str(drawn)])
+    assert f"--ckpt_path: expected the checkpoint to {verb}" in capsys.readouterr().err
 
 
 def test_a_missing_checkpoint_is_named():

@@ -13,7 +13,17 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
 
-class SaveBest(ModelCheckpoint):
+class _SaveOne(ModelCheckpoint):
+    """Keeps one file; a run that goes on in its own folder knows it again, wherever that was moved to."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the state, unless the run goes on in another folder, which has no such checkpoint yet."""
+        if self.dirpath is not None and (Path(self.dirpath) / f"{self.filename}.ckpt").exists():
+            state_dict = _moved(state_dict, str(self.dirpath))
+        super().load_state_dict(state_dict)
+
+
+class SaveBest(_SaveOne):
     """Keeps ``best.ckpt``: the epoch with the best validation metric, and of equals the one with the lower loss.
 
     Accuracies of a few hundred images tie often.
@@ -42,15 +52,13 @@ class SaveBest(ModelCheckpoint):
         return super().state_dict() | {"best_epoch": self.best_epoch, "best_loss": self.best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state, unless the run goes on in another folder, which has no best checkpoint yet."""
-        if self.dirpath is not None and (Path(self.dirpath) / "best.ckpt").exists():
-            state_dict = _moved(state_dict, str(self.dirpath))  # the whole run folder may have been moved
+        """Restore the state, with the best epoch and its loss."""
         super().load_state_dict(state_dict)
         if self.best_model_score is not None:
             self.best_epoch, self.best_loss = state_dict["best_epoch"], state_dict["best_loss"]
 
 
-class SaveLast(ModelCheckpoint):
+class SaveLast(_SaveOne):
     """Keeps ``last.ckpt``: the state after the last whole epoch, to resume from.
 
     Args:

@@ -28,7 +28,7 @@ def _stage(in_width: int, out_width: int, *, depth: int, norm: Norm) -> nn.Seque
 def flower_cnn(
     num_classes: int,
     *,
-    widths: Sequence[int] = (64, 128, 256),
+    widths: Sequence[int] = (48, 96, 192),
     depth: int = 1,
     stem_stride: int = 4,
     dropout: float = 0.2,

@@ -28,7 +28,7 @@ class CNNTask(ClassificationTask):
         self,
         class_names: list[str],
         *,
-        widths: tuple[int, ...] = (64, 128, 256),
+        widths: tuple[int, ...] = (48, 96, 192),
         depth: int = 1,
         stem_stride: int = 4,
         dropout: float = 0.2,

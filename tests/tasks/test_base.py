@@ -67,7 +67,7 @@ def test_test_metrics_do_not_depend_on_the_batch_size(drawn, tmp_path):
 
 def test_soft_targets_and_class_weights_enter_the_training_loss():
     weighted = task(class_weights=[1.0, 2.0, 3.0, 4.0, 5.0], label_smoothing=0.0).eval()
-    weighted.log = weighted.log_dict = lambda *args, **kwargs: None
+    weighted.log = weighted.log_dict = lambda *args, **kwargs: None  # there is no trainer
     images, labels, soft = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 4]), torch.full((4, 5), 0.2)
     logits = weighted(images)
     hard_loss = weighted.training_step((images, labels, labels), 0)
