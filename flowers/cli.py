@@ -24,6 +24,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from flowers.callbacks import (
     AtomicCheckpointIO,
     PrintEpochs,
+    PrintInterval,
     RecordRun,
     SaveBest,
     SaveLast,
@@ -108,6 +109,7 @@ class FlowersCLI(LightningCLI):
         else:
             kwargs["logger"] = trainer.logger or False
             kwargs["enable_checkpointing"] = False
+            shown += [PrintInterval()]
         groups = [self._get(self.config_init, key) for key in _callback_groups(str(self.subcommand), trainer)]
         return self._instantiate_trainer({**trainer, **kwargs}, [*groups, *shown])
 

@@ -25,7 +25,7 @@ from flowers.tasks import CNNTask
 CONFIGS = Path(__file__).parent.parent / "configs"
 SMALL = {
     "trainer": {"max_epochs": 4, "log_every_n_steps": 1, "accelerator": "cpu", "devices": 1},
-    "model": {"class_path": "CNNTask", "init_args": {"widths": [8, 16], "ema_decay": 0.9, "dropout": 0.2}},
+    "model": {"class_path": "CNNTask", "init_args": {"lr": 0.01, "widths": [8, 16], "ema_decay": 0.9, "dropout": 0.2}},
     "data": {"image_size": 32, "crop_size": 24, "batch_size": 32, "augment": {"erase_prob": 0.2}},
 }
 
@@ -111,7 +111,10 @@ def test_the_checkpoint_is_plain_data_of_a_known_shape(whole_run):
 def test_a_checkpoint_is_enough_to_evaluate_and_predict_elsewhere(whole_run, tmp_path, capsys):
     ckpt = ["--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt")]
     cli.main(["validate", *ckpt])
+    assert "val/acc: " in capsys.readouterr().out
     run = cli.main(["test", *ckpt])
+    right = round(float(run.trainer.callback_metrics["test/acc"]) * 15)
+    assert f"test/acc: {right} of 15 images are right" in capsys.readouterr().out
     assert run.datamodule.image_size == 32
     cli.main(["predict", *ckpt])
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]  # and no run folder
@@ -220,6 +223,7 @@ def test_a_nan_loss_stops_the_run_and_leaves_the_last_good_checkpoint(drawn, tmp
     assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())
 
 
+@pytest.mark.filterwarnings("ignore:Encountered `nan` values")
 def test_weights_broken_by_the_last_step_are_not_saved(drawn, tmp_path, monkeypatch):
     def poison(self):
         if self.current_epoch == 1:
@@ -232,7 +236,7 @@ def test_weights_broken_by_the_last_step_are_not_saved(drawn, tmp_path, monkeypa
     assert last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 0
 
 
-@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key", "ignore:.*not supported by the model summary")
 def test_options_that_often_go_together_do(drawn, tmp_path):
     """Each of these once ended in an error, or in a run without its last checkpoint."""
     for number, options in enumerate(

@@ -2,6 +2,7 @@
 
 from flowers.callbacks.checkpoint import AtomicCheckpointIO, SaveBest, SaveLast
 from flowers.callbacks.guard import StopOnBadLoss
+from flowers.callbacks.interval import PrintInterval
 from flowers.callbacks.predictions import WritePredictions
 from flowers.callbacks.progress import PrintEpochs
 from flowers.callbacks.record import RecordRun
@@ -10,6 +11,7 @@ from flowers.callbacks.seed import SeedSteps
 __all__ = [
     "AtomicCheckpointIO",
     "PrintEpochs",
+    "PrintInterval",
     "RecordRun",
     "SaveBest",
     "SaveLast",

@@ -1,0 +1,31 @@
+"""Says how far an accuracy can be believed."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from flowers.data import FlowersDataModule
+from flowers.evaluation import wilson_interval
+
+
+class PrintInterval(Callback):
+    """Prints the accuracy of ``validate`` and ``test`` with its 95 % interval."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the accuracy on the validation split, unless this is a training's own validation."""
+        if trainer.state.fn == "validate" and trainer.limit_val_batches == 1:
+            _print(trainer, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the accuracy on the test split."""
+        if trainer.limit_test_batches == 1:
+            _print(trainer, "test")
+
+
+def _print(trainer: Trainer, split: str) -> None:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if trainer.is_global_zero and isinstance(data, FlowersDataModule):
+        total = len(data.indices[split])
+        right = round(float(trainer.callback_metrics[f"{split}/acc"]) * total)
+        low, high = wilson_interval(right, total)
+        print(f"{split}/acc: {right} of {total} images are right, {right / total:.1%} ({low:.1%} to {high:.1%}, 95 %)")
