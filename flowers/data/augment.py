@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _LUMA = (0.299, 0.587, 0.114)
 _NUM_DRAWS = 14
 
+# Images augmented at a time on a CPU: what lies between the steps then stays in its caches. On the reference machine 8
+# gave 3,500 images a second, a whole batch of 32 gave 2,200.
+_CPU_CHUNK = 8
+
 
 def uniform_draws(indices: Tensor, *, seed: int, epoch: int, num: int) -> Tensor:
     """Return uniform numbers in [0, 1) that depend on (seed, epoch, image index) alone.
@@ -99,14 +103,15 @@ class BatchAugmentation:
             epoch: Number of the epoch.
 
         Returns:
-            Floats ``(B, 3, S, S)`` in [0, 1].
+            Floats ``(B, 3, S, S)`` in [0, 1], in channels_last.
         """
         draws = uniform_draws(indices, seed=seed, epoch=epoch, num=_NUM_DRAWS)
-        grid = _sampling_grid(self._affine(draws[:, :6]), size)
-        # Crops are at most a little larger than the result, so plain bilinear sampling does not alias.
-        out = functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-        out = self._jitter(out.div_(255), draws[:, 6:9])
-        return self._erase(out, draws[:, 9:14])
+        out = torch.empty((len(images), size, size, 3), device=images.device).permute(0, 3, 1, 2)  # channels_last
+        chunk = _CPU_CHUNK if images.device.type == "cpu" else len(images)
+        for start in range(0, len(images), chunk):
+            part = slice(start, start + chunk)
+            out[part] = self._augment(images[part], draws[part], size)
+        return out
 
     def mix(self, images: Tensor, labels: Tensor, *, num_classes: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
         """Recombine a share of the batches by CutMix or MixUp.
@@ -130,6 +135,12 @@ class BatchAugmentation:
             mixing = v2.CutMix if choice < self.cutmix_prob else v2.MixUp
             mixed, targets = mixing(num_classes=num_classes)(images, labels)
         return mixed, targets
+
+    def _augment(self, images: Tensor, draws: Tensor, size: int) -> Tensor:
+        grid = _sampling_grid(self._affine(draws[:, :6]), size)
+        # Crops are at most a little larger than the result, so plain bilinear sampling does not alias.
+        out = functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+        return self._erase(self._jitter(out.div_(255), draws[:, 6:9]), draws[:, 9:14])
 
     def _affine(self, draws: Tensor) -> Tensor:
         """Return matrices ``(B, 2, 3)`` from the result's coordinates in [-1, 1] to the image's."""
@@ -174,9 +185,11 @@ class BatchAugmentation:
 def _sampling_grid(affine: Tensor, size: int) -> Tensor:
     """Return the grid ``(B, S, S, 2)``; sums of a row and a column, faster than ``affine_grid``'s product."""
     centres = (torch.arange(size, device=affine.device) * 2 + 1) / size - 1
-    along_x = affine[:, None, :, 0] * centres[None, :, None]
-    along_y = affine[:, None, :, 1] * centres[None, :, None] + affine[:, None, :, 2]
-    return along_y[:, :, None] + along_x[:, None, :]
+    grid = affine.new_empty((len(affine), size, size, 2))
+    for axis in (0, 1):
+        along_x, along_y = (affine[:, axis, k, None] * centres for k in (0, 1))
+        torch.add((along_y + affine[:, axis, 2, None])[:, :, None], along_x[:, None, :], out=grid[..., axis])
+    return grid
 
 
 def _expect(holds: bool, name: str, expected: str, got: object) -> None:
