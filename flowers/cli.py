@@ -132,6 +132,8 @@ def main(args: list[str]) -> FlowersCLI:
         save_config_kwargs={"save_to_log_dir": False},
         trainer_defaults=_TRAINER_DEFAULTS,
         seed_everything_default=0,
+        # An option cut short is misspelt, not meant.
+        parser_kwargs={"prog": "python -m flowers", "allow_abbrev": False},
         subclass_mode_model=True,
         load_from_checkpoint_support=False,  # the task's own flat, plain hyper-parameters are what is saved
         args=args,
