@@ -44,7 +44,7 @@ class RecordRun(SaveConfigCallback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the configuration into the checkpoint, from which later verbs take what is not typed."""
         config = self.config.clone()
-        for key in ("data.root", "data.manifest", "data.cache_dir"):
+        for key in ("data.root", "data.manifest", "data.quarantine", "data.cache_dir"):
             if config.get(key) is not None:  # the checkpoint may be used from another folder
                 config[key] = str(Path(config[key]).expanduser().absolute())
         checkpoint["config"] = self.parser.dump(config, skip_none=False)

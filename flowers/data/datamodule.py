@@ -13,13 +13,16 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from flowers.data.assignment import Assignment, assign_splits, split_table
 from flowers.data.augment import BatchAugmentation
-from flowers.data.cache import DecodedImages, decode_all, default_cache_dir
+from flowers.data.cache import decode_all, default_cache_dir
+from flowers.data.duplicates import duplicate_pairs
+from flowers.data.facts import FolderFacts, read_facts
 from flowers.data.folder import index_folder
 from flowers.data.loading import Batch, CachedImages, ShardedSampler, StreamedImages, batch_loader
-from flowers.data.manifest import SKIPPED, ManifestRow, fingerprints, read_manifest, split_of_manifest
+from flowers.data.manifest import QUARANTINED, ManifestRow, fingerprints
 from flowers.data.sources import ensure_root
-from flowers.data.splits import SPLITS, SplitRule, stratified_split, tf_for_poets_split
+from flowers.data.splits import SPLITS, SplitOptions
 from flowers.data.transforms import Resize, to_float
 
 
@@ -34,17 +37,14 @@ class FlowersDataModule(LightningDataModule):
             crop shows objects larger than they are in the whole image (https://arxiv.org/abs/1906.06423).
         resize: How an image becomes a square: ``stretch`` both sides, or ``crop`` the centre.
         batch_size: Images in a batch, on each device.
-        val_fraction: Share of each class for validation.
-        test_fraction: Share of each class for the test.
-        split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or ``tf_for_poets``.
-        split_seed: Seed of the split; independent of the seed of the training.
-        manifest: CSV file with the split to use, as written into every run folder.
         on_bad_image: What an image that cannot be decoded does: ``stop`` the run before training, or ``skip``.
         cache: Whether the images are decoded once into a cache, or by worker processes in every epoch.
         cache_dir: Folder of the cache; by default ``flowers`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
         num_workers: Worker processes that decode with ``cache false``; the cache needs none.
+        sampler: Which images an epoch trains on: each once (``shuffle``), or every class equally often (``balanced``).
         augment: Augmentation of the training batches.
         seed: Seed of order and augmentation; the command line sets it to ``seed_everything``.
+        kwargs: Options of ``SplitOptions``.
 
     Raises:
         FileNotFoundError: The root is missing and is not a data set that can be made.
@@ -59,17 +59,14 @@ class FlowersDataModule(LightningDataModule):
         crop_size: int = 160,
         resize: Resize = "stretch",
         batch_size: int = 32,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.1,
-        split: SplitRule = "random",
-        split_seed: int = 0,
-        manifest: str | None = None,
         on_bad_image: Literal["stop", "skip"] = "stop",
         cache: bool = True,
         cache_dir: str | None = None,
         num_workers: int = 2,
+        sampler: Literal["shuffle", "balanced"] = "shuffle",
         augment: BatchAugmentation = BatchAugmentation(),  # noqa: B008 (frozen)
         seed: int = 0,
+        **kwargs: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
         if not 1 <= crop_size <= image_size:
@@ -83,15 +80,12 @@ class FlowersDataModule(LightningDataModule):
         self.crop_size = crop_size
         self.resize: Resize = resize
         self.batch_size = batch_size
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.split: SplitRule = split
-        self.split_seed = split_seed
-        self.manifest = manifest
+        self.split_options = SplitOptions(**kwargs)
         self.on_bad_image = on_bad_image
         self.cache = cache
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.num_workers = num_workers
+        self.sampler = sampler
         self.augment = augment
         self.seed = seed
         self.index = index_folder(ensure_root(root))
@@ -105,46 +99,45 @@ class FlowersDataModule(LightningDataModule):
         return list(self.index.class_names)
 
     @cached_property
-    def decoded(self) -> DecodedImages:
-        """Pixels (with the cache), checksums and errors of all images; the first access decodes them."""
-        return decode_all(
-            self.index.root,
-            self.index.paths,
-            image_size=self.image_size,
-            resize=self.resize,
-            cache_dir=self.cache_dir,
-            keep_pixels=self.cache,
-        )
+    def facts(self) -> FolderFacts:
+        """Checksums, errors and thumbnails of all images; the first access reads every file."""
+        return read_facts(self.index.root, self.index.paths, cache_dir=self.cache_dir)
+
+    @cached_property
+    def assignment(self) -> Assignment:
+        """The split of every image, and what is to be said about it."""
+        rule = self.split_options.duplicates
+        copies = duplicate_pairs(self.facts.sha256, self.facts.thumbnails, rule=rule, cache_dir=self.cache_dir)
+        return assign_splits(self.index, self.facts, copies, options=self.split_options)
 
     @cached_property
     def indices(self) -> dict[str, NDArray[np.int64]]:
         """Sorted indices of the images of ``train``, ``val`` and ``test``."""
-        paths, labels, names = self.index.paths, self.index.labels, self.index.class_names
-        good = np.setdiff1d(np.arange(len(paths)), [*self.decoded.errors])
-        if self.manifest is not None:
-            files = {paths[i]: (names[labels[i]], self.decoded.sha256[i]) for i in good}
-            positions = split_of_manifest(read_manifest(self.manifest), files=files)
-        elif self.split == "tf_for_poets":
-            positions = tf_for_poets_split([paths[i] for i in good])
-        else:
-            positions = stratified_split(
-                labels[good],
-                [self.decoded.sha256[i] for i in good],
-                val_fraction=self.val_fraction,
-                test_fraction=self.test_fraction,
-                seed=self.split_seed,
-                class_names=names,
-            )
-        return {name: good[chosen] for name, chosen in positions.items()}
+        return {name: np.flatnonzero(self.assignment.split == name) for name in SPLITS}
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """Bytes of all images ``(N, S, S, 3)``, memory-mapped; the first access decodes them."""
+        return decode_all(
+            self.index.root,
+            self.index.paths,
+            sha256=self.facts.sha256,
+            skip=self.facts.errors.keys(),
+            image_size=self.image_size,
+            resize=self.resize,
+            cache_dir=self.cache_dir,
+        )
+
+    def class_counts(self, split: str) -> list[int]:
+        """Return the number of images of each class in a split."""
+        counts = np.bincount(self.index.labels[self.indices[split]], minlength=len(self.class_names))
+        return [int(count) for count in counts]
 
     def manifest_rows(self) -> list[ManifestRow]:
-        """Return path, label, checksum and split of every image of the folder; what is in no split is ``skipped``."""
-        split = np.full(len(self.index.paths), SKIPPED, dtype=object)
-        for name, indices in self.indices.items():
-            split[indices] = name
-        names = self.index.class_names
-        columns = zip(self.index.paths, self.index.labels, self.decoded.sha256, split, strict=True)
-        return [ManifestRow(path, names[label], sha256, name) for path, label, sha256, name in columns]
+        """Return path, label, checksum and split of every image, or why it is in none."""
+        labels = [self.index.class_names[label] for label in self.index.labels]
+        columns = zip(self.index.paths, labels, self.facts.sha256, self.assignment.split, strict=True)
+        return [ManifestRow(*row) for row in columns]
 
     def setup(self, stage: str) -> None:
         """Decode and split, once, and say what there is.
@@ -157,24 +150,24 @@ class FlowersDataModule(LightningDataModule):
             return
         self._is_set_up = True
         self._check_images()
-        counts = ", ".join(f"{name} {len(self.indices[name]):,}" for name in SPLITS)
-        left_out = len(self.index.paths) - sum(map(len, self.indices.values()))
-        rank_zero_info(
-            f"{len(self.index.paths):,} images of {len(self.class_names)} classes in {self.index.root}: {counts}"
-            + (f", left out {left_out:,}" if left_out else "")
-        )
+        if self.cache:
+            self.pixels.shape  # noqa: B018 (decodes now, with its bar and its errors, not in the first batch)
+        for line in (*self.assignment.notes, *split_table(self.index, self.assignment.split)):
+            rank_zero_info(line)
 
     def _check_images(self) -> None:
-        bad = [f"{self.index.root / self.index.paths[i]}: {error}" for i, error in sorted(self.decoded.errors.items())]
+        split, paths = self.assignment.split, self.index.paths
+        errors = {paths[i]: error for i, error in self.facts.errors.items() if split[i] != QUARANTINED}
+        bad = [f"{self.index.root / path}: {error}" for path, error in errors.items()]
         if not bad:
             return
         listing = "\n  ".join(bad)
         if self.on_bad_image == "stop":
             raise OSError(
-                f"{len(bad)} of {len(self.index.paths)} images cannot be decoded:\n  {listing}\n"
-                f"Repair or remove them, or leave them out with --data.on_bad_image skip."
+                f"{len(bad)} of {len(paths)} images cannot be decoded:\n  {listing}\n"
+                f"Repair or remove them, or leave them out with --data.on_bad_image skip or --data.quarantine FILE."
             )
-        rank_zero_warn(f"{len(bad)} of {len(self.index.paths)} images cannot be decoded and are skipped:\n  {listing}")
+        rank_zero_warn(f"{len(bad)} of {len(paths)} images cannot be decoded and are skipped:\n  {listing}")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of the training split."""
@@ -197,9 +190,12 @@ class FlowersDataModule(LightningDataModule):
         if len(indices) == 0:
             raise ValueError(f"--data: the {split} split is empty; choose another --data.split or --data.manifest")
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        sampler = ShardedSampler(len(indices), shuffle=train, seed=self.seed, rank=rank, world_size=world_size)
-        if self.decoded.images is not None:
-            dataset: CachedImages | StreamedImages = CachedImages(self.decoded.images, self.index.labels, indices)
+        balance = self.index.labels[indices] if train and self.sampler == "balanced" else None
+        sampler = ShardedSampler(
+            len(indices), shuffle=train, seed=self.seed, rank=rank, world_size=world_size, balance=balance
+        )
+        if self.cache:
+            dataset: CachedImages | StreamedImages = CachedImages(self.pixels, self.index.labels, indices)
         else:
             dataset = StreamedImages(self.index, indices, image_size=self.image_size, resize=self.resize)
         num_workers = 0 if self.cache else self.num_workers

@@ -108,10 +108,22 @@ class ShardedSampler(Sampler[int]):
         seed: Seed of the run.
         rank: Number of this process.
         world_size: Number of processes.
+        balance: Labels ``(num_images,)``; if given, every class comes equally often in training, the images of a
+            small one several times, those of a large one not all in every epoch.
     """
 
-    def __init__(self, num_images: int, *, shuffle: bool, seed: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self,
+        num_images: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        rank: int,
+        world_size: int,
+        balance: NDArray[np.int64] | None = None,
+    ) -> None:
         self.num_images = num_images
+        self.balance = balance
         self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
@@ -130,8 +142,20 @@ class ShardedSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         order = np.arange(self.num_images)
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
+            rng = np.random.default_rng([self.seed, self.epoch])
+            order = rng.permutation(order if self.balance is None else _balanced(self.balance, rng))
         return iter(order[self.rank :: self.world_size][: len(self)].tolist())
+
+
+def _balanced(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return as many positions as there are labels, each class, and within it each image, as often as the others."""
+    classes = np.unique(labels)
+    chosen = []
+    for number, label in enumerate(rng.permutation(classes)):
+        positions, share = np.flatnonzero(labels == label), (len(labels) + number) // len(classes)
+        rounds = [rng.permutation(positions) for _ in range(-(-share // len(positions)))]
+        chosen.append(np.concatenate(rounds)[:share])
+    return np.concatenate(chosen)
 
 
 def batch_loader(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SKIPPED = "skipped"
+QUARANTINED = "quarantined"
+LEFT_OUT = (SKIPPED, QUARANTINED)
 
 
 class ManifestRow(NamedTuple):
-    """One image of a manifest: its path relative to the root, class name, checksum, and split (or ``skipped``)."""
+    """One image of a manifest: path relative to the root, class name, checksum, split (or why it is in none)."""
 
     path: str
     label: str
@@ -54,26 +56,15 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
             f"--data.manifest {file}: expected the columns {', '.join(ManifestRow._fields)}, got {', '.join(header)}. "
             f"Give the manifest.csv of a run folder."
         )
-    _refuse_doubles(file, rows)
-    unknown = sorted({row.split for row in rows} - {*SPLITS, SKIPPED})
+    twice = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
+    if twice:
+        raise ValueError(f"--data.manifest {file}: {len(twice)} paths stand in it twice: {', '.join(twice[:6])}")
+    unknown = sorted({row.split for row in rows} - {*SPLITS, *LEFT_OUT})
     if unknown:
         raise ValueError(
-            f"--data.manifest {file}: expected a split of {', '.join(SPLITS)} or {SKIPPED}, got {', '.join(unknown)}"
+            f"--data.manifest {file}: expected a split of {', '.join((*SPLITS, *LEFT_OUT))}, got {', '.join(unknown)}"
         )
     return rows
-
-
-def _refuse_doubles(file: str | Path, rows: Sequence[ManifestRow]) -> None:
-    """Raise where a path stands twice, or identical files stand on two sides."""
-    used = [row for row in rows if row.split != SKIPPED]
-    sides: dict[str, set[str]] = defaultdict(set)
-    for row in used:
-        sides[row.sha256].add(row.split)
-    twice = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
-    leaking = [row.path for row in used if len(sides[row.sha256]) > 1]
-    for paths, fault in ((twice, "stand in it twice"), (leaking, "are identical files in different splits")):
-        if paths:
-            raise ValueError(f"--data.manifest {file}: {len(paths)} paths {fault}: {', '.join(paths[:6])}")
 
 
 def split_of_manifest(
@@ -91,7 +82,7 @@ def split_of_manifest(
     Raises:
         ValueError: A file is missing, has another content or another label than in the manifest.
     """
-    used = [row for row in rows if row.split != SKIPPED]
+    used = [row for row in rows if row.split in SPLITS]
     wrong = [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]
     if wrong:
         listing = ", ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")

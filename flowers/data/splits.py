@@ -3,20 +3,77 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from flowers.data.duplicates import DuplicateRule
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     Indices = dict[str, NDArray[np.int64]]
 
 SplitRule = Literal["random", "tf_for_poets"]
+ContradictionRule = Literal["train", "leave_out", "keep"]
+GroupRule = Literal["photographer"]
 SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How a folder is split.
+
+    Args:
+        split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or ``tf_for_poets``.
+        split_seed: Seed of the split; independent of the seed of the training.
+        val_fraction: Share of each class for validation.
+        test_fraction: Share of each class for the test; with ``folds`` the fold tests instead.
+        folds: Split for a cross-validation into that many parts, of which one tests; of the others ``val_fraction``
+            validates.
+        fold: Which of the folds tests, from 0.
+        group_by: Keep all photos of one ``photographer``, as the root's ``LICENSE.txt`` names them, in one split.
+        duplicates: What counts as the same picture and stays in one split: identical files and ``near`` duplicates,
+            only ``exact`` ones, or ``ignore`` both.
+        contradictions: What a picture that is there under two labels does: only ``train``, ``leave_out``, or ``keep``
+            as any other.
+        manifest: CSV file with the split to use, as written into every run folder.
+        quarantine: CSV file with the images to leave out, as the audit writes it.
+
+    Raises:
+        ValueError: The options contradict each other, or one is out of its range.
+    """
+
+    split: SplitRule = "random"
+    split_seed: int = 0
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
+    folds: int | None = None
+    fold: int = 0
+    group_by: GroupRule | None = None
+    duplicates: DuplicateRule = "near"
+    contradictions: ContradictionRule = "train"
+    manifest: str | None = None
+    quarantine: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.folds is None and self.fold != 0:
+            raise ValueError(f"--data.fold {self.fold}: expected --data.folds with it, as --data.folds 5")
+        if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
+            raise ValueError(
+                f"--data.folds {self.folds}, --data.fold {self.fold}: expected at least 2 folds and one of them, "
+                f"counted from 0"
+            )
+        if self.manifest is not None or self.split != "random":
+            fixed = "--data.manifest" if self.manifest is not None else f"--data.split {self.split}"
+            for name in ("folds", "group_by"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"--data.{name}: expected nothing beside {fixed}, which fixes the split")
 
 
 def stratified_split(
@@ -35,7 +92,7 @@ def stratified_split(
 
     Args:
         labels: Integers ``(N,)``.
-        groups: N keys; images with the same key, as the checksum of identical files, stay together.
+        groups: N keys; images with the same key, as copies of one picture, stay together.
         val_fraction: Share of each class for validation.
         test_fraction: Share of each class for the test.
         seed: Seed of the split; another thing than the seed of the training.
@@ -52,36 +109,86 @@ def stratified_split(
             f"--data.val_fraction, --data.test_fraction: expected fractions that leave some images to train on, got "
             f"{val_fraction} and {test_fraction}"
         )
+    wanted = []
+    for total in np.bincount(labels, minlength=len(class_names)).tolist():
+        test = max(1, round(total * test_fraction)) if test_fraction else 0
+        val = max(1, round(total * val_fraction))
+        wanted.append([test, val, max(1, total - test - val)])
+    sides = _deal(labels, groups, wanted=wanted, seed=seed, class_names=class_names)
+    return {name: np.flatnonzero(sides == number) for name, number in {"train": 2, "val": 1, "test": 0}.items()}
+
+
+def stratified_folds(
+    labels: NDArray[np.int64], groups: Sequence[str], *, folds: int, seed: int, class_names: Sequence[str]
+) -> NDArray[np.int64]:
+    """Return the fold ``(N,)`` of each image; every class is spread evenly and each group stays in one fold.
+
+    Args:
+        labels: Integers ``(N,)``.
+        groups: N keys; images with the same key stay together.
+        folds: Number of folds.
+        seed: Seed of the split.
+        class_names: Names for the error.
+
+    Raises:
+        ValueError: A class has too few images.
+    """
+    wanted = []
+    for total in np.bincount(labels, minlength=len(class_names)).tolist():
+        bounds = [round(total * fold / folds) for fold in range(folds + 1)]
+        wanted.append([max(1, after - before) for before, after in pairwise(bounds)])
+    return _deal(labels, groups, wanted=wanted, seed=seed, class_names=class_names)
+
+
+def _deal(
+    labels: NDArray[np.int64],
+    groups: Sequence[str],
+    *,
+    wanted: list[list[int]],
+    seed: int,
+    class_names: Sequence[str],
+) -> NDArray[np.int64]:
+    """Return the side ``(N,)`` of each image: every group goes to the first side that has room for all of it.
+
+    ``wanted`` holds, for each class, the number of images of each side.
+    """
     members: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         members[group].append(index)
-    by_class: dict[int, list[str]] = defaultdict(list)
+    filled = [[0] * len(wanted[0]) for _ in wanted]
+    different = [0 for _ in wanted]
+    sides = np.empty(len(labels), dtype=np.int64)
     for group in sorted(members, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest()):
-        by_class[min(int(labels[index]) for index in members[group])].append(group)
-    split: dict[str, list[int]] = {name: [] for name in SPLITS}
-    for label, class_name in enumerate(class_names):
-        sizes = {group: len(members[group]) for group in by_class[label]}
-        for group, name in _deal(sizes, val=val_fraction, test=test_fraction, class_name=class_name).items():
-            split[name] += members[group]
-    return {name: np.array(sorted(indices), dtype=np.int64) for name, indices in split.items()}
+        counts = Counter(labels[members[group]].tolist())
+        side = _side_with_room(counts, filled=filled, wanted=wanted)
+        sides[members[group]] = side
+        for label, size in counts.items():
+            filled[label][side] += size
+            different[label] += 1
+    for label, (have, want) in enumerate(zip(filled, wanted, strict=True)):
+        if any(here < 1 <= expected for here, expected in zip(have, want, strict=True)):
+            raise ValueError(
+                f"--data.root: class {class_names[label]!r} has {sum(have)} images, {different[label]} of them "
+                f"different (copies, near duplicates and groups count once): too few for {sum(map(bool, want))} sides "
+                f"of a split. Add images, or take the class away; if different images count as near duplicates, "
+                f"--data.duplicates exact."
+            )
+    return sides
 
 
-def _deal(sizes: dict[str, int], *, val: float, test: float, class_name: str) -> dict[str, str]:
-    """Deal the groups of one class: first the test's share, then validation's, the rest trains."""
-    total = sum(sizes.values())
-    wanted = {"test": max(1, round(total * test)) if test else 0, "val": max(1, round(total * val)), "train": 1}
-    dealt: dict[str, str] = {}
-    filled = dict.fromkeys(SPLITS, 0)
-    for group, size in sizes.items():
-        name = next((name for name in ("test", "val") if filled[name] < wanted[name]), "train")
-        dealt[group] = name
-        filled[name] += size
-    if any(filled[name] < 1 <= wanted[name] for name in SPLITS):
-        raise ValueError(
-            f"--data.root: class {class_name!r} has {total} images, {len(sizes)} of them different: too few for "
-            f"{', '.join(name for name in SPLITS if wanted[name])}. Add images, or take the class away."
-        )
-    return dealt
+def _side_with_room(counts: Mapping[int, int], *, filled: list[list[int]], wanted: list[list[int]]) -> int:
+    """Return the first side that a group fits into; where none is, the one with the most room."""
+
+    def fits(label: int, side: int) -> bool:
+        want, have, size = wanted[label][side], filled[label][side], counts[label]
+        # A side without this class takes a group that is larger than its share, unless that is most of the class.
+        return have + size <= want or (have == 0 < want and 2 * size <= sum(wanted[label]))
+
+    def room(side: int) -> int:
+        return sum(wanted[label][side] - filled[label][side] for label in counts)
+
+    sides = range(len(wanted[0]))
+    return next((side for side in sides if all(fits(label, side) for label in counts)), max(sides, key=room))
 
 
 def tf_for_poets_split(paths: Sequence[str]) -> Indices:

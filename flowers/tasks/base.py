@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
@@ -42,8 +43,8 @@ class ClassificationTask(LightningModule):
         warmup_fraction: Share of the training over which the learning rate rises.
         label_smoothing: Probability given to all classes alike in the training targets
             (https://arxiv.org/abs/1512.00567).
-        class_weights: Weight of each class in the training loss, in the order of the class names; 1 on average keeps
-            the scale of the loss.
+        class_weights: Weight of each class in the training loss, in the order of the class names (1 on average keeps
+            the scale of the loss), or ``balanced``: inverse to the number of its training images.
         ema_decay: Decay per step of an exponential moving average of the weights, which then is what is validated,
             saved and tested; none by default.
         compile: Whether the network is compiled by ``torch.compile``.
@@ -61,7 +62,7 @@ class ClassificationTask(LightningModule):
         weight_decay: float = 0.05,
         warmup_fraction: float = 0.1,
         label_smoothing: float = 0.1,
-        class_weights: list[float] | None = None,
+        class_weights: list[float] | Literal["balanced"] | None = None,
         ema_decay: float | None = None,
         compile: bool = False,
     ) -> None:
@@ -74,7 +75,7 @@ class ClassificationTask(LightningModule):
         expect(0 <= warmup_fraction < 1, "warmup_fraction", "0 or more, below 1", warmup_fraction)
         expect(0 <= label_smoothing < 1, "label_smoothing", "0 or more, below 1", label_smoothing)
         expect(ema_decay is None or 0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
-        right_length = class_weights is None or len(class_weights) == num_classes
+        right_length = not isinstance(class_weights, list) or len(class_weights) == num_classes
         expect(right_length, "class_weights", f"{num_classes} numbers, one for each of {class_names}", class_weights)
         # Convolutions are faster on channels_last, on a CPU and on a GPU's tensor cores.
         self.net = net.to(memory_format=torch.channels_last)
@@ -84,6 +85,7 @@ class ClassificationTask(LightningModule):
         self.warmup_fraction = warmup_fraction
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
+        self._loss_weights = class_weights if isinstance(class_weights, list) else None
         self.ema_decay = ema_decay
         self.compile_net = compile
         metrics = MetricCollection(
@@ -109,8 +111,8 @@ class ClassificationTask(LightningModule):
         logits = self(images)
         labels = targets.argmax(dim=1) if targets.ndim == 2 else targets
         weight = None
-        if self.class_weights is not None:
-            weight = logits.new_tensor(self.class_weights)
+        if self._loss_weights is not None:
+            weight = logits.new_tensor(self._loss_weights)
             if targets.ndim == 1:  # torch divides the loss of soft targets by their number, as it does then here too
                 targets = functional.one_hot(labels, len(self.class_names)).to(logits.dtype)
         loss = functional.cross_entropy(logits, targets, weight=weight, label_smoothing=self.label_smoothing)
@@ -168,7 +170,13 @@ class ClassificationTask(LightningModule):
         return [] if self.ema_decay is None else [EMAWeightAveraging(decay=self.ema_decay)]
 
     def on_fit_start(self) -> None:
-        """Compile the network in place, so that no key of the state dict changes."""
+        """Balance the classes, and compile the network in place, so that no key of the state dict changes."""
+        if self.class_weights == "balanced":
+            counts = self.trainer.datamodule.class_counts("train")  # type: ignore[attr-defined]
+            expect(min(counts) > 0, "class_weights", "training images of every class for 'balanced'", counts)
+            self._loss_weights = [sum(counts) / (len(counts) * count) for count in counts]
+            weights = zip(self.class_names, self._loss_weights, strict=True)
+            rank_zero_info("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in weights))
         if self.compile_net:
             self.net.compile()
 

@@ -44,6 +44,28 @@ def test_the_order_depends_on_seed_and_epoch():
     assert sorted(first) == sorted(again)
 
 
+def test_a_balanced_epoch_shows_every_class_equally_often_and_its_images_evenly():
+    labels = np.repeat([0, 1, 2], [100, 10, 31])
+    order = ShardedSampler(141, shuffle=True, seed=0, rank=0, world_size=1, balance=labels)
+    chosen = np.array(list(order))
+    assert np.bincount(labels[chosen]).tolist() == [47] * 3
+    for label in range(3):
+        times = np.bincount(chosen[labels[chosen] == label], minlength=141)[labels == label]
+        assert times.max() - times.min() <= 1
+    assert list(order) == chosen.tolist()
+    order.set_epoch(1)
+    assert set(order) != set(chosen.tolist())  # other images of the large class
+    assert len(np.unique(labels[chosen[:20]])) == 3  # shuffled, not class after class
+
+
+def test_processes_share_a_balanced_epoch():
+    labels = np.repeat([0, 1], [30, 6])
+    shards = [
+        list(ShardedSampler(36, shuffle=True, seed=0, rank=rank, world_size=2, balance=labels)) for rank in range(2)
+    ]
+    assert np.bincount(labels[shards[0] + shards[1]]).tolist() == [18, 18]
+
+
 def test_cached_batches_are_what_was_asked_for_in_channels_last():
     images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
     dataset = CachedImages(images, np.arange(10) % 3, np.array([9, 7, 2]))

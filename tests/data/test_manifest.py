@@ -11,6 +11,7 @@ ROWS = [
     ManifestRow("cat/pâquerette.jpg", "cat", "2" * 64, "val"),
     ManifestRow("dog/\udcff.jpg", "dog", "3" * 64, "test"),  # a name that is no UTF-8
     ManifestRow("dog/bad.jpg", "dog", "4" * 64, "skipped"),
+    ManifestRow("dog/mislabelled.jpg", "dog", "6" * 64, "quarantined"),
 ]
 FILES = {row.path: (row.label, row.sha256) for row in ROWS}
 
@@ -52,20 +53,11 @@ def test_another_csv_is_refused(tmp_path, text):
         read_manifest(file)
 
 
-@pytest.mark.parametrize(
-    ("rows", "fault"),
-    [
-        ([*ROWS, ROWS[0]._replace(split="test")], "1 paths stand in it twice"),
-        (
-            [*ROWS, ROWS[0]._replace(path="cat/copy.jpg", split="test")],
-            "2 paths are identical files in different splits",
-        ),
-    ],
-)
-def test_a_manifest_that_leaks_is_refused(tmp_path, rows, fault):
+def test_a_path_that_stands_twice_is_refused(tmp_path):
     file = tmp_path / "manifest.csv"
+    rows = [*ROWS, ROWS[0]._replace(split="test")]
     file.write_bytes(manifest_text(rows).encode("utf-8", "surrogateescape"))
-    with pytest.raises(ValueError, match=fault):
+    with pytest.raises(ValueError, match="1 paths stand in it twice"):
         read_manifest(file)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flowers.data import index_folder
-from flowers.data.splits import SPLITS, stratified_split, tf_for_poets_split
+from flowers.data.splits import SPLITS, SplitOptions, stratified_folds, stratified_split, tf_for_poets_split
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "flower_photos"
 NAMES = ("a", "b", "c")
@@ -80,6 +80,68 @@ def test_three_images_of_a_class_are_enough():
 def test_fractions_that_leave_nothing_are_refused(val, test):
     with pytest.raises(ValueError, match=r"--data\.val_fraction"):
         split([0, 1, 2] * 10, [f"{i}" for i in range(30)], val=val, test=test)
+
+
+def test_large_groups_fill_a_side_that_has_none_and_ruin_no_other():
+    labels = np.repeat([0, 1, 2], 160)
+    groups = [f"{i // 20}" for i in range(480)]  # eight groups of twenty in each class; a tenth would be sixteen
+    indices = split(labels, groups)
+    assert [np.bincount(labels[indices[name]]).tolist() for name in ("test", "val")] == [[20] * 3] * 2
+
+
+def test_a_group_of_several_classes_stays_on_one_side_and_the_classes_stay_even():
+    rng = np.random.default_rng(0)
+    labels, owners = rng.integers(0, 3, 900), (900 * rng.random(900) ** 3).astype(int) // 5
+    indices = split(labels, [f"{owner}" for owner in owners])
+    sides = [set(owners[indices[name]]) for name in SPLITS]
+    assert sum(map(len, sides)) == len(set.union(*sides))
+    for name in ("test", "val"):
+        share = np.bincount(labels[indices[name]]) / np.bincount(labels)
+        assert ((share >= 0.08) & (share <= 0.13)).all()
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5, 10])
+def test_folds_are_even_in_every_class_and_keep_groups_together(folds):
+    labels = np.repeat([0, 1, 2], [200, 100, 37])
+    groups = [f"{i // 2}" for i in range(len(labels))]
+    number = stratified_folds(labels, groups, folds=folds, seed=0, class_names=NAMES)
+    for label in range(3):
+        counts = np.bincount(number[labels == label], minlength=folds)
+        assert counts.max() - counts.min() <= 4
+    assert all(len({*number[np.array(groups) == group]}) == 1 for group in set(groups))
+    assert not np.array_equal(number, stratified_folds(labels, groups, folds=folds, seed=1, class_names=NAMES))
+
+
+def test_folds_of_single_images_differ_by_one_at_most_and_a_new_image_moves_few():
+    labels, groups = example()
+    number = stratified_folds(labels, groups, folds=5, seed=0, class_names=NAMES)
+    for label in range(3):
+        counts = np.bincount(number[labels == label], minlength=5)
+        assert counts.max() - counts.min() <= 1
+    more = stratified_folds(np.append(labels, 0), [*groups, "new"], folds=5, seed=0, class_names=NAMES)
+    assert (more[:-1] != number).sum() <= 5
+
+
+def test_more_folds_than_images_of_a_class_are_refused():
+    with pytest.raises(ValueError, match=r"class 'c' has 4 images, 4 of them different.*5 sides"):
+        stratified_folds(
+            np.repeat([0, 1, 2], [9, 9, 4]), [*"abcdefghijklmnopqrstuv"], folds=5, seed=0, class_names=NAMES
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fold": 1}, r"--data\.fold 1: expected --data\.folds"),
+        ({"folds": 1}, "at least 2 folds"),
+        ({"folds": 5, "fold": 5}, "counted from 0"),
+        ({"folds": 5, "manifest": "m.csv"}, r"--data\.folds: expected nothing beside --data\.manifest"),
+        ({"group_by": "photographer", "split": "tf_for_poets"}, r"--data\.group_by: .* --data\.split tf_for_poets"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SplitOptions(**options)
 
 
 def test_without_a_test_fraction_there_is_no_test_split():

@@ -1,0 +1,138 @@
+"""What the files are: one pass over a folder that reads and decodes every file once and remembers what it saw."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from flowers.data.cache import build_once, cache_key, in_threads
+from flowers.data.transforms import load_image
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+# Raise it when a fact or a thumbnail changes: what was cached before is then read anew.
+_FORMAT = 1
+THUMBNAIL_SIZE = 32
+
+
+class ImageFacts(NamedTuple):
+    """What one file is.
+
+    Args:
+        sha256: Checksum; empty for a file that could not be read at all.
+        error: Why it cannot be decoded; None if it can.
+        format: Pillow's name of the file format, as ``JPEG``; empty if unknown, as the rest then is.
+        mode: Pillow's name of the kind of pixels, as ``RGB``.
+        width: In pixels, as stored.
+        height: In pixels, as stored.
+        orientation: EXIF's number of how to turn the stored image, 1 for not at all.
+        frames: Images in the file; more than one in an animation.
+    """
+
+    sha256: str
+    error: str | None
+    format: str = ""
+    mode: str = ""
+    width: int = 0
+    height: int = 0
+    orientation: int = 1
+    frames: int = 1
+
+
+@dataclass(frozen=True)
+class FolderFacts:
+    """What the N files of a folder are.
+
+    Args:
+        images: Facts of each file.
+        thumbnails: Grey bytes ``(N, 32, 32)``, the same whatever size the images are trained at; black if undecodable.
+    """
+
+    images: tuple[ImageFacts, ...]
+    thumbnails: NDArray[np.uint8]
+
+    @property
+    def sha256(self) -> list[str]:
+        """Checksum of each file."""
+        return [image.sha256 for image in self.images]
+
+    @property
+    def errors(self) -> dict[int, str]:
+        """Why a file cannot be decoded, by its index."""
+        return {index: image.error for index, image in enumerate(self.images) if image.error is not None}
+
+
+def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFacts:
+    """Read every file, or what an earlier call found while no file's size or time changed since.
+
+    Args:
+        root: Folder the paths are relative to.
+        paths: Paths of the N images.
+        cache_dir: Folder of the cache.
+    """
+
+    def build(folder: Path) -> None:
+        read = in_threads(lambda index: _read(root / paths[index]), len(paths), description="Checking images")
+        np.save(folder / "thumbnails.npy", np.stack([thumbnail for _, thumbnail in read]))
+        text = json.dumps([facts for facts, _ in read])
+        (folder / "facts.json").write_text(text, encoding="utf-8")
+
+    stamps = [_stamp(root, path) for path in paths]
+    entry = build_once(
+        cache_dir, cache_key(f"facts {_FORMAT}", str(root.resolve()), *stamps), build, is_whole=_all_could_be_read
+    )
+    thumbnails = np.load(entry / "thumbnails.npy", mmap_mode="r")
+    return FolderFacts(tuple(ImageFacts(*facts) for facts in _load(entry)), thumbnails)
+
+
+def _load(entry: Path) -> Any:  # noqa: ANN401
+    return json.loads((entry / "facts.json").read_text(encoding="utf-8"))
+
+
+def _all_could_be_read(entry: Path) -> bool:
+    """Return whether an entry can be used: not if a file could not be read, which may have been for once only."""
+    return entry.exists() and all(sha256 for sha256, *_ in _load(entry))
+
+
+def _stamp(root: Path, path: str) -> str:
+    try:
+        stat = (root / path).stat()
+    except OSError:
+        return f"{path}\nunreadable"
+    return f"{path}\n{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _read(file: Path) -> tuple[ImageFacts, NDArray[np.uint8]]:
+    black = np.zeros((THUMBNAIL_SIZE, THUMBNAIL_SIZE), dtype=np.uint8)
+    try:
+        if file.exists() and not file.is_file():
+            raise OSError("expected a file, got a folder, a pipe or a device")
+        content = file.read_bytes()
+    except OSError as error:
+        return ImageFacts("", str(error)), black
+    facts = ImageFacts(hashlib.sha256(content).hexdigest(), None)
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            facts = facts._replace(format=image.format or "", mode=image.mode, width=image.width, height=image.height)
+            thumbnail = load_image(io.BytesIO(content), image_size=THUMBNAIL_SIZE, resize="stretch").float().numpy()
+            facts = facts._replace(orientation=_orientation(image), frames=getattr(image, "n_frames", 1))
+    except Exception as error:  # Pillow's readers raise whatever broken bytes lead them to
+        # Pillow names the buffer ("cannot identify image file <_io.BytesIO object at 0x...>"); the path says more.
+        return facts._replace(error=str(error).split(" <_io")[0] or type(error).__name__), black
+    grey = np.tensordot((0.299, 0.587, 0.114), thumbnail, axes=1)  # ITU-R BT.601
+    return facts, grey.round().astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if isinstance(orientation, int) else 1

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from itertools import pairwise
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from flowers.data import ManifestRow, manifest_text
+from flowers.data.assignment import assign_splits, split_table
+from flowers.data.duplicates import Pairs
+from flowers.data.facts import ImageFacts
+from flowers.data.quarantine import QuarantineRow, quarantine_text
+from flowers.data.splits import SplitOptions
+
+PATHS = [f"{name}/{number:02d}.jpg" for name in ("cat", "dog") for number in range(40)]
+
+
+@pytest.fixture
+def index(tmp_path):
+    return SimpleNamespace(
+        root=tmp_path, class_names=("cat", "dog"), paths=tuple(PATHS), labels=np.repeat([0, 1], 40).astype(np.int64)
+    )
+
+
+def facts(bad=()):
+    images = [ImageFacts(f"sha{i:03d}", "broken" if i in bad else None) for i in range(80)]
+    errors = dict.fromkeys(bad, "broken")
+    return SimpleNamespace(images=images, errors=errors, sha256=[image.sha256 for image in images])
+
+
+def assign(index, *pairs, bad=(), **options):
+    copies = Pairs(np.array(pairs, dtype=np.int64).reshape(-1, 2), np.ones(len(pairs), dtype=np.float32))
+    return assign_splits(index, facts(bad), copies, options=SplitOptions(**options))
+
+
+def chain(*numbers):
+    return [*pairwise(numbers)]
+
+
+def test_copies_stay_on_one_side_whatever_the_seed(index):
+    pairs = [*chain(0, 5, 9), *chain(41, 60), *chain(3, 30), *chain(50, 51)]
+    for seed in range(20):
+        split = assign(index, *pairs, split_seed=seed).split
+        assert all(split[a] == split[b] for a, b in pairs)
+        assert np.isin(split.astype(str), ["train", "val", "test"]).all()
+
+
+def test_a_picture_under_two_labels_is_only_trained_on_with_all_its_copies(index):
+    pairs = [*chain(0, 7), (7, 45)]
+    for seed in range(20):
+        found = assign(index, *pairs, split_seed=seed)
+        assert set(found.split[[0, 7, 45]]) == {"train"}
+    assert found.notes == [
+        "3 images are the same picture under two labels, only trained on (--data.contradictions): "
+        "cat/00.jpg, cat/07.jpg, dog/05.jpg"
+    ]
+
+
+def test_a_picture_under_two_labels_can_be_left_out_or_kept(index):
+    split = assign(index, (0, 45), contradictions="leave_out").split
+    assert split[[0, 45]].tolist() == ["skipped"] * 2
+    sides = [assign(index, (0, 45), contradictions="keep", split_seed=seed).split[[0, 45]] for seed in range(40)]
+    assert all(first == second for first, second in sides)
+    assert {first for first, _ in sides} == {"train", "val", "test"}
+
+
+def test_folds_test_every_image_once_but_those_that_only_train(index):
+    pairs = [(0, 45), (1, 2)]
+    splits = [assign(index, *pairs, folds=4, fold=fold).split for fold in range(4)]
+    tested = sum((split == "test").astype(int) for split in splits)
+    assert tested[[0, 45]].tolist() == [0, 0]
+    assert (np.delete(tested, [0, 45]) == 1).all()
+    for split in splits:
+        assert (split == "val").sum() == 6  # a tenth of the other three folds' 30 of each class
+        assert split[1] == split[2]
+
+
+def test_what_cannot_be_decoded_is_in_no_split(index):
+    found = assign(index, (3, 4), bad=(3,))
+    assert np.flatnonzero(found.split == "skipped").tolist() == [3]
+
+
+def test_quarantined_images_are_in_no_split_and_named(index, tmp_path):
+    rows = [
+        QuarantineRow("cat/03.jpg", "sha003", "blurred"),
+        QuarantineRow("dog/01.jpg", "", "a wolf"),
+        QuarantineRow("dog/02.jpg", "sha of before it was mended", "broken"),
+        QuarantineRow("dog/gone.jpg", "sha", "broken"),
+    ]
+    file = tmp_path / "quarantine.csv"
+    file.write_text(quarantine_text(rows))
+    found = assign(index, quarantine=str(file))
+    assert np.flatnonzero(found.split == "quarantined").tolist() == [3, 41]
+    assert found.notes[0] == "2 images are in quarantine: cat/03.jpg, dog/01.jpg"
+    assert "2 lines name a file that is gone or has another content" in found.notes[1]
+    assert "dog/02.jpg, dog/gone.jpg" in found.notes[1]
+
+
+def test_the_quarantine_is_stronger_than_a_manifest(index, tmp_path):
+    manifest = write_manifest(index, tmp_path, dict.fromkeys(PATHS, "train"))
+    file = tmp_path / "quarantine.csv"
+    file.write_text(quarantine_text([QuarantineRow("cat/03.jpg", "sha003", "blurred")]))
+    assert assign(index, quarantine=str(file), manifest=manifest).split[3] == "quarantined"
+
+
+def test_another_file_is_no_quarantine(index, tmp_path):
+    for text in ("", "file,why\na,b\n"):
+        (tmp_path / "list.csv").write_text(text)
+        with pytest.raises(
+            ValueError, match=r"--data\.quarantine .*list\.csv: expected a CSV file with the columns path"
+        ):
+            assign(index, quarantine=str(tmp_path / "list.csv"))
+    with pytest.raises(FileNotFoundError):
+        assign(index, quarantine="nowhere.csv")
+
+
+def write_manifest(index, folder, sides):
+    names = [index.class_names[label] for label in index.labels]
+    rows = [ManifestRow(path, names[i], f"sha{i:03d}", sides[path]) for i, path in enumerate(PATHS)]
+    (folder / "manifest.csv").write_text(manifest_text(rows))
+    return str(folder / "manifest.csv")
+
+
+def test_a_manifest_with_copies_on_two_sides_is_an_error_that_names_the_pairs(index, tmp_path):
+    manifest = write_manifest(index, tmp_path, {path: ("train", "val", "test")[i % 3] for i, path in enumerate(PATHS)})
+    assert assign(index, (0, 3), (1, 4), manifest=manifest).split[:3].tolist() == ["train", "val", "test"]
+    with pytest.raises(
+        ValueError, match=r"(?s)2 pairs.*cat/00\.jpg \(train\) = cat/01\.jpg \(val\).*--data\.duplicates"
+    ):
+        assign(index, (0, 1), (2, 3), (1, 4), manifest=manifest)
+
+
+def test_the_published_split_keeps_its_test_and_leaves_out_what_copies_it(index, monkeypatch):
+    sides = np.array(["train"] * 60 + ["val"] * 10 + ["test"] * 10)
+    rule = {name: np.flatnonzero(sides == name) for name in ("train", "val", "test")}
+    monkeypatch.setattr("flowers.data.assignment.tf_for_poets_split", lambda paths: rule)
+    found = assign(index, (50, 75), (65, 75), (51, 66), (52, 53), (0, 67), split="tf_for_poets")
+    assert found.split[[75, 66, 52, 53]].tolist() == ["test", "val", "train", "train"]
+    assert found.split[[50, 65, 51]].tolist() == ["skipped"] * 3
+    assert found.split[[0, 67]].tolist() == ["train", "skipped"]  # one picture under two labels
+    assert (found.split == "test").sum() == 10
+
+
+def credit(index, owners):
+    lines = [f"{path} CC-BY by {owner} - https://example.org/{i}/" for i, (path, owner) in enumerate(owners.items())]
+    (index.root / "LICENSE.txt").write_text("All images are CC-BY.\n\n" + "\n".join(lines))
+
+
+@pytest.mark.parametrize("folds", [None, 4])
+def test_no_photographer_stands_on_two_sides(index, folds):
+    owners = {path: f"Anna - {i // 3}, née Bö" for i, path in enumerate(PATHS[:-4])}
+    owners[PATHS[0]] = owners[PATHS[70]]  # photos of both classes
+    credit(index, owners)
+    for seed in range(10):
+        found = assign(index, (5, 6), group_by="photographer", folds=folds, split_seed=seed)
+        sides = {}
+        for path, side in zip(PATHS, found.split, strict=True):
+            sides.setdefault(owners.get(path, path), set()).add(side)
+        assert all(len(side) == 1 for side in sides.values())
+        assert found.split[5] == found.split[6]
+    assert found.notes == ["26 photographers, each on one side; 4 photos without a credit, each on its own"]
+
+
+def test_grouping_needs_credits(index):
+    with pytest.raises(ValueError, match=r"--data\.group_by photographer: expected .*LICENSE\.txt"):
+        assign(index, group_by="photographer")
+    credit(index, {"emu/01.jpg": "Bo"})
+    with pytest.raises(ValueError, match="got none of a photo at hand"):
+        assign(index, group_by="photographer")
+
+
+def test_the_table_counts_every_class_of_a_few_and_the_sum_of_many(index):
+    split = np.array((["train"] * 30 + ["val"] * 5 + ["test"] * 4 + ["skipped"]) * 2, dtype=object)
+    assert [line.split() for line in split_table(index, split)[1:]] == [
+        ["cat", "train", "30", "val", "5", "test", "4"],
+        ["dog", "train", "30", "val", "5", "test", "4"],
+        ["all", "train", "60", "val", "10", "test", "8"],
+    ]
+    assert split_table(index, split)[0] == f"80 images of 2 classes in {index.root}, 2 of them in no split"
+    many = SimpleNamespace(root=index.root, class_names=[*map(str, range(30))], labels=np.arange(80) % 30)
+    assert len(split_table(many, split)) == 2

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from flowers.data import read_credits
+
+
+def test_the_credits_of_each_photo_are_read(tmp_path):
+    (tmp_path / "LICENSE.txt").write_text(
+        "The photographers are listed below.\n\n"
+        "daisy/1_n.jpg CC-BY by A Guy - Taking Pictures - https://example.org/photos/1/\n"
+        'roses/2.jpg CC-BY by Bùi "Linh" - https://example.org/photos/2/\n'
+        "roses/3.jpg by nobody\n",
+        encoding="utf-8",
+    )
+    assert read_credits(tmp_path) == {
+        "daisy/1_n.jpg": ("A Guy - Taking Pictures", "https://example.org/photos/1/"),
+        "roses/2.jpg": ('Bùi "Linh"', "https://example.org/photos/2/"),
+    }
+
+
+def test_without_the_file_there_are_none(tmp_path):
+    assert read_credits(tmp_path) == {}

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance, ImageFilter
+
+from flowers.data import duplicate_pairs, index_folder, load_image, read_facts
+from flowers.data.duplicates import connected, identical_pairs, similar_pairs
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "flower_photos"
+
+
+def photo(number: int) -> Image.Image:
+    """Return a picture with structure of all sizes, as photos have."""
+    rng = np.random.default_rng(number)
+    layers = [Image.fromarray(rng.integers(0, 256, (n, n * 4 // 3, 3), dtype=np.uint8)) for n in (3, 8, 24)]
+    layers = [np.asarray(layer.resize((320, 240), Image.Resampling.BICUBIC), dtype=float) for layer in layers]
+    return Image.fromarray((layers[0] * 0.5 + layers[1] * 0.3 + layers[2] * 0.2).astype(np.uint8))
+
+
+def saved(image: Image.Image, quality: int = 90) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file)
+
+
+CHANGES = {
+    "half the size": lambda image: saved(image.resize((160, 120))),
+    "twice the size": lambda image: saved(image.resize((640, 480))),
+    "hard compression": lambda image: saved(image, quality=20),
+    "brighter": lambda image: saved(ImageEnhance.Brightness(image).enhance(1.2)),
+    "darker": lambda image: saved(ImageEnhance.Brightness(image).enhance(0.7)),
+    "less contrast": lambda image: saved(ImageEnhance.Contrast(image).enhance(0.6)),
+    "grey": lambda image: saved(image.convert("L").convert("RGB")),
+    "blurred": lambda image: saved(image.filter(ImageFilter.GaussianBlur(2))),
+    "one per cent cut off": lambda image: saved(image.crop((3, 2, 317, 238))),
+}
+
+
+def thumbnails(images) -> np.ndarray:
+    files = []
+    for image in images:
+        files.append(io.BytesIO())
+        image.save(files[-1], "PNG")
+    loaded = [load_image(file, image_size=32, resize="stretch").float().mean(0) for file in files]
+    return np.stack([image.numpy().round().astype(np.uint8) for image in loaded])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_copy_is_found_and_no_other_image(change):
+    images = [photo(number) for number in range(12)]
+    found = similar_pairs(thumbnails([*images, CHANGES[change](images[5])]))
+    assert found.indices.tolist() == [[5, 12]]
+    assert 0.75 <= found.similarity[0] <= 1.0001
+
+
+def test_drawn_flowers_are_all_different(drawn, cache_home):
+    facts = read_facts(drawn, index_folder(drawn).paths, cache_dir=cache_home)
+    assert len(similar_pairs(facts.thumbnails).indices) == 0
+
+
+def test_plain_images_are_no_copies_of_each_other():
+    assert len(similar_pairs(np.full((3, 32, 32), 90, dtype=np.uint8)).indices) == 0
+
+
+def test_the_tiles_do_not_matter(monkeypatch):
+    images = thumbnails([photo(number % 7) for number in range(20)])
+    whole = {tuple(pair) for pair in similar_pairs(images).indices}
+    monkeypatch.setattr("flowers.data.duplicates._TILE", 6)
+    assert {tuple(pair) for pair in similar_pairs(images).indices} == whole
+    assert whole == {(i, j) for i in range(20) for j in range(i + 1, 20) if i % 7 == j % 7}
+
+
+def test_identical_files_are_paired_with_the_first_and_unreadable_ones_with_none():
+    assert identical_pairs(["a", "b", "a", "", "a", ""]).indices.tolist() == [[0, 2], [0, 4]]
+
+
+def test_connected_images_have_one_number():
+    numbers = connected(6, np.array([[0, 2], [2, 5], [1, 3]]))
+    assert numbers[0] == numbers[2] == numbers[5] != numbers[1] == numbers[3]
+    assert len(set(numbers.tolist())) == 3
+    assert len(set(connected(4, np.empty((0, 2), dtype=np.int64)).tolist())) == 4
+
+
+def test_the_rules_count_what_they_say(tmp_path):
+    images = thumbnails([photo(0), photo(0), photo(1), saved(photo(1), quality=30)])
+    sha256 = ["a", "a", "b", "c"]
+    pairs = {
+        rule: duplicate_pairs(sha256, images, rule=rule, cache_dir=tmp_path).indices.tolist()
+        for rule in ("near", "near", "exact", "ignore")
+    }
+    assert pairs == {"near": [[0, 1], [2, 3]], "exact": [[0, 1]], "ignore": []}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real photos beside the project")
+def test_the_known_pairs_of_flower_photos_are_found(tmp_path):
+    index = index_folder(SHARED)
+    facts = read_facts(index.root, index.paths, cache_dir=tmp_path)
+    pairs = duplicate_pairs(facts.sha256, facts.thumbnails, rule="near", cache_dir=tmp_path).indices
+    number = [path.partition("/")[2].partition("_")[0] for path in index.paths]
+    found = {frozenset((number[a], number[b])) for a, b in pairs}
+    known = (
+        "15922772266~15922772266 15066430311~14889392928 15072973261~15069459615 10466290366~10994032453 "
+        "10993710036~10993818044 1775233884~2093263381 4654848357~4278757393 12916135413~12916441224 "
+        "2344751399~2333321040 2588234269~2588453601"
+    )
+    assert {frozenset(pair.split("~")) for pair in known.split()} <= found
+    assert len(pairs) == 25  # each looked at: the same picture

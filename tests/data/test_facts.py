@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import hashlib
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowers.data import facts, index_folder, read_facts
+
+
+@pytest.fixture
+def folder(photos):
+    return index_folder(photos(cat=6, dog=6))
+
+
+def read(folder, tmp_path):
+    return read_facts(folder.root, folder.paths, cache_dir=tmp_path / "cache")
+
+
+def test_every_file_has_its_checksum_and_its_thumbnail(folder, tmp_path):
+    found = read(folder, tmp_path)
+    assert found.errors == {}
+    for path, sha256, thumbnail in zip(folder.paths, found.sha256, found.thumbnails, strict=True):
+        assert sha256 == hashlib.sha256((folder.root / path).read_bytes()).hexdigest()
+        grey = Image.open(folder.root / path).resize((32, 32), Image.Resampling.BICUBIC).convert("L")
+        assert np.abs(np.asarray(grey).astype(int) - thumbnail).max() <= 1
+
+
+def test_format_pixels_and_size_are_told(folder, tmp_path):
+    file = folder.root / folder.paths[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("CMYK", (40, 30)).save(file, "JPEG", exif=exif)
+    first, second, *_ = read(folder, tmp_path).images
+    assert first[2:] == ("JPEG", "CMYK", 40, 30, 6, 1)
+    assert second[2:] == ("PNG", "RGB", 32, 24, 1, 1)
+
+
+def test_a_second_call_reads_nothing(folder, tmp_path, monkeypatch):
+    first = read(folder, tmp_path)
+    monkeypatch.setattr(facts, "_read", None)
+    second = read(folder, tmp_path)
+    assert second.images == first.images
+    assert np.array_equal(second.thumbnails, first.thumbnails)
+
+
+def test_a_file_that_changed_is_read_anew(folder, tmp_path):
+    before = read(folder, tmp_path).images
+    file = folder.root / folder.paths[0]
+    stat = file.stat()
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    after = read(folder, tmp_path).images
+    assert after[0].sha256 != before[0].sha256
+    assert after[1:] == before[1:]
+
+
+def test_bad_files_are_told_and_have_no_thumbnail(folder, tmp_path):
+    (folder.root / folder.paths[1]).write_bytes(b"no image")
+    whole = (folder.root / folder.paths[2]).read_bytes()
+    (folder.root / folder.paths[2]).write_bytes(whole[: len(whole) // 2])
+    (folder.root / folder.paths[3]).unlink()
+    found = read(folder, tmp_path)
+    assert sorted(found.errors) == [1, 2, 3]
+    assert found.errors[1] == "cannot identify image file"
+    assert "No such file" in found.errors[3]
+    assert found.images[2].width == 32  # what its header says is known
+    assert not found.thumbnails[[1, 2, 3]].any()
+    assert read(folder, tmp_path).errors == found.errors
+
+
+def test_a_file_that_could_not_be_read_is_tried_again(folder, tmp_path):
+    file = folder.root / folder.paths[3]
+    file.rename(file.with_suffix(".away"))
+    file.symlink_to("away")  # its target is missing, as on a network disk that is not there
+    assert list(read(folder, tmp_path).errors) == [3]
+    file.with_name("away").write_bytes(file.with_suffix(".away").read_bytes())
+    assert read(folder, tmp_path).errors == {}
+
+
+def test_what_is_no_file_is_an_error_and_no_wait(folder, tmp_path):
+    file = folder.root / folder.paths[3]
+    file.unlink()
+    os.mkfifo(file)
+    assert "expected a file" in read(folder, tmp_path).errors[3]
