@@ -1,5 +1,18 @@
 """Predictions to numbers, tables and figures; no Lightning."""
 
-from flowers.evaluation.intervals import wilson_interval
+from flowers.evaluation.cross_validation import pooled_confusion, summarize, summary_markdown
+from flowers.evaluation.intervals import fold_interval, wilson_interval
+from flowers.evaluation.predictions import Predictions, read_predictions
+from flowers.evaluation.scores import confusion, scores
 
-__all__ = ["wilson_interval"]
+__all__ = [
+    "Predictions",
+    "confusion",
+    "fold_interval",
+    "pooled_confusion",
+    "read_predictions",
+    "scores",
+    "summarize",
+    "summary_markdown",
+    "wilson_interval",
+]

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import math
+from statistics import mean, stdev
+from typing import TYPE_CHECKING
+
+from scipy.stats import t
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 # The 97.5 % point of the normal distribution: two-sided 95 %.
 _Z = 1.959963984540054
@@ -27,3 +34,26 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     half = _Z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def fold_interval(scores: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of a score from a cross-validation, after Nadeau and Bengio.
+
+    Training sets of a cross-validation overlap, so its folds differ less than independent experiments would; the
+    variance of their mean is therefore taken as ``(1 / k + 1 / (k - 1))`` times that of the folds instead of ``1 / k``
+    (https://doi.org/10.1023/A:1024068626366, section 3: test images over training images are 1 / (k - 1)).
+
+    Args:
+        scores: Score of each of the k folds; the mean over the seeds where there are several.
+
+    Returns:
+        Lower and upper end; not cut at 0 and 1.
+
+    Raises:
+        ValueError: There are fewer than two folds.
+    """
+    k = len(scores)
+    if k < 2:
+        raise ValueError(f"expected the scores of at least 2 folds, got {k}")
+    half = float(t.ppf(0.975, k - 1)) * stdev(scores) * math.sqrt(1 / k + 1 / (k - 1))
+    return mean(scores) - half, mean(scores) + half

@@ -1,0 +1,86 @@
+"""What a cross-validation says, over folds and seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from flowers.evaluation.intervals import fold_interval
+from flowers.evaluation.scores import confusion, scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from flowers.evaluation.predictions import Predictions
+
+# The predictions of each run for its test fold, by (seed, fold).
+Runs = Mapping[tuple[int, int], "Predictions"]
+
+
+class Summary(NamedTuple):
+    """A score over all runs of a cross-validation.
+
+    Args:
+        mean: Mean over folds and seeds.
+        sd: Standard deviation over all runs.
+        low: Lower end of the 95 % interval of the mean, from the folds.
+        high: Its upper end.
+    """
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+def summarize(runs: Runs) -> dict[str, Summary]:
+    """Return mean, standard deviation and interval of every score.
+
+    Raises:
+        ValueError: There are fewer than two folds.
+    """
+    by_run = {key: scores(predictions) for key, predictions in runs.items()}
+    folds = sorted({fold for _, fold in runs})
+    summary = {}
+    for name in next(iter(by_run.values())):
+        values = [score[name] for score in by_run.values()]
+        by_fold = [mean(by_run[key][name] for key in by_run if key[1] == fold) for fold in folds]
+        low, high = fold_interval(by_fold)
+        largest = math.inf if name == "log loss" else 1.0  # all others are shares
+        summary[name] = Summary(mean(values), stdev(values), max(0.0, low), min(largest, high))
+    return summary
+
+
+def pooled_confusion(runs: Runs) -> NDArray[np.int64]:
+    """Return the confusion matrix ``(K, K)`` of all out-of-fold predictions; every image counts once per seed."""
+    counts: NDArray[np.int64] = np.sum([confusion(predictions) for predictions in runs.values()], axis=0)
+    return counts
+
+
+def summary_markdown(runs: Runs) -> str:
+    """Return the summary and the pooled confusion matrix as Markdown tables."""
+    seeds, folds = ({key[side] for key in runs} for side in (0, 1))
+    names = next(iter(runs.values())).class_names
+    lines = [
+        f"{len(folds)} folds, {len(seeds)} seeds, {sum(len(run.paths) for run in runs.values()):,} out-of-fold "
+        f"predictions.",
+        "",
+        "| score | mean | standard deviation | 95 % interval |",
+        "|---|---|---|---|",
+        *(
+            f"| {name} | {score.mean:.4f} | {score.sd:.4f} | {score.low:.4f} to {score.high:.4f} |"
+            for name, score in summarize(runs).items()
+        ),
+        "",
+        "| label, predicted as | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 1) + "|",
+        *(
+            f"| {name} | " + " | ".join(str(count) for count in row) + " |"
+            for name, row in zip(names, pooled_confusion(runs), strict=True)
+        ),
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,63 @@
+"""A model's predictions as they stand in a file."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a network said of N images.
+
+    Args:
+        class_names: Names of the K classes.
+        paths: Paths of the images, relative to the root.
+        labels: Integers ``(N,)`` that index the class names.
+        probs: Probabilities ``(N, K)``.
+    """
+
+    class_names: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    probs: NDArray[np.float64]
+
+
+def read_predictions(file: str | Path) -> Predictions:
+    """Read a CSV file with the columns ``path, label, predicted`` and after them one of each class.
+
+    An image that stands there several times, as in a cross-validation of several seeds, gets its mean probabilities.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It has other columns, or a label without a column.
+    """
+    with open(file, newline="", encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
+        header, *lines = [*csv.reader(opened)] or [[]]
+    if not {"path", "label", "predicted"} <= set(header) or not lines:
+        raise ValueError(
+            f"{file}: expected the columns path, label, predicted and the classes, as python -m flowers predict and "
+            f"scripts/cross_validate.py write them, got {', '.join(header) or 'an empty file'}"
+        )
+    first_class = header.index("predicted") + 1
+    names, path, label = header[first_class:], header.index("path"), header.index("label")
+    unknown = sorted({line[label] for line in lines} - set(names))
+    if unknown:
+        raise ValueError(f"{file}: expected a column for each label, got none for {', '.join(unknown)}")
+    paths = [*dict.fromkeys(line[path] for line in lines)]
+    position = {name: number for number, name in enumerate(paths)}
+    where = np.array([position[line[path]] for line in lines])
+    sums, counts = np.zeros((len(paths), len(names))), np.zeros((len(paths), 1))
+    np.add.at(sums, where, np.array([line[first_class:] for line in lines], dtype=np.float64))
+    np.add.at(counts, where, 1)
+    labels = np.zeros(len(paths), dtype=np.int64)
+    labels[where] = [names.index(line[label]) for line in lines]
+    return Predictions(tuple(names), tuple(paths), labels, sums / counts)
