@@ -9,6 +9,7 @@ from pathlib import Path
 from flowers import startup
 
 VERBS = {
+    "audit": "look for broken files, copies and contradicting labels before training",
     "fit": "train a network",
     "validate": "evaluate a checkpoint on the validation split",
     "test": "evaluate a checkpoint on the test split",
@@ -24,6 +25,7 @@ verbs:
 
   python -m flowers fit --config configs/quickstart.yaml   train on drawn flowers, nothing else needed
   python -m flowers fit --config configs/cnn.yaml          train on flower_photos, downloaded when missing
+  python -m flowers audit --root DIR                       what is wrong with a folder of photos
   python -m flowers <verb> --help                          all options of a verb
 """.format(verbs="\n".join(f"  {verb:<10} {purpose}" for verb, purpose in VERBS.items()))
 
@@ -38,17 +40,29 @@ def main(args: list[str]) -> int:
         print("The verb comes before all options: python -m flowers fit --config FILE", file=sys.stderr)
         return 2
     startup.prepare()
-    from flowers.cli import main as run  # noqa: PLC0415 (importing Lightning takes seconds)
-
     try:
-        run(args)
-    except (ValueError, OSError, FloatingPointError) as error:
+        return _run(args)
+    except Exception as error:
         # Such an error, raised by the package itself, answers the user; any other is a bug and keeps its traceback.
         raised_at = traceback.extract_tb(error.__traceback__)[-1].filename
-        if not Path(raised_at).is_relative_to(Path(__file__).parent):
+        ours = Path(raised_at).is_relative_to(Path(__file__).parent)
+        if ours and isinstance(error, ValueError | OSError | FloatingPointError):
+            print(f"flowers: {error}", file=sys.stderr)
+        elif args[0] == "audit":  # whose status 1 says that it ran
+            traceback.print_exc()
+        else:
             raise
-        print(f"flowers: {error}", file=sys.stderr)
-        return 1
+        return 2 if args[0] == "audit" else 1
+
+
+def _run(args: list[str]) -> int:
+    if args[0] == "audit":
+        from flowers import audit  # noqa: PLC0415
+
+        return audit.main(args[1:])
+    from flowers import cli  # noqa: PLC0415 (importing Lightning takes seconds)
+
+    cli.main(args)
     return 0
 
 

@@ -32,18 +32,18 @@ def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
     return claim_run_folder(root) if rank == 0 else (root / "version_other").resolve()
 
 
-def claim_run_folder(root: Path) -> Path:
-    """Make and return the next free ``root/version_<number>``; runs that start at once get different ones."""
+def claim_run_folder(root: Path, name: str = "version") -> Path:
+    """Make and return the next free ``root/<name>_<number>``; runs that start at once get different ones."""
     root.mkdir(parents=True, exist_ok=True)
-    taken = (path.name.removeprefix("version_") for path in root.glob("version_*"))
-    number = max((int(name) for name in taken if name.isdecimal()), default=-1) + 1
+    taken = (path.name.removeprefix(f"{name}_") for path in root.glob(f"{name}_*"))
+    number = max((int(digits) for digits in taken if digits.isdecimal()), default=-1) + 1
     while True:
         try:
-            (root / f"version_{number}").mkdir()
+            (root / f"{name}_{number}").mkdir()
         except FileExistsError:
             number += 1
         else:
-            return (root / f"version_{number}").resolve()
+            return (root / f"{name}_{number}").resolve()
 
 
 def stored_config(ckpt_path: str, verb: str) -> dict[str, Any]:

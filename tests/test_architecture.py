@@ -21,10 +21,11 @@ ALLOWED = {
     "callbacks": {"tasks", "evaluation", "data"},
     "inference": {"tasks", "data"},
     "export": {"tasks", "data"},
+    "audit": {"data", "evaluation", "runs"},
     "runs": set(),
     "cli": {"callbacks", "tasks", "data", "evaluation", "runs"},
     "startup": set(),
-    "__main__": {"cli", "startup"},
+    "__main__": {"audit", "cli", "startup"},
     "__init__": set(),
 }
 LIGHTNING = ("cli", "inference", "export", "data/datamodule", "tasks/", "callbacks/")

@@ -1,5 +1,6 @@
 """What an image and a label are: files, splits, decoding, augmentation, batches."""
 
+from flowers.data.audit import KINDS, Audit, Finding, audit_folder
 from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import decode_all, default_cache_dir
 from flowers.data.credits import Credit, read_credits
@@ -9,28 +10,38 @@ from flowers.data.facts import FolderFacts, ImageFacts, read_facts
 from flowers.data.folder import FolderIndex, index_folder
 from flowers.data.loading import Batch
 from flowers.data.manifest import ManifestRow, manifest_text, read_manifest
+from flowers.data.quarantine import QuarantineRow, quarantine_text
+from flowers.data.sources import ensure_root
 from flowers.data.synthetic import draw_flower, draw_flowers
-from flowers.data.transforms import Resize, load_image, to_float
+from flowers.data.transforms import Resize, load_image, load_thumbnail, to_float
 
 __all__ = [
+    "KINDS",
+    "Audit",
     "Batch",
     "BatchAugmentation",
     "Credit",
+    "Finding",
     "FlowersDataModule",
     "FolderFacts",
     "FolderIndex",
     "ImageFacts",
     "ManifestRow",
     "Pairs",
+    "QuarantineRow",
     "Resize",
+    "audit_folder",
     "decode_all",
     "default_cache_dir",
     "draw_flower",
     "draw_flowers",
     "duplicate_pairs",
+    "ensure_root",
     "index_folder",
     "load_image",
+    "load_thumbnail",
     "manifest_text",
+    "quarantine_text",
     "read_credits",
     "read_facts",
     "read_manifest",

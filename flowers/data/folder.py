@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,6 +53,33 @@ def index_folder(root: str | Path) -> FolderIndex:
     order = sorted(range(len(paths)), key=lambda i: (folder.targets[i], paths[i]))
     labels = np.array([folder.targets[i] for i in order], dtype=np.int64)
     return FolderIndex(base, tuple(folder.classes), tuple(paths[i] for i in order), labels)
+
+
+def stray_files(index: FolderIndex) -> list[tuple[str, str]]:
+    """Return the files of a folder that no image is taken from, with the reason; hidden ones are left alone.
+
+    Args:
+        index: The folder's index. Of what lies beside the class folders only images are strays.
+    """
+    root, known, strays = index.root, set(index.paths), []
+    inside_links = {path[: at.start()] for path in known for at in re.finditer("/", path)}
+    unreadable: list[OSError] = []
+    for folder, subfolders, files in os.walk(root, onerror=unreadable.append):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        where = Path(folder).relative_to(root)
+        links = [name for name in subfolders if (Path(folder) / name).is_symlink()]
+        for name in sorted(files) + links:
+            path = (where / name).as_posix()
+            if name.startswith(".") or path in known or path in inside_links:
+                continue
+            is_image = name.lower().endswith(IMG_EXTENSIONS)
+            if name in links:
+                strays.append((path, "a link that leads back into the folder, or to nothing: not followed"))
+            elif "/" in path:
+                strays.append((path, f"a name that ends in {', '.join(IMG_EXTENSIONS)} was expected"))
+            elif is_image:
+                strays.append((path, "an image beside the class folders"))
+    return strays + [(Path(error.filename).relative_to(root).as_posix(), str(error)) for error in unreadable]
 
 
 class _HardenedImageFolder(ImageFolder):  # type: ignore[misc]

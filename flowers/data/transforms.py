@@ -46,6 +46,28 @@ def load_image(file: str | Path | IO[bytes], *, image_size: int, resize: Resize)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
 
+def load_thumbnail(file: str | Path, *, longest: int) -> Image.Image:
+    """Return an image upright, in RGB, in its own proportions, small enough to show.
+
+    Args:
+        file: A path.
+        longest: Longest side, in pixels; smaller images keep their size.
+
+    Raises:
+        OSError: As ``load_image``.
+    """
+    try:
+        with Image.open(file) as image:
+            image.draft(None, (2 * longest, 2 * longest))
+            shown = _to_rgb(ImageOps.exif_transpose(image))
+            shown.thumbnail((longest, longest))
+            return shown
+    except OSError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever broken bytes lead them to
+        raise OSError(f"broken image: {error}") from error
+
+
 def to_float(images: Tensor) -> Tensor:
     """Return bytes ``(B, 3, S, S)`` as floats in [0, 1]: all there is between a decoded image and the network."""
     return images.float().div_(255)

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from flowers.data import index_folder
+from flowers.data.folder import stray_files
 
 
 def test_paths_and_labels_are_sorted_and_aligned(photos):
@@ -95,3 +96,21 @@ def test_fewer_than_two_classes_are_refused(photos, tmp_path, classes):
     root.mkdir(exist_ok=True)
     with pytest.raises(ValueError, match="at least two class folders"):
         index_folder(root)
+
+
+def test_files_that_no_image_is_taken_from_are_told_with_the_reason(photos, tmp_path):
+    root = photos(cat=2, dog=2)
+    (tmp_path / "outside").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "outside" / "new.png")
+    (root / "cat" / "more").symlink_to(tmp_path / "outside")
+    for name in ("LICENSE.txt", "lost.png", ".hidden", "cat/notes.txt", "cat/anim.gif", "cat/.DS_Store"):
+        (root / name).touch()
+    (root / "dog" / "old").mkdir()
+    (root / "dog" / "old" / "photo.heic").touch()
+    (root / "dog" / "loop").symlink_to("..")
+    (root / "dog" / "dead").symlink_to("nowhere")
+    strays = dict(stray_files(index_folder(root)))
+    assert sorted(strays) == ["cat/anim.gif", "cat/notes.txt", "dog/dead", "dog/loop", "dog/old/photo.heic", "lost.png"]
+    assert "not followed" in strays["dog/loop"]
+    assert "beside the class folders" in strays["lost.png"]
+    assert ".jpg" in strays["cat/anim.gif"]

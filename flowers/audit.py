@@ -1,0 +1,166 @@
+"""``python -m flowers audit``: look at the data before a number is believed."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import auto_cli
+
+from flowers.data import (
+    KINDS,
+    Audit,
+    Finding,
+    audit_folder,
+    default_cache_dir,
+    ensure_root,
+    load_thumbnail,
+    quarantine_text,
+    read_credits,
+)
+from flowers.evaluation import LabelIssue, label_issues, read_predictions, render_page
+from flowers.runs import claim_run_folder
+
+if TYPE_CHECKING:
+    from flowers.data import Credit
+
+# More on a page helps nobody; the JSON has all.
+_SHOWN = 200
+_LABELS = (
+    "Labels that are most likely wrong",
+    "Networks that were not trained on these images see another class in them, and are as sure of it as they are of "
+    "images that bear its label. The most likely wrong ones come first.",
+)
+
+
+def main(args: list[str]) -> int:
+    """Run the verb and return the exit status: 0 for a clean folder, 1 for findings."""
+    status: int = auto_cli(audit, args=args, as_positional=False, prog="python -m flowers audit", allow_abbrev=False)
+    return status
+
+
+def audit(
+    root: str,
+    out: str | None = None,
+    predictions: str | None = None,
+    min_side: int = 32,
+    cache_dir: str | None = None,
+) -> int:
+    """Look for broken files, copies, contradicting labels and whatever else makes a number wrong.
+
+    Writes audit.html (to look at), audit.json (the same facts) and quarantine.csv (for --data.quarantine). The exit
+    status is 0 if nothing was found, 1 if something was, 2 if the audit could not run.
+
+    Args:
+        root: Folder root/<class>/<image>.
+        out: New folder for the results; by default the next free lightning_logs/audit_<n>.
+        predictions: The predictions.csv of scripts/cross_validate.py; with it, the labels that are most likely wrong
+            are found too.
+        min_side: Images with a shorter side are reported as tiny, in pixels.
+        cache_dir: Folder of the cache; by default flowers in $XDG_CACHE_HOME or ~/.cache.
+    """
+    if out is not None and Path(out).exists():
+        raise FileExistsError(f"--out {out}: it exists. Give another name: what lies there may have been edited.")
+    cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    issues = label_issues(read_predictions(predictions)) if predictions is not None else []
+    found = audit_folder(ensure_root(root), cache_dir=cache, min_side=min_side)
+    folder = Path(out) if out is not None else claim_run_folder(Path("lightning_logs"), "audit")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in {
+        "audit.html": _page(found, issues),
+        "audit.json": _json(found, issues),
+        "quarantine.csv": quarantine_text(found.quarantine),
+    }.items():
+        (folder / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    print(_summary(found, issues, folder))
+    return 1 if found.findings or issues else 0
+
+
+def _summary(found: Audit, issues: list[LabelIssue], folder: Path) -> str:
+    lines = [f"{sum(found.class_counts.values()):,} images of {len(found.class_counts)} classes in {found.root}"]
+    for kind, findings in groupby(found.findings, key=lambda finding: finding.kind):
+        group = [*findings]
+        lines.append(_line(len(group), KINDS[kind].title, _named(group[0])))
+    if issues:
+        lines.append(_line(len(issues), _LABELS[0], f"{issues[0].path} ({_doubt(issues[0])})"))
+    if len(lines) == 1:
+        lines.append("  nothing found")
+    lines.append(f"Look at {folder / 'audit.html'}; leave out with --data.quarantine {folder / 'quarantine.csv'}")
+    return "\n".join(lines)
+
+
+def _line(count: int, title: str, first: str) -> str:
+    return f"  {count:>6,}  {title[0].lower()}{title[1:]}: {first}" + (" ..." if count > 1 else "")
+
+
+def _named(finding: Finding) -> str:
+    return " = ".join(finding.paths) + (f" ({finding.detail})" if finding.paths else finding.detail)
+
+
+def _json(found: Audit, issues: list[LabelIssue]) -> str:
+    facts = {
+        "root": str(found.root),
+        "num_images": sum(found.class_counts.values()),
+        "class_counts": found.class_counts,
+        "findings": [finding._asdict() for finding in found.findings],
+        "label_issues": [issue._asdict() for issue in issues],
+    }
+    return json.dumps(facts, indent=2)
+
+
+def _page(found: Audit, issues: list[LabelIssue]) -> str:
+    credit = read_credits(found.root)
+    sections = []
+    for kind, findings in groupby(found.findings, key=lambda finding: finding.kind):
+        sections.append(_section(kind, KINDS[kind], [*findings], found.root, credit))
+    if issues:
+        labels = [Finding("label", (issue.path,), _doubt(issue)) for issue in issues]
+        sections.append(_section("label", _LABELS, labels, found.root, credit))
+    return render_page(
+        "audit.html.j2",
+        name=found.root.resolve().name,
+        root=str(found.root),
+        num_images=sum(found.class_counts.values()),
+        num_findings=len(found.findings) + len(issues),
+        counts=found.class_counts,
+        largest=max(found.class_counts.values()),
+        quarantine=len(found.quarantine),
+        sections=sections,
+    )
+
+
+def _doubt(issue: LabelIssue) -> str:
+    return f"labelled {issue.label} ({issue.label_prob:.0%}), seen as {issue.suggested} ({issue.suggested_prob:.0%})"
+
+
+def _section(
+    kind: str, title_and_meaning: tuple[str, str], findings: list[Finding], root: Path, credit: dict[str, Credit]
+) -> dict[str, Any]:
+    title, meaning = title_and_meaning
+    pictures = kind not in ("unreadable", "stray", "imbalance")
+    cards = [
+        {"detail": finding.detail, "images": [_shown(path, root, credit, pictures) for path in finding.paths]}
+        for finding in findings[:_SHOWN]
+    ]
+    return {
+        "kind": kind,
+        "title": title,
+        "meaning": meaning,
+        "total": len(findings),
+        "pictures": pictures,
+        "single": all(len(finding.paths) == 1 for finding in findings),
+        "cards": cards,
+    }
+
+
+def _shown(path: str, root: Path, credit: dict[str, Credit], picture: bool) -> dict[str, str]:
+    shown = {"path": path, "credit": credit[path].photographer if path in credit else "", "data": ""}
+    if picture:
+        jpeg = io.BytesIO()
+        load_thumbnail(root / path, longest=240).save(jpeg, "JPEG", quality=80)
+        shown["data"] = base64.b64encode(jpeg.getvalue()).decode()
+    return shown

@@ -1,0 +1,185 @@
+"""What is wrong with a folder of images before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from flowers.data.duplicates import duplicate_pairs
+from flowers.data.facts import FolderFacts, read_facts
+from flowers.data.folder import FolderIndex, index_folder, stray_files
+from flowers.data.quarantine import QuarantineRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+# Below this, the smallest class has a quarter of what the largest has: accuracy says little about it any more.
+_IMBALANCE = 4
+# Formats that go with an ending of a file name, by Pillow's names; MPO is the JPEG of cameras that add a preview.
+_FORMATS = {
+    ".jpg": ("JPEG", "MPO"),
+    ".jpeg": ("JPEG", "MPO"),
+    ".png": ("PNG",),
+    ".bmp": ("BMP",),
+    ".webp": ("WEBP",),
+    ".ppm": ("PPM",),
+    ".pgm": ("PPM",),
+    ".tif": ("TIFF",),
+    ".tiff": ("TIFF",),
+}
+
+
+class Kind(NamedTuple):
+    """A kind of finding: its title, and what it means and what the project does about it."""
+
+    title: str
+    meaning: str
+
+
+KINDS = {
+    "unreadable": Kind(
+        "Files that cannot be decoded",
+        "Training stops at them, unless --data.on_bad_image skip or a quarantine list leaves them out.",
+    ),
+    "contradiction": Kind(
+        "The same picture under two labels",
+        "At least one label is wrong, or the picture shows both. Such images are only trained on, unless "
+        "--data.contradictions says otherwise.",
+    ),
+    "identical": Kind("Identical files", "Copies weigh double in training. They always stay on one side of the split."),
+    "similar": Kind(
+        "Near duplicates",
+        "The same picture resized, recompressed or recoloured, or a shot taken a moment later. They stay on one side "
+        "of the split, unless --data.duplicates exact.",
+    ),
+    "tiny": Kind("Tiny images", "There is little in them to learn from, or to judge by."),
+    "stray": Kind("Files that are not read", "They lie where images are expected, but no image is taken from them."),
+    "format": Kind(
+        "Files that are not what their name says", "They are decoded by their content; other programs may fail."
+    ),
+    "mode": Kind(
+        "Unusual pixels",
+        "All become 8-bit RGB: transparency is laid over white, 16 bits are scaled down, CMYK is converted without its "
+        "colour profile.",
+    ),
+    "rotated": Kind(
+        "Images turned by their EXIF orientation",
+        "They are decoded upright; programs that ignore EXIF show them lying.",
+    ),
+    "animated": Kind("Files of several images", "The first one is taken."),
+    "imbalance": Kind(
+        "Unequal classes",
+        "The accuracy says little about the small ones. There are --data.sampler balanced and --model.class_weights "
+        "balanced.",
+    ),
+}
+
+
+class Finding(NamedTuple):
+    """Something to look at.
+
+    Args:
+        kind: A key of ``KINDS``.
+        paths: The files it is about, relative to the root; two of them are a pair.
+        detail: What was found.
+    """
+
+    kind: str
+    paths: tuple[str, ...]
+    detail: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found in a folder.
+
+    Args:
+        root: The folder.
+        class_counts: Number of images of each class.
+        findings: In the order of ``KINDS``.
+        quarantine: Images better left out: undecodable, contradicting, and copies of others.
+    """
+
+    root: Path
+    class_counts: dict[str, int]
+    findings: list[Finding]
+    quarantine: list[QuarantineRow]
+
+
+def audit_folder(root: str | Path, *, cache_dir: Path, min_side: int = 32) -> Audit:
+    """Look at every file of a folder.
+
+    Args:
+        root: A folder ``root/<class>/<image>``.
+        cache_dir: Folder of the cache.
+        min_side: An image with a shorter side is tiny, in pixels.
+
+    Raises:
+        ValueError: The folder has no two classes of images.
+        OSError: The folder cannot be read.
+    """
+    index = index_folder(root)
+    facts = read_facts(index.root, index.paths, cache_dir=cache_dir)
+    counts = Counter(index.class_names[label] for label in index.labels)
+    class_counts = {name: counts[name] for name in index.class_names}
+    found = [
+        *_copies(index, facts, cache_dir),
+        *(finding for number, path in enumerate(index.paths) for finding in _oddities(path, facts, number, min_side)),
+        *(Finding("stray", (path,), reason) for path, reason in stray_files(index)),
+        *_imbalance(class_counts),
+    ]
+    order = [*KINDS]
+    found.sort(key=lambda finding: order.index(finding.kind))
+    sha256 = dict(zip(index.paths, facts.sha256, strict=True))
+    return Audit(index.root, class_counts, found, [*_quarantine(found, sha256)])
+
+
+def _copies(index: FolderIndex, facts: FolderFacts, cache_dir: Path) -> Iterator[Finding]:
+    pairs = duplicate_pairs(facts.sha256, facts.thumbnails, rule="near", cache_dir=cache_dir)
+    by_similarity = sorted(zip(pairs.similarity.tolist(), pairs.indices.tolist(), strict=True), reverse=True)
+    for similarity, (first, second) in by_similarity:
+        identical = facts.images[first].sha256 == facts.images[second].sha256
+        same_label = index.labels[first] == index.labels[second]
+        kind = ("identical" if identical else "similar") if same_label else "contradiction"
+        detail = "identical files" if identical else f"similarity {min(similarity, 1):.2f}"
+        yield Finding(kind, (index.paths[first], index.paths[second]), detail)
+
+
+def _oddities(path: str, facts: FolderFacts, number: int, min_side: int) -> Iterator[Finding]:
+    image = facts.images[number]
+    if image.error is not None:
+        yield Finding("unreadable", (path,), image.error)
+        return
+    if min(image.width, image.height) < min_side:
+        yield Finding("tiny", (path,), f"{image.width} x {image.height} pixels")
+    if image.format not in _FORMATS.get(Path(path).suffix.lower(), (image.format,)):
+        yield Finding("format", (path,), f"a {image.format} file")
+    if image.mode not in ("RGB", "L"):
+        yield Finding("mode", (path,), f"mode {image.mode}")
+    if image.orientation != 1:
+        yield Finding("rotated", (path,), f"EXIF orientation {image.orientation}")
+    if image.frames > 1 and image.format != "MPO":
+        yield Finding("animated", (path,), f"{image.frames} images")
+
+
+def _imbalance(class_counts: dict[str, int]) -> Iterator[Finding]:
+    small, large = (pick(class_counts, key=class_counts.__getitem__) for pick in (min, max))
+    if class_counts[large] >= _IMBALANCE * class_counts[small]:
+        ratio = class_counts[large] / class_counts[small]
+        counts = f"{large} has {class_counts[large]:,} images, {small} has {class_counts[small]:,}"
+        yield Finding("imbalance", (), f"{counts}: {ratio:.1f} times as many")
+
+
+def _quarantine(found: Iterable[Finding], sha256: dict[str, str]) -> Iterator[QuarantineRow]:
+    """Yield each image to leave out once, with the first reason."""
+    seen: set[str] = set()
+    for finding in found:
+        # Of identical files the first stays; of two labels nobody knows the right one.
+        paths = {"unreadable": finding.paths, "contradiction": finding.paths, "identical": finding.paths[1:]}
+        for path in paths.get(finding.kind, ()):
+            if path not in seen:
+                seen.add(path)
+                other = ", ".join(name for name in finding.paths if name != path)
+                yield QuarantineRow(path, sha256[path], " ".join(filter(None, (finding.kind, finding.detail, other))))

@@ -1,0 +1,203 @@
+"""``python -m flowers audit`` on folders as the world has them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowers import audit
+from flowers.__main__ import main
+from flowers.data import FlowersDataModule, draw_flowers
+from flowers.evaluation import LabelIssue
+
+SCRIPT = "a<script>alert(1)<&'.jpg"
+QUOTES = "pâquerette \"quoted\" 'name'.png"
+
+
+def run(root: Path, *options: str) -> tuple[int, dict, str, list[dict]]:
+    """Return status, JSON, page and quarantine list."""
+    status = audit.main(["--root", str(root), "--out", "out", *options])
+    out = Path("out")
+    with (out / "quarantine.csv").open(newline="", errors="surrogateescape") as file:
+        return (
+            status,
+            json.loads((out / "audit.json").read_text()),
+            (out / "audit.html").read_text(),
+            [*csv.DictReader(file)],
+        )
+
+
+def bomb() -> bytes:
+    """Return a PNG of a few hundred bytes that says it is 50,000 pixels wide and high."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+def noise(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """Return a folder with one of everything; 40 images are good and like no other."""
+    root = tmp_path / "photos"
+    cat, dog = root / "cat", root / "dog"
+    for label, folder in enumerate((cat, dog)):
+        folder.mkdir(parents=True)
+        for number in range(20):
+            noise(100 * label + number).save(folder / f"{number:02d}.png")
+    noise(1000).save(cat / "truncated.jpg")
+    (cat / "truncated.jpg").write_bytes((cat / "truncated.jpg").read_bytes()[:-300])
+    (cat / "text.jpg").write_text("no image")
+    (cat / "empty.jpg").touch()
+    (cat / "bomb.png").write_bytes(bomb())
+    (cat / "secret.png").write_bytes(b"not for you")
+    read_bytes = Path.read_bytes
+
+    def guarded(self: Path) -> bytes:  # as root, which tests may run as, chmod keeps nobody out
+        if self.name == "secret.png":
+            raise PermissionError(13, "Permission denied", str(self))
+        return read_bytes(self)
+
+    monkeypatch.setattr(Path, "read_bytes", guarded)
+    noise(1001).convert("CMYK").save(dog / "cmyk.jpg")
+    Image.fromarray((np.random.default_rng(7).random((40, 40)) * 65535).astype(np.uint16)).save(dog / "deep.png")
+    frames = [noise(1002 + number) for number in range(3)]
+    frames[0].save(dog / "moves.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(dog / "moves.webp", save_all=True, append_images=frames[1:])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise(1010).save(dog / "lying.jpg", exif=exif)
+    noise(1011).save(dog / "really.png", "JPEG")
+    noise(1012, (24, 16)).save(dog / "tiny.png")
+    (dog / "loop").symlink_to("..")
+    noise(1013).save(cat / SCRIPT)
+    noise(1013).save(cat / "copy.jpg")
+    noise(1014).save(cat / QUOTES)
+    noise(1014).save(dog / "same.png")
+    noise(1014).resize((128, 96), Image.Resampling.BICUBIC).save(dog / "larger.png")
+    noise(1015).save(cat / "\udcff.jpg")  # a name that is no UTF-8
+    return root
+
+
+def test_everything_wrong_is_named_and_nothing_ends_the_audit(hostile):
+    status, facts, _, _ = run(hostile)
+    assert status == 1
+    found = {}
+    for finding in facts["findings"]:
+        found.setdefault(finding["kind"], []).append(tuple(finding["paths"]))
+    same = f"cat/{QUOTES}"
+    assert {kind: sorted(paths) for kind, paths in found.items()} == {
+        "unreadable": [
+            (f"cat/{name}",) for name in ("bomb.png", "empty.jpg", "secret.png", "text.jpg", "truncated.jpg")
+        ],
+        "contradiction": [(same, "dog/larger.png"), (same, "dog/same.png")],
+        "identical": [(f"cat/{SCRIPT}", "cat/copy.jpg")],
+        "similar": [("dog/larger.png", "dog/same.png")],
+        "tiny": [("dog/tiny.png",)],
+        "stray": [("dog/loop",), ("dog/moves.gif",)],
+        "format": [("dog/really.png",)],
+        "mode": [("dog/cmyk.jpg",), ("dog/deep.png",)],
+        "rotated": [("dog/lying.jpg",)],
+        "animated": [("dog/moves.webp",)],
+    }
+    details = {path: finding["detail"] for finding in facts["findings"] for path in finding["paths"]}
+    assert "bomb" in details["cat/bomb.png"]
+    assert "Permission denied" in details["cat/secret.png"]
+    assert "truncated" in details["cat/truncated.jpg"]
+
+
+def test_the_page_is_whole_in_itself_and_runs_no_script_of_a_file_name(hostile):
+    (hostile / "LICENSE.txt").write_text("dog/same.png CC-BY by <b>Bo & Co</b> - https://example.org/1\n")
+    _, _, page, _ = run(hostile)
+    assert "<script" not in page
+    assert "<b>Bo" not in page
+    assert "a&lt;script&gt;alert(1)&lt;&amp;&#39;.jpg" in page
+    assert "photo: &lt;b&gt;Bo &amp; Co&lt;/b&gt;" in page
+    assert not re.search(r'(src|href)=(?!"data:image/jpeg;base64,|"#)', page)
+    assert page.count("<img") == 4 * 2 + 6  # four pairs; tiny, format, two modes, rotated, animated
+
+
+def test_the_quarantine_list_can_be_trained_with(hostile):
+    _, _, _, rows = run(hostile)
+    paths = {row["path"] for row in rows}
+    assert paths == {
+        *(f"cat/{name}" for name in ("bomb.png", "empty.jpg", "secret.png", "text.jpg", "truncated.jpg")),
+        *(f"cat/{QUOTES}", "dog/larger.png", "dog/same.png", "cat/copy.jpg"),
+    }
+    data = FlowersDataModule(str(hostile), image_size=16, crop_size=16, quarantine="out/quarantine.csv")
+    data.setup("fit")
+    assert {row.path for row in data.manifest_rows() if row.split == "quarantined"} == paths
+
+
+def test_a_clean_folder_is_said_to_be_clean(tmp_path, capsys):
+    draw_flowers(tmp_path / "drawn_flowers", per_class=6, image_size=48)
+    status, facts, page, rows = run(tmp_path / "drawn_flowers")
+    assert (status, facts["findings"], rows) == (0, [], [])
+    assert "Nothing found" in page
+    assert "nothing found" in capsys.readouterr().out
+
+
+def test_unequal_classes_are_a_finding(photos):
+    status, facts, _, _ = run(photos(cat=40, dog=10, emu=11), "--min_side", "24")
+    assert status == 1
+    assert facts["class_counts"] == {"cat": 40, "dog": 10, "emu": 11}
+    [finding] = facts["findings"]
+    assert (finding["kind"], finding["detail"]) == ("imbalance", "cat has 40 images, dog has 10: 4.0 times as many")
+
+
+def test_doubtful_labels_of_a_cross_validation_stand_on_the_page(photos):
+    root = photos(cat=4, dog=4)
+    rows = ["path,label,predicted,cat,dog"]
+    for name, other, probs in (("cat", "dog", (0.9, 0.1)), ("dog", "cat", (0.1, 0.9))):
+        for number in range(4):
+            cat, dog = probs if number else probs[::-1]
+            rows.append(f"{name}/{number:03d}.png,{name},{name if number else other},{cat},{dog}")
+    Path("predictions.csv").write_text("\n".join(rows))
+    status, facts, page, _ = run(root, "--predictions", "predictions.csv")
+    assert status == 1
+    assert facts["label_issues"] == [
+        LabelIssue("cat/000.png", "cat", "dog", 0.1, 0.9)._asdict(),
+        LabelIssue("dog/000.png", "dog", "cat", 0.1, 0.9)._asdict(),
+    ]
+    assert "labelled cat (10%), seen as dog (90%)" in page
+
+
+def test_results_are_never_written_over(photos, tmp_path):
+    root = photos(cat=3, dog=3)
+    for number in range(2):
+        audit.main(["--root", str(root)])
+        assert (tmp_path / "lightning_logs" / f"audit_{number}" / "audit.html").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(FileExistsError, match="--out mine"):
+        audit.main(["--root", str(root), "--out", "mine"])
+
+
+def test_an_audit_that_cannot_run_has_a_status_of_its_own(photos, capsys, monkeypatch):
+    assert main(["audit", "--root", "nowhere"]) == 2
+    assert "--data.root nowhere" in capsys.readouterr().err
+    root = photos(cat=3, dog=3)
+    shutil.rmtree(root / "dog")
+    assert main(["audit", "--root", str(root)]) == 2
+    monkeypatch.setattr(audit, "audit_folder", None)
+    assert main(["audit", "--root", str(root)]) == 2  # a bug is no finding
+    assert "Traceback" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as raised:
+        main(["audit"])
+    assert raised.value.code == 2
