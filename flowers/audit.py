@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 _SHOWN = 200
 _LABELS = (
     "Labels that are most likely wrong",
-    "Networks that were not trained on these images see another class in them, and are as sure of it as they are of "
-    "images that bear its label. The most likely wrong ones come first.",
+    "Networks that were not trained on these images see another class in them. How many there are is an estimate "
+    "(confident learning), and a network errs too: look before you relabel. The most likely wrong ones come first.",
 )
 
 

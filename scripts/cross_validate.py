@@ -1,8 +1,7 @@
 """Train and test on every fold with several seeds; started again, it goes on where it was interrupted.
 
 python scripts/cross_validate.py --config configs/cnn.yaml --folds 5 --seeds 3 --out lightning_logs/cross_validation
-
-Options it does not know go to fit, as --data.root DIR. It writes summary.md, summary.json and predictions.csv.
+Other options, as --data.root DIR, go to fit. Writes summary.md, summary.json and predictions.csv.
 """
 
 from __future__ import annotations
@@ -23,42 +22,41 @@ parser.add_argument("--out", type=Path, default=Path("lightning_logs/cross_valid
 args, options = parser.parse_known_args()
 
 
-def flowers(*command: str) -> None:
+def flowers(*command: object) -> None:
     """Run a verb in a process of its own."""
     subprocess.run([sys.executable, "-m", "flowers", *map(str, command)], check=True)
 
 
 def predict_fold(folder: Path, fold: int, seed: int) -> Path:
-    """Return the test fold's predictions, trained for, or trained on, where they are missing."""
+    """Return the predictions for a test fold; the network is trained first, or trained on, where they are missing."""
     file, partial = folder / "predictions.csv", folder / "partial.csv"
+    partial.unlink(missing_ok=True)
     if not file.exists():
-        where = ["--trainer.default_root_dir", folder, "--seed_everything", seed]
-        which = ["--data.folds", args.folds, "--data.fold", fold]
-        begun = sorted(folder.glob("lightning_logs/version_*/checkpoints/last.ckpt"))
         configs = [word for config in args.config for word in ("--config", config)]
-        flowers("fit", *(["--ckpt_path", begun[-1]] if begun else [*configs, *options, *where, *which]))
+        fixed = ["--seed_everything", seed, "--data.folds", args.folds, "--data.fold", fold]
+        fixed += ["--trainer.default_root_dir", folder]
+        begun = sorted(folder.glob("lightning_logs/version_*/checkpoints/last.ckpt"))
+        flowers("fit", *(["--ckpt_path", begun[-1]] if begun else [*configs, *options, *fixed]))
         [best] = folder.glob("lightning_logs/version_*/checkpoints/best.ckpt")
-        partial.unlink(missing_ok=True)
         flowers("predict", "--ckpt_path", best, "--predictions.file", partial)
         partial.rename(file)
     return file
 
 
-args.out.mkdir(parents=True, exist_ok=True)
 settings = {"folds": args.folds, "options": options, "configs": [config.read_text() for config in args.config]}
-begun = args.out / "settings.json"
-if begun.exists() and json.loads(begun.read_text()) != settings:
+args.out.mkdir(parents=True, exist_ok=True)
+stored = args.out / "settings.json"
+if stored.exists() and json.loads(stored.read_text()) != settings:
     parser.error(f"--out {args.out}: a cross-validation with other settings lies there; give another folder")
-begun.write_text(json.dumps(settings))
+stored.write_text(json.dumps(settings))
 keys = [(seed, fold) for seed in range(args.seeds) for fold in range(args.folds)]
-files = {(s, f): predict_fold(args.out / f"seed_{s}-fold_{f}", f, s) for s, f in keys}
+files = {(seed, fold): predict_fold(args.out / f"seed_{seed}-fold_{fold}", fold, seed) for seed, fold in keys}
 runs = {key: read_predictions(file) for key, file in files.items()}
 texts = [file.read_text(encoding="utf-8", errors="surrogateescape").partition("\n") for file in files.values()]
 pooled = texts[0][0] + "\n" + "".join(rows for _, _, rows in texts)
 (args.out / "predictions.csv").write_text(pooled, encoding="utf-8", errors="surrogateescape")
-summary = {name: score._asdict() for name, score in summarize(runs).items()}
-(args.out / "summary.json").write_text(
-    json.dumps({"scores": summary, "confusion": pooled_confusion(runs).tolist()}, indent=2)
-)
+scores = {name: score._asdict() for name, score in summarize(runs).items()}
+facts = {"scores": scores, "confusion": pooled_confusion(runs).tolist()}
+(args.out / "summary.json").write_text(json.dumps(facts, indent=2))
 (args.out / "summary.md").write_text(summary_markdown(runs), encoding="utf-8")
-print(summary_markdown(runs) + f"\nWritten to {args.out}: summary.md, summary.json, predictions.csv")
+print(f"{summary_markdown(runs)}\nWritten to {args.out}: summary.md, summary.json, predictions.csv")

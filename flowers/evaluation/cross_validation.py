@@ -66,7 +66,7 @@ def summary_markdown(runs: Runs) -> str:
     seeds, folds = ({key[side] for key in runs} for side in (0, 1))
     names = next(iter(runs.values())).class_names
     lines = [
-        f"{len(folds)} folds, {len(seeds)} seeds, {sum(len(run.paths) for run in runs.values()):,} out-of-fold "
+        f"{len(folds)} folds, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {sum(len(run.paths) for run in runs.values()):,} out-of-fold "
         f"predictions.",
         "",
         "| score | mean | standard deviation | 95 % interval |",

@@ -1,0 +1,67 @@
+"""The script, with its processes run in this one."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flowers import cli
+from flowers.data import FlowersDataModule
+from flowers.evaluation import read_predictions, scores
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "cross_validate.py"
+
+
+@pytest.fixture
+def start(drawn, tmp_path, monkeypatch):
+    """Return a function that starts the script and returns the verbs it ran; it can be interrupted at one of them."""
+    (tmp_path / "small.yaml").write_text("{trainer: {max_epochs: 2, log_every_n_steps: 1, accelerator: cpu}}")
+    small = ["--model.widths", "[8,16]", "--data.image_size", "32", "--data.crop_size", "24"]
+    command = ["--config", "small.yaml", "--folds", "2", "--out", "cv", "--data.root", str(drawn), *small]
+
+    def run(*options, interrupt_at=None):
+        ran = []
+
+        def in_this_process(words, *, check):
+            if len(ran) == interrupt_at:
+                raise KeyboardInterrupt
+            assert words[:3] == [sys.executable, "-m", "flowers"]
+            ran.append(words[3:])
+            cli.main(words[3:])
+
+        monkeypatch.setattr(subprocess, "run", in_this_process)
+        monkeypatch.setattr(sys, "argv", ["cross_validate.py", *command, *options])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+        return ran
+
+    return run
+
+
+def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(start, drawn, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        start("--seeds", "1", interrupt_at=3)  # the second fold was trained, but not yet asked
+    assert not Path("cv/summary.md").exists()
+    resumed = start("--seeds", "1")
+    assert [words[0] for words in resumed] == ["fit", "predict"]
+    assert resumed[0][1] == "--ckpt_path"
+    printed = capsys.readouterr().out
+    assert "2 folds, 1 seed, 150 out-of-fold predictions." in printed
+
+    pooled = read_predictions("cv/predictions.csv")
+    assert sorted(pooled.paths) == sorted(FlowersDataModule(str(drawn)).index.paths)
+    parts = [scores(read_predictions(f"cv/seed_0-fold_{fold}/predictions.csv"))["accuracy"] for fold in range(2)]
+    summary = json.loads(Path("cv/summary.json").read_text())
+    assert summary["scores"]["accuracy"]["mean"] == pytest.approx(sum(parts) / 2)
+    assert sum(map(sum, summary["confusion"])) == 150
+
+    more = start("--seeds", "2")  # another seed is added to what is there
+    assert [words[0] for words in more] == ["fit", "predict"] * 2
+    assert "300 out-of-fold predictions" in Path("cv/summary.md").read_text()
+    with pytest.raises(SystemExit):
+        start("--seeds", "2", "--model.lr", "0.1")
+    assert "--out cv: a cross-validation with other settings" in capsys.readouterr().err
