@@ -14,7 +14,7 @@ from pathlib import Path
 
 from flowers.evaluation import pooled_confusion, read_predictions, summarize, summary_markdown
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False)
+parser = argparse.ArgumentParser(allow_abbrev=False)
 parser.add_argument("--config", action="append", default=[], type=Path)
 parser.add_argument("--folds", type=int, default=5)
 parser.add_argument("--seeds", type=int, default=3)
@@ -55,8 +55,8 @@ runs = {key: read_predictions(file) for key, file in files.items()}
 texts = [file.read_text(encoding="utf-8", errors="surrogateescape").partition("\n") for file in files.values()]
 pooled = texts[0][0] + "\n" + "".join(rows for _, _, rows in texts)
 (args.out / "predictions.csv").write_text(pooled, encoding="utf-8", errors="surrogateescape")
-scores = {name: score._asdict() for name, score in summarize(runs).items()}
-facts = {"scores": scores, "confusion": pooled_confusion(runs).tolist()}
+facts = {"scores": {name: score._asdict() for name, score in summarize(runs).items()}}
+facts["confusion"] = pooled_confusion(runs).tolist()
 (args.out / "summary.json").write_text(json.dumps(facts, indent=2))
 (args.out / "summary.md").write_text(summary_markdown(runs), encoding="utf-8")
 print(f"{summary_markdown(runs)}\nWritten to {args.out}: summary.md, summary.json, predictions.csv")

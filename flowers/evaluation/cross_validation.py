@@ -65,9 +65,9 @@ def summary_markdown(runs: Runs) -> str:
     """Return the summary and the pooled confusion matrix as Markdown tables."""
     seeds, folds = ({key[side] for key in runs} for side in (0, 1))
     names = next(iter(runs.values())).class_names
+    total, plural = sum(len(run.paths) for run in runs.values()), "s" if len(seeds) > 1 else ""
     lines = [
-        f"{len(folds)} folds, {len(seeds)} seed{'s' * (len(seeds) > 1)}, {sum(len(run.paths) for run in runs.values()):,} out-of-fold "
-        f"predictions.",
+        f"{len(folds)} folds, {len(seeds)} seed{plural}, {total:,} out-of-fold predictions.",
         "",
         "| score | mean | standard deviation | 95 % interval |",
         "|---|---|---|---|",
