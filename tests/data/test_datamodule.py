@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from flowers.data import BatchAugmentation, FlowersDataModule, load_image, read_manifest
 from flowers.data.manifest import manifest_text
@@ -55,6 +58,28 @@ def test_identical_files_stand_on_one_side(photos):
     sides = {sha: {row.split for row in rows if row.sha256 == sha} for sha in {row.sha256 for row in rows}}
     assert all(len(splits) == 1 for splits in sides.values())
     assert len(sides) == 40
+
+
+def test_resized_and_recompressed_copies_stand_on_one_side_unless_told_apart(drawn, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(drawn, root)
+    for path in sorted((root / "daisy").iterdir()):
+        Image.open(path).resize((40, 40)).save(path.with_stem(f"{path.stem}-small"), quality=60)
+
+    def pairs_apart(**options):
+        sides = {row.path: row.split for row in module(root, **options).manifest_rows()}
+        copies = [path for path in sides if "-small" in path]
+        assert len(copies) == 30
+        return sum(sides[path] != sides[path.replace("-small", "")] for path in copies)
+
+    assert pairs_apart() == 0
+    assert pairs_apart(folds=3, fold=1) == 0
+    assert pairs_apart(duplicates="exact") > 0
+
+
+def test_one_option_cannot_be_misspelt(drawn):
+    with pytest.raises(TypeError, match="foldz"):
+        module(drawn, foldz=3)
 
 
 def test_a_manifest_gives_the_same_split_back(drawn, tmp_path):
