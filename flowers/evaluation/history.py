@@ -1,0 +1,46 @@
+"""The curves of a run, read back from TensorBoard's files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+class Curve(NamedTuple):
+    """A logged scalar.
+
+    Args:
+        epochs: Epochs that had been trained at each value ``(N,)``, with a fraction in the middle of one.
+        values: The values ``(N,)``.
+    """
+
+    epochs: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+
+def read_history(run: Path) -> dict[str, Curve]:
+    """Return every scalar that a run logged, by its name; empty for a folder without TensorBoard's files.
+
+    Args:
+        run: The run folder.
+    """
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    tags = events.Tags()["scalars"]
+    logged = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
+    # Lightning logs a curve `epoch` beside every other value, which says what a step means.
+    starts: dict[float, int] = {}
+    for step, epoch in logged.pop("epoch", [(0, 0.0)]):
+        starts[epoch] = min(step, starts.get(epoch, step))
+    last_step = max((step for points in logged.values() for step, _ in points), default=0)
+    steps, epochs = np.array([*starts.values(), last_step + 1]), np.array([*starts.keys(), max(starts) + 1])
+    return {
+        tag: Curve(np.interp([step for step, _ in points], steps, epochs), np.array([value for _, value in points]))
+        for tag, points in logged.items()
+    }

@@ -1,0 +1,146 @@
+"""Figures of predictions and of a training: every function returns a matplotlib ``Figure``, none shows or saves it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from flowers.evaluation.calibration import Reliability
+    from flowers.evaluation.history import Curve
+    from flowers.evaluation.predictions import Predictions
+
+# With more classes a number in each cell, or a curve for each class, can no longer be read.
+_MAX_NUMBERED = 20
+_MAX_CURVES = 20
+
+
+def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
+    """Return the confusion matrix ``(K, K)``, coloured by the share of each row, with counts where there is room."""
+    num_classes = len(class_names)
+    side = min(12.0, 2.5 + 0.55 * num_classes) if num_classes <= _MAX_NUMBERED else 12.0
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    size = 9 if num_classes <= _MAX_NUMBERED else max(3.5, 420 / num_classes)
+    axes.set_xticks(range(num_classes), class_names, rotation=45 if num_classes <= _MAX_NUMBERED else 90, ha="right")
+    axes.set_yticks(range(num_classes), class_names)
+    axes.tick_params(labelsize=size)
+    if num_classes > _MAX_NUMBERED:
+        axes.set_xticks(range(num_classes), class_names, rotation=90, ha="center")
+    else:
+        for (row, column), count in np.ndenumerate(counts):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            text = f"{count}\n{shares[row, column]:.0%}" if count else "0"
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    axes.set(xlabel="predicted", ylabel="label")
+    figure.colorbar(image, ax=axes, label="share of the label's images", shrink=0.8)
+    return figure
+
+
+def roc_figure(predictions: Predictions) -> Figure:
+    """Return the receiver operating characteristic of each class against the rest, with its area."""
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    for name, is_class, probs in _one_against_rest(predictions):
+        false, true, _ = roc_curve(is_class, probs)
+        axes.plot(false, true, label=f"{name} ({roc_auc_score(is_class, probs):.3f})")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, area in brackets")
+    _legend(axes, "lower right")
+    return figure
+
+
+def precision_recall_figure(predictions: Predictions) -> Figure:
+    """Return precision over recall of each class against the rest, with the average precision."""
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, is_class, probs in _one_against_rest(predictions):
+        precision, recall, _ = precision_recall_curve(is_class, probs)
+        axes.step(recall, precision, where="post", label=f"{name} ({average_precision_score(is_class, probs):.3f})")
+    axes.set(xlabel="recall", ylabel="precision", title="Precision and recall, average precision in brackets")
+    axes.set_ylim(0, 1.02)
+    _legend(axes, "lower left")
+    return figure
+
+
+def reliability_figure(reliabilities: Mapping[str, Reliability]) -> Figure:
+    """Return a reliability diagram for each of some predictions, by their name, side by side."""
+    figure = Figure(figsize=(4.2 * len(reliabilities), 4.2), layout="constrained")
+    all_axes = np.atleast_1d(figure.subplots(1, len(reliabilities), sharey=True))
+    for axes, (name, found) in zip(all_axes, reliabilities.items(), strict=True):
+        filled, width = found.counts > 0, np.diff(found.edges)
+        centres = (found.edges[:-1] + found.edges[1:]) / 2
+        axes.bar(centres[filled], found.accuracy[filled], width=width[filled], edgecolor="white", label="accuracy")
+        axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="as sure as right")
+        axes.plot(found.confidence[filled], found.accuracy[filled], "o", color="black", markersize=3)
+        axes.set(xlabel="confidence", title=f"{name}: ECE {found.error:.3f}", xlim=(0, 1), ylim=(0, 1))
+    all_axes[0].set_ylabel("share that is right")
+    all_axes[0].legend(loc="upper left", fontsize=8, frameon=False)
+    return figure
+
+
+def confidence_figure(predictions: Predictions) -> Figure:
+    """Return a histogram of the confidence of right and of wrong predictions."""
+    figure = Figure(figsize=(5.5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    confidence = predictions.probs.max(axis=1)
+    right = predictions.probs.argmax(axis=1) == predictions.labels
+    bins = np.linspace(0, 1, 21).tolist()
+    axes.hist([confidence[right], confidence[~right]], bins=bins, stacked=True, label=["right", "wrong"])
+    axes.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
+    axes.legend(loc="upper left", frameon=False)
+    return figure
+
+
+def history_figure(curves: Mapping[str, Curve], *, best_epoch: int | None = None) -> Figure:
+    """Return a training's loss, accuracy and learning rate, with the best epoch marked.
+
+    Args:
+        curves: Scalars of the run by their names, as ``train/loss``.
+        best_epoch: Epoch of the best checkpoint, counted from 0.
+    """
+    panels = {
+        "loss": ["train/loss", "val/loss"],
+        "accuracy": ["train/acc", "val/acc"],
+        "learning rate": [name for name in curves if name.startswith("lr-")][:1],
+    }
+    shown = {title: [name for name in names if name in curves] for title, names in panels.items()}
+    shown = {title: names for title, names in shown.items() if names}
+    figure = Figure(figsize=(4 * max(1, len(shown)), 3.2), layout="constrained")
+    for axes, (title, names) in zip(np.atleast_1d(figure.subplots(1, max(1, len(shown)))), shown.items(), strict=False):
+        for name in names:
+            axes.plot(
+                curves[name].epochs, curves[name].values, label=name.partition("/")[0] if len(names) > 1 else None
+            )
+        if best_epoch is not None:
+            axes.axvline(best_epoch + 1, color="grey", linewidth=0.8, linestyle="--", label="best checkpoint")
+        axes.set(xlabel="epochs trained", title=title)
+        axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def _one_against_rest(predictions: Predictions) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
+    """Return name, truth and probability of the classes with images; of many, those that are hardest to tell."""
+    named = []
+    for label, name in enumerate(predictions.class_names):
+        is_class = predictions.labels == label
+        if 0 < is_class.sum() < len(is_class):
+            named.append((name, is_class, predictions.probs[:, label]))
+    if len(named) > _MAX_CURVES:
+        named.sort(key=lambda item: average_precision_score(item[1], item[2]))
+    return named[:_MAX_CURVES]
+
+
+def _legend(axes: Axes, place: Literal["lower left", "lower right"]) -> None:
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc=place, fontsize=8, frameon=False)

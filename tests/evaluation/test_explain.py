@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from flowers.evaluation import grad_cam
+from flowers.models import flower_cnn
+
+
+class Spot(nn.Module):
+    """Sees class 1 by how much red there is, class 0 by how much blue."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.AvgPool2d(4)
+        self.calls = 0
+
+    def forward(self, images):
+        features = self.pool(images)
+        return torch.stack([features[:, 2].mean((1, 2)), features[:, 0].mean((1, 2))], dim=1)
+
+
+def test_the_heat_is_where_the_class_is():
+    images = torch.zeros(2, 3, 32, 32)
+    images[:, 0, 4:12, 20:28] = 1  # red above right
+    images[:, 2, 20:28, 4:12] = 1  # blue below left
+    net = Spot()
+    heat = grad_cam(net, net.pool, images, torch.tensor([1, 0]))
+    assert heat.shape == (2, 32, 32)
+    assert heat.max() == 1
+    assert [divmod(int(h.argmax()), 32) for h in heat] == [
+        (pytest.approx(8, abs=4), pytest.approx(24, abs=4)),
+        (pytest.approx(24, abs=4), pytest.approx(8, abs=4)),
+    ]
+    assert heat[0, 20:28, 4:12].max() == 0
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_it_works_in_inference_mode_and_leaves_the_network_as_it_was(frozen):
+    net = flower_cnn(3, widths=(8, 16)).train().requires_grad_(not frozen)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with torch.inference_mode():
+        heat = grad_cam(net, net.backbone, torch.rand(2, 3, 32, 32), torch.tensor([0, 2]))
+    assert 0 <= heat.min() <= heat.max() <= 1
+    assert net.training
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert not net.backbone._forward_hooks
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_a_layer_without_a_feature_map_is_refused():
+    net = flower_cnn(3, widths=(8, 16))
+    with pytest.raises(ValueError, match=r"expected a layer with a feature map .* got \(2, 3\)"):
+        grad_cam(net, net.head, torch.rand(2, 3, 32, 32), torch.tensor([0, 2]))
+    assert not net.head._forward_hooks
