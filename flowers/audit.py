@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 from itertools import groupby
@@ -22,7 +21,7 @@ from flowers.data import (
     quarantine_text,
     read_credits,
 )
-from flowers.evaluation import LabelIssue, label_issues, read_predictions, render_page
+from flowers.evaluation import LabelIssue, data_uri, label_issues, read_predictions, render_page
 from flowers.runs import claim_run_folder
 
 if TYPE_CHECKING:
@@ -162,5 +161,5 @@ def _shown(path: str, root: Path, credit: dict[str, Credit], picture: bool) -> d
     if picture:
         jpeg = io.BytesIO()
         load_thumbnail(root / path, longest=240).save(jpeg, "JPEG", quality=80)
-        shown["data"] = base64.b64encode(jpeg.getvalue()).decode()
+        shown["data"] = data_uri(jpeg.getvalue(), "jpeg")
     return shown

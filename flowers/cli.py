@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from flowers.callbacks import (
     AtomicCheckpointIO,
+    Calibrate,
     PrintEpochs,
     PrintInterval,
     RecordRun,
@@ -31,6 +32,7 @@ from flowers.callbacks import (
     SeedSteps,
     StopOnBadLoss,
     WritePredictions,
+    WriteReport,
 )
 from flowers.data import FlowersDataModule
 from flowers.runs import run_folder, stored_config
@@ -52,6 +54,8 @@ class FlowersCLI(LightningCLI):
         parser.add_lightning_class_args(SaveLast, "last_checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
+        parser.add_lightning_class_args(Calibrate, "calibration")
+        parser.add_lightning_class_args(WriteReport, "report")
         parser.add_lightning_class_args(WritePredictions, "predictions")
         parser.set_defaults(
             {
@@ -142,13 +146,11 @@ def main(args: list[str]) -> FlowersCLI:
 
 def _callback_groups(verb: str, trainer: Any) -> list[str]:  # noqa: ANN401
     """Return the option groups whose callbacks a verb uses; it accepts all, so that one config serves every verb."""
-    if verb == "predict":
-        return ["predictions"]
     if verb != "fit":
-        return []
+        return {"validate": ["calibration"], "test": ["report"], "predict": ["predictions"]}[verb]
     # The user's word against a logger or checkpoints goes for the callbacks that would insist on them.
     saving = [] if trainer.enable_checkpointing is False else ["checkpoint", "last_checkpoint"]
-    return [*saving, "early_stopping", *([] if trainer.logger is False else ["lr_monitor"])]
+    return ["calibration", *saving, "early_stopping", *([] if trainer.logger is False else ["lr_monitor"])]
 
 
 def _progress(trainer: Any) -> tuple[bool, list[Callback]]:  # noqa: ANN401

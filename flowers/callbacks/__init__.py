@@ -1,15 +1,18 @@
 """What happens around training."""
 
+from flowers.callbacks.calibrate import Calibrate
 from flowers.callbacks.checkpoint import AtomicCheckpointIO, SaveBest, SaveLast
 from flowers.callbacks.guard import StopOnBadLoss
 from flowers.callbacks.interval import PrintInterval
 from flowers.callbacks.predictions import WritePredictions
 from flowers.callbacks.progress import PrintEpochs
 from flowers.callbacks.record import RecordRun
+from flowers.callbacks.report import WriteReport
 from flowers.callbacks.seed import SeedSteps
 
 __all__ = [
     "AtomicCheckpointIO",
+    "Calibrate",
     "PrintEpochs",
     "PrintInterval",
     "RecordRun",
@@ -18,4 +21,5 @@ __all__ = [
     "SeedSteps",
     "StopOnBadLoss",
     "WritePredictions",
+    "WriteReport",
 ]

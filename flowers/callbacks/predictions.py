@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from flowers.callbacks.collect import Collector, as_predictions
 from flowers.data import FlowersDataModule
-from flowers.tasks import Prediction
+from flowers.evaluation import predictions_csv
+from flowers.tasks import ClassificationTask
 
 
 class WritePredictions(Callback):
     """Writes ``path, label, predicted`` and the probability of each class, a row per image, in the folder's order.
+
+    The probabilities are calibrated where the checkpoint carries a calibration.
 
     Args:
         file: CSV file to write; it must not exist.
@@ -23,7 +24,7 @@ class WritePredictions(Callback):
 
     def __init__(self, file: str = "predictions.csv") -> None:
         self.file = Path(file)
-        self._predictions: list[Prediction] = []
+        self._collector = Collector()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to overwrite, before any work.
@@ -36,7 +37,7 @@ class WritePredictions(Callback):
             raise FileExistsError(f"--predictions.file {self.file}: the file exists. Give another name, or move it.")
         if not self.file.absolute().parent.is_dir():
             raise FileNotFoundError(f"--predictions.file {self.file}: expected a folder that exists, make it first")
-        self._predictions = []
+        self._collector.clear()
 
     def on_predict_batch_end(  # noqa: PLR0917 (Lightning's signature)
         self,
@@ -47,26 +48,16 @@ class WritePredictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the batch's probabilities."""
-        self._predictions.append(Prediction(outputs.indices.cpu(), outputs.probs.cpu()))
+        """Keep what the network says of the batch."""
+        self._collector.add(outputs)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file, from the predictions of all processes."""
-        parts: list[list[Prediction] | None] = [self._predictions]
-        if trainer.world_size > 1:
-            parts = [None] * trainer.world_size
-            torch.distributed.all_gather_object(parts, self._predictions)
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        collected, data = self._collector.gather(trainer), trainer.datamodule  # type: ignore[attr-defined]
         if not (trainer.is_global_zero and isinstance(data, FlowersDataModule)):
             return
-        batches = [batch for part in parts if part is not None for batch in part]
-        indices = torch.cat([batch.indices for batch in batches])
-        probs = torch.cat([batch.probs for batch in batches])[indices.argsort()]
-        names = data.class_names
+        assert isinstance(pl_module, ClassificationTask)
+        found = as_predictions(collected, data, temperature=(pl_module.calibration or {}).get("temperature", 1.0))
         with self.file.open("x", newline="", encoding="utf-8", errors="surrogateescape") as opened:
-            writer = csv.writer(opened)
-            writer.writerow(["path", "label", "predicted", *names])
-            for index, row in zip(indices.sort().values.tolist(), probs, strict=True):
-                label, predicted = names[data.index.labels[index]], names[int(row.argmax())]
-                writer.writerow([data.index.paths[index], label, predicted, *(f"{p:.6f}" for p in row.tolist())])
-        print(f"Predictions of {len(indices):,} images: {self.file}")
+            opened.write(predictions_csv(found))
+        print(f"Predictions of {len(found.paths):,} images: {self.file}")

@@ -6,6 +6,7 @@ from flowers.evaluation.calibration import (
     fit_rejection,
     fit_temperature,
     reliability,
+    softmax,
     with_temperature,
 )
 from flowers.evaluation.cross_validation import pooled_confusion, summarize, summary_markdown
@@ -13,7 +14,7 @@ from flowers.evaluation.explain import grad_cam
 from flowers.evaluation.history import Curve, read_history
 from flowers.evaluation.intervals import fold_interval, wilson_interval
 from flowers.evaluation.label_issues import LabelIssue, label_issues
-from flowers.evaluation.pages import render_page
+from flowers.evaluation.pages import data_uri, figure_svg, render_page
 from flowers.evaluation.plots import (
     confidence_figure,
     confusion_figure,
@@ -22,18 +23,31 @@ from flowers.evaluation.plots import (
     reliability_figure,
     roc_figure,
 )
-from flowers.evaluation.predictions import Predictions, read_predictions
+from flowers.evaluation.predictions import Predictions, predictions_csv, read_predictions
+from flowers.evaluation.report import (
+    Example,
+    Report,
+    report_figures,
+    report_html,
+    report_json,
+    report_markdown,
+    report_numbers,
+)
 from flowers.evaluation.scores import confusion, scores
 
 __all__ = [
     "Curve",
+    "Example",
     "LabelIssue",
     "Predictions",
     "Rejection",
     "Reliability",
+    "Report",
     "confidence_figure",
     "confusion",
     "confusion_figure",
+    "data_uri",
+    "figure_svg",
     "fit_rejection",
     "fit_temperature",
     "fold_interval",
@@ -42,13 +56,20 @@ __all__ = [
     "label_issues",
     "pooled_confusion",
     "precision_recall_figure",
+    "predictions_csv",
     "read_history",
     "read_predictions",
     "reliability",
     "reliability_figure",
     "render_page",
+    "report_figures",
+    "report_html",
+    "report_json",
+    "report_markdown",
+    "report_numbers",
     "roc_figure",
     "scores",
+    "softmax",
     "summarize",
     "summary_markdown",
     "wilson_interval",

@@ -87,10 +87,14 @@ def fit_temperature(probs: NDArray[np.float64], labels: NDArray[np.int64]) -> fl
 
 def with_temperature(probs: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """Return the probabilities ``(N, K)`` that logits divided by the temperature would have given."""
-    logits = np.log(probs + _TINY) / temperature
+    return softmax(np.log(probs + _TINY) / temperature)
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probabilities ``(N, K)`` of logits ``(N, K)``."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scaled: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return scaled
+    probs: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return probs
 
 
 def fit_rejection(probs: NDArray[np.float64], labels: NDArray[np.int64], *, accuracy: float) -> Rejection:

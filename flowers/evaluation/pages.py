@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+import io
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def render_page(template: str, **values: Any) -> str:  # noqa: ANN401
@@ -22,3 +27,20 @@ def render_page(template: str, **values: Any) -> str:  # noqa: ANN401
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(values)
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Return an image as what an ``src`` holds, so that the page needs no other file.
+
+    Args:
+        content: The image file.
+        kind: Its type, as ``jpeg`` or ``svg+xml``.
+    """
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def figure_svg(figure: Figure) -> bytes:
+    """Return a figure as an SVG file, which stays sharp at any size."""
+    file = io.BytesIO()
+    figure.savefig(file, format="svg")
+    return file.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,3 +62,14 @@ def read_predictions(file: str | Path) -> Predictions:
     labels = np.zeros(len(paths), dtype=np.int64)
     labels[where] = [names.index(line[label]) for line in lines]
     return Predictions(tuple(names), tuple(paths), labels, sums / counts)
+
+
+def predictions_csv(predictions: Predictions) -> str:
+    """Return predictions as CSV: path, label, predicted, and the probability of each class."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    names = predictions.class_names
+    writer.writerow(["path", "label", "predicted", *names])
+    for path, label, probs in zip(predictions.paths, predictions.labels, predictions.probs, strict=True):
+        writer.writerow([path, names[label], names[probs.argmax()], *(f"{prob:.6f}" for prob in probs)])
+    return text.getvalue()

@@ -25,11 +25,11 @@ class Prediction(NamedTuple):
 
     Args:
         indices: Positions of the images in the folder's index ``(B,)``.
-        probs: Probabilities ``(B, K)``.
+        logits: Floats ``(B, K)``.
     """
 
     indices: Tensor
-    probs: Tensor
+    logits: Tensor
 
 
 class ClassificationTask(LightningModule):
@@ -88,6 +88,8 @@ class ClassificationTask(LightningModule):
         self._loss_weights = class_weights if isinstance(class_weights, list) else None
         self.ema_decay = ema_decay
         self.compile_net = compile
+        # Temperature, rejection threshold and what it was chosen for, as plain numbers; set by a callback.
+        self.calibration: dict[str, float] | None = None
         metrics = MetricCollection(
             {
                 "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
@@ -121,22 +123,27 @@ class ClassificationTask(LightningModule):
         self._log_epoch("train", self.train_loss, self.train_metrics, loss.detach(), len(images))
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        """Count a batch of the validation split."""
-        self._evaluate(batch, "val", self.val_loss, self.val_metrics)
+    def validation_step(  # type: ignore[override]
+        self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int
+    ) -> Prediction:
+        """Count a batch of the validation split, and return what the network says of it."""
+        return self._evaluate(batch, "val", self.val_loss, self.val_metrics)
 
-    def test_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        """Count a batch of the test split."""
-        self._evaluate(batch, "test", self.test_loss, self.test_metrics)
+    def test_step(  # type: ignore[override]
+        self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int
+    ) -> Prediction:
+        """Count a batch of the test split, and return what the network says of it."""
+        return self._evaluate(batch, "test", self.test_loss, self.test_metrics)
 
     def _evaluate(
         self, batch: tuple[Tensor, Tensor, Tensor], stage: str, mean_loss: MeanMetric, metrics: MetricCollection
-    ) -> None:
-        images, labels, _ = batch
-        logits = self(images)
+    ) -> Prediction:
+        images, labels, indices = batch
+        logits = self(images).float()
         metrics.update(logits, labels)
         # The plain cross entropy, without smoothing and weights: comparable between recipes.
-        self._log_epoch(stage, mean_loss, metrics, functional.cross_entropy(logits.float(), labels), len(images))
+        self._log_epoch(stage, mean_loss, metrics, functional.cross_entropy(logits, labels), len(images))
+        return Prediction(indices, logits)
 
     def _log_epoch(
         self, stage: str, mean_loss: MeanMetric, metrics: MetricCollection, loss: Tensor, num_images: int
@@ -146,9 +153,9 @@ class ClassificationTask(LightningModule):
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=stage == "val")
 
     def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Prediction:
-        """Return the probabilities of a batch."""
+        """Return what the network says of a batch."""
         images, _, indices = batch
-        return Prediction(indices, self(images).float().softmax(dim=1))
+        return Prediction(indices, self(images).float())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups; every parameter is in exactly one of them, from the first step on."""
@@ -180,8 +187,13 @@ class ClassificationTask(LightningModule):
         if self.compile_net:
             self.net.compile()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the calibration."""
+        if self.calibration is not None:
+            checkpoint["calibration"] = self.calibration
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other classes, which would load and then name every flower wrongly.
+        """Restore the calibration; refuse other classes, whose weights would load and name every flower wrongly.
 
         Raises:
             ValueError: The class names differ.
@@ -192,6 +204,7 @@ class ClassificationTask(LightningModule):
                 f"--ckpt_path: the checkpoint tells apart the classes {names}, --data.root holds {self.class_names}. "
                 f"Give a folder with the checkpoint's classes, or train a new network on this one."
             )
+        self.calibration = checkpoint.get("calibration")
 
 
 def expect(holds: bool, name: str, expected: str, got: object, section: str = "--model") -> None:

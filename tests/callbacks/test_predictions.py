@@ -8,12 +8,15 @@ import torch
 
 from flowers.callbacks import WritePredictions
 from flowers.data import FlowersDataModule
-from flowers.tasks import Prediction
+from flowers.tasks import CNNTask, Prediction
 
 
 @pytest.fixture
 def data(photos):
     return FlowersDataModule(str(photos(cat=3, dog=3)), image_size=16, crop_size=16)
+
+
+TASK = CNNTask(["cat", "dog"], widths=(8,))
 
 
 def trainer(data, *, world_size=1):
@@ -25,8 +28,8 @@ def test_rows_stand_in_the_folders_order(data, tmp_path):
     callback.on_predict_start(trainer(data), None)
     for indices in ([4, 1], [3]):
         probs = torch.tensor([[0.75, 0.25] if index < 2 else [0.125, 0.875] for index in indices])
-        callback.on_predict_batch_end(trainer(data), None, Prediction(torch.tensor(indices), probs), None, 0)
-    callback.on_predict_end(trainer(data), None)
+        callback.on_predict_batch_end(trainer(data), TASK, Prediction(torch.tensor(indices), probs.log()), None, 0)
+    callback.on_predict_end(trainer(data), TASK)
     with (tmp_path / "out.csv").open() as file:
         assert list(csv.reader(file)) == [
             ["path", "label", "predicted", "cat", "dog"],
@@ -37,16 +40,16 @@ def test_rows_stand_in_the_folders_order(data, tmp_path):
 
 
 def test_all_processes_predictions_stand_in_one_file(data, tmp_path, monkeypatch):
-    other = [Prediction(torch.tensor([0, 2]), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))]
+    other = [Prediction(torch.tensor([0, 2]), torch.tensor([[9.0, 0.0], [9.0, 0.0]]))]
 
     def gather(parts, mine):
         parts[:] = [mine, other]
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     callback = WritePredictions("out.csv")
-    outputs = Prediction(torch.tensor([1, 3]), torch.tensor([[0.0, 1.0], [0.0, 1.0]]))
-    callback.on_predict_batch_end(trainer(data), None, outputs, None, 0)
-    callback.on_predict_end(trainer(data, world_size=2), None)
+    outputs = Prediction(torch.tensor([1, 3]), torch.tensor([[0.0, 9.0], [0.0, 9.0]]))
+    callback.on_predict_batch_end(trainer(data), TASK, outputs, None, 0)
+    callback.on_predict_end(trainer(data, world_size=2), TASK)
     with (tmp_path / "out.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == ["cat/000.png", "cat/001.png", "cat/002.png", "dog/000.png"]

@@ -1,0 +1,190 @@
+"""Writes the report of a test."""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+import time
+from collections import Counter
+from importlib.metadata import version
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+from PIL import Image
+
+from flowers.callbacks.collect import Collector, as_predictions
+from flowers.data import FlowersDataModule, load_image, read_credits, to_float
+from flowers.evaluation import (
+    Example,
+    Predictions,
+    Rejection,
+    Report,
+    grad_cam,
+    predictions_csv,
+    read_history,
+    report_html,
+    report_json,
+    report_markdown,
+)
+from flowers.tasks import ClassificationTask
+
+
+class WriteReport(Callback):
+    """Writes ``report.html``, ``.json``, ``.md`` and ``predictions.csv`` into the checkpoint's run folder.
+
+    Args:
+        num_examples: Worst mistakes to show, and as many right predictions.
+    """
+
+    def __init__(self, num_examples: int = 8) -> None:
+        if num_examples < 0:
+            raise ValueError(f"--report.num_examples: expected 0 or more, got {num_examples}")
+        self.num_examples = num_examples
+        self._collector = Collector()
+        self._start = 0.0
+        self._seconds = 0.0
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._collector.clear()
+        self._start = time.perf_counter()
+
+    def on_test_batch_end(  # noqa: PLR0917 (Lightning's signature)
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep what the network says."""
+        self._collector.add(outputs)
+        self._seconds = time.perf_counter() - self._start
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report, from the predictions of all processes."""
+        collected, data = self._collector.gather(trainer), trainer.datamodule  # type: ignore[attr-defined]
+        whole = trainer.limit_test_batches == 1 and trainer.ckpt_path is not None
+        if not (whole and trainer.is_global_zero and isinstance(data, FlowersDataModule)):
+            return
+        assert isinstance(pl_module, ClassificationTask)
+        report, run = self._report(as_predictions(collected, data), trainer, pl_module, data)
+        temperature = 1.0 if report.temperature is None else report.temperature
+        texts = {
+            "report.html": report_html(report),
+            "report.json": report_json(report),
+            "report.md": report_markdown(report),
+            # The same probabilities as those of predict.
+            "predictions.csv": predictions_csv(as_predictions(collected, data, temperature=temperature)),
+        }
+        for file, text in zip(_new_files(run, [*texts]), texts.values(), strict=True):
+            file.write_bytes(text.encode("utf-8", "surrogateescape"))
+            print(f"{file.name:<20} {os.path.relpath(file)}")
+
+    def _report(
+        self, found: Predictions, trainer: Trainer, task: ClassificationTask, data: FlowersDataModule
+    ) -> tuple[Report, Path]:
+        """Return the report and the folder it belongs into."""
+        assert trainer.ckpt_path is not None
+        file = Path(trainer.ckpt_path).resolve()
+        run = file.parents[1] if (file.parents[1] / "config.yaml").exists() else file.parent
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        mistakes, successes = _chosen(found, self.num_examples)
+        images, overlays, note = _pictures([*mistakes, *successes], found, task, data)
+        credit = {path: credit.photographer for path, credit in read_credits(data.index.root).items()}
+        examples = [
+            Example(number, image, overlay, credit.get(found.paths[number], ""))
+            for number, image, overlay in zip([*mistakes, *successes], images, overlays, strict=True)
+        ]
+        calibration = task.calibration
+        rejection = Rejection(*(calibration[name] for name in Rejection._fields)) if calibration else None
+        report = Report(
+            title=f"Test of {run.name}/{file.name}",
+            predictions=found,
+            temperature=calibration["temperature"] if calibration else None,
+            rejection=rejection,
+            facts=self._facts(trainer, task, data, checkpoint),
+            curves=read_history(run),
+            best_epoch=checkpoint["epoch"],
+            mistakes=examples[: len(mistakes)],
+            successes=examples[len(mistakes) :],
+            overlay_note=note,
+        )
+        return report, run
+
+    def _facts(
+        self, trainer: Trainer, task: ClassificationTask, data: FlowersDataModule, checkpoint: dict[str, Any]
+    ) -> dict[str, dict[str, str]]:
+        count = len(data.indices["test"])
+        splits = data.assignment.split
+        counts = {str(name): f"{(splits == name).sum():,} images" for name in dict.fromkeys(sorted(splits))}
+        fingerprints = {name: value for name, value in data.state_dict().items() if name.endswith("_fingerprint")}
+        libraries = {name: version(name) for name in ("torch", "torchvision", "lightning", "flowers")}
+        return {
+            "Data": {"folder": str(data.index.root), **counts, **fingerprints},
+            "Test": {
+                "duration": f"{self._seconds:.1f} s, {count / max(self._seconds, 1e-9):,.0f} images/s",
+                "device": str(task.device),
+                "checkpoint's epoch": f"{checkpoint['epoch']} (counted from 0)",
+                "parameters": f"{sum(parameter.numel() for parameter in task.net.parameters()):,}",
+            },
+            "Environment": {"python": platform.python_version(), **libraries, "platform": platform.platform()},
+            "Configuration": {"config": checkpoint.get("config", "not recorded")},
+        }
+
+
+def _chosen(found: Predictions, count: int) -> tuple[list[int], list[int]]:
+    """Return the most confident mistakes, and right predictions spread evenly over the classes."""
+    predicted, seen = found.probs.argmax(axis=1), Counter[int]()
+    wrong: list[int] = []
+    right: list[tuple[int, int]] = []
+    for number in np.argsort(-found.probs.max(axis=1), kind="stable").tolist():
+        if predicted[number] == found.labels[number]:
+            right.append((seen[predicted[number]], number))
+            seen[predicted[number]] += 1
+        else:
+            wrong.append(number)
+    return wrong[:count], [number for _, number in sorted(right, key=itemgetter(0))[:count]]
+
+
+def _pictures(
+    numbers: list[int], found: Predictions, task: ClassificationTask, data: FlowersDataModule
+) -> tuple[list[bytes], list[bytes | None], str]:
+    """Return images as the network sees them, what it looks at in them, and why that cannot be told, if so."""
+    if not numbers:
+        return [], [], ""
+    files = [data.index.root / found.paths[number] for number in numbers]
+    pixels = torch.stack([load_image(file, image_size=data.image_size, resize=data.resize) for file in files])
+    shown = pixels.permute(0, 2, 3, 1).numpy()
+    overlays: list[bytes | None] = [None] * len(numbers)
+    try:
+        classes = torch.from_numpy(found.probs[numbers].argmax(axis=1)).to(task.device)
+        heat = grad_cam(task.net, task.net.backbone, to_float(pixels).to(task.device), classes).cpu().numpy()
+        note = ""
+        red = np.array([255.0, 0.0, 0.0])
+        overlays = [_jpeg(image + (red - image) * 0.6 * h[:, :, None]) for image, h in zip(shown, heat, strict=True)]
+    except ValueError as error:
+        note = f"There are no overlays: {error}."
+    return [_jpeg(image) for image in shown], overlays, note
+
+
+def _jpeg(pixels: NDArray[Any]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=85)
+    return file.getvalue()
+
+
+def _new_files(folder: Path, names: list[str]) -> list[Path]:
+    """Return the files to write, all with the same number where one of them exists."""
+    files, number = [folder / name for name in names], 1
+    while any(file.exists() for file in files):
+        number += 1
+        files = [folder / f"{Path(name).stem}-{number}{Path(name).suffix}" for name in names]
+    return files
