@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from pathlib import Path
@@ -40,6 +41,10 @@ def main(args: list[str]) -> int:
         print("The verb comes before all options: python -m flowers fit --config FILE", file=sys.stderr)
         return 2
     startup.prepare()
+    # A file name that is no UTF-8 must not end a run when it is printed.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return _run(args)
     except Exception as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from jsonargparse import auto_cli
 from flowers.data import (
     KINDS,
     Audit,
+    DuplicateRule,
     Finding,
     audit_folder,
     default_cache_dir,
@@ -25,7 +27,7 @@ from flowers.evaluation import LabelIssue, data_uri, label_issues, read_predicti
 from flowers.runs import claim_run_folder
 
 if TYPE_CHECKING:
-    from flowers.data import Credit
+    from collections.abc import Callable
 
 # More on a page helps nobody; the JSON has all.
 _SHOWN = 200
@@ -44,8 +46,10 @@ def main(args: list[str]) -> int:
 
 def audit(
     root: str,
+    *,
     out: str | None = None,
     predictions: str | None = None,
+    duplicates: DuplicateRule = "near",
     min_side: int = 32,
     cache_dir: str | None = None,
 ) -> int:
@@ -59,27 +63,52 @@ def audit(
         out: New folder for the results; by default the next free lightning_logs/audit_<n>.
         predictions: The predictions.csv of scripts/cross_validate.py; with it, the labels that are most likely wrong
             are found too.
+        duplicates: What counts as the same picture; not near, where different images look much alike.
         min_side: Images with a shorter side are reported as tiny, in pixels.
         cache_dir: Folder of the cache; by default flowers in $XDG_CACHE_HOME or ~/.cache.
+
+    Raises:
+        FileExistsError: The folder for the results exists.
+        ValueError: A folder to write into lies among the photos, or one to read is not what it should be.
+        OSError: A folder or file cannot be read or written.
     """
-    if out is not None and Path(out).exists():
-        raise FileExistsError(f"--out {out}: it exists. Give another name: what lies there may have been edited.")
     cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-    issues = label_issues(read_predictions(predictions)) if predictions is not None else []
-    found = audit_folder(ensure_root(root), cache_dir=cache, min_side=min_side)
-    folder = Path(out) if out is not None else claim_run_folder(Path("lightning_logs"), "audit")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in {
+    try:
+        folder = ensure_root(root)
+        for option, path in (("--out", Path(out or "lightning_logs")), ("--cache_dir", cache)):
+            if path.resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"{option} {path}: expected a folder outside of --root {root}")
+        if out is not None and Path(out).exists():
+            raise FileExistsError(f"--out {out}: it exists. Give another name: what lies there may have been edited.")
+        if predictions is not None and not Path(predictions).is_file():
+            raise FileNotFoundError(f"--predictions {predictions}: expected a file, as cross_validate.py writes it")
+        issues = label_issues(read_predictions(predictions)) if predictions is not None else []
+        found = audit_folder(folder, cache_dir=cache, duplicates=duplicates, min_side=min_side)
+    except (ValueError, OSError) as error:  # the data's messages speak of the options of fit
+        raise type(error)(str(error).replace("--data.root", "--root")) from error
+    issues, others = _of_this_folder(issues, found)
+    if others:
+        print(f"--predictions {predictions}: {others} images on it are gone, or have another label now; not shown.")
+    texts = {
         "audit.html": _page(found, issues),
         "audit.json": _json(found, issues),
         "quarantine.csv": quarantine_text(found.quarantine),
-    }.items():
-        (folder / name).write_bytes(text.encode("utf-8", "surrogateescape"))
-    print(_summary(found, issues, folder))
+    }
+    target = Path(out) if out is not None else claim_run_folder(Path("lightning_logs"), "audit")
+    target.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (target / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    print(_summary(found, issues, folder=target))
     return 1 if found.findings or issues else 0
 
 
-def _summary(found: Audit, issues: list[LabelIssue], folder: Path) -> str:
+def _of_this_folder(issues: list[LabelIssue], found: Audit) -> tuple[list[LabelIssue], int]:
+    """Return the issues whose image is still there under that label, and how many are not."""
+    known = [issue for issue in issues if found.labels.get(issue.path) == issue.label]
+    return known, len(issues) - len(known)
+
+
+def _summary(found: Audit, issues: list[LabelIssue], *, folder: Path) -> str:
     lines = [f"{sum(found.class_counts.values()):,} images of {len(found.class_counts)} classes in {found.root}"]
     for kind, findings in groupby(found.findings, key=lambda finding: finding.kind):
         group = [*findings]
@@ -88,7 +117,9 @@ def _summary(found: Audit, issues: list[LabelIssue], folder: Path) -> str:
         lines.append(_line(len(issues), _LABELS[0], f"{issues[0].path} ({_doubt(issues[0])})"))
     if len(lines) == 1:
         lines.append("  nothing found")
-    lines.append(f"Look at {folder / 'audit.html'}; leave out with --data.quarantine {folder / 'quarantine.csv'}")
+    lines.append(f"Look at {folder / 'audit.html'}")
+    if found.quarantine:
+        lines.append(f"Leave out {len(found.quarantine):,} images with --data.quarantine {folder / 'quarantine.csv'}")
     return "\n".join(lines)
 
 
@@ -101,24 +132,38 @@ def _named(finding: Finding) -> str:
 
 
 def _json(found: Audit, issues: list[LabelIssue]) -> str:
+    shown = {path for finding in found.findings for path in finding.paths} | {issue.path for issue in issues}
     facts = {
         "root": str(found.root),
         "num_images": sum(found.class_counts.values()),
         "class_counts": found.class_counts,
         "findings": [finding._asdict() for finding in found.findings],
         "label_issues": [issue._asdict() for issue in issues],
+        "quarantine": [row._asdict() for row in found.quarantine],
+        "credits": {path: credit._asdict() for path, credit in read_credits(found.root).items() if path in shown},
     }
     return json.dumps(facts, indent=2)
 
 
 def _page(found: Audit, issues: list[LabelIssue]) -> str:
-    credit = read_credits(found.root)
-    sections = []
-    for kind, findings in groupby(found.findings, key=lambda finding: finding.kind):
-        sections.append(_section(kind, KINDS[kind], [*findings], found.root, credit))
+    credit = {path: credit.photographer for path, credit in read_credits(found.root).items()}
+
+    def show(path: str, *, picture: bool) -> dict[str, str]:
+        shown = {"path": path, "credit": credit.get(path, ""), "data": ""}
+        if picture:
+            jpeg = io.BytesIO()
+            with suppress(OSError):  # gone since it was checked: its name and finding stay
+                load_thumbnail(found.root / path, longest=240).save(jpeg, "JPEG", quality=80)
+                shown["data"] = data_uri(jpeg.getvalue(), "jpeg")
+        return shown
+
+    sections = [
+        _section(kind, KINDS[kind], [*findings], show=show)
+        for kind, findings in groupby(found.findings, key=lambda finding: finding.kind)
+    ]
     if issues:
         labels = [Finding("label", (issue.path,), _doubt(issue)) for issue in issues]
-        sections.append(_section("label", _LABELS, labels, found.root, credit))
+        sections.append(_section("label", _LABELS, labels, show=show))
     return render_page(
         "audit.html.j2",
         name=found.root.resolve().name,
@@ -137,12 +182,12 @@ def _doubt(issue: LabelIssue) -> str:
 
 
 def _section(
-    kind: str, title_and_meaning: tuple[str, str], findings: list[Finding], root: Path, credit: dict[str, Credit]
+    kind: str, title_and_meaning: tuple[str, str], findings: list[Finding], *, show: Callable[..., dict[str, str]]
 ) -> dict[str, Any]:
     title, meaning = title_and_meaning
-    pictures = kind not in ("unreadable", "stray", "imbalance")
+    pictures = kind not in ("unreadable", "empty", "stray", "imbalance")
     cards = [
-        {"detail": finding.detail, "images": [_shown(path, root, credit, pictures) for path in finding.paths]}
+        {"detail": finding.detail, "images": [show(path, picture=pictures) for path in finding.paths]}
         for finding in findings[:_SHOWN]
     ]
     return {
@@ -154,12 +199,3 @@ def _section(
         "single": all(len(finding.paths) == 1 for finding in findings),
         "cards": cards,
     }
-
-
-def _shown(path: str, root: Path, credit: dict[str, Credit], picture: bool) -> dict[str, str]:
-    shown = {"path": path, "credit": credit[path].photographer if path in credit else "", "data": ""}
-    if picture:
-        jpeg = io.BytesIO()
-        load_thumbnail(root / path, longest=240).save(jpeg, "JPEG", quality=80)
-        shown["data"] = data_uri(jpeg.getvalue(), "jpeg")
-    return shown

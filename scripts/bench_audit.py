@@ -22,7 +22,7 @@ from flowers.data import draw_flower
 NAMES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 parser = argparse.ArgumentParser()
 parser.add_argument("--root", type=Path, required=True)
-parser.add_argument("--images", type=int, help="images to draw where the folder is missing")
+parser.add_argument("--images", type=int, default=1000, help="images to draw where the folder is missing")
 
 
 def draw(number: int) -> None:

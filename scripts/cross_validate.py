@@ -1,6 +1,7 @@
 """Train and test on every fold with several seeds; started again, it goes on where it was interrupted.
 
 python scripts/cross_validate.py --config configs/cnn.yaml --folds 5 --seeds 3 --out lightning_logs/cross_validation
+
 Other options, as --data.root DIR, go to fit. Writes summary.md, summary.json and predictions.csv.
 """
 
@@ -12,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flowers.evaluation import pooled_confusion, read_predictions, summarize, summary_markdown
+from flowers.evaluation import pool, predictions_csv, read_predictions, summary_json, summary_markdown
 
 parser = argparse.ArgumentParser(allow_abbrev=False)
 parser.add_argument("--config", action="append", default=[], type=Path)
@@ -22,23 +23,29 @@ parser.add_argument("--out", type=Path, default=Path("lightning_logs/cross_valid
 args, options = parser.parse_known_args()
 
 
-def flowers(*command: object) -> None:
+def run_verb(*words: object) -> None:
     """Run a verb in a process of its own."""
-    subprocess.run([sys.executable, "-m", "flowers", *map(str, command)], check=True)
+    subprocess.run([sys.executable, "-m", "flowers", *map(str, words)], check=True)
+
+
+def newest_run(folder: Path) -> Path:
+    """Return the checkpoints' folder of the newest run."""
+    runs = sorted(folder.glob("lightning_logs/version_*"), key=lambda run: int(run.name.rpartition("_")[2]))
+    return (runs[-1] if runs else folder) / "checkpoints"
 
 
 def predict_fold(folder: Path, fold: int, seed: int) -> Path:
     """Return the predictions for a test fold; the network is trained first, or trained on, where they are missing."""
-    file, partial = folder / "predictions.csv", folder / "partial.csv"
-    partial.unlink(missing_ok=True)
-    if not file.exists():
+    file, partial, trained = folder / "predictions.csv", folder / "partial.csv", folder / "trained"
+    if not trained.exists():
         configs = [word for config in args.config for word in ("--config", config)]
-        fixed = ["--seed_everything", seed, "--data.folds", args.folds, "--data.fold", fold]
-        fixed += ["--trainer.default_root_dir", folder]
-        begun = sorted(folder.glob("lightning_logs/version_*/checkpoints/last.ckpt"))
-        flowers("fit", *(["--ckpt_path", begun[-1]] if begun else [*configs, *options, *fixed]))
-        [best] = folder.glob("lightning_logs/version_*/checkpoints/best.ckpt")
-        flowers("predict", "--ckpt_path", best, "--predictions.file", partial)
+        own = ["--seed_everything", seed, "--data.folds", args.folds, "--data.fold", fold]
+        last, new = newest_run(folder) / "last.ckpt", [*configs, *options, *own, "--trainer.default_root_dir", folder]
+        run_verb("fit", *(["--ckpt_path", last] if last.exists() else new))
+        trained.touch()
+    if not file.exists():
+        partial.unlink(missing_ok=True)
+        run_verb("predict", "--ckpt_path", newest_run(folder) / "best.ckpt", "--predictions.file", partial)
         partial.rename(file)
     return file
 
@@ -46,17 +53,12 @@ def predict_fold(folder: Path, fold: int, seed: int) -> Path:
 settings = {"folds": args.folds, "options": options, "configs": [config.read_text() for config in args.config]}
 args.out.mkdir(parents=True, exist_ok=True)
 stored = args.out / "settings.json"
-if stored.exists() and json.loads(stored.read_text()) != settings:
+if any(args.out.rglob("*.ckpt")) and json.loads(stored.read_text()) != settings:
     parser.error(f"--out {args.out}: a cross-validation with other settings lies there; give another folder")
 stored.write_text(json.dumps(settings))
 keys = [(seed, fold) for seed in range(args.seeds) for fold in range(args.folds)]
-files = {(seed, fold): predict_fold(args.out / f"seed_{seed}-fold_{fold}", fold, seed) for seed, fold in keys}
-runs = {key: read_predictions(file) for key, file in files.items()}
-texts = [file.read_text(encoding="utf-8", errors="surrogateescape").partition("\n") for file in files.values()]
-pooled = texts[0][0] + "\n" + "".join(rows for _, _, rows in texts)
-(args.out / "predictions.csv").write_text(pooled, encoding="utf-8", errors="surrogateescape")
-facts = {"scores": {name: score._asdict() for name, score in summarize(runs).items()}}
-facts["confusion"] = pooled_confusion(runs).tolist()
-(args.out / "summary.json").write_text(json.dumps(facts, indent=2))
-(args.out / "summary.md").write_text(summary_markdown(runs), encoding="utf-8")
-print(f"{summary_markdown(runs)}\nWritten to {args.out}: summary.md, summary.json, predictions.csv")
+runs = {(s, f): read_predictions(predict_fold(args.out / f"seed_{s}-fold_{f}", f, s)) for s, f in keys}
+texts = {"summary.md": summary_markdown(runs), "summary.json": summary_json(runs)}
+for name, text in {**texts, "predictions.csv": predictions_csv(pool(runs))}.items():
+    (args.out / name).write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+print(f"{texts['summary.md']}\nWritten to {args.out}: summary.md, summary.json, predictions.csv")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -109,7 +112,6 @@ def test_everything_wrong_is_named_and_nothing_ends_the_audit(hostile):
         ],
         "contradiction": [(same, "dog/larger.png"), (same, "dog/same.png")],
         "identical": [(f"cat/{SCRIPT}", "cat/copy.jpg")],
-        "similar": [("dog/larger.png", "dog/same.png")],
         "tiny": [("dog/tiny.png",)],
         "stray": [("dog/loop",), ("dog/moves.gif",)],
         "format": [("dog/really.png",)],
@@ -131,7 +133,7 @@ def test_the_page_is_whole_in_itself_and_runs_no_script_of_a_file_name(hostile):
     assert "a&lt;script&gt;alert(1)&lt;&amp;&#39;.jpg" in page
     assert "photo: &lt;b&gt;Bo &amp; Co&lt;/b&gt;" in page
     assert not re.search(r'(src|href)=(?!"data:image/jpeg;base64,|"#)', page)
-    assert page.count("<img") == 4 * 2 + 6  # four pairs; tiny, format, two modes, rotated, animated
+    assert page.count("<img") == 3 * 2 + 6  # three pairs; tiny, format, two modes, rotated, animated
 
 
 def test_the_quarantine_list_can_be_trained_with(hostile):
@@ -152,6 +154,55 @@ def test_a_clean_folder_is_said_to_be_clean(tmp_path, capsys):
     assert (status, facts["findings"], rows) == (0, [], [])
     assert "Nothing found" in page
     assert "nothing found" in capsys.readouterr().out
+
+
+def test_what_training_would_stop_at_is_a_finding_and_does_not_end_the_audit(photos, monkeypatch, tmp_path):
+    root = photos(cat=3, dog=3)
+    (root / "emu").mkdir()
+    with (root / "cat" / "huge.jpg").open("wb") as file:
+        file.truncate(2**31)
+    (root / "cat" / "locked").mkdir()
+    scandir = os.scandir
+
+    def guarded(folder):
+        if Path(folder).name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    status, facts, _, _ = run(root, "--min_side", "8")
+    assert status == 1
+    found = {finding["kind"]: (*finding["paths"], finding["detail"]) for finding in facts["findings"]}
+    assert found["empty"] == ("emu: no image",)
+    assert found["stray"][0] == "cat/locked"
+    assert "Permission denied" in found["stray"][1]
+    assert found["unreadable"] == ("cat/huge.jpg", "expected a photo, got a file of 2.0 GiB")
+    with pytest.raises(PermissionError, match="locked"):
+        FlowersDataModule(str(root))
+
+
+def test_pictures_that_look_alike_can_be_told_apart(hostile):
+    _, facts, _, _ = run(hostile, "--duplicates", "exact")
+    pairs = [finding["paths"] for finding in facts["findings"] if finding["similarity"] is not None]
+    assert sorted(pairs) == [[f"cat/{SCRIPT}", "cat/copy.jpg"], [f"cat/{QUOTES}", "dog/same.png"]]
+
+
+def test_the_json_holds_what_the_page_shows(hostile):
+    (hostile / "LICENSE.txt").write_text("dog/same.png CC-BY by Bo - https://example.org/1\n")
+    _, facts, _, rows = run(hostile)
+    assert facts["quarantine"] == rows
+    assert facts["credits"] == {"dog/same.png": {"photographer": "Bo", "url": "https://example.org/1"}}
+    assert all(0.75 <= finding["similarity"] <= 1 for finding in facts["findings"] if len(finding["paths"]) == 2)
+
+
+def test_a_name_that_is_no_utf8_is_printed_on_any_terminal(photos, tmp_path):
+    root = photos(cat=3, dog=3)
+    (root / "cat" / "\udcff.gif").touch()
+    command = [sys.executable, "-m", "flowers", "audit", "--root", str(root), "--out", "out"]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    ran = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, check=False)
+    assert ran.returncode == 1, ran.stderr
+    assert b"cat/\\udcff.gif" in ran.stdout
 
 
 def test_unequal_classes_are_a_finding(photos):
@@ -179,6 +230,28 @@ def test_doubtful_labels_of_a_cross_validation_stand_on_the_page(photos):
     assert "labelled cat (10%), seen as dog (90%)" in page
 
 
+def test_predictions_of_files_that_are_gone_are_not_shown(photos, capsys, tmp_path):
+    root = photos(cat=4, dog=4)
+    rows = [f"cat/{number:03d}.png,cat,cat,0.9,0.1" for number in range(4)]
+    rows += [f"dog/{number:03d}.png,dog,dog,0.1,0.9" for number in range(1, 4)]
+    rows += ["cat/gone.png,cat,dog,0.1,0.9", "dog/000.png,cat,dog,0.1,0.9"]
+    Path("predictions.csv").write_text("\n".join(["path,label,predicted,cat,dog", *rows]))
+    _, facts, page, _ = run(root, "--predictions", "predictions.csv")
+    assert facts["label_issues"] == []
+    assert "gone.png" not in page
+    assert "2 images on it are gone, or have another label now" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="--predictions nowhere"):
+        audit.main(["--root", str(root), "--predictions", "nowhere.csv"])
+
+
+@pytest.mark.parametrize("option", ["--out", "--cache_dir"])
+def test_nothing_is_written_among_the_photos(photos, option):
+    root = photos(cat=3, dog=3)
+    with pytest.raises(ValueError, match=f"{option} .*: expected a folder outside of --root"):
+        audit.main(["--root", str(root), option, str(root / "new")])
+    assert {path.name for path in root.iterdir()} == {"cat", "dog"}
+
+
 def test_results_are_never_written_over(photos, tmp_path):
     root = photos(cat=3, dog=3)
     for number in range(2):
@@ -191,7 +264,7 @@ def test_results_are_never_written_over(photos, tmp_path):
 
 def test_an_audit_that_cannot_run_has_a_status_of_its_own(photos, capsys, monkeypatch):
     assert main(["audit", "--root", "nowhere"]) == 2
-    assert "--data.root nowhere" in capsys.readouterr().err
+    assert "flowers: --root nowhere: expected a folder" in capsys.readouterr().err
     root = photos(cat=3, dog=3)
     shutil.rmtree(root / "dog")
     assert main(["audit", "--root", str(root)]) == 2

@@ -5,7 +5,7 @@ from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import decode_all, default_cache_dir
 from flowers.data.credits import Credit, read_credits
 from flowers.data.datamodule import FlowersDataModule
-from flowers.data.duplicates import Pairs, duplicate_pairs
+from flowers.data.duplicates import DuplicateRule, Pairs, duplicate_pairs
 from flowers.data.facts import FolderFacts, ImageFacts, read_facts
 from flowers.data.folder import FolderIndex, index_folder
 from flowers.data.loading import Batch
@@ -21,6 +21,7 @@ __all__ = [
     "Batch",
     "BatchAugmentation",
     "Credit",
+    "DuplicateRule",
     "Finding",
     "FlowersDataModule",
     "FolderFacts",

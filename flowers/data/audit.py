@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowers.data.duplicates import duplicate_pairs
-from flowers.data.facts import FolderFacts, read_facts
+from flowers.data.duplicates import DuplicateRule, duplicate_pairs
+from flowers.data.facts import FolderFacts, ImageFacts, read_facts
 from flowers.data.folder import FolderIndex, index_folder, stray_files
 from flowers.data.quarantine import QuarantineRow
 
@@ -43,6 +43,7 @@ KINDS = {
         "Files that cannot be decoded",
         "Training stops at them, unless --data.on_bad_image skip or a quarantine list leaves them out.",
     ),
+    "empty": Kind("Class folders without an image", "Training stops at them: fill them, or take them away."),
     "contradiction": Kind(
         "The same picture under two labels",
         "At least one label is wrong, or the picture shows both. Such images are only trained on, unless "
@@ -84,11 +85,13 @@ class Finding(NamedTuple):
         kind: A key of ``KINDS``.
         paths: The files it is about, relative to the root; two of them are a pair.
         detail: What was found.
+        similarity: Of a pair: 1 for identical files, and what counts as a near duplicate below.
     """
 
     kind: str
     paths: tuple[str, ...]
     detail: str
+    similarity: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,62 +101,72 @@ class Audit:
     Args:
         root: The folder.
         class_counts: Number of images of each class.
+        labels: Class name of each image, by its path.
         findings: In the order of ``KINDS``.
         quarantine: Images better left out: undecodable, contradicting, and copies of others.
     """
 
     root: Path
     class_counts: dict[str, int]
+    labels: dict[str, str]
     findings: list[Finding]
     quarantine: list[QuarantineRow]
 
 
-def audit_folder(root: str | Path, *, cache_dir: Path, min_side: int = 32) -> Audit:
+def audit_folder(root: str | Path, *, cache_dir: Path, duplicates: DuplicateRule = "near", min_side: int = 32) -> Audit:
     """Look at every file of a folder.
 
     Args:
         root: A folder ``root/<class>/<image>``.
         cache_dir: Folder of the cache.
+        duplicates: What counts as the same picture.
         min_side: An image with a shorter side is tiny, in pixels.
 
     Raises:
         ValueError: The folder has no two classes of images.
         OSError: The folder cannot be read.
     """
-    index = index_folder(root)
+    index = index_folder(root, tolerant=True)
     facts = read_facts(index.root, index.paths, cache_dir=cache_dir)
-    counts = Counter(index.class_names[label] for label in index.labels)
+    labels = {path: index.class_names[label] for path, label in zip(index.paths, index.labels, strict=True)}
+    counts = Counter(labels.values())
     class_counts = {name: counts[name] for name in index.class_names}
     found = [
-        *_copies(index, facts, cache_dir),
-        *(finding for number, path in enumerate(index.paths) for finding in _oddities(path, facts, number, min_side)),
+        *_copies(index, facts, rule=duplicates, cache_dir=cache_dir),
+        *(finding for path, image in zip(index.paths, facts.images, strict=True) for finding in _oddities(path, image)),
+        *_tiny(index, facts, min_side=min_side),
+        *(Finding("empty", (), f"{name}: no image") for name, count in class_counts.items() if not count),
         *(Finding("stray", (path,), reason) for path, reason in stray_files(index)),
         *_imbalance(class_counts),
     ]
     order = [*KINDS]
     found.sort(key=lambda finding: order.index(finding.kind))
     sha256 = dict(zip(index.paths, facts.sha256, strict=True))
-    return Audit(index.root, class_counts, found, [*_quarantine(found, sha256)])
+    return Audit(index.root, class_counts, labels, found, [*_quarantine(found, sha256)])
 
 
-def _copies(index: FolderIndex, facts: FolderFacts, cache_dir: Path) -> Iterator[Finding]:
-    pairs = duplicate_pairs(facts.sha256, facts.thumbnails, rule="near", cache_dir=cache_dir)
+def _copies(index: FolderIndex, facts: FolderFacts, *, rule: DuplicateRule, cache_dir: Path) -> Iterator[Finding]:
+    pairs = duplicate_pairs(facts.sha256, facts.thumbnails, rule=rule, cache_dir=cache_dir)
     by_similarity = sorted(zip(pairs.similarity.tolist(), pairs.indices.tolist(), strict=True), reverse=True)
-    for similarity, (first, second) in by_similarity:
+    for value, (first, second) in by_similarity:
         identical = facts.images[first].sha256 == facts.images[second].sha256
         same_label = index.labels[first] == index.labels[second]
         kind = ("identical" if identical else "similar") if same_label else "contradiction"
-        detail = "identical files" if identical else f"similarity {min(similarity, 1):.2f}"
-        yield Finding(kind, (index.paths[first], index.paths[second]), detail)
+        similarity = min(value, 1.0)  # a rounding error above
+        detail = "identical files" if identical else f"similarity {similarity:.2f}"
+        yield Finding(kind, (index.paths[first], index.paths[second]), detail, similarity)
 
 
-def _oddities(path: str, facts: FolderFacts, number: int, min_side: int) -> Iterator[Finding]:
-    image = facts.images[number]
+def _tiny(index: FolderIndex, facts: FolderFacts, *, min_side: int) -> Iterator[Finding]:
+    for path, image in zip(index.paths, facts.images, strict=True):
+        if image.error is None and min(image.width, image.height) < min_side:
+            yield Finding("tiny", (path,), f"{image.width} x {image.height} pixels")
+
+
+def _oddities(path: str, image: ImageFacts) -> Iterator[Finding]:
     if image.error is not None:
         yield Finding("unreadable", (path,), image.error)
         return
-    if min(image.width, image.height) < min_side:
-        yield Finding("tiny", (path,), f"{image.width} x {image.height} pixels")
     if image.format not in _FORMATS.get(Path(path).suffix.lower(), (image.format,)):
         yield Finding("format", (path,), f"a {image.format} file")
     if image.mode not in ("RGB", "L"):
@@ -165,6 +178,7 @@ def _oddities(path: str, facts: FolderFacts, number: int, min_side: int) -> Iter
 
 
 def _imbalance(class_counts: dict[str, int]) -> Iterator[Finding]:
+    class_counts = {name: count for name, count in class_counts.items() if count}
     small, large = (pick(class_counts, key=class_counts.__getitem__) for pick in (min, max))
     if class_counts[large] >= _IMBALANCE * class_counts[small]:
         ratio = class_counts[large] / class_counts[small]

@@ -32,9 +32,7 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flowers"
 
 
-def build_once(
-    cache_dir: Path, key: str, build: Callable[[Path], None], *, is_whole: Callable[[Path], bool] = Path.exists
-) -> Path:
+def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path:
     """Return the folder of a cache entry, built first where it is missing.
 
     Several processes may call at once: one builds, the others wait for it. A build that was cut off leaves nothing
@@ -44,16 +42,14 @@ def build_once(
         cache_dir: Folder of the cache.
         key: Name of the entry; another content needs another key.
         build: Writes the entry's files into the folder it is given.
-        is_whole: Whether an entry that is there can be used.
     """
     entry = cache_dir / key
-    if not is_whole(entry):
+    if not entry.exists():
         cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(cache_dir / f"{key}.lock"):
-            if not is_whole(entry):
+            if not entry.exists():
                 partial = cache_dir / f"{key}.partial"
-                for stale in (partial, entry):
-                    shutil.rmtree(stale, ignore_errors=True)
+                shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
                 build(partial)
                 partial.replace(entry)

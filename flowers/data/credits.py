@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from pathlib import Path
 
-# daisy/7568630428_8cf0fc16ff_n.jpg CC-BY by A Guy Taking Pictures - https://www.flickr.com/photos/.../7568630428/
-_LINE = re.compile(r"(?P<path>\S+/\S+) CC-BY by (?P<photographer>.*) - (?P<url>https?://\S+)")
+# The two forms of flower_photos' own file; a few lines have two spaces in a row.
+_LINES = (
+    re.compile(r"(?P<path>\S+/\S+) CC-BY by (?P<photographer>.*) - (?P<url>https?://\S+)"),
+    re.compile(r"(?P<path>\S+/\S+) CC-BY (?P<url>https?://\S+) - by (?P<photographer>.*)"),
+)
 
 
 class Credit(NamedTuple):
@@ -29,5 +32,6 @@ def read_credits(root: Path) -> dict[str, Credit]:
     file = root / "LICENSE.txt"
     if not file.is_file():
         return {}
-    lines = map(_LINE.fullmatch, file.read_text(encoding="utf-8", errors="replace").splitlines())
-    return {line["path"]: Credit(line["photographer"].strip(), line["url"]) for line in lines if line}
+    lines = [" ".join(line.split()) for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+    found = [match for line in lines for form in _LINES if (match := form.fullmatch(line))]
+    return {match["path"]: Credit(match["photographer"], match["url"]) for match in found}

@@ -13,16 +13,16 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from flowers.data.assignment import Assignment, assign_splits, split_table
+from flowers.data.assignment import Assignment, assign_splits, quarantined_images
 from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import decode_all, default_cache_dir
 from flowers.data.duplicates import duplicate_pairs
 from flowers.data.facts import FolderFacts, read_facts
 from flowers.data.folder import index_folder
 from flowers.data.loading import Batch, CachedImages, ShardedSampler, StreamedImages, batch_loader
-from flowers.data.manifest import QUARANTINED, ManifestRow, fingerprints
+from flowers.data.manifest import ManifestRow, fingerprints
 from flowers.data.sources import ensure_root
-from flowers.data.splits import SPLITS, SplitOptions
+from flowers.data.splits import SPLITS, SplitOptions, split_table
 from flowers.data.transforms import Resize, to_float
 
 
@@ -156,8 +156,9 @@ class FlowersDataModule(LightningDataModule):
             rank_zero_info(line)
 
     def _check_images(self) -> None:
-        split, paths = self.assignment.split, self.index.paths
-        errors = {paths[i]: error for i, error in self.facts.errors.items() if split[i] != QUARANTINED}
+        paths = self.index.paths
+        quarantined, _ = quarantined_images(self.index, self.facts, quarantine=self.split_options.quarantine)
+        errors = {paths[i]: error for i, error in self.facts.errors.items() if i not in set(quarantined.tolist())}
         bad = [f"{self.index.root / path}: {error}" for path, error in errors.items()]
         if not bad:
             return
@@ -237,7 +238,7 @@ class FlowersDataModule(LightningDataModule):
         elif mine["split_fingerprint"] != state_dict["split_fingerprint"]:
             raise ValueError(
                 "--data: the images are those the checkpoint was trained on, but they are split in another way, so "
-                "images it was trained on would be evaluated. Expected its split: leave out --data.split, "
-                "--data.split_seed, --data.val_fraction and --data.test_fraction, or give the manifest.csv of its run "
-                "folder with --data.manifest."
+                "images it was trained on would be evaluated. Expected its split: leave out all options of the split "
+                "(folds, group_by, duplicates, contradictions, quarantine too), or give the manifest.csv of "
+                "its run folder with --data.manifest (and --data.duplicates ignore, if it has copies on two sides)."
             )

@@ -27,7 +27,7 @@ _THRESHOLD = 0.75
 # At half the resolution, which is cheap to compare, no pair above the threshold had less than 0.80.
 _COARSE_THRESHOLD = 0.70
 _TILE = 4096
-_FORMAT = 1
+_FORMAT = 1  # raise it when the similarity changes: pairs cached before are then computed anew
 
 
 class Pairs(NamedTuple):
@@ -52,6 +52,9 @@ def duplicate_pairs(
         thumbnails: Grey bytes ``(N, 32, 32)``.
         rule: Identical files and ``near`` duplicates, ``exact`` ones only, or none.
         cache_dir: Folder of the cache, where near duplicates are remembered.
+
+    Raises:
+        OSError: The cache cannot be written.
     """
     if rule == "ignore":
         return Pairs(np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.float32))
@@ -60,26 +63,23 @@ def duplicate_pairs(
         return exact
 
     def build(folder: Path) -> None:
-        similar = similar_pairs(thumbnails)
+        similar = similar_pairs(thumbnails[others])
         np.savez(folder / "pairs.npz", indices=similar.indices, similarity=similar.similarity)
 
-    content = hashlib.sha256(thumbnails.tobytes()).hexdigest()
-    entry = build_once(cache_dir, cache_key(f"similar {_FORMAT}", content), build)
+    others = np.setdiff1d(np.arange(len(sha256)), exact.indices[:, 1])  # one file of each content
+    content = hashlib.sha256(thumbnails[others].tobytes()).hexdigest()
+    entry = build_once(cache_dir, cache_key(f"similar {_FORMAT} {_THRESHOLD} {_COARSE_THRESHOLD}", content), build)
     with np.load(entry / "pairs.npz") as stored:
-        near = Pairs(stored["indices"], stored["similarity"])
-    first, second = near.indices.T
-    names = np.array(sha256)
-    different = names[first] != names[second]
-    return Pairs(
-        np.concatenate([exact.indices, near.indices[different]]),
-        np.concatenate([exact.similarity, near.similarity[different]]),
-    )
+        return Pairs(
+            np.concatenate([exact.indices, others[stored["indices"]]]),
+            np.concatenate([exact.similarity, stored["similarity"]]),
+        )
 
 
-def identical_pairs(sha256: Sequence[str]) -> Pairs:
-    """Return each file that has the content of an earlier one, with the first such file."""
-    first: dict[str, int] = {}
-    pairs = [(first.setdefault(digest, index), index) for index, digest in enumerate(sha256) if digest]
+def identical_pairs(contents: Sequence[str | bytes]) -> Pairs:
+    """Return each index of a content (or its checksum) that is there before, with the first such; none if empty."""
+    first: dict[str | bytes, int] = {}
+    pairs = [(first.setdefault(content, index), index) for index, content in enumerate(contents) if content]
     indices = np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 2)
     return Pairs(indices, np.ones(len(indices), dtype=np.float32))
 
@@ -88,24 +88,27 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
     """Return the pairs of images whose thumbnails have much the same gradients.
 
     The similarity is the cosine between the brightness gradients of two thumbnails: whatever brightness, contrast,
-    colour, size and compression change leaves it near 1. Large gradients are cut off, and the outermost pixels left
-    out, lest two frames or two outlines on black be all that counts. It is a dHash
-    (https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html) with values in place of bits, so
-    that all pairs are compared by matrix products: at half the resolution first, then the few that are left.
+    colour, size and compression change leaves it near 1. So that two skies, two frames or two outlines on black are not
+    all that counts, the mean gradient is taken away, large ones are cut off, and the outermost pixels left out. It is a
+    dHash (https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html) with values in place of
+    bits, so that all pairs are compared by matrix products: at half the resolution first, then the few that are left.
+    Of images with the very same thumbnail, as a placeholder saved many times, each is paired with the first only.
 
     Args:
         thumbnails: Grey bytes ``(N, 32, 32)``.
     """
-    coarse, count = _coarse_descriptors(thumbnails), len(thumbnails)
-    found: list[NDArray[np.int64]] = [np.empty((0, 2), dtype=np.int64)]
-    similarity: list[NDArray[np.float32]] = [np.empty(0, dtype=np.float32)]
+    same = identical_pairs(["" if np.ptp(thumbnail) == 0 else thumbnail.tobytes() for thumbnail in thumbnails])
+    different = np.setdiff1d(np.arange(len(thumbnails)), same.indices[:, 1])
+    thumbnails, count = thumbnails[different], len(different)
+    coarse = _coarse_descriptors(thumbnails)
+    found, similarity = [same.indices], [same.similarity]
     starts = range(0, count, _TILE)
     tiles = [(row, column) for row in starts for column in starts if column >= row]
     for row, column in tqdm(tiles, desc="Comparing images", unit="tile", disable=None if count > _TILE else True):
         close = coarse[row : row + _TILE] @ coarse[column : column + _TILE].T >= _COARSE_THRESHOLD
         pairs = np.argwhere(np.triu(close, 1) if row == column else close) + np.array([row, column])
         fine = _fine_similarity(thumbnails, pairs)
-        found.append(pairs[fine >= _THRESHOLD])
+        found.append(different[pairs[fine >= _THRESHOLD]])
         similarity.append(fine[fine >= _THRESHOLD])
     return Pairs(np.concatenate(found), np.concatenate(similarity))
 
@@ -140,8 +143,8 @@ def _fine_similarity(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) ->
 def _gradients(images: NDArray[np.float32], *, border: int) -> NDArray[np.float32]:
     """Return the gradients of images ``(N, S, S)`` as unit vectors; zero for an image without any."""
     inner = images[:, border:-border, border:-border]
-    across, down = np.diff(inner, axis=2), np.diff(inner, axis=1)
-    vectors = np.concatenate([across.reshape(len(images), -1), down.reshape(len(images), -1)], axis=1)
+    gradients = (np.diff(inner, axis=axis).reshape(len(images), -1) for axis in (2, 1))
+    vectors = np.concatenate([values - values.mean(axis=1, keepdims=True) for values in gradients], axis=1)
     limit = 2 * np.abs(vectors).mean(axis=1, keepdims=True)
     vectors = vectors.clip(-limit, limit)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # Raise it when a fact or a thumbnail changes: what was cached before is then read anew.
 _FORMAT = 1
 THUMBNAIL_SIZE = 32
+# No photo is as large; reading such a file whole could take all memory.
+_MAX_BYTES = 2**30
 
 
 class ImageFacts(NamedTuple):
@@ -79,6 +81,9 @@ def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFa
         root: Folder the paths are relative to.
         paths: Paths of the N images.
         cache_dir: Folder of the cache.
+
+    Raises:
+        OSError: The cache cannot be written.
     """
 
     def build(folder: Path) -> None:
@@ -88,20 +93,13 @@ def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFa
         (folder / "facts.json").write_text(text, encoding="utf-8")
 
     stamps = [_stamp(root, path) for path in paths]
-    entry = build_once(
-        cache_dir, cache_key(f"facts {_FORMAT}", str(root.resolve()), *stamps), build, is_whole=_all_could_be_read
-    )
-    thumbnails = np.load(entry / "thumbnails.npy", mmap_mode="r")
-    return FolderFacts(tuple(ImageFacts(*facts) for facts in _load(entry)), thumbnails)
-
-
-def _load(entry: Path) -> Any:  # noqa: ANN401
-    return json.loads((entry / "facts.json").read_text(encoding="utf-8"))
-
-
-def _all_could_be_read(entry: Path) -> bool:
-    """Return whether an entry can be used: not if a file could not be read, which may have been for once only."""
-    return entry.exists() and all(sha256 for sha256, *_ in _load(entry))
+    entry = build_once(cache_dir, cache_key(f"facts {_FORMAT}", str(root.resolve()), *stamps), build)
+    images = [ImageFacts(*facts) for facts in json.loads((entry / "facts.json").read_text(encoding="utf-8"))]
+    thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy")
+    for index, facts in enumerate(images):
+        if not facts.sha256:  # it could not be read, which may have been for once only
+            images[index], thumbnails[index] = _read(root / paths[index])
+    return FolderFacts(tuple(images), thumbnails)
 
 
 def _stamp(root: Path, path: str) -> str:
@@ -117,6 +115,8 @@ def _read(file: Path) -> tuple[ImageFacts, NDArray[np.uint8]]:
     try:
         if file.exists() and not file.is_file():
             raise OSError("expected a file, got a folder, a pipe or a device")
+        if file.stat().st_size > _MAX_BYTES:
+            raise OSError(f"expected a photo, got a file of {file.stat().st_size / 2**30:.1f} GiB")
         content = file.read_bytes()
     except OSError as error:
         return ImageFacts("", str(error)), black

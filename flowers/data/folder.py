@@ -35,7 +35,7 @@ class FolderIndex:
     labels: NDArray[np.int64]
 
 
-def index_folder(root: str | Path) -> FolderIndex:
+def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
     """Index a folder with torchvision's ``ImageFolder``, hardened against what real folders hold.
 
     Hidden files and folders (``.git``, macOS' ``._x.jpg``) are no images and no classes. A link is followed only where
@@ -43,11 +43,13 @@ def index_folder(root: str | Path) -> FolderIndex:
 
     Args:
         root: A folder with one folder per class.
+        tolerant: Whether classes without an image and folders that cannot be read are let pass, for the audit to name.
 
     Raises:
         ValueError: There are fewer than two classes, one without an image, or one whose name cannot be printed.
+        OSError: A folder cannot be read.
     """
-    folder = _HardenedImageFolder(root)
+    folder = (_TolerantImageFolder if tolerant else _HardenedImageFolder)(root)
     base = Path(folder.root)
     paths = tuple(Path(path).relative_to(base).as_posix() for path, _ in folder.samples)
     order = sorted(range(len(paths)), key=lambda i: (folder.targets[i], paths[i]))
@@ -75,6 +77,8 @@ def stray_files(index: FolderIndex) -> list[tuple[str, str]]:
             is_image = name.lower().endswith(IMG_EXTENSIONS)
             if name in links:
                 strays.append((path, "a link that leads back into the folder, or to nothing: not followed"))
+            elif (Path(folder) / name).is_symlink() and not (Path(folder) / name).exists():
+                strays.append((path, "a link to nothing"))
             elif "/" in path:
                 strays.append((path, f"a name that ends in {', '.join(IMG_EXTENSIONS)} was expected"))
             elif is_image:
@@ -83,8 +87,11 @@ def stray_files(index: FolderIndex) -> list[tuple[str, str]]:
 
 
 class _HardenedImageFolder(ImageFolder):  # type: ignore[misc]
+    tolerant = False
+
     def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        folders = [entry.name for entry in _subfolders(Path(directory), root=Path(directory))]
+        root = Path(directory)
+        folders = [folder.name for folder in _subfolders(root, _entries(root), inside=root.resolve())]
         names = sorted({unicodedata.normalize("NFC", folder) for folder in folders})
         for name in names:
             if not name.isprintable():
@@ -96,15 +103,17 @@ class _HardenedImageFolder(ImageFolder):  # type: ignore[misc]
             )
         return names, {folder: names.index(unicodedata.normalize("NFC", folder)) for folder in folders}
 
-    @staticmethod
-    def make_dataset(directory: str | Path, class_to_idx: dict[str, int], **_: Any) -> list[tuple[str, int]]:  # noqa: ANN401
+    @classmethod
+    def make_dataset(cls, directory: str | Path, class_to_idx: dict[str, int], **_: Any) -> list[tuple[str, int]]:  # noqa: ANN401
         root = Path(directory)
         samples = [
-            (str(file), label) for folder, label in class_to_idx.items() for file in _image_files(root / folder, root)
+            (str(file), label)
+            for folder, label in class_to_idx.items()
+            for file in _image_files(root / folder, root=root, tolerant=cls.tolerant)
         ]
         filled = {label for _, label in samples}
         empty = sorted(folder for folder, label in class_to_idx.items() if label not in filled)
-        if empty:
+        if not samples or (empty and not cls.tolerant):
             raise ValueError(
                 f"--data.root {directory}: no image in the class folder {', '.join(empty)}. Expected files that end in "
                 f"{', '.join(IMG_EXTENSIONS)}: add some, or take the folder away."
@@ -112,26 +121,42 @@ class _HardenedImageFolder(ImageFolder):  # type: ignore[misc]
         return samples
 
 
-def _image_files(folder: Path, root: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
-    for entry in _visible(folder):
-        if entry.name.lower().endswith(IMG_EXTENSIONS) and not _is_dir(entry):
-            yield Path(entry.path)
-    for subfolder in _subfolders(folder, root=root, above=above):
-        yield from _image_files(subfolder, root, above | {folder.resolve()})
+class _TolerantImageFolder(_HardenedImageFolder):
+    tolerant = True
 
 
-def _subfolders(folder: Path, *, root: Path, above: frozenset[Path] = frozenset()) -> list[Path]:
+def _image_files(top: Path, *, root: Path, tolerant: bool) -> Iterator[Path]:
+    """Yield the image files under a folder; each folder is kept with those above it, which a link must not lead to."""
     inside = root.resolve()
+    waiting: list[tuple[Path, frozenset[Path]]] = [(top, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            entries = _entries(folder)
+        except OSError:
+            if not tolerant:
+                raise
+            continue
+        yield from (
+            Path(entry.path) for entry in entries if entry.name.lower().endswith(IMG_EXTENSIONS) and not _is_dir(entry)
+        )
+        above |= {folder.resolve()}
+        waiting += [(subfolder, above) for subfolder in _subfolders(folder, entries, inside=inside, above=above)]
+
+
+def _subfolders(
+    folder: Path, entries: list[os.DirEntry[str]], *, inside: Path, above: frozenset[Path] = frozenset()
+) -> list[Path]:
     found = []
-    for entry in filter(_is_dir, _visible(folder)):
-        target = Path(entry.path).resolve()
+    for entry in filter(_is_dir, entries):
+        target = Path(entry.path).resolve() if entry.is_symlink() else folder.resolve() / entry.name
         leads_back = inside.is_relative_to(target) or target.is_relative_to(inside)
-        if target not in above | {folder.resolve()} and not (entry.is_symlink() and leads_back):
+        if not (entry.is_symlink() and (leads_back or target in above)):
             found.append(Path(entry.path))
     return found
 
 
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
     return sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda entry: entry.name)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -46,9 +46,12 @@ def in_quarantine(
         OSError: The file cannot be read.
         ValueError: The file is no such list.
     """
-    with open(file, newline="", encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
-        reader = csv.DictReader(opened)
-        columns, lines = reader.fieldnames or (), [*reader]
+    try:  # utf-8-sig: what spreadsheets write begins with a mark
+        text = Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise type(error)(f"--data.quarantine {file}: {error.strerror}") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    columns, lines = reader.fieldnames or (), [*reader]
     if not {"path", "sha256"} <= set(columns):
         raise ValueError(
             f"--data.quarantine {file}: expected a CSV file with the columns path and sha256, as python -m flowers "
@@ -59,8 +62,8 @@ def in_quarantine(
     others: list[str] = []
     for line in lines:
         index = position.get(line["path"])
-        if index is not None and line["sha256"] in ("", sha256[index]):
+        if index is not None and line["sha256"] in ("", None, sha256[index]):
             named.add(index)
         else:
-            others.append(line["path"])
+            others.append(line["path"] or "a line without a path")
     return np.array(sorted(named), dtype=np.int64), others

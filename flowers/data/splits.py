@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from flowers.data.dealing import deal
 from flowers.data.duplicates import DuplicateRule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from flowers.data.folder import FolderIndex
 
     Indices = dict[str, NDArray[np.int64]]
 
@@ -23,6 +25,8 @@ SplitRule = Literal["random", "tf_for_poets"]
 ContradictionRule = Literal["train", "leave_out", "keep"]
 GroupRule = Literal["photographer"]
 SPLITS = ("train", "val", "test")
+# Beyond, a table of all classes would be longer than anybody reads.
+_MAX_LISTED_CLASSES = 200
 
 
 @dataclass(frozen=True)
@@ -82,13 +86,10 @@ def stratified_split(
     *,
     val_fraction: float,
     test_fraction: float,
-    seed: int,
+    seed: int | str,
     class_names: Sequence[str],
 ) -> Indices:
     """Split every class by the same fractions, keeping each group on one side.
-
-    Groups are put in the order of a hash of (seed, group), so neither the names nor the order of the files matter, and
-    a new file moves few others.
 
     Args:
         labels: Integers ``(N,)``.
@@ -114,12 +115,12 @@ def stratified_split(
         test = max(1, round(total * test_fraction)) if test_fraction else 0
         val = max(1, round(total * val_fraction))
         wanted.append([test, val, max(1, total - test - val)])
-    sides = _deal(labels, groups, wanted=wanted, seed=seed, class_names=class_names)
+    sides = deal(labels, groups, wanted=wanted, seed=seed, class_names=class_names)
     return {name: np.flatnonzero(sides == number) for name, number in {"train": 2, "val": 1, "test": 0}.items()}
 
 
 def stratified_folds(
-    labels: NDArray[np.int64], groups: Sequence[str], *, folds: int, seed: int, class_names: Sequence[str]
+    labels: NDArray[np.int64], groups: Sequence[str], *, folds: int, seed: int | str, class_names: Sequence[str]
 ) -> NDArray[np.int64]:
     """Return the fold ``(N,)`` of each image; every class is spread evenly and each group stays in one fold.
 
@@ -137,58 +138,7 @@ def stratified_folds(
     for total in np.bincount(labels, minlength=len(class_names)).tolist():
         bounds = [round(total * fold / folds) for fold in range(folds + 1)]
         wanted.append([max(1, after - before) for before, after in pairwise(bounds)])
-    return _deal(labels, groups, wanted=wanted, seed=seed, class_names=class_names)
-
-
-def _deal(
-    labels: NDArray[np.int64],
-    groups: Sequence[str],
-    *,
-    wanted: list[list[int]],
-    seed: int,
-    class_names: Sequence[str],
-) -> NDArray[np.int64]:
-    """Return the side ``(N,)`` of each image: every group goes to the first side that has room for all of it.
-
-    ``wanted`` holds, for each class, the number of images of each side.
-    """
-    members: dict[str, list[int]] = defaultdict(list)
-    for index, group in enumerate(groups):
-        members[group].append(index)
-    filled = [[0] * len(wanted[0]) for _ in wanted]
-    different = [0 for _ in wanted]
-    sides = np.empty(len(labels), dtype=np.int64)
-    for group in sorted(members, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest()):
-        counts = Counter(labels[members[group]].tolist())
-        side = _side_with_room(counts, filled=filled, wanted=wanted)
-        sides[members[group]] = side
-        for label, size in counts.items():
-            filled[label][side] += size
-            different[label] += 1
-    for label, (have, want) in enumerate(zip(filled, wanted, strict=True)):
-        if any(here < 1 <= expected for here, expected in zip(have, want, strict=True)):
-            raise ValueError(
-                f"--data.root: class {class_names[label]!r} has {sum(have)} images, {different[label]} of them "
-                f"different (copies, near duplicates and groups count once): too few for {sum(map(bool, want))} sides "
-                f"of a split. Add images, or take the class away; if different images count as near duplicates, "
-                f"--data.duplicates exact."
-            )
-    return sides
-
-
-def _side_with_room(counts: Mapping[int, int], *, filled: list[list[int]], wanted: list[list[int]]) -> int:
-    """Return the first side that a group fits into; where none is, the one with the most room."""
-
-    def fits(label: int, side: int) -> bool:
-        want, have, size = wanted[label][side], filled[label][side], counts[label]
-        # A side without this class takes a group that is larger than its share, unless that is most of the class.
-        return have + size <= want or (have == 0 < want and 2 * size <= sum(wanted[label]))
-
-    def room(side: int) -> int:
-        return sum(wanted[label][side] - filled[label][side] for label in counts)
-
-    sides = range(len(wanted[0]))
-    return next((side for side in sides if all(fits(label, side) for label in counts)), max(sides, key=room))
+    return deal(labels, groups, wanted=wanted, seed=seed, class_names=class_names)
 
 
 def tf_for_poets_split(paths: Sequence[str]) -> Indices:
@@ -213,3 +163,20 @@ def tf_for_poets_split(paths: Sequence[str]) -> Indices:
         percent = (int(digest, 16) % (largest + 1)) * (100.0 / largest)
         split["val" if percent < 10 else "test" if percent < 20 else "train"].append(index)
     return {name: np.array(indices, dtype=np.int64) for name, indices in split.items()}
+
+
+def split_table(index: FolderIndex, split: NDArray[np.object_]) -> list[str]:
+    """Return lines that say how many images of each class are in which split; of hundreds of classes only the sums."""
+    counts = {name: np.bincount(index.labels[split == name], minlength=len(index.class_names)) for name in SPLITS}
+    rows = [(name, [counts[side][label] for side in SPLITS]) for label, name in enumerate(index.class_names)]
+    rows = [*(rows if len(rows) <= _MAX_LISTED_CLASSES else []), ("all", [counts[side].sum() for side in SPLITS])]
+    width = max(len(name) for name, _ in rows)
+    left_out = len(split) - sum(rows[-1][1])
+    return [
+        f"{len(split):,} images of {len(index.class_names)} classes in {index.root}"
+        + (f", {left_out:,} of them in no split" if left_out else ""),
+        *(
+            f"  {name:<{width}}" + "".join(f"  {side} {count:>6,}" for side, count in zip(SPLITS, row, strict=True))
+            for name, row in rows
+        ),
+    ]

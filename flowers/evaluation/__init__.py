@@ -9,7 +9,7 @@ from flowers.evaluation.calibration import (
     softmax,
     with_temperature,
 )
-from flowers.evaluation.cross_validation import pooled_confusion, summarize, summary_markdown
+from flowers.evaluation.cross_validation import pool, pooled_confusion, summarize, summary_json, summary_markdown
 from flowers.evaluation.explain import grad_cam
 from flowers.evaluation.history import Curve, read_history
 from flowers.evaluation.intervals import fold_interval, wilson_interval
@@ -54,6 +54,7 @@ __all__ = [
     "grad_cam",
     "history_figure",
     "label_issues",
+    "pool",
     "pooled_confusion",
     "precision_recall_figure",
     "predictions_csv",
@@ -71,6 +72,7 @@ __all__ = [
     "scores",
     "softmax",
     "summarize",
+    "summary_json",
     "summary_markdown",
     "wilson_interval",
     "with_temperature",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from statistics import mean, stdev
@@ -10,15 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from flowers.evaluation.intervals import fold_interval
+from flowers.evaluation.predictions import Predictions
 from flowers.evaluation.scores import confusion, scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flowers.evaluation.predictions import Predictions
-
 # The predictions of each run for its test fold, by (seed, fold).
-Runs = Mapping[tuple[int, int], "Predictions"]
+Runs = Mapping[tuple[int, int], Predictions]
 
 
 class Summary(NamedTuple):
@@ -55,10 +55,41 @@ def summarize(runs: Runs) -> dict[str, Summary]:
     return summary
 
 
+def pool(runs: Runs) -> Predictions:
+    """Return the predictions of all runs as one; with several seeds an image is in it several times.
+
+    Raises:
+        ValueError: An image is in two test folds of one seed, or not in those of every seed.
+    """
+    tested: dict[int, list[str]] = {}
+    for (seed, _), predictions in runs.items():
+        tested.setdefault(seed, []).extend(predictions.paths)
+    first = set(next(iter(tested.values())))
+    for seed, paths in tested.items():
+        if len(paths) != len(first) or set(paths) != first:
+            raise ValueError(
+                f"seed {seed}: expected each image in exactly one test fold, the same images for every seed, got "
+                f"{len(paths):,} predictions of {len(set(paths)):,} images, {len(first):,} for the first seed. The "
+                f"data changed in between; start again with another --out."
+            )
+    every = list(runs.values())
+    return Predictions(
+        every[0].class_names,
+        tuple(path for predictions in every for path in predictions.paths),
+        np.concatenate([predictions.labels for predictions in every]),
+        np.concatenate([predictions.probs for predictions in every]),
+    )
+
+
+def summary_json(runs: Runs) -> str:
+    """Return the summary and the pooled confusion matrix as JSON."""
+    found = {name: score._asdict() for name, score in summarize(runs).items()}
+    return json.dumps({"scores": found, "confusion": pooled_confusion(runs).tolist()}, indent=2)
+
+
 def pooled_confusion(runs: Runs) -> NDArray[np.int64]:
     """Return the confusion matrix ``(K, K)`` of all out-of-fold predictions; every image counts once per seed."""
-    counts: NDArray[np.int64] = np.sum([confusion(predictions) for predictions in runs.values()], axis=0)
-    return counts
+    return confusion(pool(runs))
 
 
 def summary_markdown(runs: Runs) -> str:
@@ -72,15 +103,20 @@ def summary_markdown(runs: Runs) -> str:
         "| score | mean | standard deviation | 95 % interval |",
         "|---|---|---|---|",
         *(
-            f"| {name} | {score.mean:.4f} | {score.sd:.4f} | {score.low:.4f} to {score.high:.4f} |"
+            f"| {_cell(name)} | {score.mean:.4f} | {score.sd:.4f} | {score.low:.4f} to {score.high:.4f} |"
             for name, score in summarize(runs).items()
         ),
         "",
-        "| label, predicted as | " + " | ".join(names) + " |",
+        "| label, predicted as | " + " | ".join(_cell(name) for name in names) + " |",
         "|---" * (len(names) + 1) + "|",
         *(
-            f"| {name} | " + " | ".join(str(count) for count in row) + " |"
+            f"| {_cell(name)} | " + " | ".join(str(count) for count in row) + " |"
             for name, row in zip(names, pooled_confusion(runs), strict=True)
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Return a text as it may stand in a Markdown table."""
+    return text.replace("|", "\\|")

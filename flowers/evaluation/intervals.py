@@ -41,7 +41,7 @@ def fold_interval(scores: Sequence[float]) -> tuple[float, float]:
 
     Training sets of a cross-validation overlap, so its folds differ less than independent experiments would; the
     variance of their mean is therefore taken as ``(1 / k + 1 / (k - 1))`` times that of the folds instead of ``1 / k``
-    (https://doi.org/10.1023/A:1024068626366, section 3: test images over training images are 1 / (k - 1)).
+    (https://doi.org/10.1023/A:1024068626366, section 3; 1 / (k - 1) is the ratio of test to other images).
 
     Args:
         scores: Score of each of the k folds; the mean over the seeds where there are several.

@@ -43,13 +43,17 @@ def read_predictions(file: str | Path) -> Predictions:
     """
     with open(file, newline="", encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
         header, *lines = [*csv.reader(opened)] or [[]]
-    if not {"path", "label", "predicted"} <= set(header) or not lines:
+    if not {"path", "label", "predicted"} <= set(header) or not any(lines):
         raise ValueError(
             f"{file}: expected the columns path, label, predicted and the classes, as python -m flowers predict and "
             f"scripts/cross_validate.py write them, got {', '.join(header) or 'an empty file'}"
         )
     first_class = header.index("predicted") + 1
     names, path, label = header[first_class:], header.index("path"), header.index("label")
+    lines = [line for line in lines if line]
+    short = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
+    if short is not None:
+        raise ValueError(f"{file}: expected {len(header)} columns in each line, got another number in line {short}")
     unknown = sorted({line[label] for line in lines} - set(names))
     if unknown:
         raise ValueError(f"{file}: expected a column for each label, got none for {', '.join(unknown)}")
@@ -57,7 +61,10 @@ def read_predictions(file: str | Path) -> Predictions:
     position = {name: number for number, name in enumerate(paths)}
     where = np.array([position[line[path]] for line in lines])
     sums, counts = np.zeros((len(paths), len(names))), np.zeros((len(paths), 1))
-    np.add.at(sums, where, np.array([line[first_class:] for line in lines], dtype=np.float64))
+    try:
+        np.add.at(sums, where, np.array([line[first_class:] for line in lines], dtype=np.float64))
+    except ValueError as error:
+        raise ValueError(f"{file}: expected a probability for every class in each line ({error})") from error
     np.add.at(counts, where, 1)
     labels = np.zeros(len(paths), dtype=np.int64)
     labels[where] = [names.index(line[label]) for line in lines]

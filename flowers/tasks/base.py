@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
@@ -77,6 +77,10 @@ class ClassificationTask(LightningModule):
         expect(ema_decay is None or 0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
         right_length = not isinstance(class_weights, list) or len(class_weights) == num_classes
         expect(right_length, "class_weights", f"{num_classes} numbers, one for each of {class_names}", class_weights)
+        usable = not isinstance(class_weights, list) or (
+            all(0 <= w < float("inf") for w in class_weights) and any(class_weights)
+        )
+        expect(usable, "class_weights", "numbers of 0 or more, not all 0", class_weights)
         # Convolutions are faster on channels_last, on a CPU and on a GPU's tensor cores.
         self.net = net.to(memory_format=torch.channels_last)
         self.class_names = list(class_names)
@@ -184,6 +188,8 @@ class ClassificationTask(LightningModule):
             self._loss_weights = [sum(counts) / (len(counts) * count) for count in counts]
             weights = zip(self.class_names, self._loss_weights, strict=True)
             rank_zero_info("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in weights))
+            if self.trainer.datamodule.sampler == "balanced":  # type: ignore[attr-defined]
+                rank_zero_warn("--model.class_weights and --data.sampler both balance the classes: one is enough.")
         if self.compile_net:
             self.net.compile()
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from flowers.data import ManifestRow, manifest_text
-from flowers.data.assignment import assign_splits, split_table
+from flowers.data.assignment import assign_splits
 from flowers.data.duplicates import Pairs
 from flowers.data.facts import ImageFacts
 from flowers.data.quarantine import QuarantineRow, quarantine_text
-from flowers.data.splits import SplitOptions
+from flowers.data.splits import SplitOptions, split_table
 
 PATHS = [f"{name}/{number:02d}.jpg" for name in ("cat", "dog") for number in range(40)]
 
@@ -53,8 +53,46 @@ def test_a_picture_under_two_labels_is_only_trained_on_with_all_its_copies(index
         assert set(found.split[[0, 7, 45]]) == {"train"}
     assert found.notes == [
         "3 images are the same picture under two labels, only trained on (--data.contradictions): "
-        "cat/00.jpg, cat/07.jpg, dog/05.jpg"
+        "cat/00.jpg, cat/07.jpg, dog/05.jpg",
+        "3 images are copies of each other (--data.duplicates near): 1 pictures, the commonest 3 times",
     ]
+
+
+@pytest.mark.parametrize("options", [{}, {"group_by": "photographer"}, {"folds": 4}, {"split": "tf_for_poets"}])
+def test_copies_stay_together_when_the_one_that_connects_them_is_left_out(index, tmp_path, options, monkeypatch):
+    credit(index, dict.fromkeys(PATHS[70:72], "Anna"))
+    sides = np.array(["train", "val", "test", "train"] * 20)
+    rule = {name: np.flatnonzero(sides == name) for name in ("train", "val", "test")}
+    monkeypatch.setattr("flowers.data.assignment.tf_for_poets_split", lambda paths: rule)
+    file = tmp_path / "quarantine.csv"
+    file.write_text(quarantine_text([QuarantineRow("cat/00.jpg", "sha000", "blurred")]))
+    for seed in range(20):
+        split = assign(index, (0, 9), (0, 6), quarantine=str(file), split_seed=seed, **options).split
+        assert split[0] == "quarantined"
+        assert len({split[9], split[6]} - {"skipped"}) == 1
+        contradicting = assign(index, (0, 9), (0, 46), quarantine=str(file), split_seed=seed, **options).split
+        assert not {"val", "test"} & {contradicting[9], contradicting[46]}
+
+
+def test_what_one_picture_under_two_labels_takes_along_is_said(index):
+    credit(index, dict.fromkeys(PATHS[:10], "Anna"))
+    found = assign(index, (0, 45), group_by="photographer")
+    assert set(found.split[:10]) == {"train"}
+    assert "9 images belong to a group with such a picture, so they are only trained on too" in found.notes
+
+
+def test_ignored_copies_are_single_images(index):
+    sha = facts()
+    sha.images = [image._replace(sha256="same") for image in sha.images]
+    sha.sha256 = ["same"] * 80
+    none = Pairs(np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.float32))
+    found = assign_splits(index, sha, none, options=SplitOptions(duplicates="ignore"))
+    assert [(found.split == name).sum() for name in ("train", "val", "test")] == [64, 8, 8]
+
+
+def test_every_fold_validates_on_images_of_its_own(index):
+    chosen = [set(np.flatnonzero(assign(index, folds=4, fold=fold).split == "val")) for fold in range(4)]
+    assert len(set.union(*chosen)) > 12  # of 4 times 6
 
 
 def test_a_picture_under_two_labels_can_be_left_out_or_kept(index):
@@ -104,6 +142,13 @@ def test_the_quarantine_is_stronger_than_a_manifest(index, tmp_path):
     assert assign(index, quarantine=str(file), manifest=manifest).split[3] == "quarantined"
 
 
+def test_a_quarantine_list_survives_a_spreadsheet_and_a_person(index, tmp_path):
+    file = tmp_path / "quarantine.csv"
+    file.write_text("path,sha256,reason\ncat/03.jpg\ndog/01.jpg,,a wolf\n\n", encoding="utf-8-sig")
+    found = assign(index, quarantine=str(file))
+    assert np.flatnonzero(found.split == "quarantined").tolist() == [3, 41]
+
+
 def test_another_file_is_no_quarantine(index, tmp_path):
     for text in ("", "file,why\na,b\n"):
         (tmp_path / "list.csv").write_text(text)
@@ -111,7 +156,7 @@ def test_another_file_is_no_quarantine(index, tmp_path):
             ValueError, match=r"--data\.quarantine .*list\.csv: expected a CSV file with the columns path"
         ):
             assign(index, quarantine=str(tmp_path / "list.csv"))
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"--data\.quarantine nowhere\.csv"):
         assign(index, quarantine="nowhere.csv")
 
 
@@ -126,9 +171,28 @@ def test_a_manifest_with_copies_on_two_sides_is_an_error_that_names_the_pairs(in
     manifest = write_manifest(index, tmp_path, {path: ("train", "val", "test")[i % 3] for i, path in enumerate(PATHS)})
     assert assign(index, (0, 3), (1, 4), manifest=manifest).split[:3].tolist() == ["train", "val", "test"]
     with pytest.raises(
-        ValueError, match=r"(?s)2 pairs.*cat/00\.jpg \(train\) = cat/01\.jpg \(val\).*--data\.duplicates"
+        ValueError, match=r"(?s)3 pairs.*cat/00\.jpg \(train\) = cat/01\.jpg \(val\).*--data\.duplicates"
     ):
         assign(index, (0, 1), (2, 3), (1, 4), manifest=manifest)
+
+
+def test_under_a_manifest_too_pictures_under_two_labels_only_train(index, tmp_path):
+    manifest = write_manifest(index, tmp_path, {path: ("train", "test")[i % 2] for i, path in enumerate(PATHS)})
+    sides = {
+        rule: assign(index, (1, 45), (2, 46), manifest=manifest, contradictions=rule).split[[1, 45, 2, 46]].tolist()
+        for rule in ("train", "leave_out", "keep")
+    }
+    assert sides == {
+        "train": ["skipped", "skipped", "train", "train"],
+        "leave_out": ["skipped"] * 4,
+        "keep": ["test", "test", "train", "train"],
+    }
+
+
+def test_a_leak_through_a_skipped_copy_is_found(index, tmp_path):
+    sides = dict.fromkeys(PATHS, "train") | {PATHS[0]: "skipped", PATHS[6]: "test"}
+    with pytest.raises(ValueError, match=r"1 pairs.*\n.*cat/03\.jpg \(train\) = cat/06\.jpg \(test\)"):
+        assign(index, (0, 3), (0, 6), manifest=write_manifest(index, tmp_path, sides))
 
 
 def test_the_published_split_keeps_its_test_and_leaves_out_what_copies_it(index, monkeypatch):
@@ -159,7 +223,7 @@ def test_no_photographer_stands_on_two_sides(index, folds):
             sides.setdefault(owners.get(path, path), set()).add(side)
         assert all(len(side) == 1 for side in sides.values())
         assert found.split[5] == found.split[6]
-    assert found.notes == ["26 photographers, each on one side; 4 photos without a credit, each on its own"]
+    assert "26 photographers, each on one side; 4 photos without a credit, each on its own" in found.notes
 
 
 def test_grouping_needs_credits(index):
@@ -178,5 +242,6 @@ def test_the_table_counts_every_class_of_a_few_and_the_sum_of_many(index):
         ["all", "train", "60", "val", "10", "test", "8"],
     ]
     assert split_table(index, split)[0] == f"80 images of 2 classes in {index.root}, 2 of them in no split"
-    many = SimpleNamespace(root=index.root, class_names=[*map(str, range(30))], labels=np.arange(80) % 30)
-    assert len(split_table(many, split)) == 2
+    for num_classes, lines in ((102, 104), (300, 2)):
+        names = [*map(str, range(num_classes))]
+        assert len(split_table(SimpleNamespace(root="", class_names=names, labels=np.arange(80)), split)) == lines

@@ -66,7 +66,7 @@ def test_too_few_images_of_a_class_are_an_error_that_names_it(count):
 
 def test_three_copies_of_one_file_are_not_three_images():
     labels = [0] * 10 + [1] * 10 + [2] * 3
-    with pytest.raises(ValueError, match="class 'c' has 3 images, 1 of them different"):
+    with pytest.raises(ValueError, match="class 'c' has 3 images to split, 1 of them different"):
         split(labels, [f"{i}" for i in range(20)] + ["same"] * 3)
 
 
@@ -87,6 +87,40 @@ def test_large_groups_fill_a_side_that_has_none_and_ruin_no_other():
     groups = [f"{i // 20}" for i in range(480)]  # eight groups of twenty in each class; a tenth would be sixteen
     indices = split(labels, groups)
     assert [np.bincount(labels[indices[name]]).tolist() for name in ("test", "val")] == [[20] * 3] * 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_group_larger_than_a_side_trains_and_the_others_share_the_rest(seed):
+    labels = np.repeat([0, 1, 2], [100, 100, 20])
+    groups = ["large" if i < 40 else "b" if 100 <= i < 145 else "c" if 145 <= i < 190 else f"{i}" for i in range(220)]
+    indices = split(labels, groups, seed=seed)
+    counts = [np.bincount(labels[indices[name]], minlength=3).tolist() for name in ("test", "val", "train")]
+    assert counts == [[10, 5, 2], [10, 5, 2], [80, 90, 16]]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_one_group_larger_than_a_fold_has_one_and_the_others_are_even(seed):
+    labels = np.repeat([0, 1, 2], [100, 50, 20])
+    groups = ["large" if i < 40 else f"{i}" for i in range(170)]
+    number = stratified_folds(labels, groups, folds=5, seed=seed, class_names=NAMES)
+    assert sorted(np.bincount(number[labels == 0]).tolist()) == [15, 15, 15, 15, 40]
+    assert np.bincount(number[labels == 1]).tolist() == [10] * 5
+
+
+def test_few_unequal_groups_are_split_where_they_can_be():
+    rng = np.random.default_rng(0)
+    for seed in range(100):
+        owners = np.repeat(np.arange(12), rng.multinomial(48, rng.dirichlet(np.ones(12))) + 1)
+        indices = stratified_split(
+            np.zeros(60, dtype=np.int64),
+            [*map(str, owners)],
+            val_fraction=0.1,
+            test_fraction=0.1,
+            seed=seed,
+            class_names=("a",),
+        )
+        assert all(len(indices[name]) for name in SPLITS)
+        assert len(indices["train"]) >= 30 or np.bincount(owners).max() > 30
 
 
 def test_a_group_of_several_classes_stays_on_one_side_and_the_classes_stay_even():
@@ -123,7 +157,7 @@ def test_folds_of_single_images_differ_by_one_at_most_and_a_new_image_moves_few(
 
 
 def test_more_folds_than_images_of_a_class_are_refused():
-    with pytest.raises(ValueError, match=r"class 'c' has 4 images, 4 of them different.*5 sides"):
+    with pytest.raises(ValueError, match=r"class 'c' has 4 images to split, 4 of them different.*5 sides"):
         stratified_folds(
             np.repeat([0, 1, 2], [9, 9, 4]), [*"abcdefghijklmnopqrstuv"], folds=5, seed=0, class_names=NAMES
         )

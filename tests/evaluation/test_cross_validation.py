@@ -11,6 +11,7 @@ from flowers.evaluation import (
     confusion,
     fold_interval,
     label_issues,
+    pool,
     pooled_confusion,
     read_predictions,
     scores,
@@ -21,9 +22,9 @@ from flowers.evaluation import (
 NAMES = ("a", "b", "c")
 
 
-def predictions(labels, probs, names=NAMES) -> Predictions:
+def predictions(labels, probs, names=NAMES, *, prefix="") -> Predictions:
     return Predictions(
-        names, tuple(f"{i}.jpg" for i in range(len(labels))), np.array(labels), np.array(probs, dtype=float)
+        names, tuple(f"{prefix}{i}.jpg" for i in range(len(labels))), np.array(labels), np.array(probs, dtype=float)
     )
 
 
@@ -71,7 +72,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
 def example_runs():
     rng = np.random.default_rng(0)
     return {
-        (seed, fold): predictions(rng.integers(0, 3, 40), rng.dirichlet([1, 1, 1], 40))
+        (seed, fold): predictions(rng.integers(0, 3, 40), rng.dirichlet([1, 1, 1], 40), prefix=f"{fold}/")
         for seed in range(2)
         for fold in range(3)
     }
@@ -103,6 +104,14 @@ def test_the_pooled_matrix_and_the_table_hold_every_prediction():
     assert f"| accuracy | {summarize(runs)['accuracy'].mean:.4f} |" in text
     row = next(line for line in text.splitlines() if line.startswith("| b |"))
     assert [int(cell) for cell in row.split("|")[2:-1]] == pooled_confusion(runs)[1].tolist()
+
+
+def test_folds_that_share_an_image_or_seeds_of_other_images_are_refused():
+    runs = example_runs()
+    with pytest.raises(ValueError, match=r"seed 0: .* got 120 predictions of 80 images"):
+        pool(runs | {(0, 2): runs[0, 1]})
+    with pytest.raises(ValueError, match=r"seed 1: .* got 80 predictions of 80 images, 120 for the first seed"):
+        pool({key: run for key, run in runs.items() if key != (1, 2)})
 
 
 def write(tmp_path, text):

@@ -42,13 +42,39 @@ def start(drawn, tmp_path, monkeypatch):
     return run
 
 
+def newest(folder: str, name: str) -> Path:
+    return sorted(Path(folder).glob(f"lightning_logs/version_*/checkpoints/{name}"))[-1]
+
+
+def test_a_training_that_was_cut_off_goes_on_and_one_that_had_saved_nothing_begins_anew(start):
+    with pytest.raises(KeyboardInterrupt):
+        start("--seeds", "1", interrupt_at=1)
+    folder = Path("cv/seed_0-fold_0")
+    (folder / "trained").unlink()  # as if it had been killed in the last epoch
+    [again, *_] = start("--seeds", "1")
+    assert again[:2] == ["fit", "--ckpt_path"]
+    assert again[2].endswith("seed_0-fold_0/lightning_logs/version_0/checkpoints/last.ckpt")
+    (folder / "trained").unlink()
+    (folder / "predictions.csv").unlink()
+    newest(str(folder), "last.ckpt").unlink()  # killed between its first two checkpoints
+    fit, predict = start("--seeds", "1")
+    assert "--ckpt_path" not in fit
+    assert predict[2].endswith("version_1/checkpoints/best.ckpt")
+
+
+def test_a_start_that_trained_nothing_does_not_bind_the_settings(start):
+    with pytest.raises(SystemExit):
+        start("--seeds", "1", "--model.lrr", "0.1")
+    assert len(start("--seeds", "1")) == 4
+
+
 def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(start, drawn, capsys):
     with pytest.raises(KeyboardInterrupt):
         start("--seeds", "1", interrupt_at=3)  # the second fold was trained, but not yet asked
     assert not Path("cv/summary.md").exists()
-    resumed = start("--seeds", "1")
-    assert [words[0] for words in resumed] == ["fit", "predict"]
-    assert resumed[0][1] == "--ckpt_path"
+    best = newest("cv/seed_0-fold_1", "best.ckpt").read_bytes()
+    assert [words[0] for words in start("--seeds", "1")] == ["predict"]
+    assert newest("cv/seed_0-fold_1", "best.ckpt").read_bytes() == best
     printed = capsys.readouterr().out
     assert "2 folds, 1 seed, 150 out-of-fold predictions." in printed
 
