@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import csv
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -406,3 +408,47 @@ def test_a_checkpoint_of_other_classes_is_refused(whole_run, photos):
     root = photos(ant=10, bee=10, cat=10, dog=10, emu=10)
     with pytest.raises(ValueError, match="the checkpoint tells apart the classes"):
         cli.main(["test", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), "--data.root", str(root)])
+
+
+def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(drawn, tmp_path, capsys):
+    fit(tmp_path, drawn, "--trainer.max_epochs", "2")
+    run = tmp_path / "lightning_logs" / "version_0"
+    ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
+    capsys.readouterr()
+    tested = cli.main(["test", *ckpt])
+    names = {"report.html", "report.json", "report.md", "predictions.csv"}
+    assert names <= {path.name for path in run.iterdir()}
+    numbers = json.loads((run / "report.json").read_text())
+    assert numbers["accuracy"] == pytest.approx(float(tested.trainer.callback_metrics["test/acc"]))
+    assert numbers["log_loss"] == pytest.approx(float(tested.trainer.callback_metrics["test/loss"]), abs=1e-5)
+    assert (
+        numbers["temperature"]
+        == torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["calibration"]["temperature"]
+    )
+    assert numbers["facts"]["Data"]["test"] == "15 images"
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/svg+xml") == 6  # with the curves of the training
+    wrong = numbers["images"] - numbers["right"]
+    assert page.count('<div class="card">') == min(8, wrong) + min(8, numbers["right"])
+    assert page.count("data:image/jpeg") == 2 * page.count('<div class="card">')  # each with what the network looked at
+    before = {name: (run / name).read_bytes() for name in names}
+    cli.main(["test", *ckpt, "--report.num_examples", "0"])
+    assert {name: (run / name).read_bytes() for name in names} == before
+    assert {"report-2.html", "predictions-2.csv"} <= {path.name for path in run.iterdir()}
+
+
+def test_predict_and_the_report_agree_to_the_last_digit_whatever_the_batch_size(whole_run, drawn, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole_run, run)
+    ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
+    cli.main(["test", *ckpt])
+    for size in ("1", "32"):
+        file = tmp_path / f"{size}.csv"
+        cli.main(["predict", *ckpt, "--data.batch_size", size, "--predictions.file", str(file)])
+    ours = (run / "predictions.csv").read_bytes()
+    assert (tmp_path / "32.csv").read_bytes() == ours
+    one, many = ([*csv.DictReader((tmp_path / f"{size}.csv").read_text().splitlines())] for size in (1, 32))
+    for a, b in zip(one, many, strict=True):
+        assert (a["path"], a["predicted"]) == (b["path"], b["predicted"])
+        for name in ("daisy", "roses"):
+            assert float(a[name]) == pytest.approx(float(b[name]), abs=2e-6)

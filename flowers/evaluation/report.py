@@ -115,7 +115,7 @@ def _calibrated(report: Report, temperature: float) -> dict[str, Any]:
     probs = with_temperature(found.probs, temperature)
     numbers: dict[str, Any] = {"temperature": temperature, "ece_calibrated": reliability(probs, found.labels).error}
     rows = np.arange(len(found.labels))
-    numbers["log_loss_calibrated"] = float(-np.log(np.maximum(probs[rows, found.labels], 1e-12)).mean())
+    numbers["log_loss_calibrated"] = float(-np.log(np.maximum(probs[rows, found.labels], np.finfo(float).tiny)).mean())
     if report.rejection is not None:
         answered = probs.max(axis=1) >= report.rejection.threshold
         right = (probs.argmax(axis=1) == found.labels)[answered]
