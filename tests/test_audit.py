@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowers import audit
+from flowers import audit, startup
 from flowers.__main__ import main
 from flowers.data import FlowersDataModule, draw_flowers
 from flowers.evaluation import LabelIssue
@@ -263,6 +263,7 @@ def test_results_are_never_written_over(photos, tmp_path):
 
 
 def test_an_audit_that_cannot_run_has_a_status_of_its_own(photos, capsys, monkeypatch):
+    monkeypatch.setattr(startup, "prepare", lambda: None)  # it sets threads, for the tests that follow too
     assert main(["audit", "--root", "nowhere"]) == 2
     assert "flowers: --root nowhere: expected a folder" in capsys.readouterr().err
     root = photos(cat=3, dog=3)
