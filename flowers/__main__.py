@@ -14,6 +14,7 @@ VERBS = {
     "fit": "train a network",
     "validate": "evaluate a checkpoint on the validation split",
     "test": "evaluate a checkpoint on the test split",
+    "calibrate": "fit a checkpoint's temperature and rejection threshold anew",
     "predict": "write a checkpoint's predictions for the test split as CSV",
 }
 
@@ -67,7 +68,10 @@ def _run(args: list[str]) -> int:
         return audit.main(args[1:])
     from flowers import cli  # noqa: PLC0415 (importing Lightning takes seconds)
 
-    cli.main(args)
+    if args[0] == "calibrate":
+        cli.calibrate(args[1:])
+    else:
+        cli.main(args)
     return 0
 
 

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
@@ -33,6 +34,7 @@ from flowers.callbacks import (
     StopOnBadLoss,
     WritePredictions,
     WriteReport,
+    is_all,
 )
 from flowers.data import FlowersDataModule
 from flowers.runs import run_folder, stored_config
@@ -142,6 +144,25 @@ def main(args: list[str]) -> FlowersCLI:
         load_from_checkpoint_support=False,  # the task's own flat, plain hyper-parameters are what is saved
         args=args,
     )
+
+
+def calibrate(args: list[str]) -> None:
+    """Validate a checkpoint and put the calibration it is found to need into it, in place of the one it carries.
+
+    Args:
+        args: The options of ``validate``.
+
+    Raises:
+        ValueError: The checkpoint is none, does not fit the data, or is asked about a part of them only.
+        OSError: The checkpoint cannot be read or written.
+    """
+    run = main(["validate", *args])
+    file = run.config["validate"].ckpt_path
+    if file is None or not is_all(run.trainer.limit_val_batches) or run.model.calibration is None:
+        raise ValueError("--ckpt_path, --trainer.limit_val_batches: expected a checkpoint and all validation images")
+    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    AtomicCheckpointIO().save_checkpoint(checkpoint | {"calibration": run.model.calibration}, file)
+    print(f"{file} now carries this calibration")
 
 
 def _callback_groups(verb: str, trainer: Any) -> list[str]:  # noqa: ANN401

@@ -452,3 +452,18 @@ def test_predict_and_the_report_agree_to_the_last_digit_whatever_the_batch_size(
         assert (a["path"], a["predicted"]) == (b["path"], b["predicted"])
         for name in ("daisy", "roses"):
             assert float(a[name]) == pytest.approx(float(b[name]), abs=2e-6)
+
+
+def test_a_checkpoint_is_calibrated_anew_and_else_left_as_it_was(whole_run, tmp_path, capsys):
+    file = tmp_path / "best.ckpt"
+    before = torch.load(whole_run / "checkpoints" / "best.ckpt", weights_only=True)
+    torch.save({key: value for key, value in before.items() if key != "calibration"}, file)
+    cli.calibrate(["--ckpt_path", str(file), "--calibration.selective_accuracy", "0.5"])
+    assert "now carries this calibration" in capsys.readouterr().out
+    after = torch.load(file, weights_only=True)
+    assert after["calibration"]["temperature"] == pytest.approx(before["calibration"]["temperature"], rel=1e-4)
+    assert after["calibration"]["selective_accuracy"] == 0.5
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after["state_dict"][key], before["state_dict"][key]) for key in before["state_dict"])
+    with pytest.raises(ValueError, match="all validation images"):
+        cli.calibrate(["--ckpt_path", str(file), "--trainer.limit_val_batches", "1"])

@@ -2,6 +2,7 @@
 
 from flowers.callbacks.calibrate import Calibrate
 from flowers.callbacks.checkpoint import AtomicCheckpointIO, SaveBest, SaveLast
+from flowers.callbacks.collect import is_all
 from flowers.callbacks.guard import StopOnBadLoss
 from flowers.callbacks.interval import PrintInterval
 from flowers.callbacks.predictions import WritePredictions
@@ -22,4 +23,5 @@ __all__ = [
     "StopOnBadLoss",
     "WritePredictions",
     "WriteReport",
+    "is_all",
 ]

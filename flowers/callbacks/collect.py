@@ -12,6 +12,11 @@ from flowers.evaluation import Predictions, softmax
 from flowers.tasks import Prediction
 
 
+def is_all(limit: float) -> bool:
+    """Return whether a limit of the trainer's lets all batches through: 1.0 does, while 1 is a single batch."""
+    return isinstance(limit, float) and limit == 1.0
+
+
 class Collector:
     """Keeps the predictions of batches until all of them are there."""
 

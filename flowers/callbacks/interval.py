@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from flowers.callbacks.collect import is_all
 from flowers.data import FlowersDataModule
 from flowers.evaluation import wilson_interval
 
@@ -13,12 +14,12 @@ class PrintInterval(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the accuracy on the validation split, unless this is a training's own validation."""
-        if trainer.state.fn == "validate" and trainer.limit_val_batches == 1:
+        if trainer.state.fn == "validate" and is_all(trainer.limit_val_batches):
             _print(trainer, "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the accuracy on the test split."""
-        if trainer.limit_test_batches == 1:
+        if is_all(trainer.limit_test_batches):
             _print(trainer, "test")
 
 

@@ -18,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 
-from flowers.callbacks.collect import Collector, as_predictions
+from flowers.callbacks.collect import Collector, as_predictions, is_all
 from flowers.data import FlowersDataModule, load_image, read_credits, to_float
 from flowers.evaluation import (
     Example,
@@ -71,7 +71,7 @@ class WriteReport(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report, from the predictions of all processes."""
         collected, data = self._collector.gather(trainer), trainer.datamodule  # type: ignore[attr-defined]
-        whole = trainer.limit_test_batches == 1 and trainer.ckpt_path is not None
+        whole = is_all(trainer.limit_test_batches) and trainer.ckpt_path is not None
         if not (whole and trainer.is_global_zero and isinstance(data, FlowersDataModule)):
             return
         assert isinstance(pl_module, ClassificationTask)
