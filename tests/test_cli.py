@@ -466,4 +466,4 @@ def test_a_checkpoint_is_calibrated_anew_and_else_left_as_it_was(whole_run, tmp_
     assert after.keys() == before.keys()
     assert all(torch.equal(after["state_dict"][key], before["state_dict"][key]) for key in before["state_dict"])
     with pytest.raises(ValueError, match="all validation images"):
-        cli.calibrate(["--ckpt_path", str(file), "--trainer.limit_val_batches", "1"])
+        cli.calibrate(["--ckpt_path", str(file), "--data.batch_size", "5", "--trainer.limit_val_batches", "2"])
