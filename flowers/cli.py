@@ -19,12 +19,13 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
 )
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from flowers.callbacks import (
     AtomicCheckpointIO,
     Calibrate,
+    ForgivingLogger,
+    LogToTensorBoard,
     PrintEpochs,
     PrintInterval,
     RecordRun,
@@ -57,6 +58,7 @@ class FlowersCLI(LightningCLI):
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
         parser.add_lightning_class_args(Calibrate, "calibration")
+        parser.add_lightning_class_args(LogToTensorBoard, "tensorboard")
         parser.add_lightning_class_args(WriteReport, "report")
         parser.add_lightning_class_args(WritePredictions, "predictions")
         parser.set_defaults(
@@ -107,7 +109,7 @@ class FlowersCLI(LightningCLI):
                 root = Path(trainer.default_root_dir or ".") / "lightning_logs"
                 rank = getattr(rank_zero_only, "rank", 0)
                 run = run_folder(root, resumed=self._get(self.config_init, "ckpt_path"), rank=rank)
-                kwargs["logger"] = TensorBoardLogger(
+                kwargs["logger"] = ForgivingLogger(
                     run.parent.parent, name=run.parent.name, version=run.name, default_hp_metric=False
                 )
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
@@ -171,7 +173,12 @@ def _callback_groups(verb: str, trainer: Any) -> list[str]:  # noqa: ANN401
         return {"validate": ["calibration"], "test": ["report"], "predict": ["predictions"]}[verb]
     # The user's word against a logger or checkpoints goes for the callbacks that would insist on them.
     saving = [] if trainer.enable_checkpointing is False else ["checkpoint", "last_checkpoint"]
-    return ["calibration", *saving, "early_stopping", *([] if trainer.logger is False else ["lr_monitor"])]
+    return [
+        "calibration",
+        *saving,
+        "early_stopping",
+        *([] if trainer.logger is False else ["lr_monitor", "tensorboard"]),
+    ]
 
 
 def _progress(trainer: Any) -> tuple[bool, list[Callback]]:  # noqa: ANN401

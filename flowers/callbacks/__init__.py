@@ -10,10 +10,13 @@ from flowers.callbacks.progress import PrintEpochs
 from flowers.callbacks.record import RecordRun
 from flowers.callbacks.report import WriteReport
 from flowers.callbacks.seed import SeedSteps
+from flowers.callbacks.tensorboard import ForgivingLogger, LogToTensorBoard
 
 __all__ = [
     "AtomicCheckpointIO",
     "Calibrate",
+    "ForgivingLogger",
+    "LogToTensorBoard",
     "PrintEpochs",
     "PrintInterval",
     "RecordRun",

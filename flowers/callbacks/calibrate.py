@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from flowers.callbacks.collect import Collector, as_predictions
@@ -51,6 +52,8 @@ class Calibrate(Callback):
             return
         assert isinstance(pl_module, ClassificationTask)
         found = as_predictions(self._collector.gather(trainer), data)
+        if not np.isfinite(found.probs).all():
+            return  # another callback says so, and ends the run
         temperature = fit_temperature(found.probs, found.labels)
         probs = with_temperature(found.probs, temperature)
         rejection = fit_rejection(probs, found.labels, accuracy=self.selective_accuracy)

@@ -9,9 +9,9 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from flowers.callbacks.checkpoint import SaveBest
+from flowers.callbacks.tensorboard import ForgivingLogger
 from flowers.data import FlowersDataModule, manifest_text
 
 
@@ -38,8 +38,9 @@ class RecordRun(SaveConfigCallback):
         _write_new(folder / "config.yaml", self.config_text)
         if isinstance(data := trainer.datamodule, FlowersDataModule):  # type: ignore[attr-defined]
             _write_new(folder / "manifest.csv", manifest_text(data.manifest_rows()))
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text("config", f"```yaml\n{self.config_text}\n```", trainer.global_step)
+        if isinstance(logger, ForgivingLogger):
+            text = f"```yaml\n{self.config_text}\n```"
+            logger.attempt(lambda: logger.experiment.add_text("config", text, trainer.global_step))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the configuration into the checkpoint, from which later verbs take what is not typed."""

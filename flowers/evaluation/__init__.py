@@ -18,6 +18,7 @@ from flowers.evaluation.pages import data_uri, figure_svg, render_page
 from flowers.evaluation.plots import (
     confidence_figure,
     confusion_figure,
+    gallery_figure,
     history_figure,
     precision_recall_figure,
     reliability_figure,
@@ -51,6 +52,7 @@ __all__ = [
     "fit_rejection",
     "fit_temperature",
     "fold_interval",
+    "gallery_figure",
     "grad_cam",
     "history_figure",
     "label_issues",

@@ -129,6 +129,19 @@ def history_figure(curves: Mapping[str, Curve], *, best_epoch: int | None = None
     return figure
 
 
+def gallery_figure(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> Figure:
+    """Return images ``(S, S, 3)``, four in a row, each under its title."""
+    rows = -(-len(images) // 4)
+    figure = Figure(figsize=(9, 2.6 * rows), layout="constrained")
+    all_axes = figure.subplots(rows, 4, squeeze=False).ravel().tolist()
+    for axes in all_axes:
+        axes.axis("off")
+    for axes, image, title in zip(all_axes, images, titles, strict=False):
+        axes.imshow(image)
+        axes.set_title(title, fontsize=9)
+    return figure
+
+
 def _one_against_rest(predictions: Predictions) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
     """Return name, truth and probability of the classes with images; of many, those that are hardest to tell."""
     named = []

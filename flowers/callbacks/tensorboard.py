@@ -1,0 +1,215 @@
+"""What TensorBoard shows beyond the metrics, and a logger that never ends a run."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.utils import make_grid
+
+from flowers.callbacks.collect import Collector, as_predictions
+from flowers.data import FlowersDataModule, load_image
+from flowers.evaluation import Predictions, confusion, confusion_figure, gallery_figure, scores
+from flowers.tasks import ClassificationTask
+
+# More curves, or scalars of classes, than these bury what one looks for.
+_MAX_CLASSES = 20
+_SHOWN_IMAGES = 16
+
+
+class ForgivingLogger(TensorBoardLogger):
+    """A TensorBoard logger whose troubles, as a full disk, are said once and end no training."""
+
+    _silenced = False
+
+    def attempt(self, write: Callable[[], None]) -> None:
+        """Write something, unless writing has failed before."""
+        if self._silenced:
+            return
+        try:
+            write()
+        except (OSError, ValueError, RuntimeError) as error:
+            self._silenced = True
+            reason = error.__cause__ or error  # Lightning calls every trouble an unsupported value
+            rank_zero_warn(f"TensorBoard gets no more of this run, which goes on without: {reason}")
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Log scalars."""
+        self.attempt(lambda: super(ForgivingLogger, self).log_metrics(*args, **kwargs))
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Log hyper-parameters; the metrics that the HParams tab compares are logged as they come."""
+        kwargs.setdefault("metrics", {"hp/val_acc": 0.0, "hp/val_loss": 0.0})
+        self.attempt(lambda: super(ForgivingLogger, self).log_hyperparams(*args, **kwargs))
+
+    def save(self) -> None:
+        """Write what waits."""
+        self.attempt(super().save)
+
+    def finalize(self, status: str) -> None:
+        """Write what waits and close."""
+        self.attempt(lambda: super(ForgivingLogger, self).finalize(status))
+
+
+class LogToTensorBoard(Callback):
+    """Adds an augmented batch, the recall of each class, gradient norm, speed, and every few epochs figures.
+
+    Args:
+        every_n_epochs: Epochs between two confusion matrices, precision-recall curves and galleries of mistakes; the
+            first and the last epoch have them too.
+        graph: Whether the network's graph is added.
+
+    Raises:
+        ValueError: The number of epochs is below 1.
+    """
+
+    def __init__(self, every_n_epochs: int = 5, *, graph: bool = False) -> None:
+        if every_n_epochs < 1:
+            raise ValueError(f"--tensorboard.every_n_epochs: expected at least 1, got {every_n_epochs}")
+        self.every_n_epochs = every_n_epochs
+        self.graph = graph
+        self._collector = Collector()
+        self._best = -1.0
+        self._images, self._waited, self._began, self._last = 0, 0.0, 0.0, 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clocks."""
+        self._images, self._waited, self._began = 0, 0.0, time.perf_counter()
+        self._last = self._began
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Count what was waited for; show the first batch as the network sees it."""
+        self._waited += time.perf_counter() - self._last
+        self._images += len(batch.images)
+        if trainer.global_step == 0 and batch_idx == 0:
+            images: Tensor = batch.images[:_SHOWN_IMAGES].float()
+            _write(trainer, lambda log: log.add_image("train/augmented_batch", make_grid(images, nrow=4), 0))
+            if self.graph:
+                assert isinstance(pl_module, ClassificationTask)
+                _write(trainer, partial(_add_graph, pl_module.net, images[:1]))
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Begin to wait for the next batch."""
+        self._last = time.perf_counter()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:  # noqa: ANN401
+        """Log the norm of the gradient, where the loggers wait for the device anyway."""
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the speed of the epoch, validation left out: it ran before."""
+        seconds = self._last - self._began
+        if seconds > 0 and trainer.logger is not None:
+            speed = {"train/images_per_s": self._images * trainer.world_size / seconds}
+            trainer.logger.log_metrics(speed | {"train/data_wait": self._waited / seconds}, step=trainer.global_step)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
+        self._collector.clear()
+
+    def on_validation_batch_end(  # noqa: PLR0917 (Lightning's signature)
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep what the network says."""
+        self._collector.add(outputs)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log recalls and what the HParams tab compares; figures every few epochs."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.sanity_checking or not isinstance(data, FlowersDataModule):
+            return
+        found = as_predictions(self._collector.gather(trainer), data)
+        # Of a network that gives NaN another callback says so, and ends the run.
+        if not (trainer.is_global_zero and trainer.logger is not None and np.isfinite(found.probs).all()):
+            return
+        values, step = scores(found), trainer.global_step
+        scalars = {f"val/recall/{name}": values[f"{name}/recall"] for name in found.class_names[:_MAX_CLASSES]}
+        if values["accuracy"] > self._best:
+            self._best = values["accuracy"]
+            scalars |= {"hp/val_acc": values["accuracy"], "hp/val_loss": values["log loss"]}
+        trainer.logger.log_metrics(scalars, step=step)
+        if trainer.current_epoch % self.every_n_epochs == 0 or trainer.current_epoch + 1 == trainer.max_epochs:
+            self._log_figures(trainer, data, found)
+
+    def _log_figures(self, trainer: Trainer, data: FlowersDataModule, found: Predictions) -> None:
+        step, names = trainer.global_step, found.class_names
+        matrix = confusion_figure(confusion(found), names)
+        _write(trainer, lambda log: log.add_figure("val/confusion", matrix, step))
+        if (mistakes := _mistakes(data, found)) is not None:
+            _write(trainer, lambda log: log.add_figure("val/worst_mistakes", mistakes, step))
+        if len(names) <= _MAX_CLASSES:
+            for label, name in enumerate(names):
+                is_class, probs = found.labels == label, found.probs[:, label]
+                _write(trainer, partial(_add_pr_curve, f"val/pr/{name}", is_class, probs, step))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best accuracy so far."""
+        return {"best": self._best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the best accuracy so far."""
+        self._best = state_dict["best"]
+
+
+def _mistakes(data: FlowersDataModule, found: Predictions) -> Any:  # noqa: ANN401
+    """Return a figure of the most confident mistakes, or None if there is none."""
+    confidence, predicted = found.probs.max(axis=1), found.probs.argmax(axis=1)
+    order = np.argsort(-confidence, kind="stable")
+    worst = [int(i) for i in order if predicted[i] != found.labels[i]][:_SHOWN_IMAGES]
+    if not worst:
+        return None
+    files = [data.index.root / found.paths[i] for i in worst]
+    pixels = [load_image(file, image_size=data.image_size, resize=data.resize) for file in files]
+    names = found.class_names
+    titles = [f"{names[found.labels[i]]}, taken for\n{names[predicted[i]]} ({confidence[i]:.0%})" for i in worst]
+    return gallery_figure([image.permute(1, 2, 0).numpy() for image in pixels], titles)
+
+
+def _add_pr_curve(tag: str, is_class: NDArray[np.bool_], probs: NDArray[np.float64], step: int, log: Any) -> None:  # noqa: ANN401
+    log.add_pr_curve(tag, is_class, probs, step)
+
+
+def _add_graph(net: nn.Module, images: Tensor, log: Any) -> None:  # noqa: ANN401
+    training = net.training
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # TensorBoard's own way of tracing is deprecated
+        log.add_graph(net.eval(), images)  # in training mode it would move the statistics of batch norm
+    net.train(training)
+
+
+def _write(trainer: Trainer, write: Callable[[Any], None]) -> None:
+    """Write with TensorBoard's own writer, if that is where the run logs."""
+    logger = trainer.logger
+    if isinstance(logger, ForgivingLogger) and trainer.is_global_zero:
+        logger.attempt(lambda: write(logger.experiment))

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from flowers import cli
+from flowers.callbacks import ForgivingLogger, LogToTensorBoard
+
+SMALL = [
+    "--model.widths",
+    "[8,16]",
+    "--data.image_size",
+    "32",
+    "--data.crop_size",
+    "24",
+    "--trainer.accelerator",
+    "cpu",
+]
+
+
+def fit(root: Path, *args: str) -> EventAccumulator:
+    cli.main(["fit", "--data.root", str(root), *SMALL, "--trainer.log_every_n_steps", "1", *args])
+    return EventAccumulator("lightning_logs/version_0", size_guidance={"images": 0}).Reload()
+
+
+def test_the_run_shows_what_people_look_for(drawn):
+    events = fit(drawn, "--trainer.max_epochs", "4", "--tensorboard.every_n_epochs", "2", "--tensorboard.graph", "true")
+    tags = events.Tags()
+    assert {"train/augmented_batch", "val/confusion", "val/worst_mistakes"} <= set(tags["images"])
+    assert [event.step for event in events.Images("val/confusion")] == [3, 9, 12]  # epochs 0, 2 and the last
+    assert len(events.Images("train/augmented_batch")) == 1
+    recalls = {f"val/recall/{name}" for name in ("daisy", "dandelion", "roses", "sunflowers", "tulips")}
+    assert recalls | {"train/grad_norm", "train/images_per_s", "train/data_wait"} <= set(tags["scalars"])
+    assert "val/pr/daisy" in tags["tensors"]
+    assert tags["graph"]
+    assert all(event.value > 0 for event in events.Scalars("train/grad_norm"))
+    assert all(0 <= event.value < 1 for event in events.Scalars("train/data_wait"))
+    accuracies = [event.value for event in events.Scalars("val/acc")]
+    assert events.Scalars("hp/val_acc")[-1].value == pytest.approx(max(accuracies))
+    last = [events.Scalars(tag)[-1].value for tag in recalls]
+    assert sum(last) / 5 == pytest.approx(accuracies[-1], abs=1e-6)  # three images of each class
+
+
+def test_a_full_disk_is_said_once_and_the_run_goes_on(drawn, monkeypatch):
+    calls = []
+
+    def full(*args, **kwargs):
+        calls.append(args)
+        if len(calls) > 10:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer.EventFileWriter.add_event", full)
+    with pytest.warns(UserWarning, match="TensorBoard gets no more of this run.*No space left") as warned:
+        fit(drawn, "--trainer.max_epochs", "2")
+    assert len([w for w in warned if "TensorBoard gets no more" in str(w.message)]) == 1
+    assert len(calls) == 11  # after that nothing was tried
+    assert Path("lightning_logs/version_0/checkpoints/best.ckpt").exists()
+
+
+def test_the_best_accuracy_is_remembered_by_a_resumed_run():
+    callback = LogToTensorBoard()
+    callback._best = 0.75
+    other = LogToTensorBoard()
+    other.load_state_dict(json.loads(json.dumps(callback.state_dict())))
+    assert other._best == 0.75
+
+
+def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_path):
+    logger = ForgivingLogger(str(tmp_path), name="", version="run", default_hp_metric=False)
+    logger.log_hyperparams({"lr": 0.1})
+    logger.log_metrics({"hp/val_acc": 0.5, "hp/val_loss": 1.0}, step=1)
+    logger.finalize("success")
+    assert yaml.safe_load((tmp_path / "run" / "hparams.yaml").read_text()) == {"lr": 0.1}
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert "hparams" in events.summary_metadata["_hparams_/experiment"].plugin_data.plugin_name
+    assert b"hp/val_acc" in events.summary_metadata["_hparams_/experiment"].plugin_data.content
+
+
+def test_an_interval_below_one_is_refused():
+    with pytest.raises(ValueError, match=r"--tensorboard\.every_n_epochs"):
+        LogToTensorBoard(every_n_epochs=0)
