@@ -346,17 +346,22 @@ def test_two_processes_train_and_count_every_test_image_once(drawn, tmp_path):
         "run = cli.main(sys.argv[1:])\n"
         "if run.trainer.is_global_zero: print({k: float(v) for k, v in run.trainer.callback_metrics.items()})\n"
     )
+
+    def run_in_two(words):
+        command = [sys.executable, str(script), *words]
+        ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
     two = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
     small = ["--data.image_size=32", "--data.crop_size=24", "--data.batch_size=16", "--model.widths=[8,16]"]
     fit_args = ["fit", f"--data.root={drawn}", *small, "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1"]
-    subprocess.run([sys.executable, str(script), *fit_args, *two], cwd=tmp_path, check=True, capture_output=True)
+    run_in_two([*fit_args, *two])
     [run] = (tmp_path / "lightning_logs").iterdir()
     ckpt = f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}"
-    out = subprocess.run(
-        [sys.executable, str(script), "test", ckpt, *two], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
+    printed = run_in_two(["test", ckpt, *two])
     alone = {name: float(value) for name, value in cli.main(["test", ckpt]).trainer.callback_metrics.items()}
-    assert ast.literal_eval(out.stdout.splitlines()[-1]) == pytest.approx(alone, abs=1e-5)
+    assert ast.literal_eval(printed.splitlines()[-1]) == pytest.approx(alone, abs=1e-5)
 
 
 def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
