@@ -23,7 +23,7 @@ from flowers.data import (
     quarantine_text,
     read_credits,
 )
-from flowers.evaluation import LabelIssue, data_uri, label_issues, read_predictions, render_page
+from flowers.evaluation import LabelIssue, Predictions, data_uri, label_issues, read_predictions, render_page
 from flowers.runs import claim_run_folder
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
 # More on a page helps nobody; the JSON has all.
 _SHOWN = 200
 _LABELS = (
-    "Labels that are most likely wrong",
+    "Labels to look at",
     "Networks that were not trained on these images see another class in them. How many there are is an estimate "
-    "(confident learning), and a network errs too: look before you relabel. The most likely wrong ones come first.",
+    "(confident learning), and a network errs too, the more the less accurate it is: look before you relabel. None of "
+    "them is on the quarantine list. The most likely wrong ones come first.",
 )
 
 
@@ -82,13 +83,14 @@ def audit(
             raise FileExistsError(f"--out {out}: it exists. Give another name: what lies there may have been edited.")
         if predictions is not None and not Path(predictions).is_file():
             raise FileNotFoundError(f"--predictions {predictions}: expected a file, as cross_validate.py writes it")
-        issues = label_issues(read_predictions(predictions)) if predictions is not None else []
+        asked = read_predictions(predictions) if predictions is not None else None
         found = audit_folder(folder, cache_dir=cache, duplicates=duplicates, min_side=min_side)
     except (ValueError, OSError) as error:  # the data's messages speak of the options of fit
         raise type(error)(str(error).replace("--data.root", "--root")) from error
-    issues, others = _of_this_folder(issues, found)
-    if others:
-        print(f"--predictions {predictions}: {others} images on it are gone, or have another label now; not shown.")
+    issues: list[LabelIssue] = []
+    if asked is not None:
+        asked = _of_this_folder(asked, found, file=str(predictions))
+        issues = label_issues(asked)
     texts = {
         "audit.html": _page(found, issues),
         "audit.json": _json(found, issues),
@@ -102,10 +104,19 @@ def audit(
     return 1 if found.findings or issues else 0
 
 
-def _of_this_folder(issues: list[LabelIssue], found: Audit) -> tuple[list[LabelIssue], int]:
-    """Return the issues whose image is still there under that label, and how many are not."""
-    known = [issue for issue in issues if found.labels.get(issue.path) == issue.label]
-    return known, len(issues) - len(known)
+def _of_this_folder(asked: Predictions, found: Audit, *, file: str) -> Predictions:
+    """Return the predictions of images that are still there under that label; say how many and how good they are."""
+    names = asked.class_names
+    kept = [i for i, path in enumerate(asked.paths) if found.labels.get(path) == names[asked.labels[i]]]
+    if not kept:
+        raise ValueError(f"--predictions {file}: expected predictions of the images of this folder, got none of them")
+    known = Predictions(names, tuple(asked.paths[i] for i in kept), asked.labels[kept], asked.probs[kept])
+    right = (known.probs.argmax(axis=1) == known.labels).mean()
+    print(
+        f"--predictions {file}: of {len(kept):,} of the {len(found.labels):,} images, {right:.1%} of them right; "
+        f"{len(asked.paths) - len(kept):,} more are gone, or have another label now"
+    )
+    return known
 
 
 def _summary(found: Audit, issues: list[LabelIssue], *, folder: Path) -> str:

@@ -15,17 +15,28 @@ from pathlib import Path
 
 from flowers.evaluation import pool, predictions_csv, read_predictions, summary_json, summary_markdown
 
-parser = argparse.ArgumentParser(allow_abbrev=False)
-parser.add_argument("--config", action="append", default=[], type=Path)
-parser.add_argument("--folds", type=int, default=5)
-parser.add_argument("--seeds", type=int, default=3)
-parser.add_argument("--out", type=Path, default=Path("lightning_logs/cross_validation"))
+parser = argparse.ArgumentParser(allow_abbrev=False, epilog="Other options, as --data.root DIR, go to fit.")
+parser.add_argument("--config", action="append", required=True, type=Path, help="configuration of fit")
+parser.add_argument("--folds", type=int, default=5, help="parts that test in turn, at least 2 (5)")
+parser.add_argument("--seeds", type=int, default=3, help="trainings of each fold (3)")
+parser.add_argument("--out", type=Path, default=Path("lightning_logs/cross_validation"), help="folder of the results")
 args, options = parser.parse_known_args()
+if missing := [str(config) for config in args.config if not config.is_file()]:
+    parser.error(f"--config {missing[0]}: expected a file")
+if args.folds < 2 or args.seeds < 1 or any(word.startswith("--data.fold") for word in options):
+    parser.error(
+        "--folds, --seeds: expected at least 2 folds and 1 seed, and no --data.fold or --data.folds beside them"
+    )
 
 
 def run_verb(*words: object) -> None:
     """Run a verb in a process of its own."""
-    subprocess.run([sys.executable, "-m", "flowers", *map(str, words)], check=True)
+    try:
+        subprocess.run([sys.executable, "-m", "flowers", *map(str, words)], check=True)
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.returncode)  # it has said why
+    except KeyboardInterrupt:
+        sys.exit(f"Interrupted. What is done lies in {args.out}; the same command goes on from there.")
 
 
 def newest_run(folder: Path) -> Path:
@@ -37,6 +48,7 @@ def newest_run(folder: Path) -> Path:
 def predict_fold(folder: Path, fold: int, seed: int) -> Path:
     """Return the predictions for a test fold; the network is trained first, or trained on, where they are missing."""
     file, partial, trained = folder / "predictions.csv", folder / "partial.csv", folder / "trained"
+    print(f"seed {seed + 1} of {args.seeds}, fold {fold + 1} of {args.folds}", flush=True)
     if not trained.exists():
         configs = [word for config in args.config for word in ("--config", config)]
         own = ["--seed_everything", seed, "--data.folds", args.folds, "--data.fold", fold]
@@ -53,6 +65,8 @@ def predict_fold(folder: Path, fold: int, seed: int) -> Path:
 settings = {"folds": args.folds, "options": options, "configs": [config.read_text() for config in args.config]}
 args.out.mkdir(parents=True, exist_ok=True)
 stored = args.out / "settings.json"
+if any(args.out.iterdir()) and not stored.exists():
+    parser.error(f"--out {args.out}: expected a new folder or that of a cross-validation, got one with other files")
 if any(args.out.rglob("*.ckpt")) and json.loads(stored.read_text()) != settings:
     parser.error(f"--out {args.out}: a cross-validation with other settings lies there; give another folder")
 stored.write_text(json.dumps(settings))

@@ -239,7 +239,7 @@ def test_predictions_of_files_that_are_gone_are_not_shown(photos, capsys, tmp_pa
     _, facts, page, _ = run(root, "--predictions", "predictions.csv")
     assert facts["label_issues"] == []
     assert "gone.png" not in page
-    assert "2 images on it are gone, or have another label now" in capsys.readouterr().out
+    assert "2 more are gone, or have another label now" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="--predictions nowhere"):
         audit.main(["--root", str(root), "--predictions", "nowhere.csv"])
 

@@ -80,11 +80,12 @@ class _Assigner:
         self.usable = np.ones(len(index.paths), dtype=bool)
         self.usable[[*facts.errors, *self.quarantined]] = False
         if options.quarantine is not None:
-            self.notes.append(f"{len(self.quarantined)} images are in quarantine: {self._named(self.quarantined)}")
+            names = f": {self._named(self.quarantined)}" if len(self.quarantined) else ""
+            self.notes.append(f"{len(self.quarantined)} images are in quarantine{names}")
         if others:
             self.notes.append(
                 f"--data.quarantine: {len(others)} lines name a file that is gone or has another content since, not "
-                f"followed: {', '.join(others)}"
+                f"followed: {', '.join(others[:6])}{' ...' if len(others) > 6 else ''}"
             )
 
     def assign(self) -> Assignment:
@@ -139,8 +140,9 @@ class _Assigner:
         """Return each photo with the first of the same photographer, as pairs."""
         credit = read_credits(self.index.root)
         first: dict[str, int] = {}
-        named = [(i, credit[path].photographer) for i, path in enumerate(self.index.paths) if path in credit]
-        pairs = [(first.setdefault(photographer, i), i) for i, photographer in named]
+        paths = self.index.paths
+        named = [(i, credit[paths[i]].photographer) for i in np.flatnonzero(self.usable) if paths[i] in credit]
+        pairs = [(first.setdefault(photographer, int(i)), int(i)) for i, photographer in named]
         if not pairs:
             raise ValueError(
                 f"--data.group_by photographer: expected {self.index.root / 'LICENSE.txt'} with lines "
@@ -148,7 +150,7 @@ class _Assigner:
                 f"out."
             )
         self.notes.append(
-            f"{len(first):,} photographers, each on one side; {len(self.index.paths) - len(named):,} photos without a "
+            f"{len(first):,} photographers, each on one side; {self.usable.sum() - len(named):,} photos without a "
             f"credit, each on its own"
         )
         return np.array(pairs, dtype=np.int64)

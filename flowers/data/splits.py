@@ -70,8 +70,8 @@ class SplitOptions:
             raise ValueError(f"--data.fold {self.fold}: expected --data.folds with it, as --data.folds 5")
         if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
             raise ValueError(
-                f"--data.folds {self.folds}, --data.fold {self.fold}: expected at least 2 folds and one of them, "
-                f"counted from 0"
+                f"--data.folds {self.folds}, --data.fold {self.fold}: expected at least 2 folds, and one of them, "
+                f"counted from 0 to folds - 1"
             )
         if self.manifest is not None or self.split != "random":
             fixed = "--data.manifest" if self.manifest is not None else f"--data.split {self.split}"

@@ -19,6 +19,7 @@ from flowers.evaluation.plots import (
     reliability_figure,
     roc_figure,
 )
+from flowers.evaluation.predictions import Predictions
 from flowers.evaluation.scores import confusion, scores
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from flowers.evaluation.history import Curve
-    from flowers.evaluation.predictions import Predictions
 
 _TOP_K = 5
 _MOST_CONFUSED = 10
@@ -76,6 +76,16 @@ class Report:
     mistakes: Sequence[Example] = ()
     successes: Sequence[Example] = ()
     overlay_note: str = ""
+
+    @property
+    def shown(self) -> Predictions:
+        """The predictions as ``predict`` gives them: calibrated where the checkpoint is."""
+        found = self.predictions
+        if self.temperature is None:
+            return found
+        return Predictions(
+            found.class_names, found.paths, found.labels, with_temperature(found.probs, self.temperature)
+        )
 
 
 def report_numbers(report: Report) -> dict[str, Any]:
@@ -140,7 +150,7 @@ def report_figures(report: Report) -> dict[str, Figure]:
         "Receiver operating characteristic": roc_figure(found),
         "Precision and recall": precision_recall_figure(found),
         "Reliability": reliability_figure(calibration),
-        "Confidence": confidence_figure(found),
+        "Confidence, as predict gives it": confidence_figure(report.shown),
     }
     if any(name.startswith(("train/", "val/")) for name in report.curves):
         figures["Training"] = history_figure(report.curves, best_epoch=report.best_epoch)
@@ -163,14 +173,9 @@ def report_markdown(report: Report) -> str:
         for name, row in numbers["classes"].items()
     ]
     for title, table in report.facts.items():
-        lines += [
-            "",
-            f"## {title}",
-            "",
-            "| | |",
-            "|---|---|",
-            *(f"| {name} | {text} |" for name, text in table.items()),
-        ]
+        rows = [f"| {name} | {text} |" for name, text in table.items()]
+        lone = ["```", *table.values(), "```"]  # a text of many lines
+        lines += ["", f"## {title}", "", *(lone if len(table) == 1 else ["| | |", "|---|---|", *rows])]
     return "\n".join(lines) + "\n"
 
 
@@ -228,7 +233,7 @@ def _most_confused(predictions: Predictions) -> list[tuple[str, str, int]]:
 
 
 def _card(report: Report, example: Example) -> dict[str, Any]:
-    found, number = report.predictions, example.number
+    found, number = report.shown, example.number
     best = np.argsort(-found.probs[number], kind="stable")[:3]
     return {
         "path": found.paths[number],

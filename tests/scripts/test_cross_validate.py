@@ -47,7 +47,7 @@ def newest(folder: str, name: str) -> Path:
 
 
 def test_a_training_that_was_cut_off_goes_on_and_one_that_had_saved_nothing_begins_anew(start):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match="Interrupted"):
         start("--seeds", "1", interrupt_at=1)
     folder = Path("cv/seed_0-fold_0")
     (folder / "trained").unlink()  # as if it had been killed in the last epoch
@@ -69,7 +69,7 @@ def test_a_start_that_trained_nothing_does_not_bind_the_settings(start):
 
 
 def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(start, drawn, capsys):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match="Interrupted"):
         start("--seeds", "1", interrupt_at=3)  # the second fold was trained, but not yet asked
     assert not Path("cv/summary.md").exists()
     best = newest("cv/seed_0-fold_1", "best.ckpt").read_bytes()
@@ -91,3 +91,21 @@ def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(s
     with pytest.raises(SystemExit):
         start("--seeds", "2", "--model.lr", "0.1")
     assert "--out cv: a cross-validation with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--folds", "1"], "at least 2 folds"),
+        (["--data.fold", "1"], "no --data.fold"),
+        (["--config", "nowhere.yaml"], "--config nowhere.yaml: expected a file"),
+        (["--out", "mine"], "--out mine: expected a new folder"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_trained(start, options, said, capsys):
+    Path("mine").mkdir()
+    Path("mine/photo.jpg").touch()
+    with pytest.raises(SystemExit):
+        start(*options)
+    assert said in capsys.readouterr().err
+    assert [path.name for path in Path("mine").iterdir()] == ["photo.jpg"]
