@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
-from flowers.callbacks.collect import Collector, as_predictions
+from flowers.callbacks.collect import CollectsPredictions, as_predictions
 from flowers.data import FlowersDataModule
 from flowers.evaluation import fit_rejection, fit_temperature, reliability, with_temperature
 from flowers.tasks import ClassificationTask
 
 
-class Calibrate(Callback):
+class Calibrate(CollectsPredictions):
     """Fits a temperature and a rejection threshold on the validation split, for the checkpoint to carry.
 
     Args:
@@ -24,26 +22,10 @@ class Calibrate(Callback):
     """
 
     def __init__(self, selective_accuracy: float = 0.99) -> None:
+        super().__init__()
         if not 0 < selective_accuracy <= 1:
             raise ValueError(f"--calibration.selective_accuracy: expected a share above 0, got {selective_accuracy}")
         self.selective_accuracy = selective_accuracy
-        self._collector = Collector()
-
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
-        self._collector.clear()
-
-    def on_validation_batch_end(  # noqa: PLR0917 (Lightning's signature)
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep what the network says."""
-        self._collector.add(outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fit, before a checkpoint of this epoch is saved."""
@@ -51,7 +33,7 @@ class Calibrate(Callback):
         if trainer.sanity_checking or not isinstance(data, FlowersDataModule):
             return
         assert isinstance(pl_module, ClassificationTask)
-        found = as_predictions(self._collector.gather(trainer), data)
+        found = as_predictions(self.gather(trainer), data)
         if not np.isfinite(found.probs).all():
             return  # another callback says so, and ends the run
         temperature = fit_temperature(found.probs, found.labels)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.distributed
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from flowers.data import FlowersDataModule
 from flowers.evaluation import Predictions, softmax
@@ -17,19 +19,31 @@ def is_all(limit: float) -> bool:
     return isinstance(limit, float) and limit == 1.0
 
 
-class Collector:
-    """Keeps the predictions of batches until all of them are there."""
+class CollectsPredictions(Callback):
+    """What callbacks share that need the predictions of a whole split."""
 
     def __init__(self) -> None:
         self._batches: list[Prediction] = []
 
-    def clear(self) -> None:
-        """Forget all batches."""
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew."""
         self._batches = []
 
-    def add(self, outputs: Prediction) -> None:
-        """Keep a batch."""
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+
+    def on_validation_batch_end(  # noqa: PLR0917 (Lightning's signature)
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep what the network says of the batch."""
         self._batches.append(Prediction(outputs.indices.cpu(), outputs.logits.cpu()))
+
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
     def gather(self, trainer: Trainer) -> Prediction:
         """Return the predictions of all processes, in the folder's order; every process has to call it."""

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
-from flowers.callbacks.collect import Collector, as_predictions
+from flowers.callbacks.collect import CollectsPredictions, as_predictions
 from flowers.data import FlowersDataModule
 from flowers.evaluation import predictions_csv
 from flowers.tasks import ClassificationTask
 
 
-class WritePredictions(Callback):
+class WritePredictions(CollectsPredictions):
     """Writes ``path, label, predicted`` and the probability of each class, a row per image, in the folder's order.
 
     The probabilities are calibrated where the checkpoint carries a calibration.
@@ -23,8 +22,8 @@ class WritePredictions(Callback):
     """
 
     def __init__(self, file: str = "predictions.csv") -> None:
+        super().__init__()
         self.file = Path(file)
-        self._collector = Collector()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse to overwrite, before any work.
@@ -37,23 +36,10 @@ class WritePredictions(Callback):
             raise FileExistsError(f"--predictions.file {self.file}: the file exists. Give another name, or move it.")
         if not self.file.absolute().parent.is_dir():
             raise FileNotFoundError(f"--predictions.file {self.file}: expected a folder that exists, make it first")
-        self._collector.clear()
-
-    def on_predict_batch_end(  # noqa: PLR0917 (Lightning's signature)
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep what the network says of the batch."""
-        self._collector.add(outputs)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file, from the predictions of all processes."""
-        collected, data = self._collector.gather(trainer), trainer.datamodule  # type: ignore[attr-defined]
+        collected, data = self.gather(trainer), trainer.datamodule  # type: ignore[attr-defined]
         if not (trainer.is_global_zero and isinstance(data, FlowersDataModule)):
             return
         assert isinstance(pl_module, ClassificationTask)

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 
-from flowers.callbacks.collect import Collector, as_predictions, is_all
+from flowers.callbacks.collect import CollectsPredictions, as_predictions, is_all
 from flowers.data import FlowersDataModule, load_image, read_credits, to_float
 from flowers.evaluation import (
     Example,
@@ -35,7 +35,7 @@ from flowers.evaluation import (
 from flowers.tasks import ClassificationTask
 
 
-class WriteReport(Callback):
+class WriteReport(CollectsPredictions):
     """Writes ``report.html``, ``.json``, ``.md`` and ``predictions.csv`` into the checkpoint's run folder.
 
     Args:
@@ -43,34 +43,24 @@ class WriteReport(Callback):
     """
 
     def __init__(self, num_examples: int = 8) -> None:
+        super().__init__()
         if num_examples < 0:
             raise ValueError(f"--report.num_examples: expected 0 or more, got {num_examples}")
         self.num_examples = num_examples
-        self._collector = Collector()
         self._start = 0.0
         self._seconds = 0.0
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._collector.clear()
         self._start = time.perf_counter()
 
-    def on_test_batch_end(  # noqa: PLR0917 (Lightning's signature)
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep what the network says."""
-        self._collector.add(outputs)
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
         self._seconds = time.perf_counter() - self._start
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the report, from the predictions of all processes."""
-        collected, data = self._collector.gather(trainer), trainer.datamodule  # type: ignore[attr-defined]
+        collected, data = self.gather(trainer), trainer.datamodule  # type: ignore[attr-defined]
         whole = is_all(trainer.limit_test_batches) and trainer.ckpt_path is not None
         if not (whole and trainer.is_global_zero and isinstance(data, FlowersDataModule)):
             return

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from flowers.callbacks.collect import Collector, as_predictions
+from flowers.callbacks.collect import CollectsPredictions, as_predictions
 from flowers.data import FlowersDataModule, load_image
 from flowers.evaluation import Predictions, confusion, confusion_figure, gallery_figure, scores
 from flowers.tasks import ClassificationTask
@@ -61,7 +61,7 @@ class ForgivingLogger(TensorBoardLogger):
         self.attempt(lambda: super(ForgivingLogger, self).finalize(status))
 
 
-class LogToTensorBoard(Callback):
+class LogToTensorBoard(CollectsPredictions):
     """Adds an augmented batch, the recall of each class, gradient norm, speed, and every few epochs figures.
 
     Args:
@@ -74,11 +74,11 @@ class LogToTensorBoard(Callback):
     """
 
     def __init__(self, every_n_epochs: int = 5, *, graph: bool = False) -> None:
+        super().__init__()
         if every_n_epochs < 1:
             raise ValueError(f"--tensorboard.every_n_epochs: expected at least 1, got {every_n_epochs}")
         self.every_n_epochs = every_n_epochs
         self.graph = graph
-        self._collector = Collector()
         self._best = -1.0
         self._images, self._waited, self._began, self._last = 0, 0.0, 0.0, 0.0
 
@@ -128,28 +128,12 @@ class LogToTensorBoard(Callback):
             speed = {"train/images_per_s": self._images * trainer.world_size / seconds}
             trainer.logger.log_metrics(speed | {"train/data_wait": self._waited / seconds}, step=trainer.global_step)
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
-        self._collector.clear()
-
-    def on_validation_batch_end(  # noqa: PLR0917 (Lightning's signature)
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep what the network says."""
-        self._collector.add(outputs)
-
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log recalls and what the HParams tab compares; figures every few epochs."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.sanity_checking or not isinstance(data, FlowersDataModule):
             return
-        found = as_predictions(self._collector.gather(trainer), data)
+        found = as_predictions(self.gather(trainer), data)
         # Of a network that gives NaN another callback says so, and ends the run.
         if not (trainer.is_global_zero and trainer.logger is not None and np.isfinite(found.probs).all()):
             return
