@@ -62,8 +62,7 @@ def audit(
     Args:
         root: Folder root/<class>/<image>.
         out: New folder for the results; by default the next free lightning_logs/audit_<n>.
-        predictions: The predictions.csv of scripts/cross_validate.py; with it, the labels that are most likely wrong
-            are found too.
+        predictions: The predictions.csv of scripts/cross_validate.py; with it, the labels to look at are found too.
         duplicates: What counts as the same picture; not near, where different images look much alike.
         min_side: Images with a shorter side are reported as tiny, in pixels.
         cache_dir: Folder of the cache; by default flowers in $XDG_CACHE_HOME or ~/.cache.
@@ -113,7 +112,7 @@ def _of_this_folder(asked: Predictions, found: Audit, *, file: str) -> Predictio
     known = Predictions(names, tuple(asked.paths[i] for i in kept), asked.labels[kept], asked.probs[kept])
     right = (known.probs.argmax(axis=1) == known.labels).mean()
     print(
-        f"--predictions {file}: of {len(kept):,} of the {len(found.labels):,} images, {right:.1%} of them right; "
+        f"--predictions {file} has {len(kept):,} of the {len(found.labels):,} images, {right:.1%} of them right; "
         f"{len(asked.paths) - len(kept):,} more are gone, or have another label now"
     )
     return known

@@ -79,7 +79,7 @@ class LogToTensorBoard(CollectsPredictions):
             raise ValueError(f"--tensorboard.every_n_epochs: expected at least 1, got {every_n_epochs}")
         self.every_n_epochs = every_n_epochs
         self.graph = graph
-        self._best = -1.0
+        self._best = {"hp/val_acc": -1.0, "hp/val_loss": 0.0}
         self._images, self._waited, self._began, self._last = 0, 0.0, 0.0, 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -139,10 +139,10 @@ class LogToTensorBoard(CollectsPredictions):
             return
         values, step = scores(found), trainer.global_step
         scalars = {f"val/recall/{name}": values[f"{name}/recall"] for name in found.class_names[:_MAX_CLASSES]}
-        if values["accuracy"] > self._best:
-            self._best = values["accuracy"]
-            scalars |= {"hp/val_acc": values["accuracy"], "hp/val_loss": values["log loss"]}
-        trainer.logger.log_metrics(scalars, step=step)
+        if values["accuracy"] > self._best["hp/val_acc"]:
+            self._best = {"hp/val_acc": values["accuracy"], "hp/val_loss": values["log loss"]}
+        # Every time: a resumed run begins with the placeholders anew.
+        trainer.logger.log_metrics(scalars | self._best, step=step)
         if trainer.current_epoch % self.every_n_epochs == 0 or trainer.current_epoch + 1 == trainer.max_epochs:
             self._log_figures(trainer, data, found)
 
@@ -158,12 +158,12 @@ class LogToTensorBoard(CollectsPredictions):
                 _write(trainer, partial(_add_pr_curve, f"val/pr/{name}", is_class, probs, step))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best accuracy so far."""
-        return {"best": self._best}
+        """Return the best accuracy so far, and its loss."""
+        return dict(self._best)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best accuracy so far."""
-        self._best = state_dict["best"]
+        """Restore the best accuracy so far, and its loss."""
+        self._best = dict(state_dict)
 
 
 def _mistakes(data: FlowersDataModule, found: Predictions) -> Any:  # noqa: ANN401

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -61,12 +60,14 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(drawn, monkeypatch):
     assert Path("lightning_logs/version_0/checkpoints/best.ckpt").exists()
 
 
-def test_the_best_accuracy_is_remembered_by_a_resumed_run():
-    callback = LogToTensorBoard()
-    callback._best = 0.75
-    other = LogToTensorBoard()
-    other.load_state_dict(json.loads(json.dumps(callback.state_dict())))
-    assert other._best == 0.75
+def test_a_resumed_run_is_compared_by_its_best_accuracy_even_if_it_gets_no_better(drawn):
+    before = fit(drawn, "--trainer.max_epochs", "2")
+    last = "lightning_logs/version_0/checkpoints/last.ckpt"
+    cli.main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "3", "--model.lr", "0.00000001"])
+    after = EventAccumulator("lightning_logs/version_0").Reload()
+    values = [event.value for event in after.Scalars("hp/val_acc")]
+    assert values[-1] == pytest.approx(max(event.value for event in after.Scalars("val/acc")))
+    assert values[-1] >= max(event.value for event in before.Scalars("hp/val_acc"))
 
 
 def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_path):
