@@ -15,6 +15,7 @@ VERBS = {
     "validate": "evaluate a checkpoint on the validation split",
     "test": "evaluate a checkpoint on the test split",
     "calibrate": "fit a checkpoint's temperature and rejection threshold anew",
+    "compare": "put runs beside each other, with a test on shared test images",
     "predict": "write a checkpoint's predictions for the test split as CSV",
 }
 
@@ -66,6 +67,11 @@ def _run(args: list[str]) -> int:
         from flowers import audit  # noqa: PLC0415
 
         return audit.main(args[1:])
+    if args[0] == "compare":
+        from flowers import compare  # noqa: PLC0415
+
+        compare.main(args[1:])
+        return 0
     from flowers import cli  # noqa: PLC0415 (importing Lightning takes seconds)
 
     if args[0] == "calibrate":

@@ -22,10 +22,11 @@ ALLOWED = {
     "inference": {"tasks", "data"},
     "export": {"tasks", "data"},
     "audit": {"data", "evaluation", "runs"},
+    "compare": {"evaluation", "runs"},
     "runs": set(),
     "cli": {"callbacks", "tasks", "data", "evaluation", "runs"},
     "startup": set(),
-    "__main__": {"audit", "cli", "startup"},
+    "__main__": {"audit", "cli", "compare", "startup"},
     "__init__": set(),
 }
 LIGHTNING = ("cli", "inference", "export", "data/datamodule", "tasks/", "callbacks/")

@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from flowers import cli
 from flowers.callbacks import SeedSteps
+from flowers.evaluation import read_predictions
 from flowers.runs import claim_run_folder, stored_config
 from flowers.tasks import CNNTask
 
@@ -362,6 +363,23 @@ def test_two_processes_train_and_count_every_test_image_once(drawn, tmp_path):
     printed = run_in_two(["test", ckpt, *two])
     alone = {name: float(value) for name, value in cli.main(["test", ckpt]).trainer.callback_metrics.items()}
     assert ast.literal_eval(printed.splitlines()[-1]) == pytest.approx(alone, abs=1e-5)
+    # The first report is that of two processes, the second that of one.
+    two, one = (json.loads((run / name).read_text()) for name in ("report.json", "report-2.json"))
+    assert two["images"] == 15
+    assert two["facts"].pop("Test") != one["facts"].pop("Test")  # the time it took
+    assert two.pop("facts") == one.pop("facts")
+    assert _flat(two) == pytest.approx(_flat(one), abs=1e-5)
+    first, second = (read_predictions(run / name) for name in ("predictions.csv", "predictions-2.csv"))
+    assert first.paths == second.paths
+    assert first.probs == pytest.approx(second.probs, abs=2e-6)
+
+
+def _flat(value, place=""):
+    """Return the numbers in nested dictionaries and lists, by their places."""
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        return {name: number for key, one in inner for name, number in _flat(one, f"{place}.{key}").items()}
+    return {} if value is None else {place: value}
 
 
 def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
@@ -432,14 +450,34 @@ def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(dra
     )
     assert numbers["facts"]["Data"]["test"] == "15 images"
     page = (run / "report.html").read_text()
-    assert page.count("data:image/svg+xml") == 6  # with the curves of the training
+    assert page.count("data:image/svg+xml") == 7  # with the curves of the training, and the reliability scaled
+    figures = {file.name for file in (run / "figures").iterdir()}
+    assert {"confusion_matrix.png", "training.png"} <= figures
+    assert len(figures) == 7
+    assert numbers["facts"]["Training"]["duration"].endswith(" min")
     wrong = numbers["images"] - numbers["right"]
     assert page.count('<div class="card">') == min(8, wrong) + min(8, numbers["right"])
     assert page.count("data:image/jpeg") == 2 * page.count('<div class="card">')  # each with what the network looked at
     before = {name: (run / name).read_bytes() for name in names}
     cli.main(["test", *ckpt, "--report.num_examples", "0"])
     assert {name: (run / name).read_bytes() for name in names} == before
-    assert {"report-2.html", "predictions-2.csv"} <= {path.name for path in run.iterdir()}
+    assert {"report-2.html", "predictions-2.csv", "figures-2"} <= {path.name for path in run.iterdir()}
+
+
+def test_test_time_augmentation_is_told_beside_the_plain_accuracy_and_used_by_predict(whole_run, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(whole_run, run)
+    ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
+    plain = cli.main(["test", *ckpt]).trainer.callback_metrics
+    tested = cli.main(["test", *ckpt, "--model.tta", "flip+crops"]).trainer.callback_metrics
+    assert tested["test/acc"] == plain["test/acc"]
+    numbers = json.loads((run / "report-2.json").read_text())["test_time_augmentation"]
+    assert numbers["accuracy"] == pytest.approx(float(tested["test/acc_tta"]))
+    assert "test/acc_tta: " in capsys.readouterr().out
+    assert "(flip+crops)" in (run / "report-2.html").read_text()
+    cli.main(["predict", *ckpt, "--model.tta", "flip+crops", "--predictions.file", str(tmp_path / "p.csv")])
+    assert (tmp_path / "p.csv").read_bytes() == (run / "predictions-2.csv").read_bytes()
+    assert (run / "predictions.csv").read_bytes() != (run / "predictions-2.csv").read_bytes()
 
 
 def test_predict_and_the_report_agree_to_the_last_digit_whatever_the_batch_size(whole_run, drawn, tmp_path):

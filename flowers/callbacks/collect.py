@@ -41,7 +41,8 @@ class CollectsPredictions(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep what the network says of the batch."""
-        self._batches.append(Prediction(outputs.indices.cpu(), outputs.logits.cpu()))
+        indices, logits, tta_logits = outputs
+        self._batches.append(Prediction(indices.cpu(), logits.cpu(), None if tta_logits is None else tta_logits.cpu()))
 
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
@@ -54,21 +55,28 @@ class CollectsPredictions(Callback):
         batches = [batch for part in parts if part is not None for batch in part]
         indices = torch.cat([batch.indices for batch in batches])
         order = indices.argsort()
-        return Prediction(indices[order], torch.cat([batch.logits for batch in batches])[order])
+        logits = torch.cat([batch.logits for batch in batches])[order]
+        augmented = [batch.tta_logits for batch in batches if batch.tta_logits is not None]
+        return Prediction(indices[order], logits, torch.cat(augmented)[order] if augmented else None)
 
 
-def as_predictions(collected: Prediction, data: FlowersDataModule, *, temperature: float = 1.0) -> Predictions:
+def as_predictions(
+    collected: Prediction, data: FlowersDataModule, *, temperature: float = 1.0, tta: bool = False
+) -> Predictions:
     """Return collected predictions with names, labels and probabilities.
 
     Args:
         collected: What the network says.
         data: Whose images they are.
         temperature: What the logits are divided by.
+        tta: Whether those with test-time augmentation are meant; they have to be there.
     """
+    logits = collected.tta_logits if tta else collected.logits
+    assert logits is not None
     indices = collected.indices.numpy()
     return Predictions(
         tuple(data.class_names),
         tuple(data.index.paths[index] for index in indices),
         data.index.labels[indices],
-        softmax(collected.logits.numpy().astype(np.float64) / temperature),
+        softmax(logits.numpy().astype(np.float64) / temperature),
     )

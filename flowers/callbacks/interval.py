@@ -27,6 +27,10 @@ def _print(trainer: Trainer, split: str) -> None:
     data = trainer.datamodule  # type: ignore[attr-defined]
     if trainer.is_global_zero and isinstance(data, FlowersDataModule):
         total = len(data.indices[split])
-        right = round(float(trainer.callback_metrics[f"{split}/acc"]) * total)
-        low, high = wilson_interval(right, total)
-        print(f"{split}/acc: {right} of {total} images are right, {right / total:.1%} ({low:.1%} to {high:.1%}, 95 %)")
+        for name in (f"{split}/acc", f"{split}/acc_tta"):
+            if name in trainer.callback_metrics:
+                right = round(float(trainer.callback_metrics[name]) * total)
+                low, high = wilson_interval(right, total)
+                print(
+                    f"{name}: {right} of {total} images are right, {right / total:.1%} ({low:.1%} to {high:.1%}, 95 %)"
+                )

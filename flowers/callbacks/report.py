@@ -28,15 +28,17 @@ from flowers.evaluation import (
     grad_cam,
     predictions_csv,
     read_history,
+    report_figures,
     report_html,
     report_json,
     report_markdown,
+    training_seconds,
 )
-from flowers.tasks import ClassificationTask
+from flowers.tasks import ClassificationTask, Prediction
 
 
 class WriteReport(CollectsPredictions):
-    """Writes ``report.html``, ``.json``, ``.md`` and ``predictions.csv`` into the checkpoint's run folder.
+    """Writes ``report.html``, ``.json``, ``.md``, ``predictions.csv`` and ``figures`` into the checkpoint's run folder.
 
     Args:
         num_examples: Worst mistakes to show, and as many right predictions.
@@ -65,24 +67,31 @@ class WriteReport(CollectsPredictions):
         if not (whole and trainer.is_global_zero and isinstance(data, FlowersDataModule)):
             return
         assert isinstance(pl_module, ClassificationTask)
-        report, run = self._report(as_predictions(collected, data), trainer, pl_module, data)
+        report, run = self._report(collected, trainer, pl_module, data)
         temperature = 1.0 if report.temperature is None else report.temperature
+        predicted = as_predictions(collected, data, temperature=temperature, tta=report.tta_predictions is not None)
         texts = {
             "report.html": report_html(report),
             "report.json": report_json(report),
             "report.md": report_markdown(report),
             # The same probabilities as those of predict.
-            "predictions.csv": predictions_csv(as_predictions(collected, data, temperature=temperature)),
+            "predictions.csv": predictions_csv(predicted),
         }
-        for file, text in zip(_new_files(run, [*texts]), texts.values(), strict=True):
+        *files, figures = _new_files(run, [*texts, "figures"])
+        for file, text in zip(files, texts.values(), strict=True):
             file.write_bytes(text.encode("utf-8", "surrogateescape"))
+        figures.mkdir()
+        for title, figure in report_figures(report).items():
+            figure.savefig(figures / f"{title.lower().replace(' ', '_')}.png", dpi=150)
+        for file in (*files, figures):
             print(f"{file.name:<20} {os.path.relpath(file)}")
 
     def _report(
-        self, found: Predictions, trainer: Trainer, task: ClassificationTask, data: FlowersDataModule
+        self, collected: Prediction, trainer: Trainer, task: ClassificationTask, data: FlowersDataModule
     ) -> tuple[Report, Path]:
         """Return the report and the folder it belongs into."""
         assert trainer.ckpt_path is not None
+        found, tta = as_predictions(collected, data), collected.tta_logits is not None
         file = Path(trainer.ckpt_path).resolve()
         run = file.parents[1] if (file.parents[1] / "config.yaml").exists() else file.parent
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
@@ -100,29 +109,34 @@ class WriteReport(CollectsPredictions):
             predictions=found,
             temperature=calibration["temperature"] if calibration else None,
             rejection=rejection,
-            facts=self._facts(trainer, task, data, checkpoint),
+            facts=self._facts(task, data, checkpoint, run=run),
             curves=read_history(run),
             best_epoch=checkpoint["epoch"],
             mistakes=examples[: len(mistakes)],
             successes=examples[len(mistakes) :],
             overlay_note=note,
+            tta=task.tta,
+            tta_predictions=as_predictions(collected, data, tta=True) if tta else None,
         )
         return report, run
 
     def _facts(
-        self, trainer: Trainer, task: ClassificationTask, data: FlowersDataModule, checkpoint: dict[str, Any]
+        self, task: ClassificationTask, data: FlowersDataModule, checkpoint: dict[str, Any], *, run: Path
     ) -> dict[str, dict[str, str]]:
-        count = len(data.indices["test"])
+        count, seconds = len(data.indices["test"]), training_seconds(run)
         splits = data.assignment.split
         counts = {str(name): f"{(splits == name).sum():,} images" for name in dict.fromkeys(sorted(splits))}
         fingerprints = {name: value for name, value in data.state_dict().items() if name.endswith("_fingerprint")}
         libraries = {name: version(name) for name in ("torch", "torchvision", "lightning", "flowers")}
         return {
             "Data": {"folder": str(data.index.root), **counts, **fingerprints},
+            "Training": {
+                "duration": "not recorded" if seconds is None else f"{seconds / 60:.1f} min",
+                "checkpoint's epoch": f"{checkpoint['epoch']} (counted from 0)",
+            },
             "Test": {
                 "duration": f"{self._seconds:.1f} s, {count / max(self._seconds, 1e-9):,.0f} images/s",
                 "device": str(task.device),
-                "checkpoint's epoch": f"{checkpoint['epoch']} (counted from 0)",
                 "parameters": f"{sum(parameter.numel() for parameter in task.net.parameters()):,}",
             },
             "Environment": {"python": platform.python_version(), **libraries, "platform": platform.platform()},

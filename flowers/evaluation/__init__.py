@@ -9,9 +9,16 @@ from flowers.evaluation.calibration import (
     softmax,
     with_temperature,
 )
+from flowers.evaluation.comparison import McNemar, Pair, Run, differing_options, mcnemar, pairs, run_numbers
+from flowers.evaluation.comparison_page import (
+    comparison_figures,
+    comparison_html,
+    comparison_json,
+    comparison_markdown,
+)
 from flowers.evaluation.cross_validation import pool, pooled_confusion, summarize, summary_json, summary_markdown
 from flowers.evaluation.explain import grad_cam
-from flowers.evaluation.history import Curve, read_history
+from flowers.evaluation.history import Curve, read_history, training_seconds
 from flowers.evaluation.intervals import fold_interval, wilson_interval
 from flowers.evaluation.label_issues import LabelIssue, label_issues
 from flowers.evaluation.pages import data_uri, figure_svg, render_page
@@ -20,34 +27,36 @@ from flowers.evaluation.plots import (
     confusion_figure,
     gallery_figure,
     history_figure,
+    overlay_figure,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
 )
 from flowers.evaluation.predictions import Predictions, predictions_csv, read_predictions
-from flowers.evaluation.report import (
-    Example,
-    Report,
-    report_figures,
-    report_html,
-    report_json,
-    report_markdown,
-    report_numbers,
-)
+from flowers.evaluation.report import Example, Report, report_figures, report_numbers
+from flowers.evaluation.report_page import report_html, report_json, report_markdown
 from flowers.evaluation.scores import confusion, scores
 
 __all__ = [
     "Curve",
     "Example",
     "LabelIssue",
+    "McNemar",
+    "Pair",
     "Predictions",
     "Rejection",
     "Reliability",
     "Report",
+    "Run",
+    "comparison_figures",
+    "comparison_html",
+    "comparison_json",
+    "comparison_markdown",
     "confidence_figure",
     "confusion",
     "confusion_figure",
     "data_uri",
+    "differing_options",
     "figure_svg",
     "fit_rejection",
     "fit_temperature",
@@ -56,6 +65,9 @@ __all__ = [
     "grad_cam",
     "history_figure",
     "label_issues",
+    "mcnemar",
+    "overlay_figure",
+    "pairs",
     "pool",
     "pooled_confusion",
     "precision_recall_figure",
@@ -71,11 +83,13 @@ __all__ = [
     "report_markdown",
     "report_numbers",
     "roc_figure",
+    "run_numbers",
     "scores",
     "softmax",
     "summarize",
     "summary_json",
     "summary_markdown",
+    "training_seconds",
     "wilson_interval",
     "with_temperature",
 ]

@@ -25,6 +25,23 @@ class Curve(NamedTuple):
     values: NDArray[np.float64]
 
 
+def training_seconds(run: Path) -> float | None:
+    """Return how long a run trained, from the first to the last value it logged; None if it logged nothing.
+
+    The time between an interruption and its resumption does not count.
+
+    Args:
+        run: The run folder.
+    """
+    seconds = 0.0
+    files = sorted(run.glob("events.out.tfevents.*"))
+    for file in files:  # each process wrote one
+        events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
+        times = [event.wall_time for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]
+        seconds += max(times) - min(times) if times else 0.0
+    return seconds if files else None
+
+
 def read_history(run: Path) -> dict[str, Curve]:
     """Return every scalar that a run logged, by its name; empty for a folder without TensorBoard's files.
 

@@ -73,19 +73,21 @@ def precision_recall_figure(predictions: Predictions) -> Figure:
     return figure
 
 
-def reliability_figure(reliabilities: Mapping[str, Reliability]) -> Figure:
-    """Return a reliability diagram for each of some predictions, by their name, side by side."""
-    figure = Figure(figsize=(4.2 * len(reliabilities), 4.2), layout="constrained")
-    all_axes = np.atleast_1d(figure.subplots(1, len(reliabilities), sharey=True))
-    for axes, (name, found) in zip(all_axes, reliabilities.items(), strict=True):
-        filled, width = found.counts > 0, np.diff(found.edges)
-        centres = (found.edges[:-1] + found.edges[1:]) / 2
-        axes.bar(centres[filled], found.accuracy[filled], width=width[filled], edgecolor="white", label="accuracy")
-        axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="as sure as right")
-        axes.plot(found.confidence[filled], found.accuracy[filled], "o", color="black", markersize=3)
-        axes.set(xlabel="confidence", title=f"{name}: ECE {found.error:.3f}", xlim=(0, 1), ylim=(0, 1))
-    all_axes[0].set_ylabel("share that is right")
-    all_axes[0].legend(loc="upper left", fontsize=8, frameon=False)
+def reliability_figure(found: Reliability, *, title: str) -> Figure:
+    """Return a reliability diagram: the share that is right over the confidence, with the images of each bin."""
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.subplots()
+    filled, width = found.counts > 0, np.diff(found.edges)
+    centres = (found.edges[:-1] + found.edges[1:]) / 2
+    axes.bar(centres[filled], found.accuracy[filled], width=width[filled], edgecolor="white", label="accuracy")
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="as sure as right")
+    axes.plot(found.confidence[filled], found.accuracy[filled], "o", color="black", markersize=3)
+    for centre, count in zip(centres[filled], found.counts[filled], strict=True):
+        axes.text(centre, 1.01, str(count), ha="center", fontsize=7, color="dimgrey")
+    axes.text(-0.01, 1.01, "n", ha="right", fontsize=7, color="dimgrey")
+    axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes.set_title(f"{title}: ECE {found.error:.3f}", pad=14)
+    axes.legend(loc="upper left", fontsize=8, frameon=False)
     return figure
 
 
@@ -116,16 +118,34 @@ def history_figure(curves: Mapping[str, Curve], *, best_epoch: int | None = None
     }
     shown = {title: [name for name in names if name in curves] for title, names in panels.items()}
     shown = {title: names for title, names in shown.items() if names}
-    figure = Figure(figsize=(4 * max(1, len(shown)), 3.2), layout="constrained")
-    for axes, (title, names) in zip(np.atleast_1d(figure.subplots(1, max(1, len(shown)))), shown.items(), strict=False):
+    figure = Figure(figsize=(5.5, 2.4 * max(1, len(shown)) + 0.3), layout="constrained")
+    all_axes = np.atleast_1d(figure.subplots(max(1, len(shown)), sharex=True))
+    for axes, (title, names) in zip(all_axes, shown.items(), strict=False):
         for name in names:
             axes.plot(
                 curves[name].epochs, curves[name].values, label=name.partition("/")[0] if len(names) > 1 else None
             )
         if best_epoch is not None:
             axes.axvline(best_epoch + 1, color="grey", linewidth=0.8, linestyle="--", label="best checkpoint")
-        axes.set(xlabel="epochs trained", title=title)
+        axes.set_ylabel(title)
         axes.legend(frameon=False, fontsize=8)
+    all_axes[-1].set_xlabel("epochs trained")
+    return figure
+
+
+def overlay_figure(curves: Mapping[str, Curve], *, title: str) -> Figure:
+    """Return one curve of each of several runs.
+
+    Args:
+        curves: The curves by the name of their run.
+        title: What they show.
+    """
+    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, curve in curves.items():
+        axes.plot(curve.epochs, curve.values, label=name)
+    axes.set(xlabel="epochs trained", ylabel=title)
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 

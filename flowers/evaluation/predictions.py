@@ -31,6 +31,12 @@ class Predictions:
     labels: NDArray[np.int64]
     probs: NDArray[np.float64]
 
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the class with the largest probability is the label ``(N,)``."""
+        right: NDArray[np.bool_] = self.probs.argmax(axis=1) == self.labels
+        return right
+
 
 def read_predictions(file: str | Path) -> Predictions:
     """Read a CSV file with the columns ``path, label, predicted`` and after them one of each class.

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from flowers.evaluation.calibration import Rejection, reliability, with_temperature
+from flowers.evaluation.comparison import mcnemar
 from flowers.evaluation.intervals import wilson_interval
-from flowers.evaluation.pages import data_uri, figure_svg, render_page
 from flowers.evaluation.plots import (
     confidence_figure,
     confusion_figure,
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 
     from flowers.evaluation.history import Curve
 
-_TOP_K = 5
-_MOST_CONFUSED = 10
+TOP_K = 5
 
 
 class Example(NamedTuple):
@@ -64,6 +62,8 @@ class Report:
         mistakes: The most confident wrong predictions.
         successes: Some right ones.
         overlay_note: Why there are no overlays, if so.
+        tta: The views of a test-time augmentation, as ``flip``; empty without one.
+        tta_predictions: What the network says with it.
     """
 
     title: str
@@ -76,6 +76,8 @@ class Report:
     mistakes: Sequence[Example] = ()
     successes: Sequence[Example] = ()
     overlay_note: str = ""
+    tta: str = ""
+    tta_predictions: Predictions | None = None
 
     @property
     def shown(self) -> Predictions:
@@ -93,7 +95,7 @@ def report_numbers(report: Report) -> dict[str, Any]:
     found = report.predictions
     labels, probs = found.labels, found.probs
     all_scores = scores(found)
-    right = int((probs.argmax(axis=1) == labels).sum())
+    right = int(found.right.sum())
     numbers: dict[str, Any] = {
         "images": len(labels),
         "right": right,
@@ -104,11 +106,13 @@ def report_numbers(report: Report) -> dict[str, Any]:
         "log_loss": all_scores["log loss"],
         "ece": reliability(probs, labels).error,
     }
-    if len(found.class_names) > _TOP_K:
-        order = np.argsort(-probs, axis=1, kind="stable")[:, :_TOP_K]
-        numbers[f"top_{_TOP_K}_accuracy"] = float((order == labels[:, None]).any(axis=1).mean())
+    if len(found.class_names) > TOP_K:
+        order = np.argsort(-probs, axis=1, kind="stable")[:, :TOP_K]
+        numbers[f"top_{TOP_K}_accuracy"] = float((order == labels[:, None]).any(axis=1).mean())
     if report.temperature is not None:
         numbers |= _calibrated(report, report.temperature)
+    if report.tta_predictions is not None:
+        numbers["test_time_augmentation"] = _augmented(report, report.tta_predictions)
     counts = confusion(found)
     numbers["classes"] = {
         name: {metric: all_scores[f"{name}/{metric}"] for metric in ("precision", "recall", "F1")}
@@ -138,108 +142,33 @@ def _calibrated(report: Report, temperature: float) -> dict[str, Any]:
     return numbers
 
 
+def _augmented(report: Report, augmented: Predictions) -> dict[str, Any]:
+    right, values = int(augmented.right.sum()), scores(augmented)
+    return {
+        "views": report.tta,
+        "right": right,
+        "accuracy": values["accuracy"],
+        "accuracy_interval_95": list(wilson_interval(right, len(augmented.labels))),
+        "macro_f1": values["macro-F1"],
+        "log_loss": values["log loss"],
+        "p_value": mcnemar(report.predictions.right, augmented.right).p_value,
+    }
+
+
 def report_figures(report: Report) -> dict[str, Figure]:
     """Return the figures of a report, by their titles."""
     found = report.predictions
-    calibration = {"as trained": reliability(found.probs, found.labels)}
-    if report.temperature is not None:
-        scaled = with_temperature(found.probs, report.temperature)
-        calibration[f"temperature {report.temperature:.2f}"] = reliability(scaled, found.labels)
     figures = {
         "Confusion matrix": confusion_figure(confusion(found), found.class_names),
         "Receiver operating characteristic": roc_figure(found),
         "Precision and recall": precision_recall_figure(found),
-        "Reliability": reliability_figure(calibration),
-        "Confidence, as predict gives it": confidence_figure(report.shown),
+        "Reliability": reliability_figure(reliability(found.probs, found.labels), title="As trained"),
+        "Confidence": confidence_figure(report.shown),
     }
+    if report.temperature is not None:
+        scaled = reliability(report.shown.probs, found.labels)
+        title = f"Temperature {report.temperature:.2f}"
+        figures["Reliability after temperature scaling"] = reliability_figure(scaled, title=title)
     if any(name.startswith(("train/", "val/")) for name in report.curves):
         figures["Training"] = history_figure(report.curves, best_epoch=report.best_epoch)
     return figures
-
-
-def report_json(report: Report) -> str:
-    """Return a report's numbers as JSON."""
-    return json.dumps(report_numbers(report), indent=2)
-
-
-def report_markdown(report: Report) -> str:
-    """Return a report's numbers as Markdown tables."""
-    numbers = report_numbers(report)
-    lines = [f"# {report.title}", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in _headline(numbers)]
-    lines += ["", "| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['F1']:.3f} | {row['support']} |"
-        for name, row in numbers["classes"].items()
-    ]
-    for title, table in report.facts.items():
-        rows = [f"| {name} | {text} |" for name, text in table.items()]
-        lone = ["```", *table.values(), "```"]  # a text of many lines
-        lines += ["", f"## {title}", "", *(lone if len(table) == 1 else ["| | |", "|---|---|", *rows])]
-    return "\n".join(lines) + "\n"
-
-
-def report_html(report: Report) -> str:
-    """Return a report as one page that needs nothing else."""
-    numbers = report_numbers(report)
-    return render_page(
-        "report.html.j2",
-        title=report.title,
-        headline=_headline(numbers),
-        classes=numbers["classes"],
-        confused=_most_confused(report.predictions),
-        figures={title: data_uri(figure_svg(figure), "svg+xml") for title, figure in report_figures(report).items()},
-        galleries={
-            "The worst mistakes": [_card(report, example) for example in report.mistakes],
-            "Right": [_card(report, example) for example in report.successes],
-        },
-        overlay_note=report.overlay_note,
-        facts=report.facts,
-    )
-
-
-def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the names and values at the top of a report."""
-    low, high = numbers["accuracy_interval_95"]
-    accuracy = f"{numbers['accuracy']:.1%} ({numbers['right']} of {numbers['images']})"
-    rows = [("accuracy", accuracy), ("its 95 % interval (Wilson)", f"{low:.1%} to {high:.1%}")]
-    names = {
-        "balanced_accuracy": "balanced accuracy",
-        "macro_f1": "macro-F1",
-        f"top_{_TOP_K}_accuracy": f"top-{_TOP_K}",
-    }
-    rows += [(name, f"{numbers[key]:.1%}") for key, name in names.items() if key in numbers]
-    after = "; after temperature scaling "
-    for key, name in (("log_loss", "log loss"), ("ece", "expected calibration error")):
-        scaled = f"{after}{numbers[f'{key}_calibrated']:.3f}" if f"{key}_calibrated" in numbers else ""
-        rows.append((name, f"{numbers[key]:.3f}{scaled}"))
-    if rejection := numbers.get("rejection"):
-        rows.append(("answered if at least so sure", f"{min(rejection['threshold'], 1):.1%}"))
-        share = f"{rejection['coverage']:.1%} answered"
-        if rejection["accuracy_of_answers"] is not None:
-            low, high = rejection["accuracy_interval_95"]
-            share += f", {rejection['accuracy_of_answers']:.1%} of these right ({low:.1%} to {high:.1%})"
-        rows.append(("then", share))
-    return rows
-
-
-def _most_confused(predictions: Predictions) -> list[tuple[str, str, int]]:
-    """Return label, prediction and count of the confusions that happen most."""
-    counts, names = confusion(predictions), predictions.class_names
-    np.fill_diagonal(counts, 0)
-    order = np.argsort(-counts, axis=None, kind="stable")[:_MOST_CONFUSED]
-    pairs = [np.unravel_index(position, counts.shape) for position in order]
-    return [(names[row], names[column], int(counts[row, column])) for row, column in pairs if counts[row, column]]
-
-
-def _card(report: Report, example: Example) -> dict[str, Any]:
-    found, number = report.shown, example.number
-    best = np.argsort(-found.probs[number], kind="stable")[:3]
-    return {
-        "path": found.paths[number],
-        "label": found.class_names[found.labels[number]],
-        "probs": [(found.class_names[k], float(found.probs[number, k])) for k in best],
-        "image": data_uri(example.image, "jpeg"),
-        "overlay": data_uri(example.overlay, "jpeg") if example.overlay is not None else "",
-        "credit": example.credit,
-    }

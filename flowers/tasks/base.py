@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -18,6 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from flowers.models import ImageClassifier
 from flowers.tasks.optim import decay_groups, warmup_cosine
+from flowers.tasks.tta import TestTimeAugmentation, mean_log_probs
 
 
 class Prediction(NamedTuple):
@@ -26,10 +27,12 @@ class Prediction(NamedTuple):
     Args:
         indices: Positions of the images in the folder's index ``(B,)``.
         logits: Floats ``(B, K)``.
+        tta_logits: The same with test-time augmentation, if it is asked for.
     """
 
     indices: Tensor
     logits: Tensor
+    tta_logits: Tensor | None = None
 
 
 class ClassificationTask(LightningModule):
@@ -47,6 +50,8 @@ class ClassificationTask(LightningModule):
             the scale of the loss), or ``balanced``: inverse to the number of its training images.
         ema_decay: Decay per step of an exponential moving average of the weights, which then is what is validated,
             saved and tested; none by default.
+        tta: Test-time augmentation: ``flip`` also looks at the mirror image, ``flip+crops`` at the corners too.
+            ``validate`` and ``test`` tell its accuracy beside the plain one, ``predict`` uses it.
         compile: Whether the network is compiled by ``torch.compile``.
 
     Raises:
@@ -64,6 +69,7 @@ class ClassificationTask(LightningModule):
         label_smoothing: float = 0.1,
         class_weights: list[float] | Literal["balanced"] | None = None,
         ema_decay: float | None = None,
+        tta: TestTimeAugmentation = "none",
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -74,6 +80,7 @@ class ClassificationTask(LightningModule):
         expect(weight_decay >= 0, "weight_decay", "0 or more", weight_decay)
         expect(0 <= warmup_fraction < 1, "warmup_fraction", "0 or more, below 1", warmup_fraction)
         expect(0 <= label_smoothing < 1, "label_smoothing", "0 or more, below 1", label_smoothing)
+        expect(tta in get_args(TestTimeAugmentation), "tta", f"one of {get_args(TestTimeAugmentation)}", tta)
         expect(ema_decay is None or 0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
         right_length = not isinstance(class_weights, list) or len(class_weights) == num_classes
         expect(right_length, "class_weights", f"{num_classes} numbers, one for each of {class_names}", class_weights)
@@ -91,6 +98,7 @@ class ClassificationTask(LightningModule):
         self.class_weights = class_weights
         self._loss_weights = class_weights if isinstance(class_weights, list) else None
         self.ema_decay = ema_decay
+        self.tta = tta
         self.compile_net = compile
         # Temperature, rejection threshold and what it was chosen for, as plain numbers; set by a callback.
         self.calibration: dict[str, float] | None = None
@@ -103,6 +111,7 @@ class ClassificationTask(LightningModule):
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
+        self.tta_acc = metrics["acc"].clone()
         # Lightning's own mean over processes cuts their average number of images down to a whole number.
         self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
 
@@ -147,7 +156,12 @@ class ClassificationTask(LightningModule):
         metrics.update(logits, labels)
         # The plain cross entropy, without smoothing and weights: comparable between recipes.
         self._log_epoch(stage, mean_loss, metrics, functional.cross_entropy(logits, labels), len(images))
-        return Prediction(indices, logits)
+        if self.tta == "none" or self.trainer.state.fn == "fit":  # a training need not wait for it
+            return Prediction(indices, logits)
+        tta_logits = mean_log_probs(self, images, self.tta)
+        self.tta_acc.update(tta_logits, labels)
+        self.log(f"{stage}/acc_tta", self.tta_acc, on_step=False, on_epoch=True)
+        return Prediction(indices, logits, tta_logits)
 
     def _log_epoch(
         self, stage: str, mean_loss: MeanMetric, metrics: MetricCollection, loss: Tensor, num_images: int
@@ -159,7 +173,8 @@ class ClassificationTask(LightningModule):
     def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Prediction:
         """Return what the network says of a batch."""
         images, _, indices = batch
-        return Prediction(indices, self(images).float())
+        plain = self.tta == "none"
+        return Prediction(indices, self(images).float() if plain else mean_log_probs(self, images, self.tta))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups; every parameter is in exactly one of them, from the first step on."""

@@ -11,11 +11,13 @@ from flowers.evaluation import (
     confidence_figure,
     confusion_figure,
     history_figure,
+    overlay_figure,
     precision_recall_figure,
     read_history,
     reliability,
     reliability_figure,
     roc_figure,
+    training_seconds,
 )
 
 
@@ -66,10 +68,12 @@ def test_of_many_classes_the_hardest_curves_are_shown_and_a_class_without_images
 def test_the_reliability_diagram_draws_the_bins_that_hold_images():
     found = example(3)
     bins = reliability(found.probs, found.labels)
-    figure = reliability_figure({"as trained": bins, "again": bins})
-    assert [axes.get_title() for axes in figure.axes] == [f"{n}: ECE {bins.error:.3f}" for n in ("as trained", "again")]
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
-    assert heights == pytest.approx(bins.accuracy[bins.counts > 0].tolist())
+    axes = reliability_figure(bins, title="As trained").axes[0]
+    assert axes.get_title() == f"As trained: ECE {bins.error:.3f}"
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx(bins.accuracy[bins.counts > 0].tolist())
+    counts = [int(text.get_text()) for text in axes.texts if text.get_text() != "n"]
+    assert counts == bins.counts[bins.counts > 0].tolist()
+    assert sum(counts) == 200
 
 
 def test_the_histogram_counts_every_prediction():
@@ -82,11 +86,28 @@ def test_the_histogram_counts_every_prediction():
 def test_the_history_has_the_curves_that_were_logged_and_marks_the_best_epoch():
     curve = Curve(np.array([1.0, 2.0]), np.array([0.5, 0.25]))
     figure = history_figure({"train/loss": curve, "val/loss": curve, "val/acc": curve}, best_epoch=1)
-    assert [axes.get_title() for axes in figure.axes] == ["loss", "accuracy"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy"]
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["train", "val", "best checkpoint"]
     assert lines[0].get_ydata().tolist() == [0.5, 0.25]
     assert list(lines[2].get_xdata()) == [2, 2]
+
+
+def test_runs_lie_over_each_other():
+    curve = Curve(np.array([1.0, 2.0]), np.array([0.5, 0.25]))
+    axes = overlay_figure({"a": curve, "b": curve._replace(values=curve.values / 2)}, title="loss").axes[0]
+    assert [line.get_label() for line in axes.get_lines()] == ["a", "b"]
+    assert axes.get_lines()[1].get_ydata().tolist() == [0.25, 0.125]
+
+
+def test_a_run_trained_as_long_as_its_processes_logged(tmp_path):
+    for start in (1000, 5000):  # interrupted, and resumed much later
+        with SummaryWriter(str(tmp_path), filename_suffix=f".{start}") as writer:
+            for step in range(3):
+                writer.add_scalar("val/acc", 0.5, step, walltime=start + 10 * step)
+    assert training_seconds(tmp_path) == pytest.approx(40)
+    (tmp_path / "nothing").mkdir()
+    assert training_seconds(tmp_path / "nothing") is None
 
 
 def test_the_history_of_a_run_is_read_back_in_epochs(tmp_path):

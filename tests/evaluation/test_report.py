@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -97,6 +98,20 @@ def test_calibration_and_rejection_are_measured_on_these_images():
     assert nothing["rejection"]["accuracy_of_answers"] is None
 
 
+def test_test_time_augmentation_stands_beside_the_plain_number():
+    found = example()
+    augmented = replace(found, probs=np.eye(5)[found.labels])
+    report = Report("test", found, tta="flip", tta_predictions=augmented)
+    numbers, plain = report_numbers(report), report_numbers(Report("test", found))
+    beside = numbers.pop("test_time_augmentation")
+    assert numbers == plain
+    assert (beside["views"], beside["accuracy"], beside["right"]) == ("flip", 1.0, 300)
+    # All of the images that only one of the two has right go one way: the chance of that is 2 / 2^n.
+    assert beside["p_value"] == pytest.approx(2 * 0.5 ** (300 - plain["right"]))
+    markdown = report_markdown(report)
+    assert "augmentation (flip) | 100.0% (300 of 300), 98.7% to 100.0%" in markdown
+
+
 def test_the_page_is_whole_escapes_names_and_shows_what_it_is_given():
     found = example()
     card = Example(3, jpeg(), jpeg(), "Bo & <i>Co</i>")
@@ -109,7 +124,7 @@ def test_the_page_is_whole_escapes_names_and_shows_what_it_is_given():
     assert "photo: Bo &amp; &lt;i&gt;Co&lt;/i&gt;" in page
     assert not re.search(r'(src|href)=(?!"data:image/(jpeg|svg\+xml);base64,)', page)
     assert page.count("data:image/jpeg") == 3
-    assert page.count("data:image/svg+xml") == 5
+    assert page.count("data:image/svg+xml") == 6
     numbers = report_numbers(report)
     assert f"{numbers['accuracy']:.1%} ({numbers['right']} of 300)" in page
     assert "after temperature scaling" in page

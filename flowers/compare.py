@@ -1,0 +1,104 @@
+"""``python -m flowers compare``: several runs beside each other."""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flowers.evaluation import (
+    Run,
+    comparison_figures,
+    comparison_html,
+    comparison_json,
+    comparison_markdown,
+    read_history,
+    read_predictions,
+    training_seconds,
+)
+from flowers.runs import claim_run_folder
+
+_PURPOSE = "Compare runs: scores, a test on shared test images, the options that differ, and curves."
+
+
+def main(args: list[str]) -> None:
+    """Compare runs: a table, McNemar's test on shared test images, the options that differ, and their curves.
+
+    Args:
+        args: Run folders and options, as on the command line.
+
+    Raises:
+        ValueError: A folder is no run's, stands there twice, or has other labels.
+        FileExistsError: The folder for the results exists.
+        OSError: A folder or file cannot be read or written.
+    """
+    parser = ArgumentParser(prog="python -m flowers compare", allow_abbrev=False, description=_PURPOSE)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, as lightning_logs/version_0; two or more")
+    parser.add_argument("--out", type=Path, help="new folder for the results; by default lightning_logs/compare_<n>")
+    options = parser.parse_args(args)
+    folders = [Path(run) for run in options.runs]
+    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+        parser.error(f"RUN: expected two or more different run folders, got {' '.join(options.runs)}")
+    if options.out is not None and options.out.exists():
+        raise FileExistsError(f"--out {options.out}: it exists. Give another name.")
+    runs = [read_run(folder, name=name) for folder, name in zip(folders, _names(folders), strict=True)]
+    text = comparison_markdown(runs)
+    texts = {"compare.html": comparison_html(runs), "compare.json": comparison_json(runs), "compare.md": text}
+    target = options.out or claim_run_folder(Path("lightning_logs"), "compare")
+    target.mkdir(parents=True, exist_ok=True)
+    for file, content in texts.items():
+        (target / file).write_bytes(content.encode("utf-8", "surrogateescape"))
+    for title, figure in comparison_figures(runs).items():
+        figure.savefig(target / f"{title.replace(' ', '_')}.png", dpi=150)
+    print(f"{text}\nLook at {os.path.relpath(target / 'compare.html')}")
+
+
+def read_run(folder: Path, *, name: str) -> Run:
+    """Return what a run folder holds.
+
+    Args:
+        folder: The folder; where it was tested several times the newest predictions count.
+        name: What to call the run.
+
+    Raises:
+        ValueError: There are neither predictions nor curves in it.
+    """
+    tested = sorted(folder.glob("predictions*.csv"), key=lambda file: file.stat().st_mtime_ns)
+    curves = read_history(folder) if folder.is_dir() else {}
+    if not tested and not curves:
+        raise ValueError(
+            f"RUN {folder}: expected a run folder, as lightning_logs/version_0, with curves or predictions"
+        )
+    if len(tested) > 1:
+        print(f"{name} was tested {len(tested)} times: {tested[-1].name} is the newest, and compared")
+    return Run(
+        name=name,
+        predictions=read_predictions(tested[-1]) if tested else None,
+        curves=curves,
+        seconds=training_seconds(folder),
+        config=_options(folder / "config.yaml"),
+    )
+
+
+def _names(folders: list[Path]) -> list[str]:
+    """Return the paths without what they all begin with."""
+    common = os.path.commonpath([folder.resolve() for folder in folders])
+    return [os.path.relpath(folder.resolve(), common) for folder in folders]
+
+
+def _options(file: Path) -> dict[str, Any]:
+    """Return the options of a configuration by their full names; of a file that is missing, none."""
+    if not file.exists():
+        return {}
+    options: dict[str, Any] = {}
+    stack = [("", yaml.safe_load(file.read_text(encoding="utf-8")))]
+    while stack:
+        prefix, value = stack.pop()
+        if isinstance(value, dict):
+            stack += [(f"{prefix}.{key}".removeprefix("."), inner) for key, inner in value.items()]
+        else:
+            options[prefix] = value
+    return options

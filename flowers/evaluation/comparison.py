@@ -1,0 +1,177 @@
+"""Which of several runs is better, and whether that can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy.stats import binomtest
+
+from flowers.evaluation.calibration import reliability
+from flowers.evaluation.intervals import wilson_interval
+from flowers.evaluation.scores import scores
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from flowers.evaluation.history import Curve
+    from flowers.evaluation.predictions import Predictions
+
+_LEVEL = 0.05
+
+
+class McNemar(NamedTuple):
+    """McNemar's test of two networks on the same images.
+
+    Args:
+        only_first: Images that only the first has right.
+        only_second: Images that only the second has right.
+        p_value: How often networks that are equally good would differ at least that much.
+    """
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+class Pair(NamedTuple):
+    """Two runs beside each other.
+
+    Args:
+        first: Name of a run.
+        second: Name of another.
+        shared: Test images of both.
+        test: McNemar's test on them; its p-value is corrected for the number of pairs. None without shared images.
+    """
+
+    first: str
+    second: str
+    shared: int
+    test: McNemar | None
+
+    @property
+    def verdict(self) -> str:
+        """What the test says, as a sentence."""
+        if self.test is None:
+            return "no test image in common"
+        if self.test.p_value >= _LEVEL:
+            return f"no difference can be told, p = {self.test.p_value:.2g}"
+        better = self.first if self.test.only_first > self.test.only_second else self.second
+        return f"{better} is better, p = {self.test.p_value:.2g}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run.
+
+    Args:
+        name: What to call it.
+        predictions: Those of its test, as ``predict`` gives them; None for a run that was not tested.
+        curves: What it logged, by name.
+        seconds: How long it trained; None if it logged nothing.
+        config: Its options and their values, by name.
+    """
+
+    name: str
+    predictions: Predictions | None = None
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    seconds: float | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> McNemar:
+    """Return McNemar's exact test: of the images that one network alone has right, is it half each?
+
+    It tells two networks apart, not two recipes: another seed trains another network
+    (https://doi.org/10.1162/089976698300017197).
+
+    Args:
+        first_right: Whether the first network is right ``(N,)``.
+        second_right: Whether the second is, on the same images ``(N,)``.
+    """
+    only_first, only_second = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
+    differing = only_first + only_second
+    p_value = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    return McNemar(only_first, only_second, p_value)
+
+
+def pairs(runs: Sequence[Run]) -> list[Pair]:
+    """Return all pairs of tested runs, their p-values corrected for the number of tests after Holm (1979).
+
+    Raises:
+        ValueError: An image has another label in another run.
+    """
+    found = [_pair(a, b) for a, b in combinations([run for run in runs if run.predictions is not None], 2)]
+    p_values = np.array([pair.test.p_value for pair in found if pair.test is not None])
+    corrected = iter(_holm(p_values).tolist())
+    return [
+        pair if pair.test is None else pair._replace(test=pair.test._replace(p_value=next(corrected))) for pair in found
+    ]
+
+
+def _pair(first: Run, second: Run) -> Pair:
+    assert first.predictions is not None
+    assert second.predictions is not None
+    ours, theirs = _outcomes(first.predictions), _outcomes(second.predictions)
+    shared = [path for path in ours if path in theirs]
+    for path in shared:
+        if ours[path][0] != theirs[path][0]:
+            raise ValueError(
+                f"{path}: expected one label, got {ours[path][0]} in {first.name} and {theirs[path][0]} in "
+                f"{second.name}. Compare runs on the same data."
+            )
+    if not shared:
+        return Pair(first.name, second.name, 0, None)
+    right = [np.array([outcomes[path][1] for path in shared]) for outcomes in (ours, theirs)]
+    return Pair(first.name, second.name, len(shared), mcnemar(*right))
+
+
+def _outcomes(found: Predictions) -> dict[str, tuple[str, bool]]:
+    """Return the label of each image, and whether it was predicted."""
+    labels = (found.class_names[label] for label in found.labels)
+    return dict(zip(found.paths, zip(labels, found.right.tolist(), strict=True), strict=True))
+
+
+def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return p-values corrected for their number (https://www.jstor.org/stable/4615733)."""
+    order = np.argsort(p_values)
+    steps = p_values[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty_like(p_values)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1) if len(steps) else steps
+    return corrected
+
+
+def run_numbers(run: Run) -> dict[str, Any]:
+    """Return what is compared of a run, as plain values; what is unknown is left out."""
+    numbers: dict[str, Any] = {}
+    if (found := run.predictions) is not None:
+        values, right = scores(found), int(found.right.sum())
+        numbers |= {
+            "test_images": len(found.paths),
+            "accuracy": values["accuracy"],
+            "accuracy_interval_95": list(wilson_interval(right, len(found.paths))),
+            "balanced_accuracy": values["balanced accuracy"],
+            "macro_f1": values["macro-F1"],
+            "log_loss": values["log loss"],
+            "ece": reliability(found.probs, found.labels).error,
+        }
+    if (validated := run.curves.get("val/acc")) is not None:
+        best = int(validated.values.argmax())
+        numbers |= {"best_validation_accuracy": float(validated.values[best])}
+    if run.curves:
+        numbers["epochs"] = int(max(curve.epochs[-1] for curve in run.curves.values()))
+    if run.seconds is not None:
+        numbers["training_seconds"] = run.seconds
+    return numbers
+
+
+def differing_options(runs: Sequence[Run]) -> dict[str, list[Any]]:
+    """Return the options whose values differ between the runs that have a configuration, None where one has none."""
+    names = sorted({name for run in runs for name in run.config})
+    values = {name: [run.config.get(name) for run in runs] for name in names}
+    known = [number for number, run in enumerate(runs) if run.config]
+    return {name: row for name, row in values.items() if any(row[i] != row[known[0]] for i in known)}

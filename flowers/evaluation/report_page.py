@@ -1,0 +1,113 @@
+"""The report as texts to read."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowers.evaluation.pages import data_uri, figure_svg, render_page
+from flowers.evaluation.report import TOP_K, report_figures, report_numbers
+from flowers.evaluation.scores import confusion
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flowers.evaluation.predictions import Predictions
+    from flowers.evaluation.report import Example, Report
+
+_MOST_CONFUSED = 10
+
+
+def report_json(report: Report) -> str:
+    """Return a report's numbers as JSON."""
+    return json.dumps(report_numbers(report), indent=2)
+
+
+def report_markdown(report: Report) -> str:
+    """Return a report's numbers as Markdown tables."""
+    numbers = report_numbers(report)
+    lines = [f"# {report.title}", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in _headline(numbers)]
+    lines += ["", "| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['F1']:.3f} | {row['support']} |"
+        for name, row in numbers["classes"].items()
+    ]
+    for title, table in report.facts.items():
+        rows = [f"| {name} | {text} |" for name, text in table.items()]
+        lone = ["```", *table.values(), "```"]  # a text of many lines
+        lines += ["", f"## {title}", "", *(lone if len(table) == 1 else ["| | |", "|---|---|", *rows])]
+    return "\n".join(lines) + "\n"
+
+
+def report_html(report: Report) -> str:
+    """Return a report as one page that needs nothing else."""
+    numbers = report_numbers(report)
+    return render_page(
+        "report.html.j2",
+        title=report.title,
+        headline=_headline(numbers),
+        classes=numbers["classes"],
+        confused=_most_confused(report.predictions),
+        figures={title: data_uri(figure_svg(figure), "svg+xml") for title, figure in report_figures(report).items()},
+        galleries={
+            "The worst mistakes": [_card(report, example) for example in report.mistakes],
+            "Right": [_card(report, example) for example in report.successes],
+        },
+        overlay_note=report.overlay_note,
+        facts=report.facts,
+    )
+
+
+def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the names and values at the top of a report."""
+    low, high = numbers["accuracy_interval_95"]
+    accuracy = f"{numbers['accuracy']:.1%} ({numbers['right']} of {numbers['images']})"
+    rows = [("accuracy", accuracy), ("its 95 % interval (Wilson)", f"{low:.1%} to {high:.1%}")]
+    names = {
+        "balanced_accuracy": "balanced accuracy",
+        "macro_f1": "macro-F1",
+        f"top_{TOP_K}_accuracy": f"top-{TOP_K}",
+    }
+    rows += [(name, f"{numbers[key]:.1%}") for key, name in names.items() if key in numbers]
+    after = "; after temperature scaling "
+    for key, name in (("log_loss", "log loss"), ("ece", "expected calibration error")):
+        scaled = f"{after}{numbers[f'{key}_calibrated']:.3f}" if f"{key}_calibrated" in numbers else ""
+        rows.append((name, f"{numbers[key]:.3f}{scaled}"))
+    if rejection := numbers.get("rejection"):
+        rows.append(("answered if at least so sure", f"{min(rejection['threshold'], 1):.1%}"))
+        share = f"{rejection['coverage']:.1%} answered"
+        if rejection["accuracy_of_answers"] is not None:
+            low, high = rejection["accuracy_interval_95"]
+            share += f", {rejection['accuracy_of_answers']:.1%} of these right ({low:.1%} to {high:.1%})"
+        rows.append(("then", share))
+    if augmented := numbers.get("test_time_augmentation"):
+        low, high = augmented["accuracy_interval_95"]
+        shares = f"{augmented['accuracy']:.1%} ({augmented['right']} of {numbers['images']}), {low:.1%} to {high:.1%}"
+        name = f"accuracy with test-time augmentation ({augmented['views']})"
+        rows.append((name, f"{shares}; from the plain accuracy by chance: p = {augmented['p_value']:.2g}"))
+    return rows
+
+
+def _most_confused(predictions: Predictions) -> list[tuple[str, str, int]]:
+    """Return label, prediction and count of the confusions that happen most."""
+    counts, names = confusion(predictions), predictions.class_names
+    np.fill_diagonal(counts, 0)
+    order = np.argsort(-counts, axis=None, kind="stable")[:_MOST_CONFUSED]
+    pairs = [np.unravel_index(position, counts.shape) for position in order]
+    return [(names[row], names[column], int(counts[row, column])) for row, column in pairs if counts[row, column]]
+
+
+def _card(report: Report, example: Example) -> dict[str, Any]:
+    found, number = report.shown, example.number
+    best = np.argsort(-found.probs[number], kind="stable")[:3]
+    return {
+        "path": found.paths[number],
+        "label": found.class_names[found.labels[number]],
+        "probs": [(found.class_names[k], float(found.probs[number, k])) for k in best],
+        "image": data_uri(example.image, "jpeg"),
+        "overlay": data_uri(example.overlay, "jpeg") if example.overlay is not None else "",
+        "credit": example.credit,
+    }

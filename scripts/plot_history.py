@@ -1,0 +1,25 @@
+"""Draw the curves of a run: loss, accuracy and learning rate, with the best epoch marked.
+
+python scripts/plot_history.py lightning_logs/version_0
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from flowers.evaluation import history_figure, read_history
+
+parser = argparse.ArgumentParser(allow_abbrev=False, description="Draw the curves of a run.")
+parser.add_argument("run", type=Path, help="run folder, as lightning_logs/version_0")
+parser.add_argument("--out", type=Path, help="PNG, PDF or SVG file to write (RUN/history.png)")
+args = parser.parse_args()
+out = args.out or args.run / "history.png"
+curves = read_history(args.run) if args.run.is_dir() else {}
+if not any(name.startswith(("train/", "val/")) for name in curves):
+    parser.error(f"RUN {args.run}: expected a run folder with TensorBoard's files, as lightning_logs/version_0")
+if out.exists():
+    parser.error(f"--out {out}: it exists; give another name")
+best = int(curves["val/acc"].values.argmax()) if "val/acc" in curves else None
+history_figure(curves, best_epoch=best).savefig(out, dpi=150)
+print(f"Written to {out}")

@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from flowers.tasks.tta import mean_log_probs, views
+
+
+@pytest.mark.parametrize(("tta", "count"), [("none", 1), ("flip", 2), ("flip+crops", 10)])
+def test_the_views_are_the_image_first_and_of_its_size(tta, count):
+    images = torch.rand(2, 3, 32, 32)
+    found = [*views(images, tta)]
+    assert len(found) == count
+    assert torch.equal(found[0], images)
+    assert all(view.shape == images.shape for view in found)
+    assert all(view.min() >= 0 and view.max() <= 1 for view in found)
+
+
+def test_the_crops_are_the_corners_and_every_view_comes_mirrored_too():
+    images = torch.zeros(1, 3, 32, 32)
+    images[..., :4, :4] = 1  # only the upper left corner is bright
+    found = [*views(images, "flip+crops")]
+    for view, mirrored in zip(found[::2], found[1::2], strict=True):
+        assert torch.equal(view.flip(-1), mirrored)
+    assert [bool(view.max() > 0.5) for view in found[::2]] == [True, True, False, False, False]
+
+
+def test_probabilities_are_averaged_and_a_network_without_a_side_is_unchanged():
+    images = torch.rand(4, 3, 16, 16)
+
+    def by_side(x):  # the left half speaks for class 0, the right for class 1
+        return torch.stack([x[..., :8].sum((1, 2, 3)), x[..., 8:].sum((1, 2, 3))], dim=1)
+
+    probs = mean_log_probs(by_side, images, "flip").exp()
+    assert torch.allclose(probs, torch.full_like(probs, 0.5), atol=1e-5)
+
+    def by_mean(x):
+        return torch.stack([x.mean((1, 2, 3)), x.amax((1, 2, 3))], dim=1)
+
+    assert torch.allclose(mean_log_probs(by_mean, images, "flip"), by_mean(images).log_softmax(1), atol=1e-6)
