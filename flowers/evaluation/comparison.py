@@ -163,7 +163,7 @@ def run_numbers(run: Run) -> dict[str, Any]:
         best = int(validated.values.argmax())
         numbers |= {"best_validation_accuracy": float(validated.values[best])}
     if run.curves:
-        numbers["epochs"] = int(max(curve.epochs[-1] for curve in run.curves.values()))
+        numbers["epochs"] = round(max(float(curve.epochs[-1]) for curve in run.curves.values()))
     if run.seconds is not None:
         numbers["training_seconds"] = run.seconds
     return numbers

@@ -128,7 +128,7 @@ def history_figure(curves: Mapping[str, Curve], *, best_epoch: int | None = None
         if best_epoch is not None:
             axes.axvline(best_epoch + 1, color="grey", linewidth=0.8, linestyle="--", label="best checkpoint")
         axes.set_ylabel(title)
-        axes.legend(frameon=False, fontsize=8)
+        _legend(axes, "best")
     all_axes[-1].set_xlabel("epochs trained")
     return figure
 
@@ -174,6 +174,6 @@ def _one_against_rest(predictions: Predictions) -> list[tuple[str, NDArray[np.bo
     return named[:_MAX_CURVES]
 
 
-def _legend(axes: Axes, place: Literal["lower left", "lower right"]) -> None:
+def _legend(axes: Axes, place: Literal["best", "lower left", "lower right"]) -> None:
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc=place, fontsize=8, frameon=False)

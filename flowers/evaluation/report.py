@@ -163,12 +163,12 @@ def report_figures(report: Report) -> dict[str, Figure]:
         "Receiver operating characteristic": roc_figure(found),
         "Precision and recall": precision_recall_figure(found),
         "Reliability": reliability_figure(reliability(found.probs, found.labels), title="As trained"),
-        "Confidence": confidence_figure(report.shown),
     }
     if report.temperature is not None:
         scaled = reliability(report.shown.probs, found.labels)
         title = f"Temperature {report.temperature:.2f}"
         figures["Reliability after temperature scaling"] = reliability_figure(scaled, title=title)
+    figures["Confidence"] = confidence_figure(report.shown)
     if any(name.startswith(("train/", "val/")) for name in report.curves):
         figures["Training"] = history_figure(report.curves, best_epoch=report.best_epoch)
     return figures

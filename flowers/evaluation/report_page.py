@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flowers.evaluation.report import Example, Report
 
 _MOST_CONFUSED = 10
+_LARGE = 8  # inches; a wider figure, as the confusion matrix of a hundred classes, needs the page for itself
 
 
 def report_json(report: Report) -> str:
@@ -51,7 +52,10 @@ def report_html(report: Report) -> str:
         headline=_headline(numbers),
         classes=numbers["classes"],
         confused=_most_confused(report.predictions),
-        figures={title: data_uri(figure_svg(figure), "svg+xml") for title, figure in report_figures(report).items()},
+        figures={
+            title: (data_uri(figure_svg(figure), "svg+xml"), figure.get_figwidth() > _LARGE)
+            for title, figure in report_figures(report).items()
+        },
         galleries={
             "The worst mistakes": [_card(report, example) for example in report.mistakes],
             "Right": [_card(report, example) for example in report.successes],
@@ -87,7 +91,7 @@ def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
         low, high = augmented["accuracy_interval_95"]
         shares = f"{augmented['accuracy']:.1%} ({augmented['right']} of {numbers['images']}), {low:.1%} to {high:.1%}"
         name = f"accuracy with test-time augmentation ({augmented['views']})"
-        rows.append((name, f"{shares}; from the plain accuracy by chance: p = {augmented['p_value']:.2g}"))
+        rows.append((name, f"{shares}; McNemar's p beside the plain one: {augmented['p_value']:.2g}"))
     return rows
 
 
