@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import (
-    EarlyStopping,
-    LearningRateMonitor,
-    ModelSummary,
-    ProgressBar,
-    TQDMProgressBar,
-)
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -25,8 +19,8 @@ from flowers.callbacks import (
     AtomicCheckpointIO,
     Calibrate,
     ForgivingLogger,
+    FreezeBackbone,
     LogToTensorBoard,
-    PrintEpochs,
     PrintInterval,
     RecordRun,
     SaveBest,
@@ -36,16 +30,18 @@ from flowers.callbacks import (
     WritePredictions,
     WriteReport,
     is_all,
+    progress,
 )
 from flowers.data import FlowersDataModule
 from flowers.runs import run_folder, stored_config
-from flowers.tasks import ClassificationTask
+from flowers.tasks import ClassificationTask, check_size
 
 _TRAINER_DEFAULTS = {
     "max_epochs": 40,
     "log_every_n_steps": 5,  # Lightning's 50 draws no curve where an epoch has 20 steps
     "use_distributed_sampler": False,  # the data module's sampler counts every image once
 }
+_DEFAULT_MODEL = "flowers.tasks.CNNTask"
 
 
 class FlowersCLI(LightningCLI):
@@ -57,13 +53,14 @@ class FlowersCLI(LightningCLI):
         parser.add_lightning_class_args(SaveLast, "last_checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
+        parser.add_lightning_class_args(FreezeBackbone, "freeze")
         parser.add_lightning_class_args(Calibrate, "calibration")
         parser.add_lightning_class_args(LogToTensorBoard, "tensorboard")
         parser.add_lightning_class_args(WriteReport, "report")
         parser.add_lightning_class_args(WritePredictions, "predictions")
         parser.set_defaults(
             {
-                "model": {"class_path": "flowers.tasks.CNNTask"},
+                "model": {"class_path": _DEFAULT_MODEL},
                 "early_stopping.patience": 15,
                 "early_stopping.check_on_train_epoch_end": False,  # else an epoch without validation is an error
                 "lr_monitor.logging_interval": "step",
@@ -81,7 +78,12 @@ class FlowersCLI(LightningCLI):
         self.config = parser.parse_args(args)
         if self.config[verb].ckpt_path is not None:
             stored = yaml.safe_dump(stored_config(self.config[verb].ckpt_path, verb))
-            self.config = parser.parse_args([verb, "--config", stored, *rest])
+            args = [verb, "--config", stored, *rest]
+            self.config = parser.parse_args(args)
+        if (model := self.config[verb].model).class_path != _DEFAULT_MODEL:
+            # Else options that both classes have would keep the default class's defaults.
+            self._parser(verb).set_defaults({"model": {"class_path": model.class_path}} | _data_defaults(model))
+            self.config = parser.parse_args(args)
         config = self.config[verb]
         if config.get("model.init_args.class_names") is not None:
             parser.error("--model.class_names: expected nothing here, since the names of the folders are taken")
@@ -99,12 +101,25 @@ class FlowersCLI(LightningCLI):
         # A checkpoint is data: unpickling anything else would run its code.
         return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
 
+    def instantiate_classes(self) -> None:
+        """Make data, model and trainer; a model that a checkpoint restores reads no other weights before."""
+        config = self.config[str(self.subcommand)]
+        weights = config.get("model.init_args.weights")
+        if weights is not None and config.ckpt_path is not None:
+            config["model.init_args.weights"] = "none"
+        super().instantiate_classes()
+        if weights is not None:
+            config["model.init_args.weights"] = weights  # where they came from, for the records
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Make the trainer; ``fit`` logs into a run folder of its own, the other verbs leave none behind."""
         trainer = self._get(self.config_init, "trainer")
-        kwargs["enable_progress_bar"], shown = _progress(trainer)
+        kwargs["enable_progress_bar"], shown = progress(trainer)
+        check_size(self.model.net, self.datamodule.image_size, "--data.image_size")
         if self.subcommand == "fit":
-            self.datamodule.setup("fit")  # what is wrong with the data is said before there is a run folder
+            # What is wrong with the data is said before there is a run folder.
+            check_size(self.model.net, self.datamodule.crop_size, "--data.crop_size")
+            self.datamodule.setup("fit")
             if trainer.logger is None and not trainer.fast_dev_run:
                 root = Path(trainer.default_root_dir or ".") / "lightning_logs"
                 rank = getattr(rank_zero_only, "rank", 0)
@@ -174,6 +189,7 @@ def _callback_groups(verb: str, trainer: Any) -> list[str]:  # noqa: ANN401
     # The user's word against a logger or checkpoints goes for the callbacks that would insist on them.
     saving = [] if trainer.enable_checkpointing is False else ["checkpoint", "last_checkpoint"]
     return [
+        "freeze",
         "calibration",
         *saving,
         "early_stopping",
@@ -181,16 +197,11 @@ def _callback_groups(verb: str, trainer: Any) -> list[str]:  # noqa: ANN401
     ]
 
 
-def _progress(trainer: Any) -> tuple[bool, list[Callback]]:  # noqa: ANN401
-    """Return whether there is a bar, and what shows progress: a bar on a terminal, lines elsewhere."""
-    # Named here, since Lightning would choose others wherever `rich` happens to be installed.
-    summary: list[Callback] = [] if trainer.enable_model_summary is False else [ModelSummary()]
-    chosen = any(isinstance(callback, ProgressBar) for callback in trainer.callbacks or [])
-    if trainer.enable_progress_bar is False or chosen:
-        return chosen, summary
-    if sys.stdout.isatty():
-        return True, [TQDMProgressBar(), *summary]
-    return False, [PrintEpochs(), *summary]
+def _data_defaults(model: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Return the data module's defaults that go with a model's options."""
+    task = resolve_name(model.class_path)
+    defaults = task.data_defaults(**model.get("init_args", {})) if issubclass(task, ClassificationTask) else {}
+    return {f"data.{name}": value for name, value in defaults.items()}
 
 
 def _quieten_lightning() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from flowers.data import read_manifest
 from flowers.evaluation import (
     Run,
     comparison_figures,
@@ -21,6 +24,7 @@ from flowers.evaluation import (
 )
 from flowers.runs import claim_run_folder
 
+_TESTED = re.compile(r"predictions(?:-(\d+))?\.csv")
 _PURPOSE = "Compare runs: scores, a test on shared test images, the options that differ, and curves."
 
 
@@ -45,13 +49,12 @@ def main(args: list[str]) -> None:
     if options.out is not None and options.out.exists():
         raise FileExistsError(f"--out {options.out}: it exists. Give another name.")
     runs = [read_run(folder, name=name) for folder, name in zip(folders, _names(folders), strict=True)]
-    text = comparison_markdown(runs)
-    texts = {"compare.html": comparison_html(runs), "compare.json": comparison_json(runs), "compare.md": text}
-    target = options.out or claim_run_folder(Path("lightning_logs"), "compare")
-    target.mkdir(parents=True, exist_ok=True)
+    text, figures = comparison_markdown(runs), comparison_figures(runs)
+    texts = {"compare.html": comparison_html(runs, figures), "compare.json": comparison_json(runs), "compare.md": text}
+    target = _make(options.out) if options.out else claim_run_folder(Path("lightning_logs"), "compare")
     for file, content in texts.items():
         (target / file).write_bytes(content.encode("utf-8", "surrogateescape"))
-    for title, figure in comparison_figures(runs).items():
+    for title, figure in figures.items():
         figure.savefig(target / f"{title.replace(' ', '_')}.png", dpi=150)
     print(f"{text}\nLook at {os.path.relpath(target / 'compare.html')}")
 
@@ -66,38 +69,66 @@ def read_run(folder: Path, *, name: str) -> Run:
     Raises:
         ValueError: There are neither predictions nor curves in it.
     """
-    tested = sorted(folder.glob("predictions*.csv"), key=lambda file: file.stat().st_mtime_ns)
+    if (folder / "summary.json").exists():
+        raise ValueError(f"RUN {folder}: expected the folder of one run; a cross-validation has its own summary.md")
+    tested = sorted(filter(_TESTED.fullmatch, (file.name for file in folder.glob("predictions*.csv"))), key=_number)
     curves = read_history(folder) if folder.is_dir() else {}
     if not tested and not curves:
-        raise ValueError(
-            f"RUN {folder}: expected a run folder, as lightning_logs/version_0, with curves or predictions"
-        )
+        raise ValueError(f"RUN {folder}: expected a run folder with curves or predictions, as lightning_logs/version_0")
+    if not curves:
+        print(f"{name}: no curves can be read")
     if len(tested) > 1:
-        print(f"{name} was tested {len(tested)} times: {tested[-1].name} is the newest, and compared")
+        print(f"{name} was tested {len(tested)} times: {tested[-1]} is the newest, and compared")
+    report = folder / tested[-1].replace("predictions", "report").replace(".csv", ".json") if tested else folder
     return Run(
         name=name,
-        predictions=read_predictions(tested[-1]) if tested else None,
+        predictions=read_predictions(folder / tested[-1]) if tested else None,
         curves=curves,
         seconds=training_seconds(folder),
         config=_options(folder / "config.yaml"),
+        checkpoint=json.loads(report.read_text())["facts"]["Test"]["checkpoint"] if report.is_file() else "",
+        sha256=_checksums(folder / "manifest.csv"),
     )
 
 
+def _number(file: str) -> int:
+    """Return which test of a run wrote a file."""
+    found = _TESTED.fullmatch(file)
+    assert found is not None
+    return int(found[1] or 1)
+
+
+def _make(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise OSError(f"--out {folder}: expected the path of a new folder ({error})") from error
+    return folder
+
+
 def _names(folders: list[Path]) -> list[str]:
-    """Return the paths without what they all begin with."""
-    common = os.path.commonpath([folder.resolve() for folder in folders])
-    return [os.path.relpath(folder.resolve(), common) for folder in folders]
+    """Return the paths without what the folders around them have in common."""
+    common = os.path.commonpath([folder.absolute().parent for folder in folders])
+    return [os.path.relpath(folder.absolute(), common) for folder in folders]
+
+
+def _checksums(file: Path) -> dict[str, str]:
+    return {row.path: row.sha256 for row in read_manifest(file)} if file.is_file() else {}
 
 
 def _options(file: Path) -> dict[str, Any]:
     """Return the options of a configuration by their full names; of a file that is missing, none."""
-    if not file.exists():
+    if not file.is_file():
         return {}
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: expected a configuration, got {str(error).partition(chr(10))[0]}") from error
     options: dict[str, Any] = {}
-    stack = [("", yaml.safe_load(file.read_text(encoding="utf-8")))]
+    stack = [("", config)] if isinstance(config, dict) else []
     while stack:
         prefix, value = stack.pop()
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             stack += [(f"{prefix}.{key}".removeprefix("."), inner) for key, inner in value.items()]
         else:
             options[prefix] = value

@@ -46,6 +46,12 @@ def claim_run_folder(root: Path, name: str = "version") -> Path:
             return (root / f"{name}_{number}").resolve()
 
 
+def best_epoch(run: Path) -> int | None:
+    """Return the epoch, counted from 0, of a run's best checkpoint; None for a run without one."""
+    file = run / "checkpoints" / "best.ckpt"
+    return int(torch.load(file, map_location="cpu", weights_only=True)["epoch"]) if file.is_file() else None
+
+
 def stored_config(ckpt_path: str, verb: str) -> dict[str, Any]:
     """Return what a checkpoint says of the run it comes from: all for ``fit``, model and data for the other verbs.
 

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from flowers.evaluation import history_figure, read_history
+from flowers.runs import best_epoch
 
 parser = argparse.ArgumentParser(allow_abbrev=False, description="Draw the curves of a run.")
 parser.add_argument("run", type=Path, help="run folder, as lightning_logs/version_0")
@@ -20,6 +21,6 @@ if not any(name.startswith(("train/", "val/")) for name in curves):
     parser.error(f"RUN {args.run}: expected a run folder with TensorBoard's files, as lightning_logs/version_0")
 if out.exists():
     parser.error(f"--out {out}: it exists; give another name")
-best = int(curves["val/acc"].values.argmax()) if "val/acc" in curves else None
-history_figure(curves, best_epoch=best).savefig(out, dpi=150)
+best = best_epoch(args.run)
+history_figure(curves, marks={} if best is None else {"best.ckpt": best}).savefig(out, dpi=150)
 print(f"Written to {out}")

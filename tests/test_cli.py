@@ -466,7 +466,7 @@ def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(dra
 
 def test_test_time_augmentation_is_told_beside_the_plain_accuracy_and_used_by_predict(whole_run, tmp_path, capsys):
     run = tmp_path / "run"
-    shutil.copytree(whole_run, run)
+    shutil.copytree(whole_run, run, ignore=shutil.ignore_patterns("report*", "predictions*", "figures*"))
     ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
     plain = cli.main(["test", *ckpt]).trainer.callback_metrics
     tested = cli.main(["test", *ckpt, "--model.tta", "flip+crops"]).trainer.callback_metrics
@@ -476,13 +476,14 @@ def test_test_time_augmentation_is_told_beside_the_plain_accuracy_and_used_by_pr
     assert "test/acc_tta: " in capsys.readouterr().out
     assert "(flip+crops)" in (run / "report-2.html").read_text()
     cli.main(["predict", *ckpt, "--model.tta", "flip+crops", "--predictions.file", str(tmp_path / "p.csv")])
-    assert (tmp_path / "p.csv").read_bytes() == (run / "predictions-2.csv").read_bytes()
-    assert (run / "predictions.csv").read_bytes() != (run / "predictions-2.csv").read_bytes()
+    assert (tmp_path / "p.csv").read_bytes() == (run / "predictions_tta-2.csv").read_bytes()
+    assert (run / "predictions.csv").read_bytes() == (run / "predictions-2.csv").read_bytes()
+    assert (run / "predictions.csv").read_bytes() != (run / "predictions_tta-2.csv").read_bytes()
 
 
 def test_predict_and_the_report_agree_to_the_last_digit_whatever_the_batch_size(whole_run, drawn, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(whole_run, run)
+    shutil.copytree(whole_run, run, ignore=shutil.ignore_patterns("report*", "predictions*", "figures*"))
     ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
     cli.main(["test", *ckpt])
     for size in ("1", "32"):

@@ -44,10 +44,45 @@ def test_runs_are_put_beside_each_other(tmp_path, capsys):
 
 
 def test_the_newest_test_counts_and_is_named(tmp_path, capsys):
-    first, second = make_run(tmp_path / "x", [True] * 40), make_run(tmp_path / "y", [True] * 40)
-    (tmp_path / "y" / "predictions-2.csv").write_text((tmp_path / "x" / "predictions.csv").read_text())
+    first, second = make_run(tmp_path / "x", [True] * 40), make_run(tmp_path / "y", [False] * 40)
+    for name in ("predictions-2.csv", "predictions-10.csv", "predictions_tta.csv", "predictions_val.csv"):
+        (tmp_path / "y" / name).write_text((tmp_path / "y" / "predictions.csv").read_text())
+    (tmp_path / "y" / "predictions-10.csv").write_text((tmp_path / "x" / "predictions.csv").read_text())
     compare.main([first, second])
-    assert "y was tested 2 times: predictions-2.csv is the newest" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "y was tested 3 times: predictions-10.csv is the newest" in said
+    assert "no difference can be told, p = 1" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config.yaml", b"a: [", "config.yaml: expected a configuration"),
+        ("config.yaml", b"\xff\xfe\x00", "config.yaml: expected a configuration"),
+        ("predictions.csv", b"path\n", "predictions.csv: expected the columns"),
+        ("manifest.csv", b"path\n", "manifest.csv: expected the columns"),
+        ("summary.json", b"{}", "a cross-validation has its own summary.md"),
+    ],
+)
+def test_a_damaged_run_is_named(name, content, said, tmp_path):
+    first, second = make_run(tmp_path / "x", [True] * 4), make_run(tmp_path / "y", [True] * 4)
+    (tmp_path / "y" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=said):
+        compare.main([first, second])
+
+
+def test_a_run_without_curves_says_so_and_links_keep_their_names(tmp_path, capsys):
+    make_run(tmp_path / "x", [True] * 4)
+    for file in (tmp_path / "x").glob("events*"):
+        file.write_bytes(file.read_bytes()[:20])
+    make_run(tmp_path / "y", [True] * 4)
+    (tmp_path / "baseline").symlink_to("y")
+    (tmp_path / "x" / "config.yaml").write_text("")
+    compare.main(["x", "baseline"])
+    said = capsys.readouterr().out
+    assert "x: no curves can be read" in said
+    assert "| baseline | " in said
+    assert "Options that differ" not in said
 
 
 @pytest.mark.parametrize("words", [["x"], ["x", "x"], ["x", "./x"]])
@@ -62,5 +97,5 @@ def test_a_folder_that_is_no_runs_is_named(tmp_path):
     make_run(tmp_path / "x", [True] * 4)
     (tmp_path / "empty").mkdir()
     for name in ("empty", "missing"):
-        with pytest.raises(ValueError, match=f"RUN {name}: expected a run folder"):
+        with pytest.raises(ValueError, match=f"RUN {name}: expected a run folder with curves or predictions"):
             compare.main(["x", name])

@@ -3,10 +3,11 @@
 from flowers.callbacks.calibrate import Calibrate
 from flowers.callbacks.checkpoint import AtomicCheckpointIO, SaveBest, SaveLast
 from flowers.callbacks.collect import is_all
+from flowers.callbacks.freeze import FreezeBackbone
 from flowers.callbacks.guard import StopOnBadLoss
 from flowers.callbacks.interval import PrintInterval
 from flowers.callbacks.predictions import WritePredictions
-from flowers.callbacks.progress import PrintEpochs
+from flowers.callbacks.progress import PrintEpochs, progress
 from flowers.callbacks.record import RecordRun
 from flowers.callbacks.report import WriteReport
 from flowers.callbacks.seed import SeedSteps
@@ -16,6 +17,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "Calibrate",
     "ForgivingLogger",
+    "FreezeBackbone",
     "LogToTensorBoard",
     "PrintEpochs",
     "PrintInterval",
@@ -27,4 +29,5 @@ __all__ = [
     "WritePredictions",
     "WriteReport",
     "is_all",
+    "progress",
 ]

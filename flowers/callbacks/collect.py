@@ -41,8 +41,10 @@ class CollectsPredictions(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep what the network says of the batch."""
-        indices, logits, tta_logits = outputs
-        self._batches.append(Prediction(indices.cpu(), logits.cpu(), None if tta_logits is None else tta_logits.cpu()))
+        indices, logits, tta_log_probs = outputs
+        self._batches.append(
+            Prediction(indices.cpu(), logits.cpu(), None if tta_log_probs is None else tta_log_probs.cpu())
+        )
 
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
@@ -56,7 +58,7 @@ class CollectsPredictions(Callback):
         indices = torch.cat([batch.indices for batch in batches])
         order = indices.argsort()
         logits = torch.cat([batch.logits for batch in batches])[order]
-        augmented = [batch.tta_logits for batch in batches if batch.tta_logits is not None]
+        augmented = [batch.tta_log_probs for batch in batches if batch.tta_log_probs is not None]
         return Prediction(indices[order], logits, torch.cat(augmented)[order] if augmented else None)
 
 
@@ -69,14 +71,14 @@ def as_predictions(
         collected: What the network says.
         data: Whose images they are.
         temperature: What the logits are divided by.
-        tta: Whether those with test-time augmentation are meant; they have to be there.
+        tta: Whether those with test-time augmentation are meant; they have to be there, with their temperature.
     """
-    logits = collected.tta_logits if tta else collected.logits
+    logits = collected.tta_log_probs if tta else collected.logits.double() / temperature
     assert logits is not None
     indices = collected.indices.numpy()
     return Predictions(
         tuple(data.class_names),
         tuple(data.index.paths[index] for index in indices),
         data.index.labels[indices],
-        softmax(logits.numpy().astype(np.float64) / temperature),
+        softmax(logits.numpy().astype(np.float64)),
     )

@@ -43,7 +43,8 @@ class WritePredictions(CollectsPredictions):
         if not (trainer.is_global_zero and isinstance(data, FlowersDataModule)):
             return
         assert isinstance(pl_module, ClassificationTask)
-        found = as_predictions(collected, data, temperature=(pl_module.calibration or {}).get("temperature", 1.0))
+        temperature = (pl_module.calibration or {}).get("temperature", 1.0)
+        found = as_predictions(collected, data, temperature=temperature, tta=collected.tta_log_probs is not None)
         with self.file.open("x", newline="", encoding="utf-8", errors="surrogateescape") as opened:
             opened.write(predictions_csv(found))
         print(f"Predictions of {len(found.paths):,} images: {self.file}")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar, TQDMProgressBar
 
 _SHOWN = ("train/loss", "train/acc", "val/loss", "val/acc", "val/f1")
 
@@ -26,3 +29,19 @@ class PrintEpochs(Callback):
             shown = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in _SHOWN if name in metrics)
             seconds = time.monotonic() - self._start
             print(f"epoch {trainer.current_epoch:3d} of {trainer.max_epochs}  {shown}  {seconds:.1f} s", flush=True)
+
+
+def progress(trainer: Any) -> tuple[bool, list[Callback]]:  # noqa: ANN401
+    """Return whether there is a bar, and what shows progress: a bar on a terminal, lines elsewhere.
+
+    Args:
+        trainer: The trainer's options.
+    """
+    # Named here, since Lightning would choose others wherever `rich` happens to be installed.
+    summary: list[Callback] = [] if trainer.enable_model_summary is False else [ModelSummary()]
+    chosen = any(isinstance(callback, ProgressBar) for callback in trainer.callbacks or [])
+    if trainer.enable_progress_bar is False or chosen:
+        return chosen, summary
+    if sys.stdout.isatty():
+        return True, [TQDMProgressBar(), *summary]
+    return False, [PrintEpochs(), *summary]

@@ -21,6 +21,7 @@ from PIL import Image
 from flowers.callbacks.collect import CollectsPredictions, as_predictions, is_all
 from flowers.data import FlowersDataModule, load_image, read_credits, to_float
 from flowers.evaluation import (
+    Augmented,
     Example,
     Predictions,
     Rejection,
@@ -69,14 +70,15 @@ class WriteReport(CollectsPredictions):
         assert isinstance(pl_module, ClassificationTask)
         report, run = self._report(collected, trainer, pl_module, data)
         temperature = 1.0 if report.temperature is None else report.temperature
-        predicted = as_predictions(collected, data, temperature=temperature, tta=report.tta_predictions is not None)
         texts = {
             "report.html": report_html(report),
             "report.json": report_json(report),
             "report.md": report_markdown(report),
             # The same probabilities as those of predict.
-            "predictions.csv": predictions_csv(predicted),
+            "predictions.csv": predictions_csv(as_predictions(collected, data, temperature=temperature)),
         }
+        if report.tta is not None:
+            texts["predictions_tta.csv"] = predictions_csv(report.tta.predictions)
         *files, figures = _new_files(run, [*texts, "figures"])
         for file, text in zip(files, texts.values(), strict=True):
             file.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -91,9 +93,11 @@ class WriteReport(CollectsPredictions):
     ) -> tuple[Report, Path]:
         """Return the report and the folder it belongs into."""
         assert trainer.ckpt_path is not None
-        found, tta = as_predictions(collected, data), collected.tta_logits is not None
+        found, tta = as_predictions(collected, data), None
+        if collected.tta_log_probs is not None:
+            tta = Augmented(task.tta, as_predictions(collected, data, tta=True))
         file = Path(trainer.ckpt_path).resolve()
-        run = file.parents[1] if (file.parents[1] / "config.yaml").exists() else file.parent
+        run = file.parent.parent if (file.parent.parent / "config.yaml").exists() else file.parent
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         mistakes, successes = _chosen(found, self.num_examples)
         images, overlays, note = _pictures([*mistakes, *successes], found, task, data)
@@ -109,23 +113,23 @@ class WriteReport(CollectsPredictions):
             predictions=found,
             temperature=calibration["temperature"] if calibration else None,
             rejection=rejection,
-            facts=self._facts(task, data, checkpoint, run=run),
+            facts=self._facts(task, data, checkpoint, file=file, run=run),
             curves=read_history(run),
-            best_epoch=checkpoint["epoch"],
+            marks={file.name: checkpoint["epoch"]},
             mistakes=examples[: len(mistakes)],
             successes=examples[len(mistakes) :],
             overlay_note=note,
-            tta=task.tta,
-            tta_predictions=as_predictions(collected, data, tta=True) if tta else None,
+            tta=tta,
         )
         return report, run
 
     def _facts(
-        self, task: ClassificationTask, data: FlowersDataModule, checkpoint: dict[str, Any], *, run: Path
+        self, task: ClassificationTask, data: FlowersDataModule, checkpoint: dict[str, Any], *, file: Path, run: Path
     ) -> dict[str, dict[str, str]]:
         count, seconds = len(data.indices["test"]), training_seconds(run)
-        splits = data.assignment.split
-        counts = {str(name): f"{(splits == name).sum():,} images" for name in dict.fromkeys(sorted(splits))}
+        views = "" if task.tta == "none" else f" (plain, and again with {task.tta})"
+        names = dict.fromkeys(["train", "val", "test", "skipped", *np.unique(data.assignment.split).tolist()])
+        counts = {name: f"{(data.assignment.split == name).sum():,} images" for name in names}
         fingerprints = {name: value for name, value in data.state_dict().items() if name.endswith("_fingerprint")}
         libraries = {name: version(name) for name in ("torch", "torchvision", "lightning", "flowers")}
         return {
@@ -135,7 +139,8 @@ class WriteReport(CollectsPredictions):
                 "checkpoint's epoch": f"{checkpoint['epoch']} (counted from 0)",
             },
             "Test": {
-                "duration": f"{self._seconds:.1f} s, {count / max(self._seconds, 1e-9):,.0f} images/s",
+                "checkpoint": file.name,
+                "duration": f"{self._seconds:.1f} s, {count / max(self._seconds, 1e-9):,.0f} images/s{views}",
                 "device": str(task.device),
                 "parameters": f"{sum(parameter.numel() for parameter in task.net.parameters()):,}",
             },
@@ -165,7 +170,7 @@ def _pictures(
     if not numbers:
         return [], [], ""
     files = [data.index.root / found.paths[number] for number in numbers]
-    pixels = torch.stack([load_image(file, image_size=data.image_size, resize=data.resize) for file in files])
+    pixels = torch.stack([load_image(file, **data.decoding) for file in files])
     shown = pixels.permute(0, 2, 3, 1).numpy()
     overlays: list[bytes | None] = [None] * len(numbers)
     try:

@@ -97,7 +97,7 @@ class LogToTensorBoard(CollectsPredictions):
         """Count what was waited for; show the first batch as the network sees it."""
         self._waited += time.perf_counter() - self._last
         self._images += len(batch.images)
-        if trainer.global_step == 0 and batch_idx == 0:
+        if trainer.global_step == 0 and batch_idx == 0 and batch.images.ndim == 4:
             images: Tensor = batch.images[:_SHOWN_IMAGES].float()
             _write(trainer, lambda log: log.add_image("train/augmented_batch", make_grid(images, nrow=4), 0))
             if self.graph:
@@ -174,7 +174,7 @@ def _mistakes(data: FlowersDataModule, found: Predictions) -> Any:  # noqa: ANN4
     if not worst:
         return None
     files = [data.index.root / found.paths[i] for i in worst]
-    pixels = [load_image(file, image_size=data.image_size, resize=data.resize) for file in files]
+    pixels = [load_image(file, **data.decoding) for file in files]
     names = found.class_names
     titles = [f"{names[found.labels[i]]}, taken for\n{names[predicted[i]]} ({confidence[i]:.0%})" for i in worst]
     return gallery_figure([image.permute(1, 2, 0).numpy() for image in pixels], titles)

@@ -2,7 +2,7 @@
 
 from flowers.data.audit import KINDS, Audit, Finding, audit_folder
 from flowers.data.augment import BatchAugmentation
-from flowers.data.cache import decode_all, default_cache_dir
+from flowers.data.cache import build_once, cache_key, decode_all, default_cache_dir
 from flowers.data.credits import Credit, read_credits
 from flowers.data.datamodule import FlowersDataModule
 from flowers.data.duplicates import DuplicateRule, Pairs, duplicate_pairs
@@ -13,7 +13,7 @@ from flowers.data.manifest import ManifestRow, manifest_text, read_manifest
 from flowers.data.quarantine import QuarantineRow, quarantine_text
 from flowers.data.sources import ensure_root
 from flowers.data.synthetic import draw_flower, draw_flowers
-from flowers.data.transforms import Resize, load_image, load_thumbnail, to_float
+from flowers.data.transforms import Interpolation, Resize, load_image, load_thumbnail, to_float
 
 __all__ = [
     "KINDS",
@@ -27,11 +27,14 @@ __all__ = [
     "FolderFacts",
     "FolderIndex",
     "ImageFacts",
+    "Interpolation",
     "ManifestRow",
     "Pairs",
     "QuarantineRow",
     "Resize",
     "audit_folder",
+    "build_once",
+    "cache_key",
     "decode_all",
     "default_cache_dir",
     "draw_flower",

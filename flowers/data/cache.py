@@ -13,18 +13,17 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from flowers.data.transforms import Resize, load_image
+from flowers.data.transforms import Interpolation, Resize, load_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
 T = TypeVar("T")
 
 # Raise it when the decoding changes: what was cached before is then decoded anew.
-_FORMAT = 2
+_FORMAT = 3
 
 
 def default_cache_dir() -> Path:
@@ -79,6 +78,7 @@ def decode_all(
     skip: Collection[int] = (),
     image_size: int,
     resize: Resize,
+    interpolation: Interpolation = "bicubic",
     cache_dir: Path,
 ) -> NDArray[np.uint8]:
     """Return all images decoded, ``(N, S, S, 3)``, memory-mapped from the cache.
@@ -90,33 +90,27 @@ def decode_all(
         skip: Indices of images that cannot be decoded; they are black.
         image_size: Side S, in pixels.
         resize: How an image becomes a square.
+        interpolation: How pixels between pixels are found.
         cache_dir: Folder of the cache.
 
     Raises:
         OSError: The disk cannot hold the decoded images, or a file became unreadable after it was checked.
     """
+    decoding = {"image_size": image_size, "resize": resize, "interpolation": interpolation}
 
     def build(folder: Path) -> None:
         images = _allocate(folder / "images.npy", (len(paths), image_size, image_size, 3))
 
         def decode(index: int) -> None:
             if index not in skip:
-                image = _load(root / paths[index], image_size=image_size, resize=resize)
-                images[index] = image.permute(1, 2, 0).numpy()
+                images[index] = load_named(root / paths[index], **decoding).permute(1, 2, 0).numpy()
 
         in_threads(decode, len(paths), description="Decoding images")
         images.flush()
 
-    key = cache_key(f"pixels {_FORMAT} {image_size} {resize} {sorted(skip)}", *sha256)
+    key = cache_key(f"pixels {_FORMAT} {image_size} {resize} {interpolation} {sorted(skip)}", *sha256)
     images: NDArray[np.uint8] = np.load(build_once(cache_dir, key, build) / "images.npy", mmap_mode="r")
     return images
-
-
-def _load(file: Path, *, image_size: int, resize: Resize) -> Tensor:
-    try:
-        return load_image(file, image_size=image_size, resize=resize)
-    except OSError as error:
-        raise OSError(f"{file}: {error}") from error
 
 
 def _allocate(file: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:

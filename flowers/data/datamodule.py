@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from flowers.data.assignment import Assignment, assign_splits, quarantined_images
@@ -19,11 +20,11 @@ from flowers.data.cache import decode_all, default_cache_dir
 from flowers.data.duplicates import duplicate_pairs
 from flowers.data.facts import FolderFacts, read_facts
 from flowers.data.folder import index_folder
-from flowers.data.loading import Batch, CachedImages, ShardedSampler, StreamedImages, batch_loader
-from flowers.data.manifest import ManifestRow, fingerprints
+from flowers.data.loading import Batch, CachedImages, ShardedSampler, StreamedImages, batch_loader, draw_views
+from flowers.data.manifest import ManifestRow, compare_fingerprints, fingerprints
 from flowers.data.sources import ensure_root
 from flowers.data.splits import SPLITS, SplitOptions, split_table
-from flowers.data.transforms import Resize, to_float
+from flowers.data.transforms import Interpolation, Resize, to_float
 
 
 class FlowersDataModule(LightningDataModule):
@@ -36,6 +37,7 @@ class FlowersDataModule(LightningDataModule):
         crop_size: Side of the crops that the network is trained on, in pixels. Smaller than the image, since a random
             crop shows objects larger than they are in the whole image (https://arxiv.org/abs/1906.06423).
         resize: How an image becomes a square: ``stretch`` both sides, or ``crop`` the centre.
+        interpolation: How pixels between pixels are found when an image is resized.
         batch_size: Images in a batch, on each device.
         on_bad_image: What an image that cannot be decoded does: ``stop`` the run before training, or ``skip``.
         cache: Whether the images are decoded once into a cache, or by worker processes in every epoch.
@@ -58,6 +60,7 @@ class FlowersDataModule(LightningDataModule):
         image_size: int = 192,
         crop_size: int = 160,
         resize: Resize = "stretch",
+        interpolation: Interpolation = "bicubic",
         batch_size: int = 32,
         on_bad_image: Literal["stop", "skip"] = "stop",
         cache: bool = True,
@@ -79,6 +82,7 @@ class FlowersDataModule(LightningDataModule):
         self.image_size = image_size
         self.crop_size = crop_size
         self.resize: Resize = resize
+        self.interpolation: Interpolation = interpolation
         self.batch_size = batch_size
         self.split_options = SplitOptions(**kwargs)
         self.on_bad_image = on_bad_image
@@ -89,6 +93,7 @@ class FlowersDataModule(LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.index = index_folder(ensure_root(root))
+        self.features: list[NDArray[np.float32]] = []  # (N, F) each, plain and augmented, under a frozen backbone
         self._is_set_up = False
         if self.cache_dir.resolve().is_relative_to(self.index.root.resolve()):
             raise ValueError(f"--data.cache_dir {self.cache_dir}: expected a folder outside of --data.root {root}")
@@ -97,6 +102,11 @@ class FlowersDataModule(LightningDataModule):
     def class_names(self) -> list[str]:
         """Sorted names of the K classes."""
         return list(self.index.class_names)
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The options of ``load_image``."""
+        return {"image_size": self.image_size, "resize": self.resize, "interpolation": self.interpolation}
 
     @cached_property
     def facts(self) -> FolderFacts:
@@ -123,9 +133,8 @@ class FlowersDataModule(LightningDataModule):
             self.index.paths,
             sha256=self.facts.sha256,
             skip=self.facts.errors.keys(),
-            image_size=self.image_size,
-            resize=self.resize,
             cache_dir=self.cache_dir,
+            **self.decoding,
         )
 
     def class_counts(self, split: str) -> list[int]:
@@ -158,8 +167,7 @@ class FlowersDataModule(LightningDataModule):
     def _check_images(self) -> None:
         paths = self.index.paths
         quarantined, _ = quarantined_images(self.index, self.facts, quarantine=self.split_options.quarantine)
-        errors = {paths[i]: error for i, error in self.facts.errors.items() if i not in set(quarantined.tolist())}
-        bad = [f"{self.index.root / path}: {error}" for path, error in errors.items()]
+        bad = [f"{self.index.root / paths[i]}: {e}" for i, e in self.facts.errors.items() if i not in quarantined]
         if not bad:
             return
         listing = "\n  ".join(bad)
@@ -196,14 +204,24 @@ class FlowersDataModule(LightningDataModule):
             len(indices), shuffle=train, seed=self.seed, rank=rank, world_size=world_size, balance=balance
         )
         if self.cache:
-            dataset: CachedImages | StreamedImages = CachedImages(self.pixels, self.index.labels, indices)
+            dataset: CachedImages | StreamedImages = CachedImages(self._read, self.index.labels, indices)
         else:
-            dataset = StreamedImages(self.index, indices, image_size=self.image_size, resize=self.resize)
+            dataset = StreamedImages(self.index, indices, **self.decoding)
         num_workers = 0 if self.cache else self.num_workers
         return batch_loader(dataset, sampler, batch_size=self.batch_size, num_workers=num_workers)
 
+    def _read(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return bytes of images ``(B, 3, S, S)``, or their features ``(B, F)``."""
+        if not self.features:
+            # Permuted, the bytes are channels_last as they lie: nothing is copied for it.
+            return torch.from_numpy(self.pixels[indices]).permute(0, 3, 1, 2)
+        epoch = self.trainer.current_epoch if self.trainer is not None and self.trainer.training else None
+        return draw_views(self.features, indices, seed=self.seed, epoch=epoch)
+
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn bytes into the network's floats, augmented while training."""
+        """Turn bytes into the network's floats, augmented while training; features stay as they are."""
+        if batch.images.ndim == 2:
+            return batch
         if self.trainer is None or not self.trainer.training:
             return batch._replace(images=to_float(batch.images))
         images = self.augment(
@@ -216,9 +234,8 @@ class FlowersDataModule(LightningDataModule):
         return Batch(images.contiguous(memory_format=torch.channels_last), targets, batch.indices)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint carries of the data: how images are read, and the fingerprints."""
-        settings = {"class_names": self.class_names, "image_size": self.image_size, "resize": self.resize}
-        return settings | fingerprints(self.manifest_rows())
+        """Return what a checkpoint carries: how images are read, and the fingerprints."""
+        return {"class_names": self.class_names} | self.decoding | fingerprints(self.manifest_rows())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare what a checkpoint carries with the data at hand.
@@ -226,19 +243,8 @@ class FlowersDataModule(LightningDataModule):
         Raises:
             ValueError: The same images are split in another way, so training images would be evaluated.
         """
-        mine = self.state_dict()
-        for name in ("image_size", "resize"):
-            if mine[name] != state_dict[name]:
-                rank_zero_warn(f"--data.{name} is {mine[name]}; the checkpoint was trained with {state_dict[name]}")
-        if mine["data_fingerprint"] != state_dict["data_fingerprint"]:
-            rank_zero_warn(
-                f"--data.root {self.index.root} holds other images than those the checkpoint was trained on; if some "
-                f"are the same, its evaluation is too good."
-            )
-        elif mine["split_fingerprint"] != state_dict["split_fingerprint"]:
-            raise ValueError(
-                "--data: the images are those the checkpoint was trained on, but they are split in another way, so "
-                "images it was trained on would be evaluated. Expected its split: leave out all options of the split "
-                "(folds, group_by, duplicates, contradictions, quarantine too), or give the manifest.csv of "
-                "its run folder with --data.manifest (and --data.duplicates ignore, if it has copies on two sides)."
-            )
+        for name, mine in self.decoding.items():
+            if mine != state_dict.get(name, mine):
+                rank_zero_warn(f"--data.{name} is {mine}; the checkpoint was trained with {state_dict[name]}")
+        if note := compare_fingerprints(fingerprints(self.manifest_rows()), state_dict):
+            rank_zero_warn(f"--data.root {self.index.root} {note}")

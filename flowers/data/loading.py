@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from flowers.data.transforms import Resize, load_image
+from flowers.data.augment import uniform_draws
+from flowers.data.transforms import load_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,7 +24,8 @@ class Batch(NamedTuple):
     """What a step gets.
 
     Args:
-        images: Bytes ``(B, 3, S, S)`` from the loader; floats in [0, 1] once on the device.
+        images: Bytes ``(B, 3, S, S)`` from the loader; floats in [0, 1] once on the device. Under a frozen backbone,
+            the images' features ``(B, F)``.
         targets: Labels ``(B,)``, or soft targets ``(B, K)`` after MixUp or CutMix.
         indices: Positions of the images in the folder's index ``(B,)``.
     """
@@ -34,16 +36,18 @@ class Batch(NamedTuple):
 
 
 class CachedImages(Dataset[Batch]):
-    """The images of one split, from the memory-mapped cache; a batch is one indexed read.
+    """The images of one split, from what was computed once; a batch is one indexed read.
 
     Args:
-        images: Bytes of all images of the folder ``(N, S, S, 3)``.
+        read: Maps indices ``(B,)`` of the folder to bytes ``(B, 3, S, S)``, or to the images' features ``(B, F)``.
         labels: Integers ``(N,)``.
         indices: The images of the split.
     """
 
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], indices: NDArray[np.int64]) -> None:
-        self.images = images
+    def __init__(
+        self, read: Callable[[NDArray[np.int64]], Tensor], labels: NDArray[np.int64], indices: NDArray[np.int64]
+    ) -> None:
+        self.read = read
         self.labels = labels
         self.indices = indices
 
@@ -53,9 +57,27 @@ class CachedImages(Dataset[Batch]):
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """Return the batch of these positions in the split (the hook of PyTorch's fetcher for whole batches)."""
         chosen = self.indices[positions]
-        # Permuted, the bytes are channels_last as they lie: nothing is copied for it.
-        images = torch.from_numpy(self.images[chosen]).permute(0, 3, 1, 2)
-        return Batch(images, torch.from_numpy(self.labels[chosen]), torch.from_numpy(chosen))
+        return Batch(self.read(chosen), torch.from_numpy(self.labels[chosen]), torch.from_numpy(chosen))
+
+
+def draw_views(
+    features: Sequence[NDArray[np.float32]], indices: NDArray[np.int64], *, seed: int, epoch: int | None
+) -> Tensor:
+    """Return a row ``(B, F)`` for each image, drawn by (seed, epoch, image) from the views there are.
+
+    Args:
+        features: A view each ``(N, F)``, the plain one first.
+        indices: The images ``(B,)``.
+        seed: Seed of the run.
+        epoch: Number of the epoch; None for the plain view.
+    """
+    views = np.zeros(len(indices), dtype=np.int64)
+    if epoch is not None:
+        draws = uniform_draws(torch.from_numpy(indices), seed=seed, epoch=epoch, num=1)[:, 0]
+        views = (draws.numpy() * len(features)).astype(np.int64)
+    return torch.from_numpy(
+        np.stack([features[view][index] for view, index in zip(views.tolist(), indices, strict=True)])
+    )
 
 
 class StreamedImages(Dataset[Batch]):
@@ -64,15 +86,13 @@ class StreamedImages(Dataset[Batch]):
     Args:
         index: The folder's index.
         indices: The images of the split.
-        image_size: Side S, in pixels.
-        resize: How an image becomes a square.
+        decoding: Options of ``load_image``.
     """
 
-    def __init__(self, index: FolderIndex, indices: NDArray[np.int64], *, image_size: int, resize: Resize) -> None:
+    def __init__(self, index: FolderIndex, indices: NDArray[np.int64], **decoding: Any) -> None:  # noqa: ANN401
         self.index = index
         self.indices = indices
-        self.image_size = image_size
-        self.resize = resize
+        self.decoding = decoding
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -84,15 +104,10 @@ class StreamedImages(Dataset[Batch]):
             OSError: A file became unreadable after it was checked; the message names it.
         """
         chosen = self.indices[positions]
-        images = torch.stack([self._load(index) for index in chosen]).contiguous(memory_format=torch.channels_last)
+        files = [self.index.root / self.index.paths[index] for index in chosen]
+        images = torch.stack([load_named(file, **self.decoding) for file in files])
+        images = images.contiguous(memory_format=torch.channels_last)
         return Batch(images, torch.from_numpy(self.index.labels[chosen]), torch.from_numpy(chosen))
-
-    def _load(self, index: int) -> Tensor:
-        file = self.index.root / self.index.paths[index]
-        try:
-            return load_image(file, image_size=self.image_size, resize=self.resize)
-        except OSError as error:
-            raise OSError(f"{file}: {error}") from error
 
 
 class ShardedSampler(Sampler[int]):

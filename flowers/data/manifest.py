@@ -108,3 +108,28 @@ def fingerprints(rows: Sequence[ManifestRow]) -> dict[str, str]:
 
 def _digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
+
+
+def compare_fingerprints(mine: Mapping[str, str], stored: Mapping[str, str]) -> str:
+    """Return what is to be said of images that are not those of a checkpoint; empty where they are.
+
+    Args:
+        mine: Fingerprints of the data at hand.
+        stored: Those in the checkpoint.
+
+    Raises:
+        ValueError: The same images are split in another way, so training images would be evaluated.
+    """
+    if mine["data_fingerprint"] != stored["data_fingerprint"]:
+        return (
+            "holds other images than those the checkpoint was trained on; if some are the same, its evaluation is too "
+            "good."
+        )
+    if mine["split_fingerprint"] != stored["split_fingerprint"]:
+        raise ValueError(
+            "--data: the images are those the checkpoint was trained on, but they are split in another way, so "
+            "images it was trained on would be evaluated. Expected its split: leave out all options of the split "
+            "(folds, group_by, duplicates, contradictions, quarantine too), or give the manifest.csv of "
+            "its run folder with --data.manifest (and --data.duplicates ignore, if it has copies on two sides)."
+        )
+    return ""

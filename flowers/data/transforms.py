@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -15,15 +15,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Resize = Literal["stretch", "crop"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 
-def load_image(file: str | Path | IO[bytes], *, image_size: int, resize: Resize) -> Tensor:
+def load_image(
+    file: str | Path | IO[bytes], *, image_size: int, resize: Resize, interpolation: Interpolation = "bicubic"
+) -> Tensor:
     """Decode an image file and bring it to a square.
 
     Args:
         file: A path or an open binary file.
         image_size: Side S of the result, in pixels.
         resize: ``stretch`` scales both sides to S; ``crop`` scales the short side and cuts out the centre.
+        interpolation: How pixels between pixels are found; where an image shrinks all of them count.
 
     Returns:
         Bytes ``(3, S, S)``, RGB, laid out in memory as ``(S, S, 3)``.
@@ -38,12 +42,21 @@ def load_image(file: str | Path | IO[bytes], *, image_size: int, resize: Resize)
                 raise OSError(f"32-bit pixels (mode {image.mode}) have no known range: expected 8 or 16 bits")
             # Large JPEGs are decoded at a half, a quarter or an eighth, but never below twice the wanted size.
             image.draft(None, (2 * image_size, 2 * image_size))
-            square = _to_square(_to_rgb(ImageOps.exif_transpose(image)), size=image_size, resize=resize)
+            method = Image.Resampling[interpolation.upper()]
+            square = _to_square(_to_rgb(ImageOps.exif_transpose(image)), image_size, resize=resize, method=method)
     except OSError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever broken bytes lead them to
         raise OSError(f"broken image: {error}") from error
     return torch.from_numpy(np.array(square)).permute(2, 0, 1)
+
+
+def load_named(file: Path, **decoding: Any) -> Tensor:  # noqa: ANN401
+    """Return ``load_image`` of a file, which an error names."""
+    try:
+        return load_image(file, **decoding)
+    except OSError as error:
+        raise OSError(f"{file}: {error}") from error
 
 
 def load_thumbnail(file: str | Path, *, longest: int) -> Image.Image:
@@ -73,10 +86,10 @@ def to_float(images: Tensor) -> Tensor:
     return images.float().div_(255)
 
 
-def _to_square(image: Image.Image, *, size: int, resize: Resize) -> Image.Image:
+def _to_square(image: Image.Image, size: int, *, resize: Resize, method: Image.Resampling) -> Image.Image:
     if resize == "crop":
-        return ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
-    return image.resize((size, size), Image.Resampling.BICUBIC)
+        return ImageOps.fit(image, (size, size), method=method)
+    return image.resize((size, size), method)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

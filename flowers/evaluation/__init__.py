@@ -33,11 +33,12 @@ from flowers.evaluation.plots import (
     roc_figure,
 )
 from flowers.evaluation.predictions import Predictions, predictions_csv, read_predictions
-from flowers.evaluation.report import Example, Report, report_figures, report_numbers
+from flowers.evaluation.report import Augmented, Example, Report, report_figures, report_numbers
 from flowers.evaluation.report_page import report_html, report_json, report_markdown
 from flowers.evaluation.scores import confusion, scores
 
 __all__ = [
+    "Augmented",
     "Curve",
     "Example",
     "LabelIssue",

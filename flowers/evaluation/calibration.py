@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_TINY = 1e-12
+_TINY = np.finfo(np.float64).tiny  # whose logarithm is finite
 
 
 class Reliability(NamedTuple):
@@ -79,7 +79,7 @@ def fit_temperature(probs: NDArray[np.float64], labels: NDArray[np.int64]) -> fl
 
     def loss(log_temperature: float) -> float:
         scaled = with_temperature(probs, float(np.exp(log_temperature)))
-        return float(-np.log(scaled[rows, labels] + _TINY).mean())
+        return float(-np.log(np.maximum(scaled[rows, labels], _TINY)).mean())
 
     bound = float(np.log(20))
     return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
@@ -87,7 +87,7 @@ def fit_temperature(probs: NDArray[np.float64], labels: NDArray[np.int64]) -> fl
 
 def with_temperature(probs: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """Return the probabilities ``(N, K)`` that logits divided by the temperature would have given."""
-    return softmax(np.log(probs + _TINY) / temperature)
+    return softmax(np.log(np.maximum(probs, _TINY)) / temperature)
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowers.evaluation.history import Curve
     from flowers.evaluation.predictions import Predictions
 
-_LEVEL = 0.05
+LEVEL = 0.05  # the convention: one in twenty pairs of equals is called different
 
 
 class McNemar(NamedTuple):
@@ -45,23 +45,28 @@ class Pair(NamedTuple):
         first: Name of a run.
         second: Name of another.
         shared: Test images of both.
-        test: McNemar's test on them; its p-value is corrected for the number of pairs. None without shared images.
+        test: McNemar's test on them; None without shared images.
+        corrected: Its p-value, corrected for the number of pairs.
+        same_classes: Whether both tell apart the same classes.
     """
 
     first: str
     second: str
     shared: int
     test: McNemar | None
+    corrected: float
+    same_classes: bool
 
     @property
     def verdict(self) -> str:
         """What the test says, as a sentence."""
         if self.test is None:
             return "no test image in common"
-        if self.test.p_value >= _LEVEL:
-            return f"no difference can be told, p = {self.test.p_value:.2g}"
+        note = "" if self.same_classes else ", but they tell apart other classes"
+        if self.corrected >= LEVEL:
+            return f"no difference can be told, p = {self.corrected:.2g}{note}"
         better = self.first if self.test.only_first > self.test.only_second else self.second
-        return f"{better} is better, p = {self.test.p_value:.2g}"
+        return f"{better} is better, p = {self.corrected:.2g}{note}"
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,8 @@ class Run:
         curves: What it logged, by name.
         seconds: How long it trained; None if it logged nothing.
         config: Its options and their values, by name.
+        checkpoint: What was tested, as ``best.ckpt``; empty if unknown.
+        sha256: Checksums of the images by their paths, by which other runs' images are known again; empty if unknown.
     """
 
     name: str
@@ -81,6 +88,8 @@ class Run:
     curves: Mapping[str, Curve] = field(default_factory=dict)
     seconds: float | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str = ""
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
 
 def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> McNemar:
@@ -100,40 +109,30 @@ def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> 
 
 
 def pairs(runs: Sequence[Run]) -> list[Pair]:
-    """Return all pairs of tested runs, their p-values corrected for the number of tests after Holm (1979).
-
-    Raises:
-        ValueError: An image has another label in another run.
-    """
+    """Return all pairs of tested runs, their p-values corrected for the number of tests after Holm (1979)."""
     found = [_pair(a, b) for a, b in combinations([run for run in runs if run.predictions is not None], 2)]
-    p_values = np.array([pair.test.p_value for pair in found if pair.test is not None])
-    corrected = iter(_holm(p_values).tolist())
-    return [
-        pair if pair.test is None else pair._replace(test=pair.test._replace(p_value=next(corrected))) for pair in found
-    ]
+    corrected = _holm(np.array([1.0 if pair.test is None else pair.test.p_value for pair in found]))
+    return [pair._replace(corrected=p_value) for pair, p_value in zip(found, corrected.tolist(), strict=True)]
 
 
 def _pair(first: Run, second: Run) -> Pair:
     assert first.predictions is not None
     assert second.predictions is not None
-    ours, theirs = _outcomes(first.predictions), _outcomes(second.predictions)
-    shared = [path for path in ours if path in theirs]
-    for path in shared:
-        if ours[path][0] != theirs[path][0]:
-            raise ValueError(
-                f"{path}: expected one label, got {ours[path][0]} in {first.name} and {theirs[path][0]} in "
-                f"{second.name}. Compare runs on the same data."
-            )
-    if not shared:
-        return Pair(first.name, second.name, 0, None)
-    right = [np.array([outcomes[path][1] for path in shared]) for outcomes in (ours, theirs)]
-    return Pair(first.name, second.name, len(shared), mcnemar(*right))
+    by_content = bool(first.sha256 and second.sha256)
+    ours, theirs = (_outcomes(run, by_content=by_content) for run in (first, second))
+    shared = [image for image in ours if image in theirs]
+    right = [np.array([outcomes[image] for image in shared], dtype=bool) for outcomes in (ours, theirs)]
+    same_classes = set(first.predictions.class_names) == set(second.predictions.class_names)
+    return Pair(first.name, second.name, len(shared), mcnemar(*right) if shared else None, 1.0, same_classes)
 
 
-def _outcomes(found: Predictions) -> dict[str, tuple[str, bool]]:
-    """Return the label of each image, and whether it was predicted."""
-    labels = (found.class_names[label] for label in found.labels)
-    return dict(zip(found.paths, zip(labels, found.right.tolist(), strict=True), strict=True))
+def _outcomes(run: Run, *, by_content: bool) -> dict[tuple[str, str], bool]:
+    """Return whether each image, known by its checksum or else its path, was predicted as its label."""
+    found = run.predictions
+    assert found is not None
+    images = [run.sha256.get(path, path) for path in found.paths] if by_content else found.paths
+    labels = [found.class_names[label] for label in found.labels]
+    return dict(zip(zip(images, labels, strict=True), found.right.tolist(), strict=True))
 
 
 def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -141,7 +140,7 @@ def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     order = np.argsort(p_values)
     steps = p_values[order] * np.arange(len(p_values), 0, -1)
     corrected = np.empty_like(p_values)
-    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1) if len(steps) else steps
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return corrected
 
 
@@ -151,6 +150,7 @@ def run_numbers(run: Run) -> dict[str, Any]:
     if (found := run.predictions) is not None:
         values, right = scores(found), int(found.right.sum())
         numbers |= {
+            "checkpoint": run.checkpoint,
             "test_images": len(found.paths),
             "accuracy": values["accuracy"],
             "accuracy_interval_95": list(wilson_interval(right, len(found.paths))),
@@ -160,8 +160,7 @@ def run_numbers(run: Run) -> dict[str, Any]:
             "ece": reliability(found.probs, found.labels).error,
         }
     if (validated := run.curves.get("val/acc")) is not None:
-        best = int(validated.values.argmax())
-        numbers |= {"best_validation_accuracy": float(validated.values[best])}
+        numbers["best_validation_accuracy"] = float(np.nanmax(validated.values))
     if run.curves:
         numbers["epochs"] = round(max(float(curve.epochs[-1]) for curve in run.curves.values()))
     if run.seconds is not None:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from flowers.evaluation.comparison import differing_options, pairs, run_numbers
-from flowers.evaluation.pages import data_uri, figure_svg, render_page
+from flowers.evaluation.pages import data_uri, figure_svg, markdown_row, render_page
 from flowers.evaluation.plots import overlay_figure
 
 if TYPE_CHECKING:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from flowers.evaluation.comparison import Run
 
 _NOTES = {
-    "Test": "Probabilities are those of predict. Accuracies can be compared directly only where the test images are "
-    "the same.",
-    "Pairs": "McNemar's exact test on the test images that two runs share; with several pairs its p-value is corrected "
-    "after Holm, and below 0.05 one is called better. It compares these trained networks: whether a recipe is better, "
-    "several seeds of it tell (scripts/cross_validate.py).",
+    "Test": "The probabilities are those of predict, without test-time augmentation. Accuracies can be compared "
+    "directly only where the test images are the same.",
+    "Pairs": "McNemar's exact test on the images that are in both runs' tests, under one label; with several pairs "
+    "its p-value is corrected after Holm, and below 0.05 one is called better. It compares these trained networks: "
+    "whether a recipe is better, several seeds of it tell.",
 }
 
 
@@ -31,7 +31,7 @@ def comparison_json(runs: Sequence[Run]) -> str:
         "runs": {run.name: run_numbers(run) for run in runs},
         "pairs": [
             {"first": pair.first, "second": pair.second, "shared": pair.shared, "verdict": pair.verdict}
-            | (pair.test._asdict() if pair.test is not None else {})
+            | ({} if pair.test is None else pair.test._asdict() | {"p_value_corrected": pair.corrected})
             for pair in pairs(runs)
         ],
         "differing_options": differing_options(runs),
@@ -43,14 +43,14 @@ def comparison_markdown(runs: Sequence[Run]) -> str:
     """Return a comparison as Markdown tables."""
     lines = ["# Comparison"]
     for title, (header, *rows) in _tables(runs).items():
-        lines += ["", f"## {title}", "", _line(header), _line(["---"] * len(header)), *map(_line, rows)]
+        lines += ["", f"## {title}", "", markdown_row(header), markdown_row(["---"] * len(header))]
+        lines += map(markdown_row, rows)
         lines += ["", _NOTES[title]] if title in _NOTES else []
     return "\n".join(lines) + "\n"
 
 
-def comparison_html(runs: Sequence[Run]) -> str:
-    """Return a comparison as one page that needs nothing else."""
-    figures = comparison_figures(runs)
+def comparison_html(runs: Sequence[Run], figures: Mapping[str, Figure]) -> str:
+    """Return a comparison, with figures by their titles, as one page that needs nothing else."""
     return render_page(
         "comparison.html.j2",
         tables=_tables(runs),
@@ -74,7 +74,16 @@ def _tables(runs: Sequence[Run]) -> dict[str, list[list[str]]]:
     numbers = {run.name: run_numbers(run) for run in runs}
     tables = {
         "Test": [
-            ["run", "images", "accuracy (95 %, Wilson)", "balanced accuracy", "macro-F1", "log loss", "ECE"],
+            [
+                "run",
+                "checkpoint",
+                "images",
+                "accuracy (95 %, Wilson)",
+                "balanced accuracy",
+                "macro-F1",
+                "log loss",
+                "ECE",
+            ],
             *([name, *_tested(row)] for name, row in numbers.items()),
         ],
         "Training": [
@@ -97,18 +106,21 @@ def _tables(runs: Sequence[Run]) -> dict[str, list[list[str]]]:
 
 def _tested(row: Mapping[str, Any]) -> list[str]:
     if "accuracy" not in row:
-        return ["", "not tested", "", "", "", ""]
+        return ["", "", "not tested: python -m flowers test --ckpt_path FILE", "", "", "", ""]
     low, high = row["accuracy_interval_95"]
     accuracy = f"{row['accuracy']:.1%} ({low:.1%} to {high:.1%})"
     shares = [f"{row[key]:.1%}" for key in ("balanced_accuracy", "macro_f1")]
-    return [str(row["test_images"]), accuracy, *shares, f"{row['log_loss']:.3f}", f"{row['ece']:.3f}"]
+    return [
+        row["checkpoint"],
+        str(row["test_images"]),
+        accuracy,
+        *shares,
+        f"{row['log_loss']:.3f}",
+        f"{row['ece']:.3f}",
+    ]
 
 
 def _trained(row: Mapping[str, Any]) -> list[str]:
     best = f"{row['best_validation_accuracy']:.1%}" if "best_validation_accuracy" in row else ""
     time = f"{row['training_seconds'] / 60:.1f} min" if "training_seconds" in row else ""
     return [best, str(row.get("epochs", "")), time]
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

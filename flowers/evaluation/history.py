@@ -34,12 +34,11 @@ def training_seconds(run: Path) -> float | None:
         run: The run folder.
     """
     seconds = 0.0
-    files = sorted(run.glob("events.out.tfevents.*"))
-    for file in files:  # each process wrote one
+    for file in run.glob("events.out.tfevents.*"):  # each process wrote one
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
         times = [event.wall_time for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]
         seconds += max(times) - min(times) if times else 0.0
-    return seconds if files else None
+    return seconds or None
 
 
 def read_history(run: Path) -> dict[str, Curve]:
@@ -52,11 +51,12 @@ def read_history(run: Path) -> dict[str, Curve]:
     tags = events.Tags()["scalars"]
     logged = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
     # Lightning logs a curve `epoch` beside every other value, which says what a step means.
-    starts: dict[float, int] = {}
+    ends: dict[float, int] = {}
     for step, epoch in logged.pop("epoch", [(0, 0.0)]):
-        starts[epoch] = min(step, starts.get(epoch, step))
-    last_step = max((step for points in logged.values() for step, _ in points), default=0)
-    steps, epochs = np.array([*starts.values(), last_step + 1]), np.array([*starts.keys(), max(starts) + 1])
+        ends[epoch] = max(step, ends.get(epoch, step))
+    steps, epochs = [-1, *ends.values()], [0.0, *(epoch + 1 for epoch in ends)]
+    if len(steps) > 3:  # the last epoch may have been cut
+        steps[-1] = max(steps[-1], 2 * steps[-2] - steps[-3])
     return {
         tag: Curve(np.interp([step for step, _ in points], steps, epochs), np.array([value for _, value in points]))
         for tag, points in logged.items()

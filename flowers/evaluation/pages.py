@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from matplotlib.figure import Figure
 
 
@@ -27,6 +29,11 @@ def render_page(template: str, **values: Any) -> str:  # noqa: ANN401
         lstrip_blocks=True,
     )
     return environment.get_template(template).render(values)
+
+
+def markdown_row(cells: Iterable[object]) -> str:
+    """Return a row of a Markdown table; what would break the table is escaped."""
+    return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from cycler import cycler
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 # With more classes a number in each cell, or a curve for each class, can no longer be read.
 _MAX_NUMBERED = 20
 _MAX_CURVES = 20
+_LONGEST_NAME = 40
 
 
 def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
@@ -32,11 +35,12 @@ def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> F
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 9 if num_classes <= _MAX_NUMBERED else max(3.5, 420 / num_classes)
-    axes.set_xticks(range(num_classes), class_names, rotation=45 if num_classes <= _MAX_NUMBERED else 90, ha="right")
-    axes.set_yticks(range(num_classes), class_names)
+    names = [_shown(name) for name in class_names]
+    axes.set_xticks(range(num_classes), names, rotation=45 if num_classes <= _MAX_NUMBERED else 90, ha="right")
+    axes.set_yticks(range(num_classes), names)
     axes.tick_params(labelsize=size)
     if num_classes > _MAX_NUMBERED:
-        axes.set_xticks(range(num_classes), class_names, rotation=90, ha="center")
+        axes.set_xticks(range(num_classes), names, rotation=90, ha="center")
     else:
         for (row, column), count in np.ndenumerate(counts):
             colour = "white" if shares[row, column] > 0.5 else "black"
@@ -54,7 +58,7 @@ def roc_figure(predictions: Predictions) -> Figure:
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
     for name, is_class, probs in _one_against_rest(predictions):
         false, true, _ = roc_curve(is_class, probs)
-        axes.plot(false, true, label=f"{name} ({roc_auc_score(is_class, probs):.3f})")
+        axes.plot(false, true, label=f"{_shown(name)} ({roc_auc_score(is_class, probs):.3f})")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, area in brackets")
     _legend(axes, "lower right")
     return figure
@@ -66,7 +70,9 @@ def precision_recall_figure(predictions: Predictions) -> Figure:
     axes = figure.subplots()
     for name, is_class, probs in _one_against_rest(predictions):
         precision, recall, _ = precision_recall_curve(is_class, probs)
-        axes.step(recall, precision, where="post", label=f"{name} ({average_precision_score(is_class, probs):.3f})")
+        axes.step(
+            recall, precision, where="post", label=f"{_shown(name)} ({average_precision_score(is_class, probs):.3f})"
+        )
     axes.set(xlabel="recall", ylabel="precision", title="Precision and recall, average precision in brackets")
     axes.set_ylim(0, 1.02)
     _legend(axes, "lower left")
@@ -104,12 +110,12 @@ def confidence_figure(predictions: Predictions) -> Figure:
     return figure
 
 
-def history_figure(curves: Mapping[str, Curve], *, best_epoch: int | None = None) -> Figure:
-    """Return a training's loss, accuracy and learning rate, with the best epoch marked.
+def history_figure(curves: Mapping[str, Curve], *, marks: Mapping[str, int] | None = None) -> Figure:
+    """Return a training's loss, accuracy and learning rate, with some epochs marked.
 
     Args:
         curves: Scalars of the run by their names, as ``train/loss``.
-        best_epoch: Epoch of the best checkpoint, counted from 0.
+        marks: Epochs, counted from 0, by what to call them, as ``best checkpoint``.
     """
     panels = {
         "loss": ["train/loss", "val/loss"],
@@ -122,11 +128,9 @@ def history_figure(curves: Mapping[str, Curve], *, best_epoch: int | None = None
     all_axes = np.atleast_1d(figure.subplots(max(1, len(shown)), sharex=True))
     for axes, (title, names) in zip(all_axes, shown.items(), strict=False):
         for name in names:
-            axes.plot(
-                curves[name].epochs, curves[name].values, label=name.partition("/")[0] if len(names) > 1 else None
-            )
-        if best_epoch is not None:
-            axes.axvline(best_epoch + 1, color="grey", linewidth=0.8, linestyle="--", label="best checkpoint")
+            _plot(axes, curves[name], label=name.partition("/")[0] if len(names) > 1 else None)
+        for label, epoch in (marks or {}).items():
+            axes.axvline(epoch + 1, color="grey", linewidth=0.8, linestyle="--", label=label)
         axes.set_ylabel(title)
         _legend(axes, "best")
     all_axes[-1].set_xlabel("epochs trained")
@@ -142,10 +146,11 @@ def overlay_figure(curves: Mapping[str, Curve], *, title: str) -> Figure:
     """
     figure = Figure(figsize=(5.5, 4), layout="constrained")
     axes = figure.subplots()
+    axes.set_prop_cycle(cycler(linestyle=["-", "--", ":", "-."]) * rcParams["axes.prop_cycle"])
     for name, curve in curves.items():
-        axes.plot(curve.epochs, curve.values, label=name)
+        _plot(axes, curve, label=_shown(name))
     axes.set(xlabel="epochs trained", ylabel=title)
-    axes.legend(frameon=False, fontsize=8)
+    _legend(axes, "best")
     return figure
 
 
@@ -158,7 +163,7 @@ def gallery_figure(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -
         axes.axis("off")
     for axes, image, title in zip(all_axes, images, titles, strict=False):
         axes.imshow(image)
-        axes.set_title(title, fontsize=9)
+        axes.set_title("\n".join(map(_shown, title.split("\n"))), fontsize=9)
     return figure
 
 
@@ -177,3 +182,15 @@ def _one_against_rest(predictions: Predictions) -> list[tuple[str, NDArray[np.bo
 def _legend(axes: Axes, place: Literal["best", "lower left", "lower right"]) -> None:
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc=place, fontsize=8, frameon=False)
+
+
+def _plot(axes: Axes, curve: Curve, *, label: str | None) -> None:
+    """Draw a curve; a single value, of which there is no line, as a dot."""
+    axes.plot(curve.epochs, curve.values, label=label, marker="o" if len(curve.values) == 1 else None)
+
+
+def _shown(name: str) -> str:
+    """Return a name as matplotlib can draw it, which takes $ for mathematics and _ at the beginning for a secret."""
+    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
+    plain = short.encode("utf-8", "replace").decode().replace("$", r"\$")
+    return f"\u200b{plain}" if plain.startswith("_") else plain

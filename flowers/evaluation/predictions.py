@@ -45,7 +45,7 @@ def read_predictions(file: str | Path) -> Predictions:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It has other columns, or a label without a column.
+        ValueError: It has other columns, a label without a column, or numbers that are no probabilities.
     """
     with open(file, newline="", encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
         header, *lines = [*csv.reader(opened)] or [[]]
@@ -72,9 +72,19 @@ def read_predictions(file: str | Path) -> Predictions:
     except ValueError as error:
         raise ValueError(f"{file}: expected a probability for every class in each line ({error})") from error
     np.add.at(counts, where, 1)
+    _check_probs(sums / counts, names, file=file)
     labels = np.zeros(len(paths), dtype=np.int64)
     labels[where] = [names.index(line[label]) for line in lines]
     return Predictions(tuple(names), tuple(paths), labels, sums / counts)
+
+
+def _check_probs(probs: NDArray[np.float64], names: list[str], *, file: str | Path) -> None:
+    if len(names) < 2:
+        raise ValueError(f"{file}: expected the probabilities of at least two classes, got {len(names)}")
+    # Written with few digits, the probabilities of a row do not sum to 1 exactly.
+    good = np.isfinite(probs).all(axis=1) & (probs >= 0).all(axis=1) & (np.abs(probs.sum(axis=1) - 1) < 1e-2)
+    if not good.all():
+        raise ValueError(f"{file}: expected probabilities, got {probs[~good][0].tolist()} for an image")
 
 
 def predictions_csv(predictions: Predictions) -> str:
@@ -84,5 +94,5 @@ def predictions_csv(predictions: Predictions) -> str:
     names = predictions.class_names
     writer.writerow(["path", "label", "predicted", *names])
     for path, label, probs in zip(predictions.paths, predictions.labels, predictions.probs, strict=True):
-        writer.writerow([path, names[label], names[probs.argmax()], *(f"{prob:.6f}" for prob in probs)])
+        writer.writerow([path, names[label], names[probs.argmax()], *(f"{prob:.7g}" for prob in probs)])
     return text.getvalue()

@@ -47,6 +47,18 @@ class Example(NamedTuple):
     credit: str
 
 
+class Augmented(NamedTuple):
+    """Predictions with test-time augmentation.
+
+    Args:
+        views: What was looked at, as ``flip``.
+        predictions: What the network says then, after temperature scaling where the checkpoint has a temperature.
+    """
+
+    views: str
+    predictions: Predictions
+
+
 @dataclass(frozen=True)
 class Report:
     """What is known of a checkpoint's evaluation.
@@ -58,12 +70,11 @@ class Report:
         rejection: When it gives no answer, chosen on the validation split; None likewise.
         facts: Tables of names and values, by their titles: data, run, environment.
         curves: Scalars of the run, by their names.
-        best_epoch: Epoch of the checkpoint, counted from 0.
+        marks: Epochs to mark in them, counted from 0, by what to call them.
         mistakes: The most confident wrong predictions.
         successes: Some right ones.
         overlay_note: Why there are no overlays, if so.
-        tta: The views of a test-time augmentation, as ``flip``; empty without one.
-        tta_predictions: What the network says with it.
+        tta: What the network says with test-time augmentation; None without one.
     """
 
     title: str
@@ -72,12 +83,11 @@ class Report:
     rejection: Rejection | None = None
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
-    best_epoch: int | None = None
+    marks: Mapping[str, int] = field(default_factory=dict)
     mistakes: Sequence[Example] = ()
     successes: Sequence[Example] = ()
     overlay_note: str = ""
-    tta: str = ""
-    tta_predictions: Predictions | None = None
+    tta: Augmented | None = None
 
     @property
     def shown(self) -> Predictions:
@@ -111,8 +121,8 @@ def report_numbers(report: Report) -> dict[str, Any]:
         numbers[f"top_{TOP_K}_accuracy"] = float((order == labels[:, None]).any(axis=1).mean())
     if report.temperature is not None:
         numbers |= _calibrated(report, report.temperature)
-    if report.tta_predictions is not None:
-        numbers["test_time_augmentation"] = _augmented(report, report.tta_predictions)
+    if report.tta is not None:
+        numbers["test_time_augmentation"] = _augmented(report, report.tta)
     counts = confusion(found)
     numbers["classes"] = {
         name: {metric: all_scores[f"{name}/{metric}"] for metric in ("precision", "recall", "F1")}
@@ -125,14 +135,13 @@ def report_numbers(report: Report) -> dict[str, Any]:
 
 
 def _calibrated(report: Report, temperature: float) -> dict[str, Any]:
-    found = report.predictions
-    probs = with_temperature(found.probs, temperature)
+    found = report.shown
+    probs = found.probs
     numbers: dict[str, Any] = {"temperature": temperature, "ece_calibrated": reliability(probs, found.labels).error}
-    rows = np.arange(len(found.labels))
-    numbers["log_loss_calibrated"] = float(-np.log(np.maximum(probs[rows, found.labels], np.finfo(float).tiny)).mean())
+    numbers["log_loss_calibrated"] = scores(found)["log loss"]
     if report.rejection is not None:
         answered = probs.max(axis=1) >= report.rejection.threshold
-        right = (probs.argmax(axis=1) == found.labels)[answered]
+        right = found.right[answered]
         numbers["rejection"] = {
             "threshold": report.rejection.threshold,
             "coverage": float(answered.mean()),
@@ -142,16 +151,18 @@ def _calibrated(report: Report, temperature: float) -> dict[str, Any]:
     return numbers
 
 
-def _augmented(report: Report, augmented: Predictions) -> dict[str, Any]:
-    right, values = int(augmented.right.sum()), scores(augmented)
+def _augmented(report: Report, tta: Augmented) -> dict[str, Any]:
+    found = tta.predictions
+    right, values = int(found.right.sum()), scores(found)
     return {
-        "views": report.tta,
+        "views": tta.views,
         "right": right,
         "accuracy": values["accuracy"],
-        "accuracy_interval_95": list(wilson_interval(right, len(augmented.labels))),
+        "accuracy_interval_95": list(wilson_interval(right, len(found.labels))),
         "macro_f1": values["macro-F1"],
         "log_loss": values["log loss"],
-        "p_value": mcnemar(report.predictions.right, augmented.right).p_value,
+        "ece": reliability(found.probs, found.labels).error,
+        "p_value": mcnemar(report.predictions.right, found.right).p_value,
     }
 
 
@@ -170,5 +181,5 @@ def report_figures(report: Report) -> dict[str, Figure]:
         figures["Reliability after temperature scaling"] = reliability_figure(scaled, title=title)
     figures["Confidence"] = confidence_figure(report.shown)
     if any(name.startswith(("train/", "val/")) for name in report.curves):
-        figures["Training"] = history_figure(report.curves, best_epoch=report.best_epoch)
+        figures["Training"] = history_figure(report.curves, marks=report.marks)
     return figures

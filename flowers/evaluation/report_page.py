@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowers.evaluation.pages import data_uri, figure_svg, render_page
+from flowers.evaluation.comparison import LEVEL
+from flowers.evaluation.pages import data_uri, figure_svg, markdown_row, render_page
 from flowers.evaluation.report import TOP_K, report_figures, report_numbers
 from flowers.evaluation.scores import confusion
 
@@ -29,15 +30,14 @@ def report_json(report: Report) -> str:
 def report_markdown(report: Report) -> str:
     """Return a report's numbers as Markdown tables."""
     numbers = report_numbers(report)
-    lines = [f"# {report.title}", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in _headline(numbers)]
+    lines = [f"# {report.title}", "", "| | |", "|---|---|", *map(markdown_row, _headline(numbers))]
     lines += ["", "| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {name} | {row['precision']:.3f} | {row['recall']:.3f} | {row['F1']:.3f} | {row['support']} |"
-        for name, row in numbers["classes"].items()
-    ]
+    for name, row in numbers["classes"].items():
+        lines.append(
+            markdown_row([name, *(f"{row[key]:.3f}" for key in ("precision", "recall", "F1")), row["support"]])
+        )
     for title, table in report.facts.items():
-        rows = [f"| {name} | {text} |" for name, text in table.items()]
+        rows = map(markdown_row, table.items())
         lone = ["```", *table.values(), "```"]  # a text of many lines
         lines += ["", f"## {title}", "", *(lone if len(table) == 1 else ["| | |", "|---|---|", *rows])]
     return "\n".join(lines) + "\n"
@@ -89,9 +89,10 @@ def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("then", share))
     if augmented := numbers.get("test_time_augmentation"):
         low, high = augmented["accuracy_interval_95"]
-        shares = f"{augmented['accuracy']:.1%} ({augmented['right']} of {numbers['images']}), {low:.1%} to {high:.1%}"
+        share = f"{augmented['accuracy']:.1%} ({augmented['right']} of {numbers['images']}), {low:.1%} to {high:.1%}"
+        told = "a difference from the plain one" if augmented["p_value"] < LEVEL else "no difference from the plain one"
         name = f"accuracy with test-time augmentation ({augmented['views']})"
-        rows.append((name, f"{shares}; McNemar's p beside the plain one: {augmented['p_value']:.2g}"))
+        rows.append((name, f"{share}; {told} can be told, p = {augmented['p_value']:.2g}"))
     return rows
 
 

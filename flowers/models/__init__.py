@@ -3,5 +3,18 @@
 from flowers.models.classifier import ImageClassifier
 from flowers.models.cnn import flower_cnn
 from flowers.models.layers import Norm, Standardize
+from flowers.models.stages import Stage, split_stages
+from flowers.models.transfer import pretrained
+from flowers.models.weights import Preprocessing, preprocessing
 
-__all__ = ["ImageClassifier", "Norm", "Standardize", "flower_cnn"]
+__all__ = [
+    "ImageClassifier",
+    "Norm",
+    "Preprocessing",
+    "Stage",
+    "Standardize",
+    "flower_cnn",
+    "preprocessing",
+    "pretrained",
+    "split_stages",
+]

@@ -1,6 +1,8 @@
 """How a network learns: the only LightningModules."""
 
 from flowers.tasks.base import ClassificationTask, Prediction
+from flowers.tasks.checks import check_size
 from flowers.tasks.cnn import CNNTask
+from flowers.tasks.transfer import TransferTask
 
-__all__ = ["CNNTask", "ClassificationTask", "Prediction"]
+__all__ = ["CNNTask", "ClassificationTask", "Prediction", "TransferTask", "check_size"]

@@ -8,15 +8,17 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from flowers.models import ImageClassifier
+from flowers.tasks.checks import expect
 from flowers.tasks.optim import decay_groups, warmup_cosine
 from flowers.tasks.tta import TestTimeAugmentation, mean_log_probs
 
@@ -27,12 +29,13 @@ class Prediction(NamedTuple):
     Args:
         indices: Positions of the images in the folder's index ``(B,)``.
         logits: Floats ``(B, K)``.
-        tta_logits: The same with test-time augmentation, if it is asked for.
+        tta_log_probs: Logarithms ``(B, K)`` of the probabilities with test-time augmentation, if it is asked for;
+            the checkpoint's temperature is in them.
     """
 
     indices: Tensor
     logits: Tensor
-    tta_logits: Tensor | None = None
+    tta_log_probs: Tensor | None = None
 
 
 class ClassificationTask(LightningModule):
@@ -73,7 +76,7 @@ class ClassificationTask(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["net"])
+        self.save_hyperparameters(ignore=["net", "weights"])
         num_classes = len(class_names)
         expect(num_classes >= 2, "class_names", "at least 2", class_names)
         expect(lr > 0, "lr", "a number above 0", lr)
@@ -114,6 +117,11 @@ class ClassificationTask(LightningModule):
         self.tta_acc = metrics["acc"].clone()
         # Lightning's own mean over processes cuts their average number of images down to a whole number.
         self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+
+    @classmethod
+    def data_defaults(cls, **_: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Return defaults of the data module that go with some options of this task; none here."""
+        return {}
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(B, K)`` of float images ``(B, 3, S, S)`` in [0, 1]."""
@@ -158,10 +166,14 @@ class ClassificationTask(LightningModule):
         self._log_epoch(stage, mean_loss, metrics, functional.cross_entropy(logits, labels), len(images))
         if self.tta == "none" or self.trainer.state.fn == "fit":  # a training need not wait for it
             return Prediction(indices, logits)
-        tta_logits = mean_log_probs(self, images, self.tta)
-        self.tta_acc.update(tta_logits, labels)
+        tta_log_probs = self._tta_log_probs(images)
+        self.tta_acc.update(tta_log_probs, labels)
         self.log(f"{stage}/acc_tta", self.tta_acc, on_step=False, on_epoch=True)
-        return Prediction(indices, logits, tta_logits)
+        return Prediction(indices, logits, tta_log_probs)
+
+    def _tta_log_probs(self, images: Tensor) -> Tensor:
+        temperature = 1.0 if self.calibration is None else self.calibration["temperature"]
+        return mean_log_probs(self, images, self.tta, temperature=temperature)
 
     def _log_epoch(
         self, stage: str, mean_loss: MeanMetric, metrics: MetricCollection, loss: Tensor, num_images: int
@@ -173,8 +185,7 @@ class ClassificationTask(LightningModule):
     def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Prediction:
         """Return what the network says of a batch."""
         images, _, indices = batch
-        plain = self.tta == "none"
-        return Prediction(indices, self(images).float() if plain else mean_log_probs(self, images, self.tta))
+        return Prediction(indices, self(images).float(), None if self.tta == "none" else self._tta_log_probs(images))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups; every parameter is in exactly one of them, from the first step on."""
@@ -193,7 +204,10 @@ class ClassificationTask(LightningModule):
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return the average of the weights, where one is asked for."""
-        return [] if self.ema_decay is None else [EMAWeightAveraging(decay=self.ema_decay)]
+        if self.ema_decay is None:
+            return []
+        # Unlike that of Lightning's own subclass, this average of equal numbers is that number: what is frozen stays.
+        return [WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))]  # type: ignore[no-untyped-call]
 
     def on_fit_start(self) -> None:
         """Balance the classes, and compile the network in place, so that no key of the state dict changes."""
@@ -226,9 +240,3 @@ class ClassificationTask(LightningModule):
                 f"Give a folder with the checkpoint's classes, or train a new network on this one."
             )
         self.calibration = checkpoint.get("calibration")
-
-
-def expect(holds: bool, name: str, expected: str, got: object, section: str = "--model") -> None:
-    """Raise a ``ValueError`` that names the option unless a condition holds."""
-    if not holds:
-        raise ValueError(f"{section}.{name}: expected {expected}, got {got}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flowers.models import Norm, flower_cnn
-from flowers.tasks.base import ClassificationTask, expect
+from flowers.tasks.base import ClassificationTask
+from flowers.tasks.checks import expect
 
 
 class CNNTask(ClassificationTask):

@@ -30,23 +30,26 @@ def views(images: Tensor, tta: TestTimeAugmentation) -> Iterator[Tensor]:
     if tta == "flip+crops":
         size = images.shape[-1]
         side = round(size * _CROP)
-        for top in (0, size - side):
-            for left in (0, size - side):
-                crop = images[..., top : top + side, left : left + side]
-                crops.append(functional.interpolate(crop, size=(size, size), mode="bilinear", align_corners=False))
+        corners = [(top, left) for top in (0, size - side) for left in (0, size - side)]
+        for top, left in corners:
+            crop = images[..., top : top + side, left : left + side]
+            crops.append(functional.interpolate(crop, size=(size, size), mode="bilinear", align_corners=False))
     for crop in crops:
         yield crop
         if tta != "none":
             yield crop.flip(-1)
 
 
-def mean_log_probs(net: Callable[[Tensor], Tensor], images: Tensor, tta: TestTimeAugmentation) -> Tensor:
-    """Return the logarithm ``(B, K)`` of the probabilities' mean over the views, to be used like logits.
+def mean_log_probs(
+    net: Callable[[Tensor], Tensor], images: Tensor, tta: TestTimeAugmentation, *, temperature: float = 1.0
+) -> Tensor:
+    """Return the logarithm ``(B, K)`` of the probabilities' mean over the views.
 
     Args:
         net: Maps images to logits.
         images: Floats ``(B, 3, S, S)``.
         tta: The views.
+        temperature: What the logits of each view are divided by.
     """
-    log_probs = torch.stack([net(view).float().log_softmax(dim=1) for view in views(images, tta)])
+    log_probs = torch.stack([(net(view).float() / temperature).log_softmax(dim=1) for view in views(images, tta)])
     return log_probs.logsumexp(dim=0) - torch.tensor(float(len(log_probs))).log()

@@ -33,9 +33,9 @@ def test_rows_stand_in_the_folders_order(data, tmp_path):
     with (tmp_path / "out.csv").open() as file:
         assert list(csv.reader(file)) == [
             ["path", "label", "predicted", "cat", "dog"],
-            ["cat/001.png", "cat", "cat", "0.750000", "0.250000"],
-            ["dog/000.png", "dog", "dog", "0.125000", "0.875000"],
-            ["dog/001.png", "dog", "dog", "0.125000", "0.875000"],
+            ["cat/001.png", "cat", "cat", "0.75", "0.25"],
+            ["dog/000.png", "dog", "dog", "0.125", "0.875"],
+            ["dog/001.png", "dog", "dog", "0.125", "0.875"],
         ]
 
 

@@ -32,7 +32,7 @@ def test_the_cache_holds_what_decoding_gives(folder, tmp_path):
 def test_a_second_call_decodes_nothing_even_from_another_place(folder, tmp_path, monkeypatch):
     first = decode(folder, tmp_path)
     folder.root.rename(tmp_path / "moved")
-    monkeypatch.setattr(cache, "load_image", None)
+    monkeypatch.setattr(cache, "load_named", None)
     moved = index_folder(tmp_path / "moved")
     assert np.array_equal(first, decode(moved, tmp_path))
 

@@ -5,7 +5,11 @@ import pytest
 import torch
 
 from flowers.data import index_folder
-from flowers.data.loading import CachedImages, ShardedSampler, StreamedImages, batch_loader
+from flowers.data.loading import CachedImages, ShardedSampler, StreamedImages, batch_loader, draw_views
+
+
+def reader(images):
+    return lambda indices: torch.from_numpy(images[indices]).permute(0, 3, 1, 2)
 
 
 def sampler(count, *, shuffle=False, seed=0, rank=0, world_size=1):
@@ -68,7 +72,7 @@ def test_processes_share_a_balanced_epoch():
 
 def test_cached_batches_are_what_was_asked_for_in_channels_last():
     images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
-    dataset = CachedImages(images, np.arange(10) % 3, np.array([9, 7, 2]))
+    dataset = CachedImages(reader(images), np.arange(10) % 3, np.array([9, 7, 2]))
     assert len(dataset) == 3
     batch = dataset.__getitems__([1, 2, 1])
     assert np.array_equal(batch.images.permute(0, 2, 3, 1).numpy(), images[[7, 2, 7]])
@@ -79,7 +83,7 @@ def test_cached_batches_are_what_was_asked_for_in_channels_last():
 
 @pytest.mark.parametrize(("count", "batches"), [(9, 2), (8, 2), (3, 1)])
 def test_a_short_last_batch_is_left_out_unless_it_is_the_only_one(count, batches):
-    dataset = CachedImages(np.zeros((20, 4, 4, 3), dtype=np.uint8), np.zeros(20, dtype=np.int64), np.arange(20))
+    dataset = CachedImages(reader(np.zeros((20, 4, 4, 3), dtype=np.uint8)), np.zeros(20, dtype=np.int64), np.arange(20))
     train = batch_loader(dataset, sampler(count, shuffle=True), batch_size=4, num_workers=0)
     assert len(list(train)) == len(train) == batches
     evaluation = batch_loader(dataset, sampler(count), batch_size=4, num_workers=0)
@@ -92,3 +96,19 @@ def test_a_file_that_became_unreadable_is_named(photos):
     (index.root / index.paths[1]).write_bytes(b"gone bad")
     with pytest.raises(OSError, match=r"cat/001\.png"):
         dataset.__getitems__([0, 1])
+
+
+def test_features_come_plain_in_evaluation_and_from_all_views_in_training():
+    views = [
+        np.full((50, 4), view, dtype=np.float32) + np.arange(50, dtype=np.float32)[:, None] / 100 for view in range(3)
+    ]
+    indices = np.arange(10, 40)
+    plain = draw_views(views, indices, seed=0, epoch=None)
+    assert np.array_equal(plain.numpy(), views[0][indices])
+    epochs = [draw_views(views, indices, seed=0, epoch=epoch) for epoch in range(4)]
+    assert not torch.equal(epochs[0], epochs[1])
+    assert torch.equal(epochs[1], draw_views(views, indices, seed=0, epoch=1))
+    drawn = torch.cat(epochs)[:, 0].floor()
+    assert [int((drawn == view).sum()) for view in range(3)] == pytest.approx([40, 40, 40], abs=20)
+    # An image's draw depends on no other image.
+    assert torch.equal(draw_views(views, indices[5:6], seed=0, epoch=1)[0], epochs[1][5])

@@ -10,6 +10,7 @@ from flowers.evaluation import (
     Curve,
     Predictions,
     Run,
+    comparison_figures,
     comparison_html,
     comparison_json,
     comparison_markdown,
@@ -56,11 +57,12 @@ def test_the_better_run_is_named_or_it_is_said_that_none_can_be_told():
     assert found[1].verdict == "no difference can be told, p = 1"
     assert found[2].verdict.startswith("like is better, p = ")
     # Holm: the smallest of three times 3, the next times 2.
-    assert found[0].test.p_value == pytest.approx(3 * 2 * 0.5**20)
-    assert found[2].test.p_value == pytest.approx(2 * mcnemar(bad, like).p_value)
+    assert found[0].corrected == pytest.approx(3 * 2 * 0.5**20)
+    assert found[2].corrected == pytest.approx(2 * mcnemar(bad, like).p_value)
+    assert found[2].test == mcnemar(bad, like)
 
 
-def test_only_shared_images_count_and_their_labels_have_to_agree():
+def test_only_shared_images_under_one_label_count():
     first = predicted(outcomes((True, 100)))
     second = predicted(outcomes((True, 10), (False, 90)), offset=60)
     [pair] = pairs([Run("x", first), Run("y", second)])
@@ -68,8 +70,25 @@ def test_only_shared_images_count_and_their_labels_have_to_agree():
     [pair] = pairs([Run("x", first), Run("y", predicted(outcomes((True, 5)), offset=100))])
     assert pair.verdict == "no test image in common"
     assert pairs([Run("x", first), Run("not tested")]) == []
-    with pytest.raises(ValueError, match=r"a/0\.jpg: expected one label, got a in x and b in y"):
-        pairs([Run("x", first), Run("y", replace(first, class_names=("b", "a")))])
+    [pair] = pairs([Run("x", first), Run("y", replace(first, class_names=("b", "a")))])
+    assert pair.shared == 0
+
+
+def test_images_are_known_again_by_their_content():
+    found = predicted(outcomes((True, 100)))
+    moved = replace(found, paths=tuple(f"elsewhere/{path}" for path in found.paths))
+    here = {path: str(number) for number, path in enumerate(found.paths)}
+    there = {path: str(number) for number, path in enumerate(moved.paths)}
+    assert pairs([Run("x", found, sha256=here), Run("y", moved, sha256=there)])[0].shared == 100
+    other = {path: f"another {number}" for number, path in enumerate(found.paths)}
+    assert pairs([Run("x", found, sha256=here), Run("y", found, sha256=other)])[0].shared == 0
+
+
+def test_a_verdict_over_other_classes_says_so():
+    first = predicted(outcomes((True, 100)))
+    more = replace(first, class_names=("a", "b", "c"), probs=np.pad(first.probs, ((0, 0), (0, 1))))
+    [pair] = pairs([Run("x", first), Run("y", more)])
+    assert pair.verdict == "no difference can be told, p = 1, but they tell apart other classes"
 
 
 def test_what_is_unknown_of_a_run_is_left_out():
@@ -100,7 +119,7 @@ def test_the_texts_hold_the_verdict_and_escape_names():
     text = comparison_markdown(runs)
     assert verdict in text
     assert "y\\|z" in text
-    page = comparison_html(runs)
+    page = comparison_html(runs, comparison_figures(runs))
     assert "&lt;x&gt; is better" in page
     assert "<script" not in page
     assert page.count("data:image/svg+xml") == 1

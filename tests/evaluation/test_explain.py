@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from flowers.evaluation import grad_cam
-from flowers.models import flower_cnn
+from flowers.models import flower_cnn, pretrained
 
 
 class Spot(nn.Module):
@@ -52,6 +52,28 @@ def test_it_works_in_inference_mode_and_leaves_the_network_as_it_was(frozen):
 
 def test_a_layer_without_a_feature_map_is_refused():
     net = flower_cnn(3, widths=(8, 16))
-    with pytest.raises(ValueError, match=r"expected a layer with a feature map .* got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"needs a feature map .* the last here is \(2, 3\)"):
         grad_cam(net, net.head, torch.rand(2, 3, 32, 32), torch.tensor([0, 2]))
     assert not net.head._forward_hooks
+
+
+FAST = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "squeezenet1_1", "shufflenet_v2_x0_5")
+SLOW = ("vgg11_bn", "densenet121", "convnext_tiny", "regnet_y_400mf", "mnasnet0_5", "googlenet", "swin_t")
+
+
+@pytest.mark.parametrize("arch", [*FAST, *(pytest.param(arch, marks=pytest.mark.slow) for arch in SLOW)])
+def test_every_network_with_a_feature_map_is_explained(arch):
+    net = pretrained(arch, 3, weights="none").eval()
+    images, classes = torch.rand(2, 3, 128, 128), torch.tensor([0, 2])
+    with torch.inference_mode():
+        heat = grad_cam(net, net.backbone, images, classes)
+    assert heat.shape == (2, 128, 128)
+    assert 0 <= heat.min() <= heat.max() <= 1
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.slow
+def test_a_network_of_attention_says_that_it_has_no_feature_map():
+    net = pretrained("vit_b_16", 3, weights="none")
+    with pytest.raises(ValueError, match=r"the last here is \(1, 197, 768\)"):
+        grad_cam(net, net.backbone, torch.rand(1, 3, 224, 224), torch.tensor([0]))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -10,6 +12,8 @@ from flowers.evaluation import (
     Predictions,
     confidence_figure,
     confusion_figure,
+    figure_svg,
+    gallery_figure,
     history_figure,
     overlay_figure,
     precision_recall_figure,
@@ -85,10 +89,10 @@ def test_the_histogram_counts_every_prediction():
 
 def test_the_history_has_the_curves_that_were_logged_and_marks_the_best_epoch():
     curve = Curve(np.array([1.0, 2.0]), np.array([0.5, 0.25]))
-    figure = history_figure({"train/loss": curve, "val/loss": curve, "val/acc": curve}, best_epoch=1)
+    figure = history_figure({"train/loss": curve, "val/loss": curve, "val/acc": curve}, marks={"best.ckpt": 1})
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy"]
     lines = figure.axes[0].get_lines()
-    assert [line.get_label() for line in lines] == ["train", "val", "best checkpoint"]
+    assert [line.get_label() for line in lines] == ["train", "val", "best.ckpt"]
     assert lines[0].get_ydata().tolist() == [0.5, 0.25]
     assert list(lines[2].get_xdata()) == [2, 2]
 
@@ -110,17 +114,55 @@ def test_a_run_trained_as_long_as_its_processes_logged(tmp_path):
     assert training_seconds(tmp_path / "nothing") is None
 
 
-def test_the_history_of_a_run_is_read_back_in_epochs(tmp_path):
+@pytest.mark.parametrize("every", [1, 3, 4])
+def test_the_history_of_a_run_is_read_back_in_epochs(tmp_path, every):
     with SummaryWriter(str(tmp_path)) as writer:
         for step in range(12):  # three epochs of four steps
-            writer.add_scalar("train/loss_step", step / 10, step)
-            writer.add_scalar("epoch", step // 4, step)
+            if step % every == 0:  # Lightning logs the epoch beside whatever it logs
+                writer.add_scalar("train/loss_step", step / 10, step)
+                writer.add_scalar("epoch", step // 4, step)
             if step % 4 == 3:
                 writer.add_scalar("val/acc", 0.5, step)
+                writer.add_scalar("epoch", step // 4, step)
     curves = read_history(tmp_path)
     assert set(curves) == {"train/loss_step", "val/acc"}
-    assert curves["train/loss_step"].epochs.tolist() == pytest.approx([step / 4 for step in range(12)])
-    assert curves["train/loss_step"].values.tolist() == pytest.approx([step / 10 for step in range(12)])
-    assert curves["val/acc"].epochs.tolist() == pytest.approx([0.75, 1.75, 2.75])
+    steps = [step for step in range(12) if step % every == 0]
+    assert curves["train/loss_step"].epochs.tolist() == pytest.approx([(step + 1) / 4 for step in steps])
+    assert curves["train/loss_step"].values.tolist() == pytest.approx([step / 10 for step in steps])
+    assert curves["val/acc"].epochs.tolist() == pytest.approx([1, 2, 3])
     (tmp_path / "nothing").mkdir()
     assert read_history(tmp_path / "nothing") == {}
+
+
+def test_an_epoch_that_was_cut_is_no_whole_one(tmp_path):
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step in range(10):  # two epochs of four steps, and half of the third
+            writer.add_scalar("train/loss_step", 0.0, step)
+            writer.add_scalar("epoch", step // 4, step)
+    assert read_history(tmp_path)["train/loss_step"].epochs[-1] == pytest.approx(2.5)
+
+
+HOSTILE = ("$\\frac{$", "_hidden", "a$b$c", "x" * 200, "\udcff.jpg")
+
+
+def test_no_name_ends_a_figure_or_is_missing_in_it():
+    found = replace(example(5), class_names=HOSTILE)
+    curve = Curve(np.array([1.0, 2.0]), np.array([0.5, 0.25]))
+    figures = [
+        roc_figure(found),
+        precision_recall_figure(found),
+        confusion_figure(np.eye(5, dtype=int), HOSTILE),
+        overlay_figure(dict.fromkeys(HOSTILE, curve), title="loss"),
+        gallery_figure([np.zeros((8, 8, 3), np.uint8)] * 5, HOSTILE),
+    ]
+    for figure in figures:
+        assert figure_svg(figure)
+    for figure in (figures[0], figures[1], figures[3]):
+        assert len(figure.axes[0].get_legend_handles_labels()[1]) == 5
+
+
+def test_a_single_epoch_is_a_dot_and_many_runs_can_be_told_apart():
+    one = Curve(np.array([1.0]), np.array([0.5]))
+    assert history_figure({"val/acc": one}).axes[0].get_lines()[0].get_marker() == "o"
+    lines = overlay_figure({str(i): one for i in range(30)}, title="loss").axes[0].get_lines()
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 30

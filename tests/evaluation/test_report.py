@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, classification_report
 
 from flowers.evaluation import (
+    Augmented,
     Example,
     Predictions,
     Rejection,
@@ -101,7 +102,7 @@ def test_calibration_and_rejection_are_measured_on_these_images():
 def test_test_time_augmentation_stands_beside_the_plain_number():
     found = example()
     augmented = replace(found, probs=np.eye(5)[found.labels])
-    report = Report("test", found, tta="flip", tta_predictions=augmented)
+    report = Report("test", found, tta=Augmented("flip", augmented))
     numbers, plain = report_numbers(report), report_numbers(Report("test", found))
     beside = numbers.pop("test_time_augmentation")
     assert numbers == plain
@@ -136,10 +137,39 @@ def test_json_and_markdown_hold_the_same_numbers():
     assert f"{report_numbers(report)['balanced_accuracy']:.1%}" in report_markdown(report)
 
 
+def test_a_name_cannot_break_a_table():
+    found = replace(example(), class_names=("a|b", "c\nd", "e", "f", "g"))
+    markdown = report_markdown(Report("test", found))
+    assert "| a\\|b | " in markdown
+    assert "| c d | " in markdown
+
+
+def test_a_temperature_of_one_changes_no_number():
+    found = example()
+    sure = replace(found, probs=np.where(np.arange(5) == 0, 1.0, 0.0)[None].repeat(300, axis=0))  # wrong with certainty
+    for predictions in (found, sure):
+        numbers = report_numbers(Report("test", predictions, temperature=1.0))
+        assert numbers["log_loss_calibrated"] == pytest.approx(numbers["log_loss"])
+        assert numbers["ece_calibrated"] == pytest.approx(numbers["ece"])
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [("a,b,0.5,nan", "probabilities"), ("a,b,-0.5,1.5", "probabilities"), ("a,b,87,0", "probabilities")],
+)
+def test_what_is_no_probability_is_refused(row, said, tmp_path):
+    (tmp_path / "p.csv").write_text(f"path,label,predicted,a,b\nx.jpg,{row}\n")
+    with pytest.raises(ValueError, match=rf"p\.csv: expected {said}"):
+        read_predictions(tmp_path / "p.csv")
+    (tmp_path / "p.csv").write_text("path,label,predicted,a\nx.jpg,a,a,1\n")
+    with pytest.raises(ValueError, match="at least two classes"):
+        read_predictions(tmp_path / "p.csv")
+
+
 def test_predictions_read_back_as_they_were_written(tmp_path):
     found = example()
     (tmp_path / "p.csv").write_text(predictions_csv(found), newline="")
     again = read_predictions(tmp_path / "p.csv")
     assert (again.class_names, again.paths) == (found.class_names, found.paths)
     assert np.array_equal(again.labels, found.labels)
-    assert again.probs == pytest.approx(found.probs, abs=1e-6)
+    assert again.probs == pytest.approx(found.probs, rel=1e-6)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
@@ -23,6 +24,10 @@ def test_the_curves_of_a_run_become_a_picture_that_is_never_overwritten(tmp_path
     with Image.open(tmp_path / "history.png") as image:
         assert image.width > 500
         assert len(image.convert("RGB").getcolors(1_000_000)) > 2
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"epoch": 1}, tmp_path / "checkpoints" / "best.ckpt")
+    assert plot(tmp_path, "--out", tmp_path / "marked.svg").returncode == 0
+    assert "<!-- best.ckpt -->" in (tmp_path / "marked.svg").read_text()
     again = plot(tmp_path)
     assert again.returncode == 2
     assert "it exists" in again.stderr

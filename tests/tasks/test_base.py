@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import WeightAveraging
 from torch.nn import functional
 
 from flowers.data import FlowersDataModule
@@ -118,7 +118,7 @@ def test_an_option_out_of_range_is_named(option, value):
 def test_the_average_of_the_weights_is_lightnings_own():
     assert task().configure_callbacks() == []
     [callback] = task(ema_decay=0.9).configure_callbacks()
-    assert isinstance(callback, EMAWeightAveraging)
+    assert isinstance(callback, WeightAveraging)
 
 
 def test_another_folders_classes_are_refused():

@@ -1,0 +1,94 @@
+"""Training a network that has learnt from other images before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from flowers.models import preprocessing, pretrained, split_stages
+from flowers.tasks.base import ClassificationTask
+from flowers.tasks.checks import expect
+from flowers.tasks.optim import decay_groups
+
+# Learning rates fall from stage to stage; more stages than these would draw more curves than anybody reads.
+_NUM_STAGES = 4
+
+
+class TransferTask(ClassificationTask):
+    """A torchvision classifier with pretrained weights under a new head.
+
+    Args:
+        class_names: Names of the K classes; on the command line they come from the data.
+        arch: Any classifier of torchvision's, as ``mobilenet_v2``, ``resnet50``, ``convnext_tiny`` or ``vgg16``.
+        weights: ``DEFAULT``, another name of torchvision's as ``IMAGENET1K_V1``, the path of a ``.pth`` file (without
+            the last layer will do), or ``none``. A checkpoint is restored without them.
+        dropout: Probability that a feature is dropped before the dense layer.
+        stage_decay: Factor of the learning rate from one quarter of the backbone to the one below, whose features are
+            more general (https://arxiv.org/abs/1801.06146, section 3.2); the last has this
+            factor of the head's.
+        lr: Largest learning rate, that of the head.
+        ema_decay: Decay per step of an exponential moving average of the weights, which then is what is validated,
+            saved and tested; none with ``null``.
+        kwargs: Options of ``ClassificationTask``.
+
+    Raises:
+        ValueError: An option is out of its range, or the weights belong to another network.
+        OSError: The weights cannot be read or downloaded.
+    """
+
+    def __init__(
+        self,
+        class_names: list[str],
+        *,
+        arch: str = "mobilenet_v2",
+        weights: str = "DEFAULT",
+        dropout: float = 0.2,
+        stage_decay: float = 0.5,
+        lr: float = 1e-3,
+        ema_decay: float | None = 0.99,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        expect(0 <= dropout < 1, "dropout", "0 or more, below 1", dropout)
+        expect(0 < stage_decay <= 1, "stage_decay", "a number above 0 and up to 1", stage_decay)
+        net = pretrained(arch, len(class_names), weights=weights, dropout=dropout)
+        super().__init__(net, class_names, lr=lr, ema_decay=ema_decay, **kwargs)
+        self.hparams["weights"] = "none"  # so that a checkpoint is restored without them
+        self.stage_decay = stage_decay
+
+    @classmethod
+    def data_defaults(cls, arch: str = "mobilenet_v2", weights: str = "DEFAULT", **_: Any) -> dict[str, Any]:  # noqa: ANN401
+        """Return the data module's defaults for a network: what its weights were trained on.
+
+        Args:
+            arch: As for the class.
+            weights: As for the class.
+            _: Other options of the class, which do not matter here.
+
+        Raises:
+            ValueError: There is no such network, or there are no such weights.
+        """
+        wanted = preprocessing(arch, weights)
+        return {
+            "image_size": wanted.image_size,
+            "crop_size": wanted.image_size,
+            "interpolation": wanted.interpolation,
+        }
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits ``(B, K)`` of float images ``(B, 3, S, S)`` in [0, 1], or of their features ``(B, F)``."""
+        if images.ndim == 2:
+            logits: Tensor = self.net.head(images)
+            return logits
+        return super().forward(images)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimizer's groups: of the head, and of each stage of the backbone at a rate of its own."""
+        stages = [*split_stages(self.net.backbone, _NUM_STAGES), self.net.head]
+        groups = []
+        for number, stage in enumerate(stages):
+            name = "head" if number == _NUM_STAGES else f"stage_{number}"
+            lr = self.lr * self.stage_decay ** (_NUM_STAGES - number)
+            for group in decay_groups(stage, weight_decay=self.weight_decay):
+                groups.append(group | {"lr": lr, "name": f"{name}/{group['name']}"})
+        return groups

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision.models
+from torch import nn
+from torchvision.models import get_model, list_models
+
+from flowers.models import preprocessing, pretrained, split_stages
+
+# A network of every family of torchvision's, the smallest where there are several, and the side of its images.
+FAST = {
+    "resnet18": 64,
+    "densenet121": 64,
+    "efficientnet_b0": 64,
+    "googlenet": 64,
+    "mnasnet0_5": 64,
+    "mobilenet_v2": 64,
+    "mobilenet_v3_small": 64,
+    "regnet_y_400mf": 64,
+    "shufflenet_v2_x0_5": 64,
+    "squeezenet1_1": 64,
+}
+SLOW = {
+    "alexnet": 96,
+    "convnext_tiny": 64,
+    "efficientnet_v2_s": 64,
+    "inception_v3": 96,
+    "maxvit_t": 224,
+    "resnext50_32x4d": 64,
+    "swin_t": 64,
+    "vgg11": 64,
+    "vgg11_bn": 64,
+    "vit_b_16": 224,
+}
+FAMILIES = [
+    *(pytest.param(arch, size, id=arch) for arch, size in FAST.items()),
+    *(pytest.param(arch, size, id=arch, marks=pytest.mark.slow) for arch, size in SLOW.items()),
+]
+
+
+@pytest.mark.parametrize(("arch", "size"), FAMILIES)
+def test_every_family_gets_a_new_head_over_a_whole_backbone(arch, size):
+    net = pretrained(arch, 3, weights="none").eval()
+    images = torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        features = net.backbone(net.standardize(images))
+        assert features.ndim == 2
+        assert net.head(features).shape == (2, 3)
+        assert torch.allclose(net(images), net.head(features))
+    backbone, head = ({id(p) for p in part.parameters()} for part in (net.backbone, net.head))
+    assert backbone.isdisjoint(head)
+    assert backbone | head == {id(p) for p in net.parameters()}
+    assert sum(p.numel() for p in net.head.parameters()) == (features.shape[1] + 1) * 3
+    # No layer for ImageNet's classes is left, auxiliary ones included.
+    assert not [name for name, module in net.named_modules() if getattr(module, "out_features", 0) == 1000]
+
+
+@pytest.mark.parametrize(("arch", "size"), FAMILIES)
+def test_the_stages_of_every_family_cover_the_backbone_once_and_in_order(arch, size):
+    backbone = pretrained(arch, 3, weights="none").backbone
+    stages = split_stages(backbone, 4)
+    assert len(stages) == 4
+    assert all(len(stage.blocks) for stage in stages)
+    parameters = [id(p) for stage in stages for p in stage.parameters()]
+    assert sorted(parameters) == sorted(id(p) for p in backbone.parameters())
+    buffers = [id(b) for stage in stages for b in stage.buffers()]
+    assert sorted(buffers) == sorted(id(b) for b in backbone.buffers())
+    # The weights next to the images are in the first stage, the last layers in the last.
+    convolution = next(p for p in backbone.parameters() if p.ndim == 4)
+    assert any(p is convolution for p in stages[0].parameters())
+    last = [*backbone.parameters()][-1]
+    assert any(p is last for p in stages[3].parameters())
+
+
+def test_every_classifier_of_torchvisions_has_a_preprocessing():
+    for arch in list_models(module=torchvision.models):
+        wanted = preprocessing(arch, "none")
+        assert wanted.image_size >= 224
+        assert wanted.interpolation in ("bilinear", "bicubic")
+        assert len(wanted.mean) == len(wanted.std) == 3
+    assert preprocessing("efficientnet_b0", "IMAGENET1K_V1").interpolation == "bicubic"
+    assert preprocessing("resnet50", "DEFAULT").mean == pytest.approx((0.485, 0.456, 0.406))
+
+
+@pytest.mark.parametrize("arch", ["squeezenet1_1", "mobilenet_v2", "googlenet", "densenet121"])
+def test_weights_from_a_file_give_the_networks_own_logits(arch, tmp_path):
+    options = {"init_weights": False} if arch == "googlenet" else {}
+    whole = get_model(arch, weights=None, **options).eval()
+    state = whole.state_dict()
+    if arch == "densenet121":  # the names in the published file
+        state = {key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for key, v in state.items()}
+    torch.save({"model": state}, tmp_path / "w.pth")
+    net = pretrained(arch, 1000, weights=str(tmp_path / "w.pth")).eval()
+    head = [m for m in whole.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    last = next(m for m in reversed(head) if 1000 in (getattr(m, "out_features", 0), getattr(m, "out_channels", 0)))
+    with torch.no_grad():
+        net.head[1].weight.copy_(last.weight.reshape(1000, -1))
+        net.head[1].bias.copy_(last.bias)
+        images = torch.rand(2, 3, 96, 96)
+        inputs = net.standardize(images)
+        if arch == "squeezenet1_1":  # which cuts its logits below 0 before it pools them
+            expected = whole.classifier[1](whole.features(inputs)).mean((2, 3))
+        else:
+            expected = whole(whole._transform_input(inputs) if arch == "googlenet" else inputs)
+        assert torch.allclose(net(images), expected, atol=1e-4)
+
+
+def test_a_trunk_is_enough_and_nothing_is_half_loaded(tmp_path):
+    state = get_model("squeezenet1_1", weights=None).state_dict()
+    trunk = {key: value for key, value in state.items() if key.startswith("features.")}
+    torch.save(trunk, tmp_path / "trunk.pth")
+    net = pretrained("squeezenet1_1", 3, weights=str(tmp_path / "trunk.pth"))
+    assert all(torch.equal(net.backbone.state_dict()[key], value) for key, value in trunk.items())
+    del trunk["features.3.squeeze.weight"]
+    torch.save(trunk, tmp_path / "trunk.pth")
+    with pytest.raises(ValueError, match=r"1 missing \(features\.3\.squeeze\.weight\)"):
+        pretrained("squeezenet1_1", 3, weights=str(tmp_path / "trunk.pth"))
+
+
+def test_a_file_of_another_network_is_refused_by_its_first_keys(tmp_path):
+    torch.save(get_model("resnet18", weights=None).state_dict(), tmp_path / "resnet.pth")
+    with pytest.raises(ValueError, match=r"for mobilenet_v2: .* missing \(features\.0.*not in the network \(conv1"):
+        pretrained("mobilenet_v2", 3, weights=str(tmp_path / "resnet.pth"))
+    with pytest.raises(ValueError, match=r"of another shape \(layer1\.0\.conv1\.weight \(64, 64, 3, 3\) instead of"):
+        pretrained("resnet50", 3, weights=str(tmp_path / "resnet.pth"))
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", None])
+def test_a_file_without_weights_is_refused(content, tmp_path):
+    if content is None:
+        torch.save({"state_dict": {"a": 1}}, tmp_path / "w.pth")
+    else:
+        (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"w\.pth: expected a state dict of resnet18"):
+        pretrained("resnet18", 3, weights=str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize(
+    ("arch", "weights", "said"),
+    [
+        ("resnet19", "none", "--model.arch: expected one of alexnet"),
+        ("resnet18", "IMAGENET1K_V9", "--model.weights: expected IMAGENET1K_V1, DEFAULT, none or the path"),
+        ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", "they are for images of 384 pixels"),
+    ],
+)
+def test_what_there_is_not_is_named(arch, weights, said):
+    with pytest.raises(ValueError, match=said):
+        pretrained(arch, 3, weights=weights)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(FileNotFoundError, match=r"--model.weights nowhere\.pth: expected a file of weights"):
+        pretrained("resnet18", 3, weights="nowhere.pth")
+
+
+def test_without_a_network_the_error_names_file_url_and_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(OSError, match="cannot be downloaded") as caught:
+        pretrained("resnet18", 3, weights="DEFAULT")
+    said = str(caught.value)
+    assert f"put it at {tmp_path}/hub/checkpoints/resnet18-f37072fd.pth" in said
+    assert "https://" in said
+    assert "--model.weights none" in said
+    assert not [*tmp_path.rglob("*.pth")]
+
+
+def test_weights_already_downloaded_need_no_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    state = get_model("squeezenet1_1", weights=None).state_dict()
+    torch.save(state, tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
+    net = pretrained("squeezenet1_1", 3)
+    assert torch.equal(net.backbone.state_dict()["features.0.weight"], state["features.0.weight"])
