@@ -70,3 +70,40 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+# A network of every family of torchvision's, the smallest where there are several, and the side of its images.
+FAST = {
+    "resnet18": 64,
+    "densenet121": 64,
+    "efficientnet_b0": 64,
+    "googlenet": 64,
+    "mnasnet0_5": 64,
+    "mobilenet_v2": 64,
+    "mobilenet_v3_small": 64,
+    "regnet_y_400mf": 64,
+    "shufflenet_v2_x0_5": 64,
+    "squeezenet1_1": 64,
+}
+SLOW = {
+    "alexnet": 96,
+    "convnext_tiny": 64,
+    "efficientnet_v2_s": 64,
+    "inception_v3": 96,
+    "maxvit_t": 224,
+    "resnext50_32x4d": 64,
+    "swin_t": 64,
+    "vgg11": 64,
+    "vgg11_bn": 64,
+    "vit_b_16": 224,
+}
+FAMILIES = [
+    *(pytest.param((arch, size), id=arch) for arch, size in FAST.items()),
+    *(pytest.param((arch, size), id=arch, marks=pytest.mark.slow) for arch, size in SLOW.items()),
+]
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> tuple[str, int]:
+    """A classifier of torchvision's and a side of images that it takes, in pixels."""
+    return request.param

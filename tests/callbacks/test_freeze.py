@@ -62,6 +62,15 @@ def test_frozen_parameters_and_buffers_do_not_move_and_the_rest_does(data, stage
         assert any("running_mean" in name for name in moved)
 
 
+def test_two_steps_move_nothing_of_any_familys_frozen_backbone(family, drawn):
+    arch, size = family
+    data = FlowersDataModule(str(drawn), image_size=size, crop_size=size, batch_size=2)
+    task = TransferTask(data.class_names, arch=arch, weights="none")
+    before = copy.deepcopy(task.net.state_dict())
+    train(task, data, FreezeBackbone(1), limit_train_batches=2, limit_val_batches=0, num_sanity_val_steps=0)
+    assert changed(task, before) == {"head.1.weight", "head.1.bias"}
+
+
 def test_stages_begin_to_learn_one_after_the_other():
     freeze = FreezeBackbone(2, stages=3)
     assert [freeze.num_frozen(epoch) for epoch in range(7)] == [3, 3, 2, 1, 0, 0, 0]

@@ -8,39 +8,9 @@ from torchvision.models import get_model, list_models
 
 from flowers.models import preprocessing, pretrained, split_stages
 
-# A network of every family of torchvision's, the smallest where there are several, and the side of its images.
-FAST = {
-    "resnet18": 64,
-    "densenet121": 64,
-    "efficientnet_b0": 64,
-    "googlenet": 64,
-    "mnasnet0_5": 64,
-    "mobilenet_v2": 64,
-    "mobilenet_v3_small": 64,
-    "regnet_y_400mf": 64,
-    "shufflenet_v2_x0_5": 64,
-    "squeezenet1_1": 64,
-}
-SLOW = {
-    "alexnet": 96,
-    "convnext_tiny": 64,
-    "efficientnet_v2_s": 64,
-    "inception_v3": 96,
-    "maxvit_t": 224,
-    "resnext50_32x4d": 64,
-    "swin_t": 64,
-    "vgg11": 64,
-    "vgg11_bn": 64,
-    "vit_b_16": 224,
-}
-FAMILIES = [
-    *(pytest.param(arch, size, id=arch) for arch, size in FAST.items()),
-    *(pytest.param(arch, size, id=arch, marks=pytest.mark.slow) for arch, size in SLOW.items()),
-]
 
-
-@pytest.mark.parametrize(("arch", "size"), FAMILIES)
-def test_every_family_gets_a_new_head_over_a_whole_backbone(arch, size):
+def test_every_family_gets_a_new_head_over_a_whole_backbone(family):
+    arch, size = family
     net = pretrained(arch, 3, weights="none").eval()
     images = torch.rand(2, 3, size, size)
     with torch.no_grad():
@@ -56,9 +26,8 @@ def test_every_family_gets_a_new_head_over_a_whole_backbone(arch, size):
     assert not [name for name, module in net.named_modules() if getattr(module, "out_features", 0) == 1000]
 
 
-@pytest.mark.parametrize(("arch", "size"), FAMILIES)
-def test_the_stages_of_every_family_cover_the_backbone_once_and_in_order(arch, size):
-    backbone = pretrained(arch, 3, weights="none").backbone
+def test_the_stages_of_every_family_cover_the_backbone_once_and_in_order(family):
+    backbone = pretrained(family[0], 3, weights="none").backbone
     stages = split_stages(backbone, 4)
     assert len(stages) == 4
     assert all(len(stage.blocks) for stage in stages)
