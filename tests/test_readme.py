@@ -10,7 +10,7 @@ import pytest
 
 from flowers import cli
 from flowers.__main__ import VERBS
-from flowers.tasks import CNNTask
+from flowers.tasks import CNNTask, TransferTask
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,7 +31,8 @@ def test_every_option_exists(capsys):
     with pytest.raises(SystemExit):
         cli.main(["fit", "--help"])
     known = capsys.readouterr().out
-    hparams = CNNTask(["a", "b"], widths=(8,)).hparams
+    tasks = (CNNTask(["a", "b"], widths=(8,)), TransferTask(["a", "b"], weights="none"))
+    hparams = {name for task in tasks for name in task.hparams}
     options = set(re.findall(r"--([a-z_]+(?:\.[a-z_]+)+)", README))
     assert len(options) > 10
     for option in options:

