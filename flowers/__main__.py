@@ -50,16 +50,25 @@ def main(args: list[str]) -> int:
     try:
         return _run(args)
     except Exception as error:
-        # Such an error, raised by the package itself, answers the user; any other is a bug and keeps its traceback.
-        raised_at = traceback.extract_tb(error.__traceback__)[-1].filename
-        ours = Path(raised_at).is_relative_to(Path(__file__).parent)
-        if ours and isinstance(error, ValueError | OSError | FloatingPointError):
-            print(f"flowers: {error}", file=sys.stderr)
+        # An error that the package itself raised answers the user; any other is a bug and keeps its traceback.
+        if (answer := _own_error(error)) is not None:
+            print(f"flowers: {answer}", file=sys.stderr)
         elif args[0] == "audit":  # whose status 1 says that it ran
             traceback.print_exc()
         else:
             raise
         return 2 if args[0] == "audit" else 1
+
+
+def _own_error(error: BaseException | None) -> BaseException | None:
+    """Return what the package itself raised for the user, in an error or beneath it: jsonargparse wraps a model's."""
+    while error is not None:
+        raised_at = traceback.extract_tb(error.__traceback__)[-1].filename
+        ours = Path(raised_at).is_relative_to(Path(__file__).parent)
+        if ours and isinstance(error, ValueError | OSError | FloatingPointError):
+            return error
+        error = error.__cause__
+    return None
 
 
 def _run(args: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from argparse import ArgumentParser
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -75,15 +76,16 @@ class FlowersCLI(LightningCLI):
         """Parse, with the configuration stored in the checkpoint of ``--ckpt_path`` below what is typed."""
         assert isinstance(args, list)
         verb, *rest = args
-        self.config = parser.parse_args(args)
-        if self.config[verb].ckpt_path is not None:
-            stored = yaml.safe_dump(stored_config(self.config[verb].ckpt_path, verb))
-            args = [verb, "--config", stored, *rest]
-            self.config = parser.parse_args(args)
-        if (model := self.config[verb].model).class_path != _DEFAULT_MODEL:
-            # Else options that both classes have would keep the default class's defaults.
-            self._parser(verb).set_defaults({"model": {"class_path": model.class_path}} | _data_defaults(model))
-            self.config = parser.parse_args(args)
+        ckpt_path = _typed(rest, "--ckpt_path")
+        stored = [] if ckpt_path is None else ["--config", yaml.safe_dump(stored_config(ckpt_path, verb))]
+        silent = [word for word in rest if not word.startswith("--print_config")]
+        first = parser.parse_args([verb, *stored, *silent])[verb]
+        if first.ckpt_path is not None and not stored:  # a configuration names it
+            stored = ["--config", yaml.safe_dump(stored_config(first.ckpt_path, verb))]
+            first = parser.parse_args([verb, *stored, *silent])[verb]
+        # Else options that this class shares with the default class would keep the default class's defaults.
+        self._parser(verb).set_defaults({"model": {"class_path": first.model.class_path}} | _data_defaults(first.model))
+        self.config = parser.parse_args([verb, *stored, *rest])
         config = self.config[verb]
         if config.get("model.init_args.class_names") is not None:
             parser.error("--model.class_names: expected nothing here, since the names of the folders are taken")
@@ -115,10 +117,14 @@ class FlowersCLI(LightningCLI):
         """Make the trainer; ``fit`` logs into a run folder of its own, the other verbs leave none behind."""
         trainer = self._get(self.config_init, "trainer")
         kwargs["enable_progress_bar"], shown = progress(trainer)
-        check_size(self.model.net, self.datamodule.image_size, "--data.image_size")
+        sizes = {self.datamodule.image_size: "--data.image_size"}
         if self.subcommand == "fit":
-            # What is wrong with the data is said before there is a run folder.
-            check_size(self.model.net, self.datamodule.crop_size, "--data.crop_size")
+            sizes = {self.datamodule.crop_size: "--data.crop_size"} | sizes
+        for size, option in sizes.items():
+            check_size(self.model.net, size, option)
+        if self.subcommand == "fit":
+            # What is wrong is said before there is a run folder.
+            self._get(self.config_init, "freeze").check(self.model, self.datamodule)
             self.datamodule.setup("fit")
             if trainer.logger is None and not trainer.fast_dev_run:
                 root = Path(trainer.default_root_dir or ".") / "lightning_logs"
@@ -197,10 +203,18 @@ def _callback_groups(verb: str, trainer: Any) -> list[str]:  # noqa: ANN401
     ]
 
 
+def _typed(words: list[str], option: str) -> str | None:
+    """Return the value of an option among the words of a command line."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(option)
+    [value] = vars(parser.parse_known_args(words)[0]).values()
+    return None if value is None else str(value)
+
+
 def _data_defaults(model: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return the data module's defaults that go with a model's options."""
     task = resolve_name(model.class_path)
-    defaults = task.data_defaults(**model.get("init_args", {})) if issubclass(task, ClassificationTask) else {}
+    defaults = task.data_defaults(model.get("init_args", {})) if issubclass(task, ClassificationTask) else {}
     return {f"data.{name}": value for name, value in defaults.items()}
 
 

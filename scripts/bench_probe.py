@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 parser = argparse.ArgumentParser(allow_abbrev=False, description="Time a linear probe beside a plain one.")
 parser.add_argument("--root", default="data/flower_photos", help="folder root/<class>/<image> (data/flower_photos)")
@@ -30,14 +31,15 @@ def plain() -> None:
     resize = transforms.Resize((args.size, args.size))
     photos = datasets.ImageFolder(args.root, transforms.Compose([resize, transforms.ToTensor(), standardize]))
     with open(args.manifest, newline="") as opened:  # noqa: PTH123
-        split_of = {f"{args.root}/{row['path']}": row["split"] for row in csv.DictReader(opened)}
-    net = models.mobilenet_v2(weights=None if args.weights.endswith(".pth") else args.weights).eval()
-    if args.weights.endswith(".pth"):
+        split_of = {str(Path(args.root, row["path"])): row["split"] for row in csv.DictReader(opened)}
+    file = args.weights.endswith((".pth", ".pt"))
+    net = models.mobilenet_v2(weights=None if file else args.weights).eval()
+    if file:
         net.load_state_dict(torch.load(args.weights, weights_only=True), strict=False)
     net.classifier = torch.nn.Identity()
     parts = []
     for split in ("train", "val"):
-        chosen = [number for number, (file, _) in enumerate(photos.samples) if split_of[file] == split]
+        chosen = [number for number, (path, _) in enumerate(photos.samples) if split_of[str(Path(path))] == split]
         batches = torch.utils.data.DataLoader(torch.utils.data.Subset(photos, chosen), batch_size=32, num_workers=2)
         with torch.inference_mode():
             parts += [torch.cat([net(images) for images, _ in batches]), [photos.targets[number] for number in chosen]]

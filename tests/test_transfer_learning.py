@@ -103,6 +103,16 @@ def test_the_checkpoint_of_a_probe_is_an_ordinary_one(probed, weights, tmp_path,
     assert page.count("data:image/jpeg") == 2 * page.count('<div class="card">')
 
 
+def test_a_new_training_begins_with_the_weights_of_a_probe(probed, drawn, tmp_path):
+    best = probed / "checkpoints" / "best.ckpt"
+    before = torch.load(best, weights_only=True)["state_dict"]
+    run = fit(tmp_path, drawn, best, "--trainer.max_epochs", "1", "--model.lr", "1e-12", "--model.ema_decay", "null")
+    after = run.model.state_dict()
+    for key in ("net.head.1.weight", "net.backbone.features.0.0.weight"):
+        assert torch.allclose(after[key], before[key], atol=1e-6)
+    assert run.trainer.current_epoch == 1
+
+
 def test_a_probe_can_be_fine_tuned_on(probed, tmp_path):
     best = probed / "checkpoints" / "best.ckpt"
     before = torch.load(best, weights_only=True)["state_dict"]
@@ -122,9 +132,39 @@ def test_the_images_are_those_the_weights_were_trained_on_unless_told_otherwise(
     data, task = run.datamodule, TransferTask(["a", "b"], weights="none")
     assert (run.model.lr, run.model.ema_decay) == (task.lr, task.ema_decay)  # not those of the default task
     assert (data.image_size, data.crop_size, data.interpolation) == (224, 224, "bicubic")
-    typed = ["--data.image_size", "64", "--data.crop_size", "48"]
-    data = cli.main([*args, *quick, "--model.arch", "mobilenet_v3_small", *typed]).datamodule
-    assert (data.image_size, data.crop_size, data.interpolation) == (64, 48, "bilinear")
+    typed = ["--model.arch", "mobilenet_v3_small", "--data.image_size", "64"]
+    data = cli.main([*args, *quick, *typed]).datamodule
+    assert (data.image_size, data.crop_size, data.interpolation) == (64, 64, "bilinear")
+    assert (data.augment.cutmix_prob, data.augment.min_scale) == (0.0, 0.5)
+    data = cli.main([*args, *quick, *typed, "--data.crop_size", "48", "--data.augment.cutmix_prob", "0.2"]).datamodule
+    assert (data.image_size, data.crop_size) == (64, 48)
+    assert (data.augment.cutmix_prob, data.augment.min_scale) == (0.2, 0.5)
+
+
+def test_the_printed_configuration_is_the_one_that_runs(drawn, capsys):
+    words = ["--model", "TransferTask", "--model.arch", "efficientnet_b0", "--data.root", str(drawn)]
+    with pytest.raises(SystemExit):
+        cli.main(["fit", *words, "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    task = TransferTask(["a", "b"], weights="none")
+    assert config["model"]["init_args"]["lr"] == task.lr
+    assert config["model"]["init_args"]["ema_decay"] == task.ema_decay
+    assert (config["data"]["image_size"], config["data"]["interpolation"]) == (224, "bicubic")
+
+
+def test_a_resumed_training_says_which_options_it_does_not_take(probed, tmp_path):
+    other = ["--ckpt_path", str(probed / "checkpoints" / "best.ckpt"), "--trainer.default_root_dir", str(tmp_path)]
+    said = r"--model\.stage_decay 0\.3 \(0\.5\): the training goes on"
+    with pytest.warns(UserWarning, match=said), pytest.warns(UserWarning, match="dirpath has changed"):
+        cli.main(["fit", *other, "--model.stage_decay", "0.3", "--trainer.max_epochs", "3"])
+
+
+@pytest.mark.parametrize("words", [["--data.cache", "false"], ["--model", "CNNTask", "--model.widths", "[8]"]])
+def test_what_a_probe_cannot_do_is_said_before_there_is_a_run_folder(words, drawn, tmp_path):
+    model = [] if "CNNTask" in words else ["--model", "TransferTask", "--model.arch", ARCH, "--model.weights", "none"]
+    with pytest.raises(ValueError, match=r"--freeze\.unfreeze_epoch null: expected --"):
+        cli.main(["fit", "--data.root", str(drawn), *model, *words, *SMALL, "--freeze.unfreeze_epoch", "null"])
+    assert not (tmp_path / "lightning_logs").exists()
 
 
 @pytest.mark.parametrize(

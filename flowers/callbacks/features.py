@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from flowers.data import FlowersDataModule, build_once, cache_key, to_float
+from flowers.data import DECODING_FORMAT, FlowersDataModule, build_once, cache_key, to_float
 from flowers.tasks import TransferTask
 
 _BATCH_SIZE = 32
+# Raise it when the features or the augmentation change: what was cached before is then computed anew.
+_FORMAT = 1
 
 
 def cache_features(task: TransferTask, data: FlowersDataModule, *, views: int) -> list[NDArray[np.float32]]:
@@ -25,15 +28,8 @@ def cache_features(task: TransferTask, data: FlowersDataModule, *, views: int) -
         views: Number of augmented views of the training images.
 
     Returns:
-        ``1 + views`` arrays ``(N, F)``, the plain images first; rows of other images are 0.
-
-    Raises:
-        ValueError: The images are not cached.
+        ``1 + views`` arrays ``(N, F)``, the plain images first; rows of other images are NaN.
     """
-    if not data.cache:
-        raise ValueError(
-            "--freeze.unfreeze_epoch null: expected --data.cache true, which the features are computed from"
-        )
     weights = hashlib.sha256()
     for module in (task.net.standardize, task.net.backbone):
         for name, tensor in module.state_dict().items():
@@ -57,7 +53,7 @@ def _cached(
     how = f"{data.augment} {data.seed} {data.crop_size} {view}" if view else "plain"
     shape = f"{data.image_size} {data.resize} {data.interpolation}"
     images = [f"{index} {data.facts.sha256[index]}" for index in indices]
-    key = cache_key("features 1", type(task.net.backbone).__name__, weights, how, shape, *images)
+    key = cache_key(f"features {_FORMAT} {DECODING_FORMAT}", task.hparams["arch"], weights, how, shape, *images)
     features: NDArray[np.float32] = np.load(build_once(data.cache_dir, key, build) / "features.npy", mmap_mode="r")
     return features
 
@@ -70,7 +66,9 @@ def _compute(
     net = task.net.eval()
     # Not --data.batch_size, which a head without its backbone may want large.
     batches = np.array_split(indices, -(-len(indices) // _BATCH_SIZE))
-    for chosen in tqdm(batches, desc=f"Features, view {view}" if view else "Features", unit="batch", disable=None):
+    name = f"the features of view {view}" if view else "the features"
+    rank_zero_info(f"Computing {name} of {len(indices):,} images, once")
+    for chosen in tqdm(batches, desc=f"Computing {name}", unit="batch", disable=None):
         pixels = torch.from_numpy(data.pixels[chosen]).permute(0, 3, 1, 2).to(task.device)
         images = to_float(pixels)
         if view:
@@ -79,7 +77,7 @@ def _compute(
         images = images.contiguous(memory_format=torch.channels_last)
         found = net.backbone(net.standardize(images)).float().cpu().numpy()
         if features is None:
-            features = np.zeros((len(data.index.paths), found.shape[1]), dtype=np.float32)
+            features = np.full((len(data.index.paths), found.shape[1]), np.nan, dtype=np.float32)
         features[chosen] = found
     net.train(training)
     assert features is not None

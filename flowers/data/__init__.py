@@ -2,7 +2,7 @@
 
 from flowers.data.audit import KINDS, Audit, Finding, audit_folder
 from flowers.data.augment import BatchAugmentation
-from flowers.data.cache import build_once, cache_key, decode_all, default_cache_dir
+from flowers.data.cache import DECODING_FORMAT, build_once, cache_key, decode_all, default_cache_dir
 from flowers.data.credits import Credit, read_credits
 from flowers.data.datamodule import FlowersDataModule
 from flowers.data.duplicates import DuplicateRule, Pairs, duplicate_pairs
@@ -16,6 +16,7 @@ from flowers.data.synthetic import draw_flower, draw_flowers
 from flowers.data.transforms import Interpolation, Resize, load_image, load_thumbnail, to_float
 
 __all__ = [
+    "DECODING_FORMAT",
     "KINDS",
     "Audit",
     "Batch",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Raise it when the decoding changes: what was cached before is then decoded anew.
-_FORMAT = 3
+DECODING_FORMAT = 3
 
 
 def default_cache_dir() -> Path:
@@ -108,7 +108,7 @@ def decode_all(
         in_threads(decode, len(paths), description="Decoding images")
         images.flush()
 
-    key = cache_key(f"pixels {_FORMAT} {image_size} {resize} {interpolation} {sorted(skip)}", *sha256)
+    key = cache_key(f"pixels {DECODING_FORMAT} {image_size} {resize} {interpolation} {sorted(skip)}", *sha256)
     images: NDArray[np.uint8] = np.load(build_once(cache_dir, key, build) / "images.npy", mmap_mode="r")
     return images
 

@@ -35,7 +35,7 @@ class FlowersDataModule(LightningDataModule):
             ``drawn_flowers`` is drawn.
         image_size: Side of the images as they are decoded, cached, evaluated and predicted, in pixels.
         crop_size: Side of the crops that the network is trained on, in pixels. Smaller than the image, since a random
-            crop shows objects larger than they are in the whole image (https://arxiv.org/abs/1906.06423).
+            crop shows objects larger than in the whole image (https://arxiv.org/abs/1906.06423). ``null``: as large.
         resize: How an image becomes a square: ``stretch`` both sides, or ``crop`` the centre.
         interpolation: How pixels between pixels are found when an image is resized.
         batch_size: Images in a batch, on each device.
@@ -58,7 +58,7 @@ class FlowersDataModule(LightningDataModule):
         root: str = "data/drawn_flowers",
         *,
         image_size: int = 192,
-        crop_size: int = 160,
+        crop_size: int | None = 160,
         resize: Resize = "stretch",
         interpolation: Interpolation = "bicubic",
         batch_size: int = 32,
@@ -72,6 +72,7 @@ class FlowersDataModule(LightningDataModule):
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
+        crop_size = image_size if crop_size is None else crop_size
         if not 1 <= crop_size <= image_size:
             raise ValueError(
                 f"--data.crop_size: expected 1 to --data.image_size ({image_size}) pixels, got {crop_size}. "
@@ -165,18 +166,17 @@ class FlowersDataModule(LightningDataModule):
             rank_zero_info(line)
 
     def _check_images(self) -> None:
-        paths = self.index.paths
+        root, paths = self.index.root, self.index.paths
         quarantined, _ = quarantined_images(self.index, self.facts, quarantine=self.split_options.quarantine)
-        bad = [f"{self.index.root / paths[i]}: {e}" for i, e in self.facts.errors.items() if i not in quarantined]
-        if not bad:
-            return
+        bad = [f"{root / paths[i]}: {error}" for i, error in self.facts.errors.items() if i not in quarantined]
         listing = "\n  ".join(bad)
-        if self.on_bad_image == "stop":
+        if bad and self.on_bad_image == "stop":
             raise OSError(
                 f"{len(bad)} of {len(paths)} images cannot be decoded:\n  {listing}\n"
                 f"Repair or remove them, or leave them out with --data.on_bad_image skip or --data.quarantine FILE."
             )
-        rank_zero_warn(f"{len(bad)} of {len(paths)} images cannot be decoded and are skipped:\n  {listing}")
+        if bad:
+            rank_zero_warn(f"{len(bad)} of {len(paths)} images cannot be decoded and are skipped:\n  {listing}")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of the training split."""

@@ -71,13 +71,13 @@ def draw_views(
         seed: Seed of the run.
         epoch: Number of the epoch; None for the plain view.
     """
-    views = np.zeros(len(indices), dtype=np.int64)
-    if epoch is not None:
-        draws = uniform_draws(torch.from_numpy(indices), seed=seed, epoch=epoch, num=1)[:, 0]
-        views = (draws.numpy() * len(features)).astype(np.int64)
-    return torch.from_numpy(
-        np.stack([features[view][index] for view, index in zip(views.tolist(), indices, strict=True)])
-    )
+    rows = features[0][indices]
+    if epoch is not None and len(features) > 1:
+        draws = uniform_draws(torch.from_numpy(indices), seed=seed, epoch=epoch, num=1)[:, 0].numpy()
+        for number, view in enumerate(features[1:], 1):
+            drawn = (draws * len(features)).astype(np.int64) == number
+            rows[drawn] = view[indices[drawn]]
+    return torch.from_numpy(rows)
 
 
 class StreamedImages(Dataset[Batch]):

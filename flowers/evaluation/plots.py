@@ -117,10 +117,12 @@ def history_figure(curves: Mapping[str, Curve], *, marks: Mapping[str, int] | No
         curves: Scalars of the run by their names, as ``train/loss``.
         marks: Epochs, counted from 0, by what to call them, as ``best checkpoint``.
     """
+    rates = [name for name in curves if name.startswith("lr-")]
     panels = {
         "loss": ["train/loss", "val/loss"],
         "accuracy": ["train/acc", "val/acc"],
-        "learning rate": [name for name in curves if name.startswith("lr-")][:1],
+        # Of several groups of parameters the fastest: the head's, where the backbone learns more slowly.
+        "learning rate": sorted(rates, key=lambda name: -curves[name].values.max())[:1],
     }
     shown = {title: [name for name in names if name in curves] for title, names in panels.items()}
     shown = {title: names for title, names in shown.items() if names}

@@ -29,7 +29,8 @@ def split_stages(backbone: nn.Module, num_stages: int) -> list[Stage]:
     """Return a backbone's blocks in stages with about equally many, first those next to the input.
 
     Blocks are taken in the order in which they were registered, which in torchvision's networks is the order of
-    computation. A stage shares its modules with the backbone, and every parameter of the backbone is in one stage.
+    computation. The last stage of a network that ends in small layers of its own can thus be small. A stage shares its
+    modules with the backbone, and every parameter of the backbone is in one stage.
 
     Args:
         backbone: The backbone.

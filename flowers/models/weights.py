@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.error import URLError
 
 import torch
+import torchvision.models
 from filelock import FileLock
-from torchvision.models import get_model_weights
-
-from flowers.models.layers import IMAGENET_MEAN, IMAGENET_STD
+from torchvision.models import get_model_weights, list_models
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchvision.models import WeightsEnum
 
+# What a vision transformer's position embeddings are built for here, in pixels.
+VIT_SIZE = 224
 # DenseNet's published files name its layers as an old torchvision did.
 _DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 _SHOWN_KEYS = 3
@@ -34,25 +35,29 @@ class Preprocessing(NamedTuple):
         std: Standard deviation of each channel, in the same unit.
     """
 
-    image_size: int = 224
-    interpolation: str = "bilinear"
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    image_size: int
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
-def named_weights(arch: str, weights: str) -> WeightsEnum | None:
+def named_weights(arch: str, weights: str) -> WeightsEnum:
     """Return torchvision's entry for a name; for ``none`` and for a file that of the network's default weights.
 
     Args:
         arch: Name of a torchvision classifier.
-        weights: ``none``, a name as ``DEFAULT`` or ``IMAGENET1K_V1``, or a path that ends in ``.pth`` or ``.pt``.
+        weights: ``none``, a name as ``DEFAULT`` or ``IMAGENET1K_V1``, or a path that ends in ``.pth``, ``.pt`` or
+            ``.ckpt``.
 
     Raises:
-        ValueError: There are no such weights.
+        ValueError: There is no such network, or there are no such weights.
     """
+    classifiers = list_models(module=torchvision.models)
+    if arch not in classifiers:
+        raise ValueError(f"--model.arch: expected one of {', '.join(classifiers)}, got {arch}")
     known = get_model_weights(arch)
     if weights == "none" or is_file(weights):
-        return getattr(known, "DEFAULT", None)
+        return known.DEFAULT
     if weights not in known.__members__:
         names = ", ".join([*known.__members__, "none"])
         raise ValueError(f"--model.weights: expected {names} or the path of a .pth file for {arch}, got {weights}")
@@ -61,7 +66,7 @@ def named_weights(arch: str, weights: str) -> WeightsEnum | None:
 
 def is_file(weights: str) -> bool:
     """Return whether weights are named by a path."""
-    return weights.endswith((".pth", ".pt"))
+    return weights.endswith((".pth", ".pt", ".ckpt"))
 
 
 def preprocessing(arch: str, weights: str) -> Preprocessing:
@@ -72,15 +77,12 @@ def preprocessing(arch: str, weights: str) -> Preprocessing:
         weights: As for ``named_weights``.
 
     Raises:
-        ValueError: There are no such weights.
+        ValueError: There is no such network, or there are no such weights.
     """
-    entry = named_weights(arch, weights)
-    if entry is None:
-        return Preprocessing()
-    preset = entry.transforms()
-    return Preprocessing(
-        int(preset.crop_size[0]), str(preset.interpolation.value), tuple(preset.mean), tuple(preset.std)
-    )
+    preset = named_weights(arch, weights).transforms()
+    # A vision transformer is built for images of one size.
+    size = VIT_SIZE if arch.startswith("vit_") else int(preset.crop_size[0])
+    return Preprocessing(size, str(preset.interpolation.value), tuple(preset.mean), tuple(preset.std))
 
 
 def read_weights(arch: str, weights: str) -> dict[str, Tensor]:
@@ -102,7 +104,7 @@ def read_weights(arch: str, weights: str) -> dict[str, Tensor]:
         content = torch.load(file, map_location="cpu", weights_only=True)
         for wrapper in ("state_dict", "model"):  # as torchvision's references and others write them
             content = content.get(wrapper, content)
-        state = {_DENSENET.sub(r"\1\2.", str(key)): value for key, value in content.items()}
+        state = {_renamed(str(key)): value for key, value in content.items()}
         if not all(isinstance(value, torch.Tensor) for value in state.values()):
             raise TypeError("values that are no tensors")
     except Exception as error:  # whatever another file leads torch to
@@ -112,25 +114,27 @@ def read_weights(arch: str, weights: str) -> dict[str, Tensor]:
 
 
 def _download(arch: str, weights: str) -> Path:
-    entry = named_weights(arch, weights)
-    assert entry is not None
-    url: str = entry.url
+    url: str = named_weights(arch, weights).url
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    if file.exists():
-        return file
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
+    digest = re.search(r"-([0-9a-f]{8,})\.", file.name)
+    try:
         if not file.exists():
-            digest = re.search(r"-([0-9a-f]{8,})\.", file.name)
-            try:
-                torch.hub.download_url_to_file(url, str(file), digest[1] if digest else None)
-            except (URLError, OSError, RuntimeError) as error:
-                raise OSError(
-                    f"--model.weights {weights}: the weights of {arch} cannot be downloaded ({error}). Fetch "
-                    f"{url} on a machine with a network and put it at {file}, or give the file itself "
-                    f"(--model.weights path/to/{file.name}), or train from scratch (--model.weights none)."
-                ) from error
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{file}.lock"):
+                if not file.exists():
+                    torch.hub.download_url_to_file(url, str(file), digest[1] if digest else None)
+    except (URLError, OSError, RuntimeError) as error:
+        raise OSError(
+            f"--model.weights {weights}: the weights of {arch} cannot be downloaded ({error}). Fetch {url} on a "
+            f"machine with a network and put it at {file}, or give the file itself (--model.weights "
+            f"path/to/{file.name}), or train from scratch (--model.weights none)."
+        ) from error
     return file
+
+
+def _renamed(key: str) -> str:
+    """Return a key as torchvision's networks have it today."""
+    return _DENSENET.sub(r"\1\2.", key.removeprefix("net.backbone."))  # which a checkpoint of this project puts before
 
 
 def check_keys(

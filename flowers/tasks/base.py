@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -18,7 +18,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from flowers.models import ImageClassifier
-from flowers.tasks.checks import expect
+from flowers.tasks.checks import expect, warn_of_restored
 from flowers.tasks.optim import decay_groups, warmup_cosine
 from flowers.tasks.tta import TestTimeAugmentation, mean_log_probs
 
@@ -119,7 +119,7 @@ class ClassificationTask(LightningModule):
         self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
 
     @classmethod
-    def data_defaults(cls, **_: Any) -> dict[str, Any]:  # noqa: ANN401
+    def data_defaults(cls, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return defaults of the data module that go with some options of this task; none here."""
         return {}
 
@@ -240,3 +240,5 @@ class ClassificationTask(LightningModule):
                 f"Give a folder with the checkpoint's classes, or train a new network on this one."
             )
         self.calibration = checkpoint.get("calibration")
+        if self._trainer is not None and self._trainer.state.fn == "fit":
+            warn_of_restored(self.hparams, checkpoint["hyper_parameters"])

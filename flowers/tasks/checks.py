@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
+
+# Options that the optimizer's state in a checkpoint overrules.
+_RESTORED = ("lr", "weight_decay", "stage_decay")
 
 
 def expect(holds: bool, name: str, expected: str, got: object, section: str = "--model") -> None:
@@ -36,3 +42,19 @@ def check_size(net: nn.Module, size: int, option: str) -> None:
         raise ValueError(f"{option}: expected a size that the network takes, got {size} pixels ({reason})") from error
     finally:
         net.train(training)
+
+
+def warn_of_restored(typed: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Warn of options that a resumed training does not take, since its optimizer is restored.
+
+    Args:
+        typed: The task's options.
+        stored: Those in the checkpoint.
+    """
+    other = [key for key in _RESTORED if stored.get(key) != typed.get(key)]
+    if other:
+        options = ", ".join(f"--model.{key} {typed.get(key)} ({stored.get(key)})" for key in other)
+        rank_zero_warn(
+            f"{options}: the training goes on with what the checkpoint has, in brackets, since optimizer and schedule "
+            f"are restored. A new training with a pretrained network takes its weights by --model.weights."
+        )

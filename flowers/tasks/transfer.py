@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -22,7 +23,8 @@ class TransferTask(ClassificationTask):
         class_names: Names of the K classes; on the command line they come from the data.
         arch: Any classifier of torchvision's, as ``mobilenet_v2``, ``resnet50``, ``convnext_tiny`` or ``vgg16``.
         weights: ``DEFAULT``, another name of torchvision's as ``IMAGENET1K_V1``, the path of a ``.pth`` file (without
-            the last layer will do), or ``none``. A checkpoint is restored without them.
+            the last layer will do) or of a checkpoint (to train on with a schedule of its own), or ``none``. A
+            checkpoint given as ``--ckpt_path`` is restored without them.
         dropout: Probability that a feature is dropped before the dense layer.
         stage_decay: Factor of the learning rate from one quarter of the backbone to the one below, whose features are
             more general (https://arxiv.org/abs/1801.06146, section 3.2); the last has this
@@ -57,22 +59,24 @@ class TransferTask(ClassificationTask):
         self.stage_decay = stage_decay
 
     @classmethod
-    def data_defaults(cls, arch: str = "mobilenet_v2", weights: str = "DEFAULT", **_: Any) -> dict[str, Any]:  # noqa: ANN401
-        """Return the data module's defaults for a network: what its weights were trained on.
+    def data_defaults(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the data module's defaults for a network: what its weights were trained on, and less augmentation.
 
         Args:
-            arch: As for the class.
-            weights: As for the class.
-            _: Other options of the class, which do not matter here.
+            options: Those of the class.
 
         Raises:
             ValueError: There is no such network, or there are no such weights.
         """
-        wanted = preprocessing(arch, weights)
+        wanted = preprocessing(options["arch"], options["weights"])
         return {
             "image_size": wanted.image_size,
-            "crop_size": wanted.image_size,
+            "crop_size": None,
             "interpolation": wanted.interpolation,
+            # Few epochs from good features: the strong augmentation of a training from scratch only delays them.
+            "augment.min_scale": 0.5,
+            "augment.rotation": 0.0,
+            "augment.cutmix_prob": 0.0,
         }
 
     def forward(self, images: Tensor) -> Tensor:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from flowers.callbacks import FreezeBackbone
+from flowers.callbacks.features import cache_features
 from flowers.data import BatchAugmentation, FlowersDataModule
 from flowers.models import split_stages
 from flowers.tasks import CNNTask, TransferTask
@@ -75,8 +77,8 @@ def test_stages_begin_to_learn_one_after_the_other():
     freeze = FreezeBackbone(2, stages=3)
     assert [freeze.num_frozen(epoch) for epoch in range(7)] == [3, 3, 2, 1, 0, 0, 0]
     assert [FreezeBackbone(1).num_frozen(epoch) for epoch in range(3)] == [1, 0, 0]
-    assert [FreezeBackbone(0, stages=4).num_frozen(epoch) for epoch in range(2)] == [0, 0]
-    assert [FreezeBackbone(None, stages=2).num_frozen(epoch) for epoch in range(2)] == [2, 2]
+    assert [FreezeBackbone(0).num_frozen(epoch) for epoch in range(2)] == [0, 0]
+    assert [FreezeBackbone(None).num_frozen(epoch) for epoch in range(2)] == [1, 1]
 
 
 def test_every_group_is_there_from_the_first_step(data):
@@ -96,17 +98,48 @@ def test_a_probe_learns_from_features_that_are_the_networks_own(data, views):
     before = copy.deepcopy(task.net.state_dict())
     train(task, data, FreezeBackbone(None, views=views), epochs=2)
     assert changed(task, before) == {"head.1.weight", "head.1.bias"}
-    assert len(data.features) == 1 + views
+    assert data.features == []  # the data module has its images again
+    features = cache_features(task, data, views=views)
+    assert len(features) == 1 + views
     chosen = data.indices["val"][:4]
     images = torch.from_numpy(data.pixels[chosen]).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
-        features = task.net.eval().backbone(task.net.standardize(images))
-    assert torch.allclose(features, torch.from_numpy(data.features[0][chosen]), atol=1e-5)
-    # The test images are not looked at.
-    assert not data.features[0][data.indices["test"]].any()
+        expected = task.net.eval().backbone(task.net.standardize(images))
+    assert torch.allclose(expected, torch.from_numpy(features[0][chosen]), atol=1e-5)
+    assert np.isnan(features[0][data.indices["test"]]).all()  # which are not looked at
     if views:
         train_images = data.indices["train"]
-        assert not (data.features[1][train_images] == data.features[2][train_images]).all()
+        assert not (features[1][train_images] == features[2][train_images]).all()
+
+
+def test_what_follows_a_probe_sees_images_again(data):
+    task = make_task(data)
+    train(task, data, FreezeBackbone(None))
+    quiet = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False}
+    logits = torch.cat([batch.logits for batch in Trainer(**quiet).predict(task, datamodule=data)])
+    images = torch.from_numpy(data.pixels[data.indices["test"]]).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        assert torch.allclose(task.eval()(images), logits, atol=1e-4)
+    before = copy.deepcopy(task.net.state_dict())
+    train(task.requires_grad_(), data, FreezeBackbone(0), limit_train_batches=2)
+    assert "backbone.features.0.0.weight" in changed(task, before)
+
+
+def test_a_frozen_backbone_is_the_same_function_at_every_step(data):
+    task = make_task(data, dropout=0.0)
+
+    class Compare(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            images = torch.rand(4, 3, 32, 32)
+            assert pl_module.training
+            assert torch.equal(pl_module(images), pl_module(images))
+
+    train(task, data, FreezeBackbone(1), Compare(), limit_train_batches=2)
+
+
+def test_features_of_fewer_bits_are_refused(data):
+    with pytest.raises(ValueError, match=r"--trainer\.precision: expected 32-true or a mixed one"):
+        train(make_task(data), data, FreezeBackbone(None), precision="bf16-true")
 
 
 def test_a_probe_is_validated_as_its_checkpoint_is_with_images(data, drawn, tmp_path):
@@ -150,6 +183,7 @@ def test_features_are_computed_once_for_each_set_of_weights(data, drawn, monkeyp
         ({"unfreeze_epoch": -1}, "--freeze.unfreeze_epoch: expected 0 or more"),
         ({"unfreeze_epoch": 1, "stages": 0}, "--freeze.stages: expected 1 or more"),
         ({"unfreeze_epoch": 1, "views": 2}, "--freeze.views: expected --freeze.unfreeze_epoch null"),
+        ({"unfreeze_epoch": 0, "stages": 2}, "--freeze.stages: expected --freeze.unfreeze_epoch 1 or more"),
     ],
 )
 def test_a_wrong_option_is_named(options, said):

@@ -45,6 +45,7 @@ def test_the_stages_of_every_family_cover_the_backbone_once_and_in_order(family)
 def test_every_classifier_of_torchvisions_has_a_preprocessing():
     for arch in list_models(module=torchvision.models):
         wanted = preprocessing(arch, "none")
+        assert wanted.image_size == 224 or not arch.startswith("vit_")
         assert wanted.image_size >= 224
         assert wanted.interpolation in ("bilinear", "bicubic")
         assert len(wanted.mean) == len(wanted.std) == 3
@@ -87,6 +88,26 @@ def test_a_trunk_is_enough_and_nothing_is_half_loaded(tmp_path):
         pretrained("squeezenet1_1", 3, weights=str(tmp_path / "trunk.pth"))
 
 
+def test_a_checkpoint_gives_its_backbone_and_where_it_fits_its_head(tmp_path):
+    mine = pretrained("squeezenet1_1", 3, weights="none")
+    state = {f"net.{key}": value for key, value in mine.state_dict().items()}
+    torch.save({"state_dict": state, "hyper_parameters": {}}, tmp_path / "best.ckpt")
+    same = pretrained("squeezenet1_1", 3, weights=str(tmp_path / "best.ckpt"))
+    assert all(torch.equal(value, mine.state_dict()[key]) for key, value in same.state_dict().items())
+    other = pretrained("squeezenet1_1", 4, weights=str(tmp_path / "best.ckpt"))
+    assert torch.equal(other.backbone.state_dict()["features.0.weight"], state["net.backbone.features.0.weight"])
+    assert other.head[1].weight.shape == (4, 512)
+    with pytest.raises(ValueError, match="missing"):
+        pretrained("resnet18", 3, weights=str(tmp_path / "best.ckpt"))
+
+
+@pytest.mark.parametrize("arch", ["mobilenet_v2", "squeezenet1_1", "vgg11", "googlenet"])
+def test_dropout_before_the_head_is_the_heads(arch):
+    net = pretrained(arch, 3, weights="none", dropout=0.3)
+    active = [module.p for module in net.modules() if isinstance(module, nn.Dropout) and module.p]
+    assert active == ([0.5, 0.3] if arch == "vgg11" else [0.3])
+
+
 def test_a_file_of_another_network_is_refused_by_its_first_keys(tmp_path):
     torch.save(get_model("resnet18", weights=None).state_dict(), tmp_path / "resnet.pth")
     with pytest.raises(ValueError, match=r"for mobilenet_v2: .* missing \(features\.0.*not in the network \(conv1"):
@@ -110,7 +131,11 @@ def test_a_file_without_weights_is_refused(content, tmp_path):
     [
         ("resnet19", "none", "--model.arch: expected one of alexnet"),
         ("resnet18", "IMAGENET1K_V9", "--model.weights: expected IMAGENET1K_V1, DEFAULT, none or the path"),
-        ("vit_b_16", "IMAGENET1K_SWAG_E2E_V1", "they are for images of 384 pixels"),
+        (
+            "vit_b_16",
+            "IMAGENET1K_SWAG_E2E_V1",
+            "expected weights for images of 224 pixels, as IMAGENET1K_V1, IMAGENET1K_SWAG_LINEAR_V1, got some for 384",
+        ),
     ],
 )
 def test_what_there_is_not_is_named(arch, weights, said):
