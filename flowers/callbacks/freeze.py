@@ -102,7 +102,9 @@ class FreezeBackbone(Callback):
         self._said = num_frozen
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the images back to the data module, for whatever is done with it next."""
+        """Leave nothing frozen, and give the images back to the data module, for whatever comes next."""
+        assert isinstance(pl_module, ClassificationTask)
+        pl_module.net.backbone.requires_grad_().train(pl_module.training)
         if isinstance(data := trainer.datamodule, FlowersDataModule):  # type: ignore[attr-defined]
             data.features = []
 

@@ -121,7 +121,7 @@ def test_what_follows_a_probe_sees_images_again(data):
     with torch.no_grad():
         assert torch.allclose(task.eval()(images), logits, atol=1e-4)
     before = copy.deepcopy(task.net.state_dict())
-    train(task.requires_grad_(), data, FreezeBackbone(0), limit_train_batches=2)
+    train(task.train(), data, limit_train_batches=2)
     assert "backbone.features.0.0.weight" in changed(task, before)
 
 
