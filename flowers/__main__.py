@@ -16,7 +16,7 @@ VERBS = {
     "test": "evaluate a checkpoint on the test split",
     "calibrate": "fit a checkpoint's temperature and rejection threshold anew",
     "compare": "put runs beside each other, with a test on shared test images",
-    "predict": "write a checkpoint's predictions for the test split as CSV",
+    "predict": "classify images with a checkpoint: any (--data.predict_path), or the test split",
 }
 
 HELP = """usage: python -m flowers <verb> [--config FILE ...] [options]
@@ -76,6 +76,10 @@ def _run(args: list[str]) -> int:
         from flowers import audit  # noqa: PLC0415
 
         return audit.main(args[1:])
+    if args[0] == "predict" and any(word.startswith("--data.predict_path") for word in args):
+        from flowers import predict  # noqa: PLC0415
+
+        return predict.main(args[1:])
     if args[0] == "compare":
         from flowers import compare  # noqa: PLC0415
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import yaml
 
+from flowers.models import checkpoint_checksum
+
 # What a checkpoint may say of the trainer: how long and how finely the run trains, not on which machine.
 _PLAIN_TRAINER_OPTIONS = {
     *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "precision", "accumulate_grad_batches"),
@@ -46,6 +48,33 @@ def claim_run_folder(root: Path, name: str = "version") -> Path:
             return (root / f"{name}_{number}").resolve()
 
 
+def read_checkpoint(file: str | Path) -> dict[str, Any]:
+    """Return a checkpoint, after checking that it is whole.
+
+    Args:
+        file: The checkpoint.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint of the project, or has changed since it was saved.
+    """
+    if not Path(file).is_file():
+        raise FileNotFoundError(
+            f"--ckpt_path {file}: expected a checkpoint file, as lightning_logs/version_0/checkpoints/best.ckpt"
+        )
+    try:
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        assert checkpoint["hyper_parameters"]["class_names"]
+        # Checkpoints from before there were checksums have none.
+        whole = checkpoint.get("checksum") in (None, checkpoint_checksum(checkpoint))
+    except Exception as error:  # whatever another file leads torch to
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"--ckpt_path {file}: expected a checkpoint of this project, got {reason}") from error
+    if not whole:
+        raise ValueError(f"--ckpt_path {file}: expected what was saved, got a damaged file. Copy it again.")
+    return checkpoint
+
+
 def best_epoch(run: Path) -> int | None:
     """Return the epoch, counted from 0, of a run's best checkpoint; None for a run without one."""
     file = run / "checkpoints" / "best.ckpt"
@@ -61,19 +90,9 @@ def stored_config(ckpt_path: str, verb: str) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint of the project.
+        ValueError: The file is no checkpoint of the project, or is damaged.
     """
-    if not Path(ckpt_path).is_file():
-        raise FileNotFoundError(
-            f"--ckpt_path {ckpt_path}: expected a checkpoint file, as lightning_logs/version_0/checkpoints/best.ckpt"
-        )
-    try:
-        checkpoint = torch.load(ckpt_path, map_location="cpu", weights_only=True)
-        class_names = checkpoint["hyper_parameters"]["class_names"]
-    except Exception as error:  # whatever another file leads torch to
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"--ckpt_path {ckpt_path}: expected a checkpoint of this project, got {reason}") from error
-    assert class_names
+    checkpoint = read_checkpoint(ckpt_path)
     config: dict[str, Any] = yaml.safe_load(checkpoint.get("config", "{}"))
     if not str(config.get("model", {}).get("class_path", "flowers.")).startswith("flowers."):
         # A class from elsewhere is code; it runs only if somebody types its name.

@@ -19,15 +19,16 @@ ALLOWED = {
     "evaluation": set(),
     "tasks": {"models"},
     "callbacks": {"models", "tasks", "evaluation", "data"},
-    "inference": {"tasks", "data"},
+    "inference": {"tasks", "data", "evaluation", "runs"},
     "export": {"tasks", "data"},
     "audit": {"data", "evaluation", "runs"},
+    "predict": {"data", "evaluation", "inference"},
     "compare": {"data", "evaluation", "runs"},
-    "runs": set(),
+    "runs": {"models"},
     "cli": {"callbacks", "tasks", "data", "evaluation", "runs"},
     "startup": set(),
-    "__main__": {"audit", "cli", "compare", "startup"},
-    "__init__": set(),
+    "__main__": {"audit", "cli", "compare", "predict", "startup"},
+    "__init__": {"inference"},
 }
 LIGHTNING = ("cli", "inference", "export", "data/datamodule", "tasks/", "callbacks/")
 

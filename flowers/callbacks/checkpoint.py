@@ -12,6 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from flowers.models import checkpoint_checksum
+
 
 class _SaveOne(ModelCheckpoint):
     """Keeps one file; a run that goes on in its own folder knows it again, wherever that was moved to."""
@@ -83,8 +85,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
-        """Write the file."""
+        """Write the file, with a checksum of what it says."""
         file = Path(path)
+        checkpoint = checkpoint | {"checksum": checkpoint_checksum(checkpoint)}
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{file.name}.partial")
         with partial.open("wb") as opened:

@@ -7,6 +7,7 @@ from flowers.data.credits import Credit, read_credits
 from flowers.data.datamodule import FlowersDataModule
 from flowers.data.duplicates import DuplicateRule, Pairs, duplicate_pairs
 from flowers.data.facts import FolderFacts, ImageFacts, read_facts
+from flowers.data.files import find_images
 from flowers.data.folder import FolderIndex, index_folder
 from flowers.data.loading import Batch
 from flowers.data.manifest import ManifestRow, manifest_text, read_manifest
@@ -42,6 +43,7 @@ __all__ = [
     "draw_flowers",
     "duplicate_pairs",
     "ensure_root",
+    "find_images",
     "index_folder",
     "load_image",
     "load_thumbnail",

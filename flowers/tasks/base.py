@@ -166,12 +166,13 @@ class ClassificationTask(LightningModule):
         self._log_epoch(stage, mean_loss, metrics, functional.cross_entropy(logits, labels), len(images))
         if self.tta == "none" or self.trainer.state.fn == "fit":  # a training need not wait for it
             return Prediction(indices, logits)
-        tta_log_probs = self._tta_log_probs(images)
+        tta_log_probs = self.tta_log_probs(images)
         self.tta_acc.update(tta_log_probs, labels)
         self.log(f"{stage}/acc_tta", self.tta_acc, on_step=False, on_epoch=True)
         return Prediction(indices, logits, tta_log_probs)
 
-    def _tta_log_probs(self, images: Tensor) -> Tensor:
+    def tta_log_probs(self, images: Tensor) -> Tensor:
+        """Return the logarithms ``(B, K)`` of the calibrated probabilities with test-time augmentation."""
         temperature = 1.0 if self.calibration is None else self.calibration["temperature"]
         return mean_log_probs(self, images, self.tta, temperature=temperature)
 
@@ -185,7 +186,7 @@ class ClassificationTask(LightningModule):
     def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Prediction:
         """Return what the network says of a batch."""
         images, _, indices = batch
-        return Prediction(indices, self(images).float(), None if self.tta == "none" else self._tta_log_probs(images))
+        return Prediction(indices, self(images).float(), None if self.tta == "none" else self.tta_log_probs(images))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups; every parameter is in exactly one of them, from the first step on."""

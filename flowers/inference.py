@@ -1,0 +1,183 @@
+"""From a checkpoint to answers about images, with nothing else at hand."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from flowers import tasks
+from flowers.data import load_image, to_float
+from flowers.evaluation import softmax
+from flowers.runs import read_checkpoint
+from flowers.tasks import ClassificationTask
+
+_PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
+# What an image may be given as.
+ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What a network says of an image.
+
+    Args:
+        label: The most probable class.
+        probability: Its probability, after temperature scaling.
+        probabilities: The probability of each class, by its name.
+        rejected: Whether the probability is below the checkpoint's threshold: do not rely on the answer.
+    """
+
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    rejected: bool
+
+
+class FlowerPredictor:
+    """A checkpoint that classifies images as ``predict`` does.
+
+    Args:
+        checkpoint: The file, as ``lightning_logs/version_0/checkpoints/best.ckpt``.
+        device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:<n>``.
+        batch_size: Images that the network looks at together.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint of the project, or is damaged.
+    """
+
+    def __init__(self, checkpoint: str | Path, *, device: str = "auto", batch_size: int = 32) -> None:
+        content = read_checkpoint(checkpoint)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self.task = restore_task(content).to(self.device).eval()
+        self.class_names = list(self.task.class_names)
+        stored = content["FlowersDataModule"]
+        self.decoding = {name: stored[name] for name in ("image_size", "resize", "interpolation") if name in stored}
+        calibration = content.get("calibration") or {}
+        self.temperature = float(calibration.get("temperature", 1.0))
+        self.threshold = float(calibration.get("threshold", 0.0))
+
+    @overload
+    def __call__(self, images: ImageLike) -> Classification: ...
+
+    @overload
+    def __call__(self, images: list[Any]) -> list[Classification]: ...
+
+    def __call__(self, images: ImageLike | list[Any]) -> Classification | list[Classification]:
+        """Classify an image, or each of a list.
+
+        Args:
+            images: A path, the bytes of an image file, a PIL image, an array of bytes ``(H, W, 3)`` or ``(H, W)``, or
+                a list of them.
+
+        Raises:
+            OSError: A file cannot be read or decoded.
+            TypeError: It is none of these.
+        """
+        if isinstance(images, list):
+            return self._classify(images)
+        [answer] = self._classify([images])
+        return answer
+
+    def _classify(self, images: Sequence[ImageLike]) -> list[Classification]:
+        answers = []
+        for answer in self.stream(images):
+            if isinstance(answer, OSError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def stream(self, images: Iterable[ImageLike]) -> Iterator[Classification | OSError]:
+        """Yield what the network says of each image, in their order, or why it cannot be read.
+
+        A batch is decoded, by all cores, while the network looks at the one before: memory holds two.
+
+        Args:
+            images: As for a call.
+
+        Raises:
+            TypeError: One of them is no image.
+        """
+        rest = iter(images)
+        with ThreadPoolExecutor() as pool:
+            before: list[Future[Tensor | OSError]] = []
+            while (batch := [*islice(rest, self.batch_size)]) or before:
+                waiting = [pool.submit(self._decode, image) for image in batch]
+                yield from self._answers([future.result() for future in before])
+                before = waiting
+
+    def _answers(self, decoded: Sequence[Tensor | OSError]) -> list[Classification | OSError]:
+        readable = [image for image in decoded if isinstance(image, Tensor)]
+        answers = map(self._answer, self.probs(torch.stack(readable)) if readable else [])
+        return [next(answers) if isinstance(image, Tensor) else image for image in decoded]
+
+    def _answer(self, probs: NDArray[np.float64]) -> Classification:
+        best = int(probs.argmax())
+        by_name = dict(zip(self.class_names, probs.tolist(), strict=True))
+        rejected = bool(probs[best] < self.threshold)
+        return Classification(self.class_names[best], float(probs[best]), by_name, rejected)
+
+    @torch.inference_mode()
+    def probs(self, pixels: Tensor) -> NDArray[np.float64]:
+        """Return calibrated probabilities ``(B, K)`` of bytes ``(B, 3, S, S)`` of the checkpoint's image size."""
+        images = to_float(pixels.to(self.device)).contiguous(memory_format=torch.channels_last)
+        if self.task.tta != "none":
+            return softmax(self.task.tta_log_probs(images).cpu().double().numpy())
+        return softmax((self.task(images).float().cpu().double() / self.temperature).numpy())
+
+    def _decode(self, image: ImageLike) -> Tensor | OSError:
+        try:
+            return load_image(_as_file(image), **self.decoding)
+        except OSError as error:
+            return OSError(f"{image}: {error}" if isinstance(image, str | Path) else str(error))
+
+
+def _as_file(image: ImageLike) -> str | Path | io.BytesIO:
+    """Return an image as what a decoder reads, so that all kinds go one way."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        file = io.BytesIO()
+        image.save(file, "PNG" if image.mode in _PNG_MODES else "TIFF")
+        image = file.getvalue()
+    if isinstance(image, bytes):
+        return io.BytesIO(image)
+    if isinstance(image, str | Path):
+        return image
+    raise TypeError(f"expected a path, bytes, a PIL image or an array of bytes, got {type(image).__name__}")
+
+
+def restore_task(checkpoint: dict[str, Any]) -> ClassificationTask:
+    """Return the task of a checkpoint, with its weights; nothing is downloaded.
+
+    Args:
+        checkpoint: What ``read_checkpoint`` returns.
+
+    Raises:
+        ValueError: The task is none of this package's.
+    """
+    config = yaml.safe_load(checkpoint.get("config", "{}"))
+    name = str(config.get("model", {}).get("class_path", "flowers.tasks.CNNTask"))
+    # Looked up, not imported: a checkpoint is data, and chooses no code but one of these.
+    task_class = getattr(tasks, name.removeprefix("flowers.tasks."), None)
+    if not (isinstance(task_class, type) and issubclass(task_class, ClassificationTask)):
+        raise ValueError(f"expected a checkpoint with a task of this package, got {name}")
+    task: ClassificationTask = task_class(**checkpoint["hyper_parameters"])
+    task.load_state_dict(checkpoint["state_dict"])
+    task.calibration = checkpoint.get("calibration")
+    return task

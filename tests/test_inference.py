@@ -1,0 +1,199 @@
+"""Answers from a checkpoint alone: the same as the training's own validation gave."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import flowers
+from flowers import FlowerPredictor, cli, predict
+from flowers.callbacks import AtomicCheckpointIO
+from flowers.runs import read_checkpoint
+
+MODELS = {
+    "CNNTask": ["--model.widths", "[8,16]"],
+    "TransferTask": ["--model.arch", "mobilenet_v3_small", "--model.weights", "none"],
+}
+
+
+@pytest.fixture(scope="module", params=[*MODELS])
+def checkpoint(request, drawn, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    words = ["--model", request.param, *MODELS[request.param], "--data.image_size", "40", "--data.crop_size", "32"]
+    where = ["--data.root", str(drawn), "--trainer.default_root_dir", str(folder)]
+    trainer = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"]
+    cli.main(["fit", *words, *where, *trainer])
+    return folder / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
+
+
+@pytest.fixture(scope="module")
+def expected(checkpoint, tmp_path_factory):
+    """What ``test`` says of the test images: path and probabilities."""
+    cli.main(["test", "--ckpt_path", str(checkpoint)])
+    with (checkpoint.parent.parent / "predictions.csv").open(newline="") as opened:
+        return [*csv.DictReader(opened)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_a_predictor_says_what_the_evaluation_said(checkpoint, expected, drawn, batch_size):
+    predictor = FlowerPredictor(checkpoint, batch_size=batch_size)
+    answers = predictor([drawn / row["path"] for row in expected])
+    for answer, row in zip(answers, expected, strict=True):
+        assert answer.label == row["predicted"]
+        for name in predictor.class_names:
+            assert answer.probabilities[name] == pytest.approx(float(row[name]), rel=1e-4, abs=1e-6)
+        assert answer.probability == max(answer.probabilities.values())
+        assert sum(answer.probabilities.values()) == pytest.approx(1)
+        assert answer.rejected == (answer.probability < predictor.threshold)
+
+
+@pytest.mark.parametrize("batch_size", ["1", "64"])
+def test_the_verb_says_what_the_evaluation_said_in_an_empty_folder(checkpoint, expected, drawn, tmp_path, batch_size):
+    copy = tmp_path / "moved.ckpt"
+    shutil.copy(checkpoint, copy)
+    files = [str(drawn / row["path"]) for row in reversed(expected)]  # the order is that of the input
+    words = ["--ckpt_path", str(copy), "--data.predict_path", *files, "--data.batch_size", batch_size]
+    assert predict.main([*words, "--predictions.file", str(tmp_path / "p.csv")]) == 0
+    with (tmp_path / "p.csv").open(newline="") as opened:
+        rows = [*csv.DictReader(opened)]
+    assert [row["path"] for row in rows] == files
+    for row, ours in zip(reversed(rows), expected, strict=True):
+        assert row["predicted"] == ours["predicted"]
+        assert float(row["probability"]) == pytest.approx(float(ours[row["predicted"]]), rel=1e-4)
+        assert row["error"] == ""
+    records = json.loads((tmp_path / "p.json").read_text())
+    assert [record["path"] for record in records] == files
+    assert [record["predicted"] for record in records] == [row["predicted"] for row in rows]
+
+
+def test_all_kinds_of_images_go_one_way(checkpoint, drawn):
+    predictor = FlowerPredictor(checkpoint)
+    file = sorted((drawn / "roses").iterdir())[0]
+    image = Image.open(file)
+    kinds = [file, str(file), file.read_bytes(), image, np.asarray(image)]
+    answers = [predictor(kind) for kind in kinds]
+    assert all(answer == answers[0] for answer in answers)
+    grey = Image.new("L", (50, 30), 99)
+    for mode in ("L", "RGB", "CMYK", "P", "LA", "1"):
+        assert predictor(grey.convert(mode)).label in predictor.class_names
+    with pytest.raises(TypeError, match="expected a path, bytes, a PIL image or an array of bytes, got float"):
+        predictor(0.5)
+    with pytest.raises(OSError, match=r"nowhere\.jpg: "):
+        predictor([file, "nowhere.jpg"])
+
+
+def test_a_bad_file_is_a_row_with_its_error(checkpoint, drawn, tmp_path, capsys):
+    folder = tmp_path / "photos" / "inside"
+    folder.mkdir(parents=True)
+    good = sorted((drawn / "tulips").iterdir())[:3]
+    for file in good:
+        shutil.copy(file, folder)
+    (folder / "0000-broken.jpg").write_bytes(good[0].read_bytes()[:200])
+    (folder / "notes.txt").write_text("no image")
+    (folder / ".hidden.jpg").write_bytes(good[0].read_bytes())
+    words = ["--ckpt_path", str(checkpoint), "--data.predict_path", str(tmp_path / "photos")]
+    assert predict.main([*words, "--predictions.contact_sheet", str(tmp_path / "sheet.png")]) == 1
+    assert "3 images classified, 1 could not be read" in capsys.readouterr().out
+    with (tmp_path / "predictions.csv").open(newline="") as opened:
+        rows = [*csv.DictReader(opened)]
+    assert sorted(Path(row["path"]).name for row in rows) == ["0000-broken.jpg", *(file.name for file in good)]
+    [bad] = [row for row in rows if row["error"]]
+    assert bad["path"].endswith("0000-broken.jpg")
+    assert bad["predicted"] == bad["tulips"] == ""
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert len(sheet.convert("RGB").getcolors(10_000_000)) > 100
+    before = (tmp_path / "predictions.csv").read_bytes()
+    with pytest.raises(FileExistsError, match=r"--predictions\.file"):
+        predict.main(words)
+    assert (tmp_path / "predictions.csv").read_bytes() == before
+
+
+def test_what_is_meant_by_a_path(drawn, checkpoint, tmp_path, capsys):
+    ckpt = ["--ckpt_path", str(checkpoint), "--data.predict_path"]
+    assert predict.main([*ckpt, f"{drawn}/r*/000*.jpg", str(drawn / "daisy" / "0001.jpg"), "nowhere.jpg"]) == 1
+    with (tmp_path / "predictions.csv").open(newline="") as opened:
+        paths = [row["path"] for row in csv.DictReader(opened)]
+    assert paths == [*map(str, sorted(drawn.glob("r*/000*.jpg"))), str(drawn / "daisy" / "0001.jpg"), "nowhere.jpg"]
+    with pytest.raises(FileNotFoundError, match=r"--data\.predict_path nowhere: expected a file, a folder"):
+        predict.main([*ckpt, "nowhere", "--predictions.file", "q.csv"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"--data\.predict_path empty: expected images"):
+        predict.main([*ckpt, "empty", "--predictions.file", "q.csv"])
+
+
+def test_a_stream_holds_two_batches_and_no_more(checkpoint, drawn):
+    predictor = FlowerPredictor(checkpoint, batch_size=4)
+    file, taken = sorted((drawn / "roses").iterdir())[0], []
+
+    def endless():
+        while True:
+            taken.append(file)
+            yield file
+
+    answers = predictor.stream(endless())
+    assert [next(answers).label for _ in range(5)]
+    assert len(taken) == 12
+
+
+def test_test_time_augmentation_is_used_if_the_checkpoint_says_so(checkpoint, drawn):
+    plain, augmented = FlowerPredictor(checkpoint), FlowerPredictor(checkpoint)
+    augmented.task.tta = "flip"
+    image = np.asarray(Image.open(sorted((drawn / "roses").iterdir())[0]))
+    assert augmented(image) != plain(image)
+    mirrored = np.ascontiguousarray(image[:, ::-1])
+    assert augmented(image).probability == pytest.approx(augmented(mirrored).probability, rel=1e-3)
+
+
+def test_the_package_opens_without_torch():
+    code = "import sys, flowers; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert flowers.FlowerPredictor is FlowerPredictor
+    with pytest.raises(AttributeError, match="no attribute 'FlowersPredictor'"):
+        _ = flowers.FlowersPredictor
+
+
+def test_a_damaged_checkpoint_is_refused(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    key = next(key for key, value in content["state_dict"].items() if value.ndim == 4)
+    for change in ("weight", "temperature", "image_size"):
+        damaged = torch.load(checkpoint, weights_only=True)
+        if change == "weight":
+            damaged["state_dict"][key].view(torch.int32).flatten()[0] ^= 1  # a single bit
+        elif change == "temperature":
+            damaged["calibration"]["temperature"] *= 1.01
+        else:
+            damaged["FlowersDataModule"]["image_size"] += 1
+        torch.save(damaged, tmp_path / "damaged.ckpt")
+        with pytest.raises(ValueError, match=r"damaged\.ckpt: expected what was saved, got a damaged file"):
+            FlowerPredictor(tmp_path / "damaged.ckpt")
+        with pytest.raises(ValueError, match="got a damaged file"):
+            cli.main(["test", "--ckpt_path", str(tmp_path / "damaged.ckpt")])
+    del content["checksum"]  # one from before there were checksums
+    torch.save(content, tmp_path / "old.ckpt")
+    assert FlowerPredictor(tmp_path / "old.ckpt").class_names
+
+
+def test_a_checkpoint_changed_on_purpose_gets_a_checksum_of_its_own(checkpoint, tmp_path):
+    content = read_checkpoint(checkpoint)
+    changed = content | {"calibration": content["calibration"] | {"temperature": 2.0}}
+    AtomicCheckpointIO().save_checkpoint(changed, tmp_path / "new.ckpt")
+    assert FlowerPredictor(tmp_path / "new.ckpt").temperature == 2.0
+
+
+@pytest.mark.parametrize("name", ["os.system", "flowers.cli.main", "flowers.tasks.expect", "antigravity.Task"])
+def test_no_code_of_a_checkpoints_choice_runs(name, checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    del content["checksum"]
+    content["config"] = f"model:\n  class_path: {name}\n"
+    torch.save(content, tmp_path / "hostile.ckpt")
+    with pytest.raises(ValueError, match="expected a checkpoint with a task of this package"):
+        FlowerPredictor(tmp_path / "hostile.ckpt")
