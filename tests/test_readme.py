@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowers import cli
+from flowers import cli, predict
 from flowers.__main__ import VERBS
 from flowers.tasks import CNNTask, TransferTask
 
@@ -30,6 +30,8 @@ def test_every_command_names_a_verb_and_files_that_exist():
 def test_every_option_exists(capsys):
     with pytest.raises(SystemExit):
         cli.main(["fit", "--help"])
+    with pytest.raises(SystemExit):
+        predict.main(["--help"])
     known = capsys.readouterr().out
     tasks = (CNNTask(["a", "b"], widths=(8,)), TransferTask(["a", "b"], weights="none"))
     hparams = {name for task in tasks for name in task.hparams}
