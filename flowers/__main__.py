@@ -16,6 +16,7 @@ VERBS = {
     "test": "evaluate a checkpoint on the test split",
     "calibrate": "fit a checkpoint's temperature and rejection threshold anew",
     "compare": "put runs beside each other, with a test on shared test images",
+    "export": "write a checkpoint as ONNX or torch.export",
     "predict": "classify images with a checkpoint: any (--data.predict_path), or the test split",
 }
 
@@ -80,6 +81,10 @@ def _run(args: list[str]) -> int:
         from flowers import predict  # noqa: PLC0415
 
         return predict.main(args[1:])
+    if args[0] == "export":
+        from flowers import export  # noqa: PLC0415
+
+        return export.main(args[1:])
     if args[0] == "compare":
         from flowers import compare  # noqa: PLC0415
 

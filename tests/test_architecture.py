@@ -20,14 +20,14 @@ ALLOWED = {
     "tasks": {"models"},
     "callbacks": {"models", "tasks", "evaluation", "data"},
     "inference": {"tasks", "data", "evaluation", "runs"},
-    "export": {"tasks", "data"},
+    "export": {"data", "inference"},
     "audit": {"data", "evaluation", "runs"},
     "predict": {"data", "evaluation", "inference"},
     "compare": {"data", "evaluation", "runs"},
     "runs": {"models"},
     "cli": {"callbacks", "tasks", "data", "evaluation", "runs"},
     "startup": set(),
-    "__main__": {"audit", "cli", "compare", "predict", "startup"},
+    "__main__": {"audit", "cli", "compare", "export", "predict", "startup"},
     "__init__": {"inference"},
 }
 LIGHTNING = ("cli", "inference", "export", "data/datamodule", "tasks/", "callbacks/")

@@ -13,11 +13,12 @@ from flowers.data.loading import Batch
 from flowers.data.manifest import ManifestRow, manifest_text, read_manifest
 from flowers.data.quarantine import QuarantineRow, quarantine_text
 from flowers.data.sources import ensure_root
-from flowers.data.synthetic import draw_flower, draw_flowers
+from flowers.data.synthetic import DRAWN_CLASSES, draw_flower, draw_flowers
 from flowers.data.transforms import Interpolation, Resize, load_image, load_thumbnail, to_float
 
 __all__ = [
     "DECODING_FORMAT",
+    "DRAWN_CLASSES",
     "KINDS",
     "Audit",
     "Batch",

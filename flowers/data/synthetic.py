@@ -211,3 +211,6 @@ _BRUSHES: dict[str, Brush] = {
     "sunflowers": _sunflower,
     "tulips": _tulip,
 }
+
+# The classes that can be drawn.
+DRAWN_CLASSES = tuple(_BRUSHES)

@@ -1,0 +1,111 @@
+"""What is exported says what the checkpoint says, or is not there."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+from PIL import Image
+
+from flowers import FlowerPredictor, export
+from flowers.callbacks import AtomicCheckpointIO
+from flowers.models import pretrained
+from flowers.tasks import CNNTask
+
+NAMES = ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint of a small network with a temperature, as a training leaves it."""
+    task = CNNTask(NAMES, widths=(8, 16))
+    content = {
+        "state_dict": task.state_dict(),
+        "hyper_parameters": dict(task.hparams),
+        "config": yaml.safe_dump({"model": {"class_path": "flowers.tasks.CNNTask"}}),
+        "FlowersDataModule": {"image_size": 40, "resize": "stretch", "interpolation": "bicubic"},
+        "calibration": {"temperature": 0.7, "threshold": 0.6},
+    }
+    AtomicCheckpointIO().save_checkpoint(content, tmp_path / "best.ckpt")
+    return tmp_path / "best.ckpt"
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("onnx", ".onnx"), ("torch_export", ".pt2")])
+def test_the_file_takes_bytes_and_gives_the_predictors_probabilities(kind, suffix, checkpoint, drawn, capsys):
+    assert export.main(["--ckpt_path", str(checkpoint), "--format", kind]) == 0
+    said = capsys.readouterr().out
+    assert "200 images: the same class for 100.0%" in said
+    assert "batch of 32: " in said
+    file = checkpoint.with_suffix(suffix)
+    run = export.onnx_runner(file) if kind == "onnx" else export.torch_export_runner(file)
+    predictor = FlowerPredictor(checkpoint)
+    files = sorted((drawn / "roses").iterdir())[:7]
+    pixels = np.stack([np.asarray(Image.open(f).resize((40, 40), Image.Resampling.BICUBIC)) for f in files])
+    expected = [answer.probabilities for answer in predictor([*pixels])]
+    for size in (1, 7):
+        probs = run(pixels[:size])
+        assert probs.sum(axis=1) == pytest.approx(np.ones(size), abs=1e-5)
+        for row, answer in zip(probs, expected, strict=False):
+            assert row.tolist() == pytest.approx([*answer.values()], abs=1e-5)
+
+
+def test_the_file_says_what_it_is(checkpoint):
+    export.main(["--ckpt_path", str(checkpoint)])
+    said = {entry.key: entry.value for entry in onnx.load(checkpoint.with_suffix(".onnx")).metadata_props}
+    assert json.loads(said["class_names"]) == NAMES
+    assert (said["image_size"], said["resize"], said["interpolation"]) == ("40", "stretch", "bicubic")
+    assert (said["temperature"], said["rejection_threshold"]) == ("0.7", "0.6")
+
+
+FAMILIES = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "squeezenet1_1", "densenet121")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [*FAMILIES, "convnext_tiny"])
+@pytest.mark.parametrize("kind", ["onnx", "torch_export"])
+def test_torchvisions_networks_are_exported_as_they_are(arch, kind, tmp_path, capsys):
+    module = export.Classifier(pretrained(arch, 5, weights="none"), 0.5).eval()
+    images = export.check_images(None, {"image_size": 64})[:40]
+    file = tmp_path / "net"
+    if kind == "onnx":
+        export.write_onnx(module, images, file, metadata={}, int8=False)
+        run = export.onnx_runner(file)
+    else:
+        export.write_torch_export(module, images, file, metadata={})
+        run = export.torch_export_runner(file)
+    assert export.disagreement(run, module, images, int8=False) == ""
+
+
+def test_int8_is_small_and_measured(checkpoint, tmp_path, capsys):
+    words = ["--ckpt_path", str(checkpoint), "--quantize", "int8", "--out", str(tmp_path / "small.onnx")]
+    status = export.main(words)
+    said = capsys.readouterr().out
+    agreement = float(said.partition("the same class for ")[2].partition("%")[0])
+    assert (status == 0) == (agreement >= 99) == (tmp_path / "small.onnx").exists()
+    assert {file.name for file in tmp_path.iterdir()} <= {"best.ckpt", "small.onnx"}
+
+
+def test_a_file_that_disagrees_is_deleted(checkpoint, monkeypatch, capsys):
+    runner = export.onnx_runner
+    monkeypatch.setattr(export, "onnx_runner", lambda file: lambda images: runner(file)(images[:, ::-1]) + 0.001)
+    assert export.main(["--ckpt_path", str(checkpoint)]) == 1
+    assert "is deleted, it disagrees with the checkpoint" in capsys.readouterr().out
+    assert not checkpoint.with_suffix(".onnx").exists()
+
+
+def test_other_images_can_be_asked_for(checkpoint, drawn, capsys):
+    assert export.main(["--ckpt_path", str(checkpoint), "--images", str(drawn / "roses")]) == 0
+    assert "30 images: the same class for 100.0%" in capsys.readouterr().out
+    with pytest.raises(FileExistsError, match=r"--out .*best\.onnx: the file exists"):
+        export.main(["--ckpt_path", str(checkpoint)])
+
+
+def test_a_missing_extra_is_named(checkpoint, monkeypatch):
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(ValueError, match=r"--format onnx: onnxscript .* pip install -e '\.\[export\]'"):
+        export.main(["--ckpt_path", str(checkpoint)])
+    with pytest.raises(SystemExit):
+        export.main(["--ckpt_path", str(checkpoint), "--format", "torch_export", "--quantize", "int8"])
