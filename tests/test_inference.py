@@ -19,6 +19,7 @@ from flowers import FlowerPredictor, cli, predict
 from flowers.callbacks import AtomicCheckpointIO
 from flowers.runs import read_checkpoint
 
+GOLDEN = Path(__file__).parent / "golden"
 MODELS = {
     "CNNTask": ["--model.widths", "[8,16]"],
     "TransferTask": ["--model.arch", "mobilenet_v3_small", "--model.weights", "none"],
@@ -197,3 +198,21 @@ def test_no_code_of_a_checkpoints_choice_runs(name, checkpoint, tmp_path):
     torch.save(content, tmp_path / "hostile.ckpt")
     with pytest.raises(ValueError, match="expected a checkpoint with a task of this package"):
         FlowerPredictor(tmp_path / "hostile.ckpt")
+
+
+def test_a_checkpoint_of_an_earlier_version_still_gives_its_answers(drawn, tmp_path):
+    file = GOLDEN / "cnn.ckpt"
+    images = [
+        np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8) // 2
+        + np.array([i * 20, 60, 100 - i * 20], dtype=np.uint8)
+        for i in range(5)
+    ]
+    expected = json.loads((GOLDEN / "cnn.json").read_text())
+    for answer, probabilities in zip(FlowerPredictor(file)(images), expected, strict=True):
+        assert answer.probabilities == pytest.approx(probabilities, abs=1e-5)
+    copied = shutil.copy(file, tmp_path)
+    run = cli.main(["test", "--ckpt_path", str(copied), "--data.root", str(drawn)])
+    assert run.datamodule.image_size == 32
+    resumed = ["--ckpt_path", str(copied), "--data.root", str(drawn), "--trainer.max_epochs", "26"]
+    with pytest.warns(UserWarning, match="dirpath has changed"):
+        assert cli.main(["fit", *resumed]).trainer.current_epoch == 26

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from flowers.callbacks import AtomicCheckpointIO, SaveBest
+from flowers.models import checkpoint_checksum
 
 
 def epochs(best: SaveBest, *results: tuple[float, float]) -> list[int]:
@@ -35,7 +38,7 @@ def test_another_monitor_can_be_less_is_better():
 
 def test_a_failed_write_leaves_the_previous_checkpoint_whole(tmp_path, monkeypatch):
     file = tmp_path / "checkpoints" / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, file)
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1, "state_dict": {}}, file)
 
     def full_disk(checkpoint, opened):
         opened.write(b"half")
@@ -43,5 +46,32 @@ def test_a_failed_write_leaves_the_previous_checkpoint_whole(tmp_path, monkeypat
 
     monkeypatch.setattr(torch, "save", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, file)
-    assert torch.load(file, weights_only=True) == {"epoch": 1}
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2, "state_dict": {}}, file)
+    assert torch.load(file, weights_only=True)["epoch"] == 1
+
+
+SAVE_FOR_EVER = """
+import itertools, sys, torch
+from flowers.callbacks import AtomicCheckpointIO
+for epoch in itertools.count():
+    state = {"weight": torch.full((200_000,), float(epoch))}
+    AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "state_dict": state}, sys.argv[1])
+    print(epoch, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
+    file = tmp_path / "last.ckpt"
+    with subprocess.Popen(
+        [sys.executable, "-c", SAVE_FOR_EVER, str(file)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        for _ in range(300):  # what another process sees at any moment is what a kill would leave
+            checkpoint = torch.load(file, weights_only=True)
+            assert checkpoint["checksum"] == checkpoint_checksum(checkpoint)
+            assert (checkpoint["state_dict"]["weight"] == checkpoint["epoch"]).all()
+        process.kill()
+    saved = torch.load(file, weights_only=True)
+    assert saved["epoch"] > 3
+    assert saved["checksum"] == checkpoint_checksum(saved)
