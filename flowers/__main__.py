@@ -77,10 +77,11 @@ def _run(args: list[str]) -> int:
         from flowers import audit  # noqa: PLC0415
 
         return audit.main(args[1:])
-    if args[0] == "predict" and any(word.startswith("--data.predict_path") for word in args):
+    asks = args[0] == "predict" and not {"-h", "--help"}.isdisjoint(args)
+    if asks or (args[0] == "predict" and any(word.startswith("--data.predict_path") for word in args)):
         from flowers import predict  # noqa: PLC0415
 
-        return predict.main(args[1:])
+        return predict.main(["--help"] if asks else args[1:])
     if args[0] == "export":
         from flowers import export  # noqa: PLC0415
 

@@ -21,7 +21,7 @@ from flowers import tasks
 from flowers.data import load_image, to_float
 from flowers.evaluation import softmax
 from flowers.runs import read_checkpoint
-from flowers.tasks import ClassificationTask
+from flowers.tasks import ClassificationTask, TestTimeAugmentation
 
 _PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 # What an image may be given as.
@@ -52,19 +52,28 @@ class FlowerPredictor:
         checkpoint: The file, as ``lightning_logs/version_0/checkpoints/best.ckpt``.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:<n>``.
         batch_size: Images that the network looks at together.
+        tta: Test-time augmentation, ``none``, ``flip`` or ``flip+crops``; by default that of the checkpoint.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file is no checkpoint of the project, or is damaged.
     """
 
-    def __init__(self, checkpoint: str | Path, *, device: str = "auto", batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        *,
+        device: str = "auto",
+        batch_size: int = 32,
+        tta: TestTimeAugmentation | None = None,
+    ) -> None:
         content = read_checkpoint(checkpoint)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
         self.batch_size = batch_size
         self.task = restore_task(content).to(self.device).eval()
+        self.task.tta = tta or self.task.tta
         self.class_names = list(self.task.class_names)
         stored = content["FlowersDataModule"]
         self.decoding = {name: stored[name] for name in ("image_size", "resize", "interpolation") if name in stored}
@@ -144,7 +153,9 @@ class FlowerPredictor:
         try:
             return load_image(_as_file(image), **self.decoding)
         except OSError as error:
-            return OSError(f"{image}: {error}" if isinstance(image, str | Path) else str(error))
+            # Pillow names the file already, others do not.
+            name = str(image) if isinstance(image, str | Path) else ""
+            return OSError(str(error) if name in str(error) else f"{name}: {error}")
 
 
 def _as_file(image: ImageLike) -> str | Path | io.BytesIO:

@@ -7,7 +7,7 @@ import json
 from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,8 +16,12 @@ from tqdm import tqdm
 from flowers.data import find_images, load_thumbnail
 from flowers.evaluation import gallery_figure
 from flowers.inference import Classification, FlowerPredictor
+from flowers.tasks import TestTimeAugmentation
 
-_PURPOSE = "Classify images: a file, a folder, a pattern, or several of them."
+_PURPOSE = (
+    "Classify images: files, folders, patterns. Without --data.predict_path the checkpoint's test split is classified, "
+    "with the options of python -m flowers test --help and --predictions.file."
+)
 _SHOWN = 100
 
 
@@ -40,6 +44,7 @@ def main(args: list[str]) -> int:
     parser.add_argument("--data.batch_size", type=int, default=32, help="images at once (32)")
     parser.add_argument("--predictions.file", default="predictions.csv", help="CSV to write, with a .json beside it")
     parser.add_argument("--predictions.contact_sheet", help=f"PNG to write with the first {_SHOWN} images")
+    parser.add_argument("--model.tta", choices=get_args(TestTimeAugmentation), help="views of each image to look at")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or cuda:<n>")
     options = vars(parser.parse_args(args))
     table = Path(options["predictions.file"])
@@ -51,11 +56,13 @@ def main(args: list[str]) -> int:
     if options["data.batch_size"] < 1:
         parser.error(f"--data.batch_size: expected at least 1, got {options['data.batch_size']}")
     files = find_images(options["data.predict_path"], option="--data.predict_path")
-    predictor = FlowerPredictor(options["ckpt_path"], device=options["device"], batch_size=options["data.batch_size"])
+    settings = {"device": options["device"], "batch_size": options["data.batch_size"], "tta": options["model.tta"]}
+    predictor = FlowerPredictor(options["ckpt_path"], **settings)
     answers = tqdm(predictor.stream(files), total=len(files), desc="Classifying", unit="image", disable=None)
     errors = write_answers(table, zip(files, answers, strict=True), class_names=predictor.class_names)
     if sheet:
         contact_sheet(files[:_SHOWN], predictor).savefig(sheet, dpi=100)
+        print(f"{sheet} shows {min(len(files), _SHOWN):,} of the {len(files):,} images")
     print(f"{len(files) - errors:,} images classified, {errors:,} could not be read: {', '.join(map(str, targets))}")
     return 1 if errors else 0
 
@@ -106,7 +113,9 @@ def contact_sheet(files: Sequence[str], predictor: FlowerPredictor) -> Figure:
         else:
             images.append(np.full((8, 8, 3), 128, dtype=np.uint8))
             titles.append("cannot be read")
-    return gallery_figure(images, [f"{Path(file).name}\n{title}" for file, title in zip(files, titles, strict=True)])
+    names = ["/".join(Path(file).parts[-2:]) for file in files]
+    captions = [f"{name}\n{title}" for name, title in zip(names, titles, strict=True)]
+    return gallery_figure(images, captions, columns=4 if len(files) <= 16 else 10)
 
 
 def _row(path: str, answer: Classification | OSError) -> dict[str, Any]:

@@ -51,10 +51,9 @@ for _ in range(args.rounds):
         speeds[name].append(len(files) / (time.perf_counter() - start))
 ours, theirs = (statistics.median(values) for values in speeds.values())
 ratios = [a / b for a, b in zip(*speeds.values(), strict=True)]
-print(
-    f"{len(files):,} images: predict {ours:.0f} images/s, plain loop {theirs:.0f}, {statistics.median(ratios):.2f} times"
-)
-print(f"  as fast ({min(ratios):.2f} to {max(ratios):.2f})")
+low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
+print(f"{len(files):,} images: predict {ours:.0f} images/s, plain loop {theirs:.0f}")
+print(f"predict is {middle:.2f} times as fast ({low:.2f} to {high:.2f})")
 code = f"from flowers import FlowerPredictor; print(FlowerPredictor({args.ckpt_path!r})({files[0]!r}).label)"
 start = time.perf_counter()
 subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, cwd=Path.cwd())

@@ -80,4 +80,4 @@ def test_the_threads_follow_affinity_and_control_group(quota, cores, monkeypatch
 
 
 def test_every_verb_is_one_of_lightnings_or_has_a_home_of_its_own():
-    assert set(VERBS) == {*cli.FlowersCLI.subcommands(), "audit", "calibrate", "compare"}
+    assert set(VERBS) == {*cli.FlowersCLI.subcommands(), "audit", "calibrate", "compare", "export"}

@@ -145,7 +145,7 @@ class WriteReport(CollectsPredictions):
                 "parameters": f"{sum(parameter.numel() for parameter in task.net.parameters()):,}",
             },
             "Environment": {"python": platform.python_version(), **libraries, "platform": platform.platform()},
-            "Configuration": {"config": checkpoint.get("config", "not recorded")},
+            "Configuration of the training": {"config": checkpoint.get("config", "not recorded")},
         }
 
 

@@ -87,11 +87,11 @@ def reliability_figure(found: Reliability, *, title: str) -> Figure:
     centres = (found.edges[:-1] + found.edges[1:]) / 2
     axes.bar(centres[filled], found.accuracy[filled], width=width[filled], edgecolor="white", label="accuracy")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="as sure as right")
-    axes.plot(found.confidence[filled], found.accuracy[filled], "o", color="black", markersize=3)
+    means = (found.confidence[filled], found.accuracy[filled])
+    axes.plot(*means, "o", color="black", markersize=3, label="mean confidence")
     for centre, count in zip(centres[filled], found.counts[filled], strict=True):
         axes.text(centre, 1.01, str(count), ha="center", fontsize=7, color="dimgrey")
-    axes.text(-0.01, 1.01, "n", ha="right", fontsize=7, color="dimgrey")
-    axes.set(xlabel="confidence", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes.set(xlabel="confidence; above: images of each bin", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     axes.set_title(f"{title}: ECE {found.error:.3f}", pad=14)
     axes.legend(loc="upper left", fontsize=8, frameon=False)
     return figure
@@ -132,7 +132,7 @@ def history_figure(curves: Mapping[str, Curve], *, marks: Mapping[str, int] | No
         for name in names:
             _plot(axes, curves[name], label=name.partition("/")[0] if len(names) > 1 else None)
         for label, epoch in (marks or {}).items():
-            axes.axvline(epoch + 1, color="grey", linewidth=0.8, linestyle="--", label=label)
+            axes.axvline(epoch + 1, color="grey", linewidth=0.8, linestyle="--", label=f"{label} (epoch {epoch})")
         axes.set_ylabel(title)
         _legend(axes, "best")
     all_axes[-1].set_xlabel("epochs trained")
@@ -156,11 +156,11 @@ def overlay_figure(curves: Mapping[str, Curve], *, title: str) -> Figure:
     return figure
 
 
-def gallery_figure(images: Sequence[NDArray[np.uint8]], titles: Sequence[str]) -> Figure:
-    """Return images ``(S, S, 3)``, four in a row, each under its title."""
-    rows = -(-len(images) // 4)
-    figure = Figure(figsize=(9, 2.6 * rows), layout="constrained")
-    all_axes = figure.subplots(rows, 4, squeeze=False).ravel().tolist()
+def gallery_figure(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, columns: int = 4) -> Figure:
+    """Return images ``(H, W, 3)``, some in a row, each under its title."""
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(2.25 * columns, 2.8 * rows + 0.2), layout="constrained")
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axes in all_axes:
         axes.axis("off")
     for axes, image, title in zip(all_axes, images, titles, strict=False):

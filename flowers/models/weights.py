@@ -161,7 +161,13 @@ def check_keys(
         if key in used and used[key].shape != value.shape
     ]
     problems = {"missing": missing, "not in the network": surplus, "of another shape": shapes}
-    said = [f"{len(keys)} {name} ({', '.join(keys[:_SHOWN_KEYS])})" for name, keys in problems.items() if keys]
+    said = [
+        f"{len(keys)} {name} ({', '.join(keys[:_SHOWN_KEYS])}{', ...' if len(keys) > _SHOWN_KEYS else ''})"
+        for name, keys in problems.items()
+        if keys
+    ]
     if said:
-        raise ValueError(f"{source}: expected the weights of this network, got a file with keys {'; '.join(said)}")
+        raise ValueError(
+            f"{source}: expected the weights of this network, got those of another; keys: {'; '.join(said)}"
+        )
     return used

@@ -75,7 +75,7 @@ def test_the_reliability_diagram_draws_the_bins_that_hold_images():
     axes = reliability_figure(bins, title="As trained").axes[0]
     assert axes.get_title() == f"As trained: ECE {bins.error:.3f}"
     assert [bar.get_height() for bar in axes.patches] == pytest.approx(bins.accuracy[bins.counts > 0].tolist())
-    counts = [int(text.get_text()) for text in axes.texts if text.get_text() != "n"]
+    counts = [int(text.get_text()) for text in axes.texts]
     assert counts == bins.counts[bins.counts > 0].tolist()
     assert sum(counts) == 200
 
@@ -92,7 +92,7 @@ def test_the_history_has_the_curves_that_were_logged_and_marks_the_best_epoch():
     figure = history_figure({"train/loss": curve, "val/loss": curve, "val/acc": curve}, marks={"best.ckpt": 1})
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy"]
     lines = figure.axes[0].get_lines()
-    assert [line.get_label() for line in lines] == ["train", "val", "best.ckpt"]
+    assert [line.get_label() for line in lines] == ["train", "val", "best.ckpt (epoch 1)"]
     assert lines[0].get_ydata().tolist() == [0.5, 0.25]
     assert list(lines[2].get_xdata()) == [2, 2]
 

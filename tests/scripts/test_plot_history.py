@@ -27,7 +27,7 @@ def test_the_curves_of_a_run_become_a_picture_that_is_never_overwritten(tmp_path
     (tmp_path / "checkpoints").mkdir()
     torch.save({"epoch": 1}, tmp_path / "checkpoints" / "best.ckpt")
     assert plot(tmp_path, "--out", tmp_path / "marked.svg").returncode == 0
-    assert "<!-- best.ckpt -->" in (tmp_path / "marked.svg").read_text()
+    assert "<!-- best.ckpt (epoch 1) -->" in (tmp_path / "marked.svg").read_text()
     again = plot(tmp_path)
     assert again.returncode == 2
     assert "it exists" in again.stderr
