@@ -24,6 +24,7 @@ from flowers.export_formats import (
     write_torch_export,
 )
 from flowers.inference import FlowerPredictor
+from flowers.runs import check_new
 
 _PURPOSE = (
     "Write a checkpoint as ONNX or torch.export: bytes in, calibrated probabilities out, nothing else to get wrong."
@@ -52,8 +53,7 @@ def main(args: list[str]) -> int:
         raise ValueError(f"--format onnx: {', '.join(missing)} are missing; install them: pip install -e '.[export]'")
     suffix = ".onnx" if options.format == "onnx" else ".pt2"
     file = options.out or Path(options.ckpt_path).with_suffix(suffix)
-    if file.exists():
-        raise FileExistsError(f"--out {file}: the file exists. Give another name, or move it.")
+    check_new(file, option="--out")
     predictor = FlowerPredictor(options.ckpt_path, device="cpu")
     module = Classifier(predictor.task.net, predictor.temperature).eval()
     images = check_images(options.images, predictor.decoding)

@@ -56,7 +56,7 @@ class FlowerPredictor:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint of the project, or is damaged.
+        ValueError: The file is no checkpoint of the project, or is damaged; or there is no such device.
     """
 
     def __init__(
@@ -70,7 +70,11 @@ class FlowerPredictor:
         content = read_checkpoint(checkpoint)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # torch's words for no such device
+            raise ValueError(f"--device {device}: expected auto, cpu or a GPU of this machine, as cuda:0") from error
         self.batch_size = batch_size
         self.task = restore_task(content).to(self.device).eval()
         self.task.tta = tta or self.task.tta

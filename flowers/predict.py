@@ -16,6 +16,7 @@ from tqdm import tqdm
 from flowers.data import find_images, load_thumbnail
 from flowers.evaluation import gallery_figure
 from flowers.inference import Classification, FlowerPredictor
+from flowers.runs import check_new
 from flowers.tasks import TestTimeAugmentation
 
 _PURPOSE = (
@@ -49,10 +50,11 @@ def main(args: list[str]) -> int:
     options = vars(parser.parse_args(args))
     table = Path(options["predictions.file"])
     sheet = options["predictions.contact_sheet"]
-    targets = [table, table.with_suffix(".json"), *([Path(sheet)] if sheet else [])]
-    for file in targets:
-        if file.exists():
-            raise FileExistsError(f"--predictions.file {file}: the file exists. Give another name, or move it.")
+    if table.suffix == ".json":
+        parser.error(f"--predictions.file {table}: expected the name of a CSV file; the JSON file is written beside it")
+    targets = {table: "file", table.with_suffix(".json"): "file"} | ({Path(sheet): "contact_sheet"} if sheet else {})
+    for file, option in targets.items():
+        check_new(file, option=f"--predictions.{option}")
     if options["data.batch_size"] < 1:
         parser.error(f"--data.batch_size: expected at least 1, got {options['data.batch_size']}")
     files = find_images(options["data.predict_path"], option="--data.predict_path")

@@ -48,6 +48,23 @@ def claim_run_folder(root: Path, name: str = "version") -> Path:
             return (root / f"{name}_{number}").resolve()
 
 
+def check_new(file: Path, *, option: str) -> None:
+    """Say what is wrong with a file to be written, before any work.
+
+    Args:
+        file: The file.
+        option: The option that names it.
+
+    Raises:
+        FileExistsError: The file exists.
+        FileNotFoundError: Its folder does not.
+    """
+    if file.exists():
+        raise FileExistsError(f"{option} {file}: the file exists. Give another name, or move it.")
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"{option} {file}: expected a folder that exists, make it first")
+
+
 def read_checkpoint(file: str | Path) -> dict[str, Any]:
     """Return a checkpoint, after checking that it is whole.
 

@@ -131,6 +131,23 @@ def test_what_is_meant_by_a_path(drawn, checkpoint, tmp_path, capsys):
         predict.main([*ckpt, "empty", "--predictions.file", "q.csv"])
 
 
+@pytest.mark.parametrize(
+    ("words", "error", "said"),
+    [
+        (["--predictions.file", "x.json"], SystemExit, "2"),
+        (["--predictions.file", "nowhere/x.csv"], FileNotFoundError, r"--predictions\.file .*make it first"),
+        (["--predictions.contact_sheet", "photo.jpg"], FileExistsError, r"--predictions\.contact_sheet photo\.jpg"),
+        (["--device", "abacus"], ValueError, "--device abacus: expected auto, cpu or a GPU"),
+        (["--data.batch_size", "0"], SystemExit, "2"),
+    ],
+)
+def test_a_wrong_option_is_named_before_any_work(words, error, said, checkpoint, drawn):
+    shutil.copy(sorted((drawn / "roses").iterdir())[0], "photo.jpg")
+    with pytest.raises(error, match=said):
+        predict.main(["--ckpt_path", str(checkpoint), "--data.predict_path", "photo.jpg", *words])
+    assert [file.name for file in Path.cwd().iterdir()] == ["photo.jpg"]
+
+
 def test_a_stream_holds_two_batches_and_no_more(checkpoint, drawn):
     predictor = FlowerPredictor(checkpoint, batch_size=4)
     file, taken = sorted((drawn / "roses").iterdir())[0], []
