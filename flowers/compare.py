@@ -35,7 +35,7 @@ def main(args: list[str]) -> None:
         args: Run folders and options, as on the command line.
 
     Raises:
-        ValueError: A folder is no run's, stands there twice, or has other labels.
+        ValueError: A folder is no run's, or a file in it is damaged.
         FileExistsError: The folder for the results exists.
         OSError: A folder or file cannot be read or written.
     """
@@ -79,16 +79,26 @@ def read_run(folder: Path, *, name: str) -> Run:
         print(f"{name}: no curves can be read")
     if len(tested) > 1:
         print(f"{name} was tested {len(tested)} times: {tested[-1]} is the newest, and compared")
-    report = folder / tested[-1].replace("predictions", "report").replace(".csv", ".json") if tested else folder
+    report = folder / (
+        tested[-1].replace("predictions", "report").replace(".csv", ".json") if tested else "report.json"
+    )
     return Run(
         name=name,
         predictions=read_predictions(folder / tested[-1]) if tested else None,
         curves=curves,
         seconds=training_seconds(folder),
         config=_options(folder / "config.yaml"),
-        checkpoint=json.loads(report.read_text())["facts"]["Test"]["checkpoint"] if report.is_file() else "",
+        checkpoint=_checkpoint_of(report),
         sha256=_checksums(folder / "manifest.csv"),
     )
+
+
+def _checkpoint_of(report: Path) -> str:
+    """Return the name of the checkpoint that a report speaks of; empty where it does not say, or cannot be read."""
+    try:
+        return str(json.loads(report.read_text(encoding="utf-8"))["facts"]["Test"]["checkpoint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _number(file: str) -> int:

@@ -17,9 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flowers.data import draw_flower
+from flowers.data import DRAWN_CLASSES, draw_flower
 
-NAMES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 parser = argparse.ArgumentParser()
 parser.add_argument("--root", type=Path, required=True)
 parser.add_argument("--images", type=int, default=1000, help="images to draw where the folder is missing")
@@ -27,7 +26,7 @@ parser.add_argument("--images", type=int, default=1000, help="images to draw whe
 
 def draw(number: int) -> None:
     """Draw one image of the folder."""
-    name = NAMES[number % len(NAMES)]
+    name = DRAWN_CLASSES[number % len(DRAWN_CLASSES)]
     image = draw_flower(name, image_size=64, rng=np.random.default_rng([1, number]))
     image.save(parser.parse_args().root / name / f"{number:07d}.jpg", quality=88)
 
@@ -35,7 +34,7 @@ def draw(number: int) -> None:
 if __name__ == "__main__":
     args = parser.parse_args()
     if not args.root.exists():
-        for name in NAMES:
+        for name in DRAWN_CLASSES:
             (args.root / name).mkdir(parents=True)
         with Pool() as pool:
             pool.map(draw, range(args.images), chunksize=100)

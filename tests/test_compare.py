@@ -71,6 +71,17 @@ def test_a_damaged_run_is_named(name, content, said, tmp_path):
         compare.main([first, second])
 
 
+@pytest.mark.parametrize("content", ["", "{}", '{"facts": {"Test": {}}}', "[1]"])
+def test_a_report_that_names_no_checkpoint_is_let_pass(content, tmp_path, capsys):
+    first, second = make_run(tmp_path / "x", [True] * 4), make_run(tmp_path / "y", [True] * 4)
+    (tmp_path / "x" / "report.json").write_text(content)
+    (tmp_path / "y" / "report.json").write_text('{"facts": {"Test": {"checkpoint": "best.ckpt"}}}')
+    compare.main([first, second])
+    said = capsys.readouterr().out
+    assert "| x |  | 4 |" in said
+    assert "| y | best.ckpt | 4 |" in said
+
+
 def test_a_run_without_curves_says_so_and_links_keep_their_names(tmp_path, capsys):
     make_run(tmp_path / "x", [True] * 4)
     for file in (tmp_path / "x").glob("events*"):

@@ -70,8 +70,9 @@ class WriteReport(CollectsPredictions):
         assert isinstance(pl_module, ClassificationTask)
         report, run = self._report(collected, trainer, pl_module, data)
         temperature = 1.0 if report.temperature is None else report.temperature
+        drawn = report_figures(report)
         texts = {
-            "report.html": report_html(report),
+            "report.html": report_html(report, drawn),
             "report.json": report_json(report),
             "report.md": report_markdown(report),
             # The same probabilities as those of predict.
@@ -83,7 +84,7 @@ class WriteReport(CollectsPredictions):
         for file, text in zip(files, texts.values(), strict=True):
             file.write_bytes(text.encode("utf-8", "surrogateescape"))
         figures.mkdir()
-        for title, figure in report_figures(report).items():
+        for title, figure in drawn.items():
             figure.savefig(figures / f"{title.lower().replace(' ', '_')}.png", dpi=150)
         for file in (*files, figures):
             print(f"{file.name:<20} {os.path.relpath(file)}")

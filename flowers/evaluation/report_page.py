@@ -9,11 +9,13 @@ import numpy as np
 
 from flowers.evaluation.comparison import LEVEL
 from flowers.evaluation.pages import data_uri, figure_svg, markdown_row, render_page
-from flowers.evaluation.report import TOP_K, report_figures, report_numbers
+from flowers.evaluation.report import TOP_K, report_numbers
 from flowers.evaluation.scores import confusion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from matplotlib.figure import Figure
 
     from flowers.evaluation.predictions import Predictions
     from flowers.evaluation.report import Example, Report
@@ -43,8 +45,8 @@ def report_markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def report_html(report: Report) -> str:
-    """Return a report as one page that needs nothing else."""
+def report_html(report: Report, figures: Mapping[str, Figure]) -> str:
+    """Return a report, with figures by their titles, as one page that needs nothing else."""
     numbers = report_numbers(report)
     return render_page(
         "report.html.j2",
@@ -54,7 +56,7 @@ def report_html(report: Report) -> str:
         confused=_most_confused(report.predictions),
         figures={
             title: (data_uri(figure_svg(figure), "svg+xml"), figure.get_figwidth() > _LARGE)
-            for title, figure in report_figures(report).items()
+            for title, figure in figures.items()
         },
         galleries={
             "The worst mistakes": [_card(report, example) for example in report.mistakes],

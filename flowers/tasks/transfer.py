@@ -27,8 +27,7 @@ class TransferTask(ClassificationTask):
             checkpoint given as ``--ckpt_path`` is restored without them.
         dropout: Probability that a feature is dropped before the dense layer.
         stage_decay: Factor of the learning rate from one quarter of the backbone to the one below, whose features are
-            more general (https://arxiv.org/abs/1801.06146, section 3.2); the last has this
-            factor of the head's.
+            more general (https://arxiv.org/abs/1801.06146, section 3.2); the last has this factor of the head's.
         lr: Largest learning rate, that of the head.
         ema_decay: Decay per step of an exponential moving average of the weights, which then is what is validated,
             saved and tested; none with ``null``.

@@ -18,6 +18,7 @@ from flowers.evaluation import (
     Report,
     predictions_csv,
     read_predictions,
+    report_figures,
     report_html,
     report_json,
     report_markdown,
@@ -118,7 +119,8 @@ def test_the_page_is_whole_escapes_names_and_shows_what_it_is_given():
     card = Example(3, jpeg(), jpeg(), "Bo & <i>Co</i>")
     facts = {"Data": {"folder": "<script>x</script>", "train": "10 images"}}
     report = Report("Test of <x>", found, temperature=0.8, rejection=Rejection(0.9, 0.5, 0.99), facts=facts)
-    page = report_html(Report(**(vars(report) | {"mistakes": [card], "successes": [card._replace(overlay=None)]})))
+    shown = Report(**(vars(report) | {"mistakes": [card], "successes": [card._replace(overlay=None)]}))
+    page = report_html(shown, report_figures(shown))
     assert "<script" not in page
     assert "class <" not in page
     assert "<b>3.jpg" not in page
