@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from argparse import ArgumentParser
 from pathlib import Path
 from pkgutil import resolve_name
@@ -34,6 +32,8 @@ from flowers.callbacks import (
     progress,
 )
 from flowers.data import FlowersDataModule
+from flowers.launch import check_world_size, launched_devices
+from flowers.quiet import quieten_lightning
 from flowers.runs import run_folder, stored_config
 from flowers.tasks import ClassificationTask, check_size
 
@@ -140,7 +140,9 @@ class FlowersCLI(LightningCLI):
             kwargs["enable_checkpointing"] = False
             shown += [PrintInterval()]
         groups = [self._get(self.config_init, key) for key in _callback_groups(str(self.subcommand), trainer)]
-        return self._instantiate_trainer({**trainer, **kwargs}, [*groups, *shown])
+        made = self._instantiate_trainer({**trainer, **kwargs}, [*groups, *shown])
+        check_world_size(made.world_size)
+        return made
 
 
 def main(args: list[str]) -> FlowersCLI:
@@ -153,13 +155,13 @@ def main(args: list[str]) -> FlowersCLI:
         ValueError: An option is out of its range, or checkpoint and data do not go together.
         OSError: Images cannot be decoded, or a file is missing.
     """
-    _quieten_lightning()
+    quieten_lightning()
     return FlowersCLI(
         ClassificationTask,
         FlowersDataModule,
         save_config_callback=RecordRun,
         save_config_kwargs={"save_to_log_dir": False},
-        trainer_defaults=_TRAINER_DEFAULTS,
+        trainer_defaults=_TRAINER_DEFAULTS | launched_devices(),
         seed_everything_default=0,
         # An option cut short is misspelt, not meant.
         parser_kwargs={"prog": "python -m flowers", "allow_abbrev": False},
@@ -216,25 +218,6 @@ def _data_defaults(model: Any) -> dict[str, Any]:  # noqa: ANN401
     task = resolve_name(model.class_path)
     defaults = task.data_defaults(model.get("init_args", {})) if issubclass(task, ClassificationTask) else {}
     return {f"data.{name}": value for name, value in defaults.items()}
-
-
-def _quieten_lightning() -> None:
-    """Leave out what Lightning prints for its own sake, or wrongly."""
-    # With the cache no worker is needed, and without it their number is an option.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # Evaluation leaves out the callbacks that only training needs, on purpose.
-    warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
-    warnings.filterwarnings("ignore", message=".*loading a checkpoint outside the 'fit' stage.*")
-    # A resumed run goes on in its own folder, on purpose.
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-    # Lightning's own use of a torch class that torch has since renamed.
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_about_the_run)
-
-
-def _is_about_the_run(record: logging.LogRecord) -> bool:
-    message = record.getMessage()
-    return "Tip:" not in message and "Trainer already configured with model summary" not in message
 
 
 def _integer_seed(seed: bool | int) -> int:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import torch
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from flowers.data import find_images, load_thumbnail
 from flowers.evaluation import gallery_figure
 from flowers.inference import Classification, FlowerPredictor
+from flowers.launch import check_world_size, launched_devices
 from flowers.runs import check_new
 from flowers.tasks import TestTimeAugmentation
 
@@ -24,6 +29,9 @@ _PURPOSE = (
     "with the options of python -m flowers test --help and --predictions.file."
 )
 _SHOWN = 100
+_SIZE = "data.batch_size"
+# File names that are no UTF-8 go through as they are.
+_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 def main(args: list[str]) -> int:
@@ -34,70 +42,154 @@ def main(args: list[str]) -> int:
 
     Raises:
         FileExistsError: A file to write exists.
-        ValueError: The checkpoint is none, or there are no images.
+        ValueError: The checkpoint is none, there are no images, or no such devices.
         OSError: A file cannot be read or written.
     """
+    options = _options(args)
+    table, sheet, batch_size = Path(options["predictions.file"]), options["predictions.contact_sheet"], options[_SIZE]
+    files = find_images(options["data.predict_path"], option="--data.predict_path")
+    fabric = _launch(options)
+    settings = {"device": str(fabric.device), "batch_size": batch_size, "tta": options["model.tta"]}
+    predictor = FlowerPredictor(options["ckpt_path"], **settings)
+    rank, world_size = fabric.global_rank, fabric.world_size
+    own = share(files, batch_size=batch_size, rank=rank, world_size=world_size)
+    silent = None if rank == 0 else True  # None: where there is a terminal
+    answers = tqdm(predictor.stream(own), total=len(own), desc="Classifying", unit="image", disable=silent)
+    parts = [_Part(table, number) for number in range(world_size)]
+    errors = parts[rank].write(zip(own, answers, strict=True), class_names=predictor.class_names)
+    total = fabric.all_reduce(torch.tensor(errors), reduce_op="sum")  # returns when all have written
+    errors = int(torch.as_tensor(total))
+    if rank != 0:
+        return 0  # the first process speaks for all
+    join_parts(table, parts, class_names=predictor.class_names)
+    if sheet:
+        contact_sheet(files[:_SHOWN], predictor).savefig(sheet, dpi=100)
+        print(f"{sheet} shows {min(len(files), _SHOWN):,} of the {len(files):,} images")
+    written = ", ".join(map(str, [table, table.with_suffix(".json"), *([sheet] if sheet else [])]))
+    print(f"{len(files) - errors:,} images classified, {errors:,} could not be read: {written}")
+    return 1 if errors else 0
+
+
+def _options(args: list[str]) -> dict[str, Any]:
+    """Parse, and say what is wrong before any work."""
     parser = ArgumentParser(prog="python -m flowers predict", allow_abbrev=False, description=_PURPOSE)
     parser.add_argument(
         "--ckpt_path", required=True, help="checkpoint, as lightning_logs/version_0/checkpoints/best.ckpt"
     )
     parser.add_argument("--data.predict_path", nargs="+", required=True, help="files, folders or patterns")
-    parser.add_argument("--data.batch_size", type=int, default=32, help="images at once (32)")
+    parser.add_argument(f"--{_SIZE}", type=int, default=32, help="images at once (32)")
     parser.add_argument("--predictions.file", default="predictions.csv", help="CSV to write, with a .json beside it")
     parser.add_argument("--predictions.contact_sheet", help=f"PNG to write with the first {_SHOWN} images")
     parser.add_argument("--model.tta", choices=get_args(TestTimeAugmentation), help="views of each image to look at")
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or cuda:<n>")
+    parser.add_argument(
+        "--trainer.accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="auto: GPUs where there are any"
+    )
+    started = launched_devices()
+    parser.add_argument(
+        "--trainer.devices",
+        default=started.get("devices", "auto"),
+        help="number of GPUs or processes, or GPUs as 0,2 (auto: all GPUs)",
+    )
+    parser.add_argument(
+        "--trainer.num_nodes", type=int, default=started.get("num_nodes", 1), help="machines, with srun (1)"
+    )
     options = vars(parser.parse_args(args))
-    table = Path(options["predictions.file"])
-    sheet = options["predictions.contact_sheet"]
+    table, sheet = Path(options["predictions.file"]), options["predictions.contact_sheet"]
     if table.suffix == ".json":
         parser.error(f"--predictions.file {table}: expected the name of a CSV file; the JSON file is written beside it")
     targets = {table: "file", table.with_suffix(".json"): "file"} | ({Path(sheet): "contact_sheet"} if sheet else {})
     for file, option in targets.items():
         check_new(file, option=f"--predictions.{option}")
-    if options["data.batch_size"] < 1:
-        parser.error(f"--data.batch_size: expected at least 1, got {options['data.batch_size']}")
-    files = find_images(options["data.predict_path"], option="--data.predict_path")
-    settings = {"device": options["device"], "batch_size": options["data.batch_size"], "tta": options["model.tta"]}
-    predictor = FlowerPredictor(options["ckpt_path"], **settings)
-    answers = tqdm(predictor.stream(files), total=len(files), desc="Classifying", unit="image", disable=None)
-    errors = write_answers(table, zip(files, answers, strict=True), class_names=predictor.class_names)
-    if sheet:
-        contact_sheet(files[:_SHOWN], predictor).savefig(sheet, dpi=100)
-        print(f"{sheet} shows {min(len(files), _SHOWN):,} of the {len(files):,} images")
-    print(f"{len(files) - errors:,} images classified, {errors:,} could not be read: {', '.join(map(str, targets))}")
-    return 1 if errors else 0
+    if options[_SIZE] < 1:
+        parser.error(f"--{_SIZE}: expected at least 1, got {options[_SIZE]}")
+    return options
 
 
-def write_answers(
-    file: Path, answers: Iterable[tuple[str, Classification | OSError]], *, class_names: Sequence[str]
-) -> int:
-    """Write answers as CSV, and as JSON beside it, while they come; return how many are errors.
+def _launch(options: dict[str, Any]) -> Fabric:
+    """Start the processes; this one becomes the first of them."""
+    asked = {name: options[f"trainer.{name}"] for name in ("accelerator", "devices", "num_nodes")}
+    try:
+        fabric = Fabric(**asked)
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        words = " ".join(f"--trainer.{name} {value}" for name, value in asked.items())
+        raise ValueError(f"{words}: expected devices of this machine, got {error}") from error
+    check_world_size(fabric.world_size)
+    fabric.launch()
+    return fabric
 
-    Both files are there when they are whole, and not before.
+
+def share(files: Sequence[str], *, batch_size: int, rank: int, world_size: int) -> Sequence[str]:
+    """Return the files of one process: whole batches, the same that a single process would look at together.
 
     Args:
-        file: The CSV file.
-        answers: Paths, and what was found of them.
+        files: The files of all.
+        batch_size: Images that the network looks at together.
+        rank: Number of the process.
+        world_size: Number of processes.
+    """
+    batches = -(-len(files) // batch_size)
+    start, stop = (number * batches // world_size * batch_size for number in (rank, rank + 1))
+    return files[start:stop]
+
+
+class _Part:
+    """What one process writes: rows of the table, and a JSON record a line.
+
+    Args:
+        table: The CSV file in the end.
+        number: Rank of the process.
+    """
+
+    def __init__(self, table: Path, number: int) -> None:
+        self.rows, self.records = (
+            file.with_name(f"{file.name}.part{number}") for file in (table, table.with_suffix(".json"))
+        )
+
+    def write(self, answers: Iterable[tuple[str, Classification | OSError]], *, class_names: Sequence[str]) -> int:
+        """Write answers while they come; return how many are errors.
+
+        Args:
+            answers: Paths, and what was found of them.
+            class_names: Names of the K classes.
+        """
+        errors = 0
+        with self.rows.open("w", newline="", **_TEXT) as rows, self.records.open("w", **_TEXT) as records:
+            writer = csv.writer(rows)
+            for path, answer in answers:
+                errors += isinstance(answer, OSError)
+                row = _row(path, answer)
+                writer.writerow([*row.values(), *_probabilities(answer, class_names)])
+                record = row | {"probabilities": answer.probabilities if isinstance(answer, Classification) else None}
+                records.write(json.dumps(record) + "\n")
+        return errors
+
+
+def join_parts(table: Path, parts: Sequence[_Part], *, class_names: Sequence[str]) -> None:
+    """Put the parts together, as CSV and as JSON beside it; both are there when they are whole, and not before.
+
+    Args:
+        table: The CSV file.
+        parts: What the processes wrote.
         class_names: Names of the K classes.
     """
-    errors, partial = 0, [file.with_name(f"{name.name}.partial") for name in (file, file.with_suffix(".json"))]
-    with (
-        partial[0].open("w", newline="", encoding="utf-8", errors="surrogateescape") as table,
-        partial[1].open("w", encoding="utf-8", errors="surrogateescape") as listing,
-    ):
-        writer = csv.writer(table)
-        writer.writerow(["path", "predicted", "probability", "rejected", "error", *class_names])
-        for number, (path, answer) in enumerate(answers):
-            errors += isinstance(answer, OSError)
-            row = _row(path, answer)
-            writer.writerow([*row.values(), *_probabilities(answer, class_names)])
-            record = row | {"probabilities": answer.probabilities if isinstance(answer, Classification) else None}
-            listing.write(("[\n" if number == 0 else ",\n") + json.dumps(record))
-        listing.write("\n]\n")
-    for temporary, target in zip(partial, (file, file.with_suffix(".json")), strict=True):
+    listing = table.with_suffix(".json")
+    partial = [file.with_name(f"{file.name}.partial") for file in (table, listing)]
+    with partial[0].open("w", newline="", **_TEXT) as rows, partial[1].open("w", **_TEXT) as records:
+        csv.writer(rows).writerow(["path", "predicted", "probability", "rejected", "error", *class_names])
+        separator = "[\n"
+        for part in parts:
+            with part.rows.open(newline="", **_TEXT) as opened:
+                shutil.copyfileobj(opened, rows)
+            with part.records.open(**_TEXT) as opened:
+                for line in opened:
+                    records.write(separator + line.removesuffix("\n"))
+                    separator = ",\n"
+        records.write("\n]\n")
+    for temporary, target in zip(partial, (table, listing), strict=True):
         temporary.replace(target)
-    return errors
+    for part in parts:
+        part.rows.unlink()
+        part.records.unlink()
 
 
 def contact_sheet(files: Sequence[str], predictor: FlowerPredictor) -> Figure:

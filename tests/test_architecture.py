@@ -23,15 +23,17 @@ ALLOWED = {
     "export": {"data", "export_formats", "inference", "runs"},
     "export_formats": set(),
     "audit": {"data", "evaluation", "runs"},
-    "predict": {"data", "evaluation", "inference", "runs", "tasks"},
+    "predict": {"data", "evaluation", "inference", "launch", "runs", "tasks"},
+    "launch": set(),
+    "quiet": set(),
     "compare": {"data", "evaluation", "runs"},
     "runs": {"models"},
-    "cli": {"callbacks", "tasks", "data", "evaluation", "runs"},
+    "cli": {"callbacks", "tasks", "data", "evaluation", "launch", "quiet", "runs"},
     "startup": set(),
     "__main__": {"audit", "cli", "compare", "export", "predict", "startup"},
     "__init__": {"inference"},
 }
-LIGHTNING = ("cli", "inference", "export", "data/datamodule", "tasks/", "callbacks/")
+LIGHTNING = ("cli", "predict", "data/datamodule", "tasks/", "callbacks/")
 
 
 def part(file: Path) -> str:

@@ -137,7 +137,8 @@ def test_what_is_meant_by_a_path(drawn, checkpoint, tmp_path, capsys):
         (["--predictions.file", "x.json"], SystemExit, "2"),
         (["--predictions.file", "nowhere/x.csv"], FileNotFoundError, r"--predictions\.file .*make it first"),
         (["--predictions.contact_sheet", "photo.jpg"], FileExistsError, r"--predictions\.contact_sheet photo\.jpg"),
-        (["--device", "abacus"], ValueError, "--device abacus: expected auto, cpu or a GPU"),
+        (["--trainer.accelerator", "abacus"], SystemExit, "2"),
+        (["--trainer.devices", "x"], ValueError, r"--trainer\.devices x .*expected devices of this machine"),
         (["--data.batch_size", "0"], SystemExit, "2"),
     ],
 )

@@ -85,16 +85,30 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
-        """Write the file, with a checksum of what it says."""
+        """Write the file, with a checksum of what it says.
+
+        Raises:
+            OSError: It cannot be written; what was there before still is.
+        """
         file = Path(path)
         checkpoint = checkpoint | {"checksum": checkpoint_checksum(checkpoint)}
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{file.name}.partial")
-        with partial.open("wb") as opened:
-            torch.save(checkpoint, opened)
-            opened.flush()
-            os.fsync(opened.fileno())
-        partial.replace(file)
+        try:
+            with partial.open("wb") as opened:
+                torch.save(checkpoint, opened)
+                opened.flush()
+                os.fsync(opened.fileno())
+            partial.replace(file)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)  # half a file would keep a full disk full
+            # torch, closing its file, hides the disk's error behind one of its own.
+            cause = error if isinstance(error, OSError) else error.__context__
+            if isinstance(cause, OSError):
+                raise OSError(
+                    cause.errno, f"{cause.strerror}, the checkpoint before stays as it was", str(file)
+                ) from error
+            raise
 
 
 def _moved(state_dict: dict[str, Any], dirpath: str) -> dict[str, Any]:

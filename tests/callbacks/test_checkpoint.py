@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import itertools
+import multiprocessing
+import shutil
+import signal
 import subprocess
-import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -50,28 +56,51 @@ def test_a_failed_write_leaves_the_previous_checkpoint_whole(tmp_path, monkeypat
     assert torch.load(file, weights_only=True)["epoch"] == 1
 
 
-SAVE_FOR_EVER = """
-import itertools, sys, torch
-from flowers.callbacks import AtomicCheckpointIO
-for epoch in itertools.count():
-    state = {"weight": torch.full((200_000,), float(epoch))}
-    AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "state_dict": state}, sys.argv[1])
-    print(epoch, flush=True)
-"""
+@pytest.mark.slow
+def test_a_disk_that_is_really_full_leaves_the_previous_checkpoint_whole(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small disk is not allowed here")
+    try:
+        state = {"weight": torch.ones(150_000)}  # 600 kB: one fits, two do not
+        AtomicCheckpointIO().save_checkpoint({"epoch": 1, "state_dict": state}, disk / "last.ckpt")
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"No space left on device, the checkpoint before stays .*last\.ckpt"):
+                AtomicCheckpointIO().save_checkpoint({"epoch": 2, "state_dict": state}, disk / "last.ckpt")
+            saved = torch.load(disk / "last.ckpt", weights_only=True)
+            assert saved["epoch"] == 1
+            assert saved["checksum"] == checkpoint_checksum(saved)
+        assert [file.name for file in disk.iterdir()] == ["last.ckpt"]  # the half is not left to fill the disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def _save_for_ever(file: Path) -> None:
+    for epoch in itertools.count(int(torch.load(file, weights_only=True)["epoch"]) + 1 if file.exists() else 0):
+        state = {"weight": torch.full((200_000,), float(epoch))}
+        AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "state_dict": state}, file)
 
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
-    file = tmp_path / "last.ckpt"
-    with subprocess.Popen(
-        [sys.executable, "-c", SAVE_FOR_EVER, str(file)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        process.stdout.readline()
-        for _ in range(300):  # what another process sees at any moment is what a kill would leave
-            checkpoint = torch.load(file, weights_only=True)
-            assert checkpoint["checksum"] == checkpoint_checksum(checkpoint)
-            assert (checkpoint["state_dict"]["weight"] == checkpoint["epoch"]).all()
+    file, epochs = tmp_path / "last.ckpt", []
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flowers.callbacks"])
+    for wait in np.random.default_rng(0).uniform(0, 0.05, size=50):
+        process = context.Process(target=_save_for_ever, args=(file,))
+        process.start()
+        before = file.stat().st_mtime_ns if file.exists() else 0
+        while process.is_alive() and (not file.exists() or file.stat().st_mtime_ns == before):
+            time.sleep(0.001)  # until it saves for the first time
+        time.sleep(wait)
         process.kill()
-    saved = torch.load(file, weights_only=True)
-    assert saved["epoch"] > 3
-    assert saved["checksum"] == checkpoint_checksum(saved)
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        saved = torch.load(file, weights_only=True)
+        assert saved["checksum"] == checkpoint_checksum(saved)
+        assert (saved["state_dict"]["weight"] == saved["epoch"]).all()
+        epochs.append(saved["epoch"])
+    assert epochs == sorted(epochs)
+    assert epochs[-1] > 100
