@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from flowers.data import DRAWN_CLASSES, draw_flower, find_images, load_image
+from flowers.data import DRAWN_CLASSES, draw_flower, find_images, load_named
 from flowers.export_formats import (
     Classifier,
     Run,
@@ -33,7 +33,7 @@ _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 # Both compute in 32 bits, in another order; int8 may differ more, but has to agree on the class.
 _TOLERANCE = 1e-4
 _INT8_AGREEMENT = 0.99
-_NUM_DRAWN = 200
+_NUM_IMAGES = 200
 
 
 def main(args: list[str]) -> int:
@@ -56,20 +56,28 @@ def main(args: list[str]) -> int:
     check_new(file, option="--out")
     predictor = FlowerPredictor(options.ckpt_path, device="cpu")
     module = Classifier(predictor.task.net, predictor.temperature).eval()
-    images = check_images(options.images, predictor.decoding)
+    int8 = options.quantize == "int8"
+    images = check_images(options.images, predictor.decoding, count=2 * _NUM_IMAGES if int8 else _NUM_IMAGES)
+    if int8 and len(images) < 2:
+        raise ValueError("--images: expected at least 2 images with --quantize int8, better hundreds")
+    # Other images than those the ranges are chosen on say whether they were chosen well.
+    ranges, images = (images[::2], images[1::2]) if int8 else (None, images)
     metadata = {"class_names": json.dumps(predictor.class_names), **{k: str(v) for k, v in predictor.decoding.items()}}
     metadata |= {"temperature": str(predictor.temperature), "rejection_threshold": str(predictor.threshold)}
-    if options.format == "onnx":
-        write_onnx(module, images, file, metadata=metadata, int8=options.quantize == "int8")
-        run = onnx_runner(file)
-    else:
-        write_torch_export(module, images, file, metadata=metadata)
-        run = torch_export_runner(file)
-    wrong = disagreement(run, module, images, int8=options.quantize == "int8")
-    if wrong:
-        file.unlink()
-        print(f"{file} is deleted, it disagrees with the checkpoint: {wrong}")
-        return 1
+    unchecked = file.with_stem(f"{file.stem}.partial")
+    try:
+        if options.format == "onnx":
+            write_onnx(module, images, unchecked, metadata=metadata, ranges=ranges)
+            run = onnx_runner(unchecked)
+        else:
+            write_torch_export(module, images, unchecked, metadata=metadata)
+            run = torch_export_runner(unchecked)
+        if wrong := disagreement(run, module, images, int8=int8):
+            print(f"{file} is deleted, it disagrees with the checkpoint: {wrong}")
+            return 1
+        unchecked.replace(file)
+    finally:
+        unchecked.unlink(missing_ok=True)
     _print_cost(file, run, module, images)
     return 0
 
@@ -91,22 +99,21 @@ def _options(args: list[str]) -> Any:  # noqa: ANN401
     return options
 
 
-def check_images(wanted: list[str] | None, decoding: dict[str, Any]) -> NDArray[np.uint8]:
+def check_images(wanted: list[str] | None, decoding: dict[str, Any], *, count: int = _NUM_IMAGES) -> NDArray[np.uint8]:
     """Return the images ``(N, S, S, 3)`` on which an exported file is compared.
 
     Args:
-        wanted: Files, folders or patterns, of which a few hundred images are taken evenly; None for drawn flowers.
-        decoding: Options of ``load_image``.
+        wanted: Files, folders or patterns, of which images are taken evenly; None for drawn flowers.
+        decoding: How images are decoded, options of ``load_image``.
+        count: Number of images, if there are as many.
     """
     if wanted is None:
         rng = np.random.default_rng(0)
-        drawn = [
-            draw_flower(DRAWN_CLASSES[i % 5], image_size=decoding["image_size"], rng=rng) for i in range(_NUM_DRAWN)
-        ]
+        drawn = [draw_flower(DRAWN_CLASSES[i % 5], image_size=decoding["image_size"], rng=rng) for i in range(count)]
         return np.stack([np.asarray(image) for image in drawn])
     files = find_images(wanted, option="--images")
-    chosen = files[:: max(1, len(files) // _NUM_DRAWN)]
-    return np.stack([load_image(file, **decoding).permute(1, 2, 0).numpy() for file in chosen])
+    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, num=count).astype(int))]
+    return np.stack([load_named(Path(file), **decoding).permute(1, 2, 0).numpy() for file in chosen])
 
 
 def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8], *, int8: bool) -> str:

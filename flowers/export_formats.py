@@ -38,46 +38,71 @@ class Classifier(nn.Module):
 
 
 def write_onnx(
-    module: nn.Module, images: NDArray[np.uint8], file: Path, *, metadata: dict[str, str], int8: bool
+    module: nn.Module,
+    images: NDArray[np.uint8],
+    file: Path,
+    *,
+    metadata: dict[str, str],
+    ranges: NDArray[np.uint8] | None = None,
 ) -> None:
     """Write an ONNX file with a batch of any size.
 
     Args:
         module: What to write.
-        images: Images ``(N, S, S, 3)``; two of them are traced, and all choose the ranges of int8.
+        images: Images ``(N, S, S, 3)``, two of which are traced.
         file: The file.
         metadata: What the file says of itself.
-        int8: Whether weights and features are of 8 bits.
+        ranges: Images on which the ranges of 8-bit weights and features are chosen; None for 32 bits.
     """
     import onnx  # noqa: PLC0415 (an optional extra)
 
-    example, shapes = (torch.from_numpy(images[:2]),), {"images": {0: torch.export.Dim("batch")}}
+    example, shapes = _example(images), {"images": {0: torch.export.Dim("batch")}}
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["probabilities"]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they speak of the exporter's insides
         program = torch.onnx.export(module, example, dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
     assert program is not None
     model = program.model_proto
-    if int8:
-        model = _quantized(model, images, folder=file.parent)
+    if ranges is not None:
+        model = _quantized(model, ranges, folder=file.parent)
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, file)
+
+
+def _example(images: NDArray[np.uint8]) -> tuple[Tensor]:
+    """Return two images to trace: of one, the batch would be taken for a constant."""
+    return (torch.from_numpy(np.resize(images, (2, *images.shape[1:]))),)
 
 
 def _quantized(model: Any, images: NDArray[np.uint8], *, folder: Path) -> Any:  # noqa: ANN401
     """Return a model with 8-bit convolutions and products, their ranges chosen on images."""
     import onnx  # noqa: PLC0415
-    from onnxruntime.quantization import quantize_static  # noqa: PLC0415
+    from onnxruntime.quantization import QuantType, quantize_static  # noqa: PLC0415
     from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory(dir=folder) as work:
         plain, ready, small = (f"{work}/{name}.onnx" for name in ("plain", "ready", "small"))
         onnx.save(model, plain)
         quant_pre_process(plain, ready, skip_symbolic_shape=True)
+        # Depthwise convolutions have few weights, of ranges that 8 bits hold badly.
+        depthwise = [node.name for node in onnx.load(ready).graph.node if _num_groups(node) > 1]
         quantize_static(
-            ready, small, _Batches(images), per_channel=True, op_types_to_quantize=["Conv", "Gemm", "MatMul"]
+            ready,
+            small,
+            _Batches(images),
+            per_channel=True,
+            reduce_range=True,  # 7-bit weights: a CPU without VNNI adds products in 16 bits, and would overflow
+            activation_type=QuantType.QUInt8,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            nodes_to_exclude=depthwise,
+            extra_options={"CalibMovingAverage": True},  # no single image decides a range
         )
         return onnx.load(small)
+
+
+def _num_groups(node: Any) -> int:  # noqa: ANN401
+    """Return the groups of a convolution in ONNX; 1 for any other node."""
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
 
 
 class _Batches:
@@ -111,7 +136,7 @@ def write_torch_export(module: nn.Module, images: NDArray[np.uint8], file: Path,
     shapes = {"images": {0: torch.export.Dim("batch")}}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they speak of the exporter's insides
-        program = torch.export.export(module, (torch.from_numpy(images[:2]),), dynamic_shapes=shapes)
+        program = torch.export.export(module, _example(images), dynamic_shapes=shapes)
         torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata)})
 
 

@@ -114,7 +114,10 @@ def _launch(options: dict[str, Any]) -> Fabric:
         words = " ".join(f"--trainer.{name} {value}" for name, value in asked.items())
         raise ValueError(f"{words}: expected devices of this machine, got {error}") from error
     check_world_size(fabric.world_size)
+    threads = torch.get_num_threads()
     fabric.launch()
+    # Lightning gives each of several processes fewer, and with other threads the last digit of a sum is another.
+    torch.set_num_threads(threads)
     return fabric
 
 
@@ -158,9 +161,10 @@ class _Part:
             for path, answer in answers:
                 errors += isinstance(answer, OSError)
                 row = _row(path, answer)
-                writer.writerow([*row.values(), *_probabilities(answer, class_names)])
-                record = row | {"probabilities": answer.probabilities if isinstance(answer, Classification) else None}
-                records.write(json.dumps(record) + "\n")
+                columns = _probabilities(answer, class_names)
+                writer.writerow([*row.values(), *columns])
+                probs = dict(zip(class_names, map(float, columns), strict=True)) if columns[0] else None
+                records.write(json.dumps(row | {"probabilities": probs}) + "\n")
         return errors
 
 

@@ -71,7 +71,7 @@ def test_torchvisions_networks_are_exported_as_they_are(arch, kind, tmp_path, ca
     images = export.check_images(None, {"image_size": 64})[:40]
     file = tmp_path / "net"
     if kind == "onnx":
-        export.write_onnx(module, images, file, metadata={}, int8=False)
+        export.write_onnx(module, images, file, metadata={})
         run = export.onnx_runner(file)
     else:
         export.write_torch_export(module, images, file, metadata={})

@@ -17,6 +17,7 @@ from PIL import Image
 import flowers
 from flowers import FlowerPredictor, cli, predict
 from flowers.callbacks import AtomicCheckpointIO
+from flowers.callbacks.collect import CollectsPredictions, as_predictions
 from flowers.runs import read_checkpoint
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,6 +56,47 @@ def test_a_predictor_says_what_the_evaluation_said(checkpoint, expected, drawn, 
         assert answer.probability == max(answer.probabilities.values())
         assert sum(answer.probabilities.values()) == pytest.approx(1)
         assert answer.rejected == (answer.probability < predictor.threshold)
+
+
+@pytest.mark.parametrize("batch_size", ["1", "64"])
+def test_over_the_validation_files_the_answers_are_those_of_validate_to_the_last_bit(checkpoint, drawn, batch_size):
+    run = cli.main(["validate", "--ckpt_path", str(checkpoint), "--data.batch_size", batch_size])
+    [collected] = [callback for callback in run.trainer.callbacks if isinstance(callback, CollectsPredictions)]
+    predictor = FlowerPredictor(checkpoint, batch_size=int(batch_size))
+    expected = as_predictions(collected.gather(run.trainer), run.datamodule, temperature=predictor.temperature)
+    assert len(expected.paths) == 15
+    answers = predictor([drawn / path for path in expected.paths])
+    assert [[*answer.probabilities.values()] for answer in answers] == expected.probs.tolist()
+    labels = np.array([predictor.class_names.index(answer.label) for answer in answers])
+    assert (labels == expected.probs.argmax(axis=1)).all()
+    assert float((labels == expected.labels).mean()) == pytest.approx(float(run.trainer.callback_metrics["val/acc"]))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_processes_share_the_files_in_whole_batches(count, world_size):
+    files = [f"{number}.jpg" for number in range(count)]
+    shares = [predict.share(files, batch_size=4, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert [file for part in shares for file in part] == files
+    assert all(files.index(part[0]) % 4 == 0 for part in shares if part)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 7
+
+
+@pytest.mark.slow
+def test_three_processes_write_the_file_of_one(checkpoint, drawn, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    verb = [sys.executable, "-m", "flowers", "predict", "--ckpt_path", str(checkpoint), "--trainer.accelerator", "cpu"]
+    files = ["--data.predict_path", str(drawn / "roses"), str(tmp_path / "broken.jpg"), str(drawn / "tulips")]
+    for name, devices in (("one", "1"), ("three", "3")):
+        words = ["--data.batch_size", "8", "--trainer.devices", devices, "--predictions.file", f"{name}.csv"]
+        done = subprocess.run([*verb, *files, *words], capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 1, done.stderr  # a file could not be read
+        assert "60 images classified, 1 could not be read" in done.stdout
+    for suffix in (".csv", ".json"):
+        assert Path("one" + suffix).read_bytes() == Path("three" + suffix).read_bytes()
+    assert {file.name for file in tmp_path.iterdir()} == {"broken.jpg"} | {
+        f"{name}.{suffix}" for name in ("one", "three") for suffix in ("csv", "json")
+    }
 
 
 @pytest.mark.parametrize("batch_size", ["1", "64"])

@@ -14,7 +14,7 @@ from flowers.data.manifest import ManifestRow, manifest_text, read_manifest
 from flowers.data.quarantine import QuarantineRow, quarantine_text
 from flowers.data.sources import ensure_root
 from flowers.data.synthetic import DRAWN_CLASSES, draw_flower, draw_flowers
-from flowers.data.transforms import Interpolation, Resize, load_image, load_thumbnail, to_float
+from flowers.data.transforms import Interpolation, Resize, load_image, load_named, load_thumbnail, to_float
 
 __all__ = [
     "DECODING_FORMAT",
@@ -47,6 +47,7 @@ __all__ = [
     "find_images",
     "index_folder",
     "load_image",
+    "load_named",
     "load_thumbnail",
     "manifest_text",
     "quarantine_text",
