@@ -26,6 +26,7 @@ from flowers.callbacks import (
     SaveLast,
     SeedSteps,
     StopOnBadLoss,
+    StopOnSignal,
     WritePredictions,
     WriteReport,
     is_all,
@@ -134,7 +135,7 @@ class FlowersCLI(LightningCLI):
                     run.parent.parent, name=run.parent.name, version=run.name, default_hp_metric=False
                 )
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
-            shown += [SeedSteps(), StopOnBadLoss()]
+            shown += [SeedSteps(), StopOnBadLoss(), StopOnSignal()]
         else:
             kwargs["logger"] = trainer.logger or False
             kwargs["enable_checkpointing"] = False

@@ -11,6 +11,7 @@ from flowers.callbacks.progress import PrintEpochs, progress
 from flowers.callbacks.record import RecordRun
 from flowers.callbacks.report import WriteReport
 from flowers.callbacks.seed import SeedSteps
+from flowers.callbacks.signals import StopOnSignal
 from flowers.callbacks.tensorboard import ForgivingLogger, LogToTensorBoard
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "SaveLast",
     "SeedSteps",
     "StopOnBadLoss",
+    "StopOnSignal",
     "WritePredictions",
     "WriteReport",
     "is_all",
