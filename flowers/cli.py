@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from flowers.callbacks import (
     AtomicCheckpointIO,
@@ -35,7 +35,7 @@ from flowers.callbacks import (
 from flowers.data import FlowersDataModule
 from flowers.launch import check_world_size, launched_devices
 from flowers.quiet import quieten_lightning
-from flowers.runs import run_folder, stored_config
+from flowers.runs import last_checkpoint, run_folder, stored_config
 from flowers.tasks import ClassificationTask, check_size
 
 _TRAINER_DEFAULTS = {
@@ -78,6 +78,12 @@ class FlowersCLI(LightningCLI):
         assert isinstance(args, list)
         verb, *rest = args
         ckpt_path = _typed(rest, "--ckpt_path")
+        if verb == "fit" and ckpt_path == "last":
+            silent = [word for word in rest if not word.startswith("--print_config")]
+            folder = parser.parse_args([verb, *silent])[verb].trainer.default_root_dir
+            ckpt_path = last_checkpoint(Path(folder or "."))
+            rest += ["--ckpt_path", ckpt_path or "null"]
+            rank_zero_info(f"--ckpt_path last: {ckpt_path or 'there is none yet, training begins'}")
         stored = [] if ckpt_path is None else ["--config", yaml.safe_dump(stored_config(ckpt_path, verb))]
         silent = [word for word in rest if not word.startswith("--print_config")]
         first = parser.parse_args([verb, *stored, *silent])[verb]

@@ -48,6 +48,17 @@ def claim_run_folder(root: Path, name: str = "version") -> Path:
             return (root / f"{name}_{number}").resolve()
 
 
+def last_checkpoint(root: Path) -> str | None:
+    """Return the ``last.ckpt`` of a run folder, or of the run under ``lightning_logs`` that saved one last; or None.
+
+    Args:
+        root: A run folder, or the folder that holds ``lightning_logs``.
+    """
+    own = root / "checkpoints" / "last.ckpt"
+    found = [own] if own.is_file() else [*root.glob("lightning_logs/*/checkpoints/last.ckpt")]
+    return str(max(found, key=lambda file: file.stat().st_mtime_ns)) if found else None
+
+
 def check_new(file: Path, *, option: str) -> None:
     """Say what is wrong with a file to be written, before any work.
 
