@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.fabric import Fabric
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -20,6 +21,7 @@ from flowers.callbacks import (
     ForgivingLogger,
     FreezeBackbone,
     LogToTensorBoard,
+    PrintEffectiveBatch,
     PrintInterval,
     RecordRun,
     SaveBest,
@@ -141,7 +143,8 @@ class FlowersCLI(LightningCLI):
                     run.parent.parent, name=run.parent.name, version=run.name, default_hp_metric=False
                 )
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
-            shown += [SeedSteps(), StopOnBadLoss(), StopOnSignal()]
+            shown += [SeedSteps(), StopOnBadLoss(), StopOnSignal(), PrintEffectiveBatch()]
+            kwargs["strategy"] = self._strategy(trainer)
         else:
             kwargs["logger"] = trainer.logger or False
             kwargs["enable_checkpointing"] = False
@@ -150,6 +153,13 @@ class FlowersCLI(LightningCLI):
         made = self._instantiate_trainer({**trainer, **kwargs}, [*groups, *shown])
         check_world_size(made.world_size)
         return made
+
+    def _strategy(self, trainer: Any) -> Any:  # noqa: ANN401
+        """Return the strategy; several processes have to be told that what is frozen has no gradients to exchange."""
+        if trainer.strategy != "auto" or not self._get(self.config_init, "freeze").unfreeze_epoch:
+            return trainer.strategy
+        asked = {name: trainer[name] for name in ("accelerator", "devices", "num_nodes")}
+        return "ddp_find_unused_parameters_true" if Fabric(**asked).world_size > 1 else "auto"
 
 
 def main(args: list[str]) -> FlowersCLI:

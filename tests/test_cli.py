@@ -205,6 +205,27 @@ def test_killed_and_resumed_equals_never_interrupted_bit_for_bit(whole_run, draw
     assert best[0] == best[1]
 
 
+def test_last_is_the_run_that_saved_last_or_a_new_one(drawn, tmp_path, monkeypatch, capsys):
+    words = ["--ckpt_path", "last", "--data.root", str(drawn), "--trainer.max_epochs"]
+    run = fit(tmp_path, drawn, *words, "1").trainer
+    assert run.current_epoch == 1
+    fit(tmp_path, drawn, "--trainer.max_epochs", "1")  # another run, which saves later
+    logs = tmp_path / "lightning_logs"
+    fit(tmp_path, drawn, *words, "2")
+    assert [last(logs / f"version_{number}")["epoch"] for number in (0, 1)] == [0, 1]
+    monkeypatch.chdir(logs / "version_0")
+    cli.main(["fit", *words, "3"])
+    assert last(logs / "version_0")["epoch"] == 2
+    assert {path.name for path in logs.iterdir()} == {"version_0", "version_1"}
+
+
+def test_another_batch_than_before_is_said(drawn, tmp_path):
+    fit(tmp_path, drawn, "--trainer.max_epochs", "1")
+    words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs"]
+    with pytest.warns(UserWarning, match="1 instead of 1 processes and 64 instead of 32 images a step. An epoch has"):
+        cli.main(["fit", *words, "2", "--trainer.accumulate_grad_batches", "2"])
+
+
 def test_resuming_adds_to_the_run_and_replaces_nothing(drawn, tmp_path):
     fit(tmp_path, drawn, "--trainer.max_epochs", "1")
     run = tmp_path / "lightning_logs" / "version_0"
@@ -384,6 +405,33 @@ def test_two_processes_train_and_count_every_test_image_once(drawn, tmp_path):
     first, second = (read_predictions(run / name) for name in ("predictions.csv", "predictions-2.csv"))
     assert first.paths == second.paths
     assert first.probs == pytest.approx(second.probs, abs=2e-6)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_with_twice_the_batch_learns(drawn, tmp_path):
+    # No batch norm, dropout and mixing of images, which look at a process's own batch.
+    words = ["--model", "TransferTask", "--model.arch", "squeezenet1_1", "--model.weights", "none"]
+    words += ["--model.dropout", "0", "--data.augment.cutmix_prob", "0", "--data.augment.mixup_prob", "0"]
+    words += ["--data.root", str(drawn), "--data.image_size", "48", "--data.crop_size", "40"]
+    words += ["--trainer.max_epochs", "3", "--trainer.accelerator", "cpu", "--trainer.deterministic", "true"]
+    curves = []
+    for devices, batch_size in ((1, 16), (2, 8)):
+        (folder := tmp_path / f"{devices}").mkdir()
+        command = [sys.executable, "-m", "flowers", "fit", *words, "--trainer.devices", str(devices)]
+        ran = subprocess.run(
+            [*command, "--data.batch_size", str(batch_size)], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, ran.stderr
+        assert ("Effective batch: 16 images a step (processes: 2, --data.batch_size 8" in ran.stdout + ran.stderr) == (
+            devices == 2
+        )
+        events = EventAccumulator(str(folder / "lightning_logs" / "version_0")).Reload()
+        names = [f"{split}/{name}" for split in ("train", "val") for name in ("loss", "acc")]
+        curves.append({name: [event.value for event in events.Scalars(name)] for name in names})
+    one, two = curves
+    assert one["train/loss"][0] > one["train/loss"][2]
+    for name, values in one.items():
+        assert two[name] == pytest.approx(values, rel=2e-4), name
 
 
 def _flat(value, place=""):

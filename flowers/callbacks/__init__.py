@@ -1,5 +1,6 @@
 """What happens around training."""
 
+from flowers.callbacks.batch import PrintEffectiveBatch
 from flowers.callbacks.calibrate import Calibrate
 from flowers.callbacks.checkpoint import AtomicCheckpointIO, SaveBest, SaveLast
 from flowers.callbacks.collect import is_all
@@ -20,6 +21,7 @@ __all__ = [
     "ForgivingLogger",
     "FreezeBackbone",
     "LogToTensorBoard",
+    "PrintEffectiveBatch",
     "PrintEpochs",
     "PrintInterval",
     "RecordRun",
