@@ -22,23 +22,24 @@ class PrintEffectiveBatch(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print."""
         size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        effective = size * trainer.world_size * trainer.accumulate_grad_batches
-        self._now = {"processes": trainer.world_size, "effective_batch": effective}
+        processes, accumulated = trainer.world_size, trainer.accumulate_grad_batches
+        effective = size * processes * accumulated
+        self._now = {"processes": processes, "effective_batch": effective}
         if effective != size:
             rank_zero_info(
-                f"Effective batch: {effective} images a step (processes: {trainer.world_size}, --data.batch_size {size}, "
-                f"--trainer.accumulate_grad_batches {trainer.accumulate_grad_batches}); --model.lr is not scaled with it"
+                f"Effective batch: {effective} images a step (processes: {processes}, --data.batch_size {size}, "
+                f"--trainer.accumulate_grad_batches {accumulated}); --model.lr is not scaled with it"
             )
         if not self._before or self._before == self._now:
             return
-        processes, batch = self._before["processes"], self._before["effective_batch"]
+        before, batch = self._before["processes"], self._before["effective_batch"]
         same = "The order of the images stays as it was."
         other = (
             f"An epoch has another number of steps and the learning rate jumps; with --data.batch_size "
             f"{max(1, batch * size // effective)} it would not."
         )
         rank_zero_warn(
-            f"Going on with {trainer.world_size} instead of {processes} processes and {effective} instead of {batch} "
+            f"Going on with {processes} instead of {before} processes and {effective} instead of {batch} "
             f"images a step. {same if effective == batch else other}"
         )
 
