@@ -78,7 +78,9 @@ def _run(args: list[str]) -> int:
 
         return audit.main(args[1:])
     asks = args[0] == "predict" and not {"-h", "--help"}.isdisjoint(args)
-    if asks or (args[0] == "predict" and any(word.startswith("--data.predict_path") for word in args)):
+    if asks or (
+        args[0] == "predict" and any(word.startswith(("--data.pred", "--predictions.contact")) for word in args)
+    ):
         from flowers import predict  # noqa: PLC0415
 
         return predict.main(["--help"] if asks else args[1:])

@@ -120,7 +120,10 @@ def onnx_runner(file: Path) -> Run:
     """Return a function that runs an ONNX file on the CPU."""
     import onnxruntime  # noqa: PLC0415
 
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    # Its threads would go on turning after an answer, and take the cores from whatever runs beside it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
 
 

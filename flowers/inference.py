@@ -80,7 +80,10 @@ class FlowerPredictor:
         self.task.tta = tta or self.task.tta
         self.class_names = list(self.task.class_names)
         stored = content["FlowersDataModule"]
-        self.decoding = {name: stored[name] for name in ("image_size", "resize", "interpolation") if name in stored}
+        # Checkpoints from before it was an option say nothing of the interpolation.
+        self.decoding = {"interpolation": "bicubic"} | {
+            name: stored[name] for name in ("image_size", "resize", "interpolation") if name in stored
+        }
         calibration = content.get("calibration") or {}
         self.temperature = float(calibration.get("temperature", 1.0))
         self.threshold = float(calibration.get("threshold", 0.0))
@@ -159,7 +162,8 @@ class FlowerPredictor:
         except OSError as error:
             # Pillow names the file already, others do not.
             name = str(image) if isinstance(image, str | Path) else ""
-            return OSError(str(error) if name in str(error) else f"{name}: {error}")
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
+            return kind(str(error) if name in str(error) else f"{name}: {error}")
 
 
 def _as_file(image: ImageLike) -> str | Path | io.BytesIO:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import shutil
 from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
@@ -25,10 +26,10 @@ from flowers.runs import check_new
 from flowers.tasks import TestTimeAugmentation
 
 _PURPOSE = (
-    "Classify images: files, folders, patterns. Without --data.predict_path the checkpoint's test split is classified, "
-    "with the options of python -m flowers test --help and --predictions.file."
+    "Classify images: files, folders, patterns. (Without --data.predict_path it is another command: the checkpoint's "
+    "test split is classified, from its --data.root, with the options of python -m flowers test.)"
 )
-_SHOWN = 100
+_SHOWN, _NAME = 100, 24
 _SIZE = "data.batch_size"
 # File names that are no UTF-8 go through as they are.
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -48,6 +49,7 @@ def main(args: list[str]) -> int:
     options = _options(args)
     table, sheet, batch_size = Path(options["predictions.file"]), options["predictions.contact_sheet"], options[_SIZE]
     files = find_images(options["data.predict_path"], option="--data.predict_path")
+    _check_targets(options)
     fabric = _launch(options)
     settings = {"device": str(fabric.device), "batch_size": batch_size, "tta": options["model.tta"]}
     predictor = FlowerPredictor(options["ckpt_path"], **settings)
@@ -63,8 +65,9 @@ def main(args: list[str]) -> int:
         return 0  # the first process speaks for all
     join_parts(table, parts, class_names=predictor.class_names)
     if sheet:
-        contact_sheet(files[:_SHOWN], predictor).savefig(sheet, dpi=100)
-        print(f"{sheet} shows {min(len(files), _SHOWN):,} of the {len(files):,} images")
+        shown = np.unique(np.linspace(0, len(files) - 1, num=_SHOWN).astype(int))
+        contact_sheet([files[i] for i in shown], predictor).savefig(sheet, dpi=100)
+        print(f"{sheet} shows {len(shown):,} of the {len(files):,} images, taken evenly")
     written = ", ".join(map(str, [table, table.with_suffix(".json"), *([sheet] if sheet else [])]))
     print(f"{len(files) - errors:,} images classified, {errors:,} could not be read: {written}")
     return 1 if errors else 0
@@ -78,9 +81,13 @@ def _options(args: list[str]) -> dict[str, Any]:
     )
     parser.add_argument("--data.predict_path", nargs="+", required=True, help="files, folders or patterns")
     parser.add_argument(f"--{_SIZE}", type=int, default=32, help="images at once (32)")
-    parser.add_argument("--predictions.file", default="predictions.csv", help="CSV to write, with a .json beside it")
-    parser.add_argument("--predictions.contact_sheet", help=f"PNG to write with the first {_SHOWN} images")
-    parser.add_argument("--model.tta", choices=get_args(TestTimeAugmentation), help="views of each image to look at")
+    parser.add_argument(
+        "--predictions.file", default="predictions.csv", help="CSV to write, with a .json beside it (predictions.csv)"
+    )
+    parser.add_argument("--predictions.contact_sheet", help=f"PNG to write with {_SHOWN} of the images, taken evenly")
+    parser.add_argument(
+        "--model.tta", choices=get_args(TestTimeAugmentation), help="views of each image to look at (the checkpoint's)"
+    )
     parser.add_argument(
         "--trainer.accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="auto: GPUs where there are any"
     )
@@ -94,15 +101,20 @@ def _options(args: list[str]) -> dict[str, Any]:
         "--trainer.num_nodes", type=int, default=started.get("num_nodes", 1), help="machines, with srun (1)"
     )
     options = vars(parser.parse_args(args))
-    table, sheet = Path(options["predictions.file"]), options["predictions.contact_sheet"]
-    if table.suffix == ".json":
+    table = options["predictions.file"]
+    if Path(table).suffix == ".json":
         parser.error(f"--predictions.file {table}: expected the name of a CSV file; the JSON file is written beside it")
-    targets = {table: "file", table.with_suffix(".json"): "file"} | ({Path(sheet): "contact_sheet"} if sheet else {})
-    for file, option in targets.items():
-        check_new(file, option=f"--predictions.{option}")
     if options[_SIZE] < 1:
         parser.error(f"--{_SIZE}: expected at least 1, got {options[_SIZE]}")
     return options
+
+
+def _check_targets(options: dict[str, Any]) -> None:
+    """Refuse to overwrite, before any work."""
+    table, sheet = Path(options["predictions.file"]), options["predictions.contact_sheet"]
+    targets = {table: "file", table.with_suffix(".json"): "file"} | ({Path(sheet): "contact_sheet"} if sheet else {})
+    for file, option in targets.items():
+        check_new(file, option=f"--predictions.{option}")
 
 
 def _launch(options: dict[str, Any]) -> Fabric:
@@ -114,6 +126,7 @@ def _launch(options: dict[str, Any]) -> Fabric:
         words = " ".join(f"--trainer.{name} {value}" for name, value in asked.items())
         raise ValueError(f"{words}: expected devices of this machine, got {error}") from error
     check_world_size(fabric.world_size)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # who takes part is told by the devices asked for
     threads = torch.get_num_threads()
     fabric.launch()
     # Lightning gives each of several processes fewer, and with other threads the last digit of a sum is another.
@@ -207,18 +220,18 @@ def contact_sheet(files: Sequence[str], predictor: FlowerPredictor) -> Figure:
     for file, answer in zip(files, predictor.stream(files), strict=True):
         if isinstance(answer, Classification):
             images.append(np.asarray(load_thumbnail(file, longest=240)))
-            titles.append(f"{answer.label}, {answer.probability:.0%}{' (rejected)' if answer.rejected else ''}")
+            titles.append(f"{answer.label}, {answer.probability:.0%}{' rejected' if answer.rejected else ''}")
         else:
             images.append(np.full((8, 8, 3), 128, dtype=np.uint8))
             titles.append("cannot be read")
-    names = ["/".join(Path(file).parts[-2:]) for file in files]
+    names = [name if len(name) <= _NAME else f"...{name[3 - _NAME :]}" for name in (Path(file).name for file in files)]
     captions = [f"{name}\n{title}" for name, title in zip(names, titles, strict=True)]
     return gallery_figure(images, captions, columns=4 if len(files) <= 16 else 10)
 
 
 def _row(path: str, answer: Classification | OSError) -> dict[str, Any]:
     if isinstance(answer, OSError):
-        return {"path": path, "predicted": "", "probability": "", "rejected": "", "error": str(answer)}
+        return {"path": path, "predicted": None, "probability": None, "rejected": None, "error": str(answer)}
     probability = float(f"{answer.probability:.7g}")
     return {
         "path": path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import torch
 import yaml
@@ -88,19 +89,33 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
     """
     if not Path(file).is_file():
         raise FileNotFoundError(
-            f"--ckpt_path {file}: expected a checkpoint file, as lightning_logs/version_0/checkpoints/best.ckpt"
+            f"--ckpt_path {file}: expected a checkpoint file, as lightning_logs/version_0/checkpoints/best.ckpt, got "
+            f"{'a folder' if Path(file).is_dir() else 'no such file'}"
+        )
+    if not is_zipfile(file):
+        raise ValueError(
+            f"--ckpt_path {file}: expected a checkpoint of this project, got another file or a part of one"
         )
     try:
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         assert checkpoint["hyper_parameters"]["class_names"]
-        # Checkpoints from before there were checksums have none.
-        whole = checkpoint.get("checksum") in (None, checkpoint_checksum(checkpoint))
+        # Checkpoints from before there were checksums have those of their archive.
+        whole = checkpoint["checksum"] == checkpoint_checksum(checkpoint) if "checksum" in checkpoint else _intact(file)
+    except KeyError as error:
+        raise ValueError(
+            f"--ckpt_path {file}: expected a checkpoint of this project, got one without {error}"
+        ) from error
     except Exception as error:  # whatever another file leads torch to
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--ckpt_path {file}: expected a checkpoint of this project, got {reason}") from error
     if not whole:
         raise ValueError(f"--ckpt_path {file}: expected what was saved, got a damaged file. Copy it again.")
     return checkpoint
+
+
+def _intact(file: str | Path) -> bool:
+    with ZipFile(file) as archive:
+        return archive.testzip() is None
 
 
 def best_epoch(run: Path) -> int | None:

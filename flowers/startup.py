@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import signal
 import sys
 from pathlib import Path
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # Linux's control groups, version 2
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def prepare() -> None:
@@ -19,6 +21,7 @@ def prepare() -> None:
         SystemExit: torchvision is built for another torch.
     """
     keep_freed_memory()
+    die_with_the_first_process()
     import torch  # noqa: PLC0415 (the allocator comes first)
 
     if "OMP_NUM_THREADS" not in os.environ:
@@ -32,6 +35,15 @@ def prepare() -> None:
             f"flowers: torch {torch.__version__} and the installed torchvision are builds that do not fit together "
             f"({error}). Install both from one index, for example: pip install --force-reinstall torch torchvision"
         )
+
+
+def die_with_the_first_process() -> None:
+    """Have Linux kill this process when the one that started it dies, if that was Lightning, for a further device.
+
+    Killed while they look for each other, the first process would leave the others waiting for half an hour.
+    """
+    if sys.platform == "linux" and "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 def keep_freed_memory() -> None:

@@ -483,8 +483,8 @@ def test_an_untrained_network_is_not_evaluated(verb, drawn, capsys):
 
 
 def test_a_missing_checkpoint_is_named():
-    with pytest.raises(FileNotFoundError, match=r"--ckpt_path last: expected a checkpoint file"):
-        cli.main(["fit", "--ckpt_path", "last"])
+    with pytest.raises(FileNotFoundError, match=r"--ckpt_path latest: expected a checkpoint file"):
+        cli.main(["fit", "--ckpt_path", "latest"])
 
 
 def test_a_checkpoint_of_other_classes_is_refused(whole_run, photos):

@@ -57,7 +57,9 @@ def test_the_file_says_what_it_is(checkpoint):
     said = {entry.key: entry.value for entry in onnx.load(checkpoint.with_suffix(".onnx")).metadata_props}
     assert json.loads(said["class_names"]) == NAMES
     assert (said["image_size"], said["resize"], said["interpolation"]) == ("40", "stretch", "bicubic")
-    assert (said["temperature"], said["rejection_threshold"]) == ("0.7", "0.6")
+    assert (said["rejection_threshold"], said["numbers"]) == ("0.6", "float32")
+    assert "draft(None, (80, 80))" in said["preprocessing"]
+    assert "with the temperature applied" in said["output"]
 
 
 FAMILIES = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "squeezenet1_1", "densenet121")

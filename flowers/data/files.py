@@ -29,7 +29,10 @@ def find_images(wanted: Sequence[str], *, option: str) -> list[str]:
         if path.is_dir():
             found += [str(file) for file in sorted(path.rglob("*")) if _is_image(file.relative_to(path), file)]
         elif not path.exists() and glob.has_magic(word):
-            found += sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())  # noqa: PTH207
+            matches = sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())  # noqa: PTH207
+            if not matches:
+                raise ValueError(f"{option} {word}: expected a pattern that some images match, there are none")
+            found += matches
         elif path.exists() or len(wanted) > 1:  # of several, one that is missing gets its error in its row
             found.append(str(path))
         else:

@@ -1,0 +1,90 @@
+"""Kill a training at random times, resume it each time, and compare the end with that of one left alone.
+
+python scripts/kill_soak.py --kills 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from flowers.runs import last_checkpoint, read_checkpoint
+
+parser = argparse.ArgumentParser(allow_abbrev=False, description="Kill and resume a training at random times.")
+parser.add_argument("--kills", type=int, default=100, help="how often (100)")
+parser.add_argument("--devices", type=int, default=1, help="processes of the training (1)")
+parser.add_argument("--epochs", type=int, default=8, help="epochs of the training (8)")
+parser.add_argument("--seed", type=int, default=0, help="of times and signals (0)")
+args = parser.parse_args()
+rng, home = random.Random(args.seed), Path(tempfile.mkdtemp(prefix="kill_soak_"))
+OPTIONS = "--data.image_size 48 --data.crop_size 40 --model.widths [8,16] --model.ema_decay 0.9 --model.dropout 0.2"
+COMMAND = [sys.executable, "-m", "flowers", "fit", "--ckpt_path", "last", *OPTIONS.split()]
+COMMAND += ["--trainer.max_epochs", str(args.epochs), "--trainer.devices", str(args.devices)]
+COMMAND += ["--trainer.accelerator", "cpu", "--data.root", str(home / "data" / "drawn_flowers")]
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """Start the training, or go on with it, in a session of its own."""
+    log = (folder / "log.txt").open("ab")
+    return subprocess.Popen([*COMMAND, "--trainer.default_root_dir", folder], stdout=log, stderr=log, process_group=0)
+
+
+def has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
+    """Return whether all processes of a training end in time (seconds); a killed first must not leave others."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        process.poll()
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def run(folder: Path, kills: int, longest: float) -> tuple[list[str], float]:
+    """Train to the end, killed up to so many times; return the signals, and the seconds from the last start."""
+    folder.mkdir()
+    epoch, signals = -1, []
+    while True:
+        process, began = start(folder), time.monotonic()
+        if len(signals) >= kills or has_ended(process, rng.uniform(0.3, 1) * longest):
+            assert process.wait() == 0, f"{folder}/log.txt: status {process.returncode}"
+            return signals, time.monotonic() - began
+        signals.append(rng.choice(["SIGKILL", "SIGTERM"]))
+        process.send_signal(getattr(signal, signals[-1]))
+        assert has_ended(process, 60), f"{folder}/log.txt: still there a minute after {signals[-1]}"
+        if file := last_checkpoint(folder):
+            before, epoch = epoch, read_checkpoint(file)["epoch"]
+            assert epoch >= before, f"{file}: epoch {epoch} after epoch {before}"
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights at the end of a run."""
+    checkpoint = read_checkpoint(str(last_checkpoint(folder)))
+    assert checkpoint["epoch"] == args.epochs - 1
+    return checkpoint["state_dict"]
+
+
+run(home / "cached", 0, 0)  # draws and decodes
+_, longest = run(home / "alone", 0, 0)
+expected, found, number, exact, worst = weights(home / "alone"), [], 0, 0, 0.0
+while len(found) < args.kills:
+    number += 1
+    found += run(home / f"killed_{number}", args.kills - len(found), longest)[0]
+    ours = weights(home / f"killed_{number}")
+    exact += all(torch.equal(ours[name], value) for name, value in expected.items())
+    worst = max(worst, *(float((ours[name].double() - value.double()).abs().max()) for name, value in expected.items()))
+    counts = ", ".join(f"{found.count(name)} {name}" for name in ("SIGKILL", "SIGTERM"))
+    print(f"{len(found)} kills ({counts}); {exact} of {number} runs end as one left alone, bit for bit", flush=True)
+print(f"{args.devices} processes, {args.epochs} epochs, largest difference of a weight: {worst:g}; logs: {home}")
+sys.exit(exact < number if args.devices == 1 else worst > 1e-3)
