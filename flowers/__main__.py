@@ -50,6 +50,8 @@ def main(args: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _run(args)
+    except KeyboardInterrupt:
+        return 130
     except Exception as error:
         # An error that the package itself raised answers the user; any other is a bug and keeps its traceback.
         if (answer := _own_error(error)) is not None:
@@ -64,8 +66,8 @@ def main(args: list[str]) -> int:
 def _own_error(error: BaseException | None) -> BaseException | None:
     """Return what the package itself raised for the user, in an error or beneath it: jsonargparse wraps a model's."""
     while error is not None:
-        raised_at = traceback.extract_tb(error.__traceback__)[-1].filename
-        ours = Path(raised_at).is_relative_to(Path(__file__).parent)
+        frames = traceback.extract_tb(error.__traceback__)
+        ours = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
         if ours and isinstance(error, ValueError | OSError | FloatingPointError):
             return error
         error = error.__cause__

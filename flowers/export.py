@@ -57,6 +57,10 @@ def main(args: list[str]) -> int:
     file = options.out or Path(options.ckpt_path).with_suffix(suffix)
     predictor = FlowerPredictor(options.ckpt_path, device="cpu")
     check_new(file, option="--out")
+    if file.suffix != (kind := Path(f"x{suffix}").suffix):
+        raise ValueError(f"--out {file}: expected a name that ends with {kind}")
+    if predictor.task.tta != "none":
+        print(f"The file looks at one view of an image, predict with this checkpoint at several ({predictor.task.tta})")
     module = Classifier(predictor.task.net, predictor.temperature).eval()
     images = check_images(options.images, predictor.decoding, count=2 * _NUM_IMAGES if int8 else _NUM_IMAGES)
     if int8 and len(images) < 2:
@@ -158,6 +162,8 @@ def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8], *, int8
         f"{len(images)} images: the same class for {agreement:.1%}{wanted}, "
         f"largest difference of a probability {largest:.2g}"
     )
+    if int8 and len(set(expected.argmax(axis=1).tolist())) == 1:
+        return "all images are of one class for it, which says nothing; give photos of several with --images"
     if int8:
         return "" if agreement >= _INT8_AGREEMENT else f"expected the same class for {_INT8_AGREEMENT:.0%}"
     return "" if agreement == 1 and largest <= _TOLERANCE else f"expected at most {_TOLERANCE} of a difference"

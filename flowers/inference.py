@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, get_args, overload
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from flowers import tasks
 from flowers.data import load_image, to_float
 from flowers.evaluation import softmax
 from flowers.runs import read_checkpoint
+from flowers.startup import num_allowed_cores
 from flowers.tasks import ClassificationTask, TestTimeAugmentation
 
-_PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 # What an image may be given as.
 ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
@@ -75,9 +75,20 @@ class FlowerPredictor:
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError) as error:  # torch's words for no such device
             raise ValueError(f"--device {device}: expected auto, cpu or a GPU of this machine, as cuda:0") from error
+        if batch_size < 1 or tta not in (None, *get_args(TestTimeAugmentation)):
+            raise ValueError(f"expected a batch_size of 1 or more and a known tta, got {batch_size} and {tta}")
         self.batch_size = batch_size
-        self.task = restore_task(content).to(self.device).eval()
+        try:
+            self._restore(content)
+        except Exception as error:  # whatever odd values lead to
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"--ckpt_path {checkpoint}: expected a checkpoint of this project, {reason}") from error
         self.task.tta = tta or self.task.tta
+
+    def _restore(self, content: dict[str, Any]) -> None:
+        self.task = restore_task(content).to(self.device).eval()
+        if not all(torch.isfinite(value).all() for value in self.task.state_dict().values()):
+            raise ValueError("got weights that are no numbers")
         self.class_names = list(self.task.class_names)
         stored = content["FlowersDataModule"]
         # Checkpoints from before it was an option say nothing of the interpolation.
@@ -130,9 +141,12 @@ class FlowerPredictor:
             TypeError: One of them is no image.
         """
         rest = iter(images)
-        with ThreadPoolExecutor() as pool:
+        with ThreadPoolExecutor(num_allowed_cores()) as pool:
             before: list[Future[Tensor | OSError]] = []
             while (batch := [*islice(rest, self.batch_size)]) or before:
+                for image in batch:
+                    if isinstance(image, Image.Image):
+                        image.load()  # here: two threads would read one file at once
                 waiting = [pool.submit(self._decode, image) for image in batch]
                 yield from self._answers([future.result() for future in before])
                 before = waiting
@@ -145,7 +159,7 @@ class FlowerPredictor:
     def _answer(self, probs: NDArray[np.float64]) -> Classification:
         best = int(probs.argmax())
         by_name = dict(zip(self.class_names, probs.tolist(), strict=True))
-        rejected = bool(probs[best] < self.threshold)
+        rejected = not probs[best] >= self.threshold
         return Classification(self.class_names[best], float(probs[best]), by_name, rejected)
 
     @torch.inference_mode()
@@ -166,19 +180,16 @@ class FlowerPredictor:
             return kind(str(error) if name in str(error) else f"{name}: {error}")
 
 
-def _as_file(image: ImageLike) -> str | Path | io.BytesIO:
-    """Return an image as what a decoder reads, so that all kinds go one way."""
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
-    if isinstance(image, Image.Image):
-        file = io.BytesIO()
-        image.save(file, "PNG" if image.mode in _PNG_MODES else "TIFF")
-        image = file.getvalue()
+def _as_file(image: ImageLike) -> str | Path | io.BytesIO | Image.Image:
+    """Return an image as what ``load_image`` takes, so that all kinds go one way."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        return Image.fromarray(image)
     if isinstance(image, bytes):
         return io.BytesIO(image)
-    if isinstance(image, str | Path):
+    if isinstance(image, str | Path | Image.Image):
         return image
-    raise TypeError(f"expected a path, bytes, a PIL image or an array of bytes, got {type(image).__name__}")
+    kind = f"array of {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+    raise TypeError(f"expected a path, bytes, a PIL image or an array of bytes, got {kind}")
 
 
 def restore_task(checkpoint: dict[str, Any]) -> ClassificationTask:

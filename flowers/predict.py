@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
-import shutil
 from argparse import ArgumentParser
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import numpy as np
@@ -22,6 +21,7 @@ from flowers.data import find_images, load_thumbnail
 from flowers.evaluation import gallery_figure
 from flowers.inference import Classification, FlowerPredictor
 from flowers.launch import check_world_size, launched_devices
+from flowers.prediction_files import Part, join_parts
 from flowers.runs import check_new
 from flowers.tasks import TestTimeAugmentation
 
@@ -31,8 +31,6 @@ _PURPOSE = (
 )
 _SHOWN, _NAME = 100, 24
 _SIZE = "data.batch_size"
-# File names that are no UTF-8 go through as they are.
-_TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 def main(args: list[str]) -> int:
@@ -51,19 +49,21 @@ def main(args: list[str]) -> int:
     files = find_images(options["data.predict_path"], option="--data.predict_path")
     _check_targets(options)
     fabric = _launch(options)
-    settings = {"device": str(fabric.device), "batch_size": batch_size, "tta": options["model.tta"]}
-    predictor = FlowerPredictor(options["ckpt_path"], **settings)
     rank, world_size = fabric.global_rank, fabric.world_size
-    own = share(files, batch_size=batch_size, rank=rank, world_size=world_size)
-    silent = None if rank == 0 else True  # None: where there is a terminal
-    answers = tqdm(predictor.stream(own), total=len(own), desc="Classifying", unit="image", disable=silent)
-    parts = [_Part(table, number) for number in range(world_size)]
-    errors = parts[rank].write(zip(own, answers, strict=True), class_names=predictor.class_names)
-    total = fabric.all_reduce(torch.tensor(errors), reduce_op="sum")  # returns when all have written
-    errors = int(torch.as_tensor(total))
-    if rank != 0:
-        return 0  # the first process speaks for all
-    join_parts(table, parts, class_names=predictor.class_names)
+    files = fabric.broadcast(files)  # the folder may have changed since
+    with _shared_folder(fabric, table.absolute().parent) as folder:
+        settings = {"device": str(fabric.device), "batch_size": batch_size, "tta": options["model.tta"]}
+        predictor = FlowerPredictor(options["ckpt_path"], **settings)
+        own = share(files, batch_size=batch_size, rank=rank, world_size=world_size)
+        silent = None if rank == 0 else True  # None: where there is a terminal
+        answers = tqdm(predictor.stream(own), total=len(own), desc="Classifying", unit="image", disable=silent)
+        parts = [Part(folder, number) for number in range(world_size)]
+        errors = parts[rank].write(zip(own, answers, strict=True), class_names=predictor.class_names)
+        total = fabric.all_reduce(torch.tensor(errors), reduce_op="sum")  # returns when all have written
+        errors = int(torch.as_tensor(total))
+        if rank != 0:
+            return 0  # the first process speaks for all
+        join_parts(table, parts, class_names=predictor.class_names, folder=folder)
     if sheet:
         shown = np.unique(np.linspace(0, len(files) - 1, num=_SHOWN).astype(int))
         contact_sheet([files[i] for i in shown], predictor).savefig(sheet, dpi=100)
@@ -71,6 +71,17 @@ def main(args: list[str]) -> int:
     written = ", ".join(map(str, [table, table.with_suffix(".json"), *([sheet] if sheet else [])]))
     print(f"{len(files) - errors:,} images classified, {errors:,} could not be read: {written}")
     return 1 if errors else 0
+
+
+@contextmanager
+def _shared_folder(fabric: Fabric, parent: Path) -> Iterator[Path]:
+    """Make a folder that all processes write into, on the disk of the result; nothing of it is left."""
+    made = TemporaryDirectory(prefix=".predictions-", dir=parent) if fabric.global_rank == 0 else None
+    try:
+        yield Path(fabric.broadcast(made.name if made else ""))
+    finally:
+        if made:
+            made.cleanup()
 
 
 def _options(args: list[str]) -> dict[str, Any]:
@@ -102,7 +113,10 @@ def _options(args: list[str]) -> dict[str, Any]:
     )
     options = vars(parser.parse_args(args))
     table = options["predictions.file"]
-    if Path(table).suffix == ".json":
+    sheet = options["predictions.contact_sheet"]
+    if sheet is not None and (Path(sheet).suffix not in (".png", ".jpg") or sheet == table):
+        parser.error(f"--predictions.contact_sheet {sheet}: expected the name of a PNG or JPEG file")
+    if not table or Path(table).suffix == ".json":
         parser.error(f"--predictions.file {table}: expected the name of a CSV file; the JSON file is written beside it")
     if options[_SIZE] < 1:
         parser.error(f"--{_SIZE}: expected at least 1, got {options[_SIZE]}")
@@ -148,67 +162,6 @@ def share(files: Sequence[str], *, batch_size: int, rank: int, world_size: int) 
     return files[start:stop]
 
 
-class _Part:
-    """What one process writes: rows of the table, and a JSON record a line.
-
-    Args:
-        table: The CSV file in the end.
-        number: Rank of the process.
-    """
-
-    def __init__(self, table: Path, number: int) -> None:
-        self.rows, self.records = (
-            file.with_name(f"{file.name}.part{number}") for file in (table, table.with_suffix(".json"))
-        )
-
-    def write(self, answers: Iterable[tuple[str, Classification | OSError]], *, class_names: Sequence[str]) -> int:
-        """Write answers while they come; return how many are errors.
-
-        Args:
-            answers: Paths, and what was found of them.
-            class_names: Names of the K classes.
-        """
-        errors = 0
-        with self.rows.open("w", newline="", **_TEXT) as rows, self.records.open("w", **_TEXT) as records:
-            writer = csv.writer(rows)
-            for path, answer in answers:
-                errors += isinstance(answer, OSError)
-                row = _row(path, answer)
-                columns = _probabilities(answer, class_names)
-                writer.writerow([*row.values(), *columns])
-                probs = dict(zip(class_names, map(float, columns), strict=True)) if columns[0] else None
-                records.write(json.dumps(row | {"probabilities": probs}) + "\n")
-        return errors
-
-
-def join_parts(table: Path, parts: Sequence[_Part], *, class_names: Sequence[str]) -> None:
-    """Put the parts together, as CSV and as JSON beside it; both are there when they are whole, and not before.
-
-    Args:
-        table: The CSV file.
-        parts: What the processes wrote.
-        class_names: Names of the K classes.
-    """
-    listing = table.with_suffix(".json")
-    partial = [file.with_name(f"{file.name}.partial") for file in (table, listing)]
-    with partial[0].open("w", newline="", **_TEXT) as rows, partial[1].open("w", **_TEXT) as records:
-        csv.writer(rows).writerow(["path", "predicted", "probability", "rejected", "error", *class_names])
-        separator = "[\n"
-        for part in parts:
-            with part.rows.open(newline="", **_TEXT) as opened:
-                shutil.copyfileobj(opened, rows)
-            with part.records.open(**_TEXT) as opened:
-                for line in opened:
-                    records.write(separator + line.removesuffix("\n"))
-                    separator = ",\n"
-        records.write("\n]\n")
-    for temporary, target in zip(partial, (table, listing), strict=True):
-        temporary.replace(target)
-    for part in parts:
-        part.rows.unlink()
-        part.records.unlink()
-
-
 def contact_sheet(files: Sequence[str], predictor: FlowerPredictor) -> Figure:
     """Return a figure of images under what the network says of them.
 
@@ -227,22 +180,3 @@ def contact_sheet(files: Sequence[str], predictor: FlowerPredictor) -> Figure:
     names = [name if len(name) <= _NAME else f"...{name[3 - _NAME :]}" for name in (Path(file).name for file in files)]
     captions = [f"{name}\n{title}" for name, title in zip(names, titles, strict=True)]
     return gallery_figure(images, captions, columns=4 if len(files) <= 16 else 10)
-
-
-def _row(path: str, answer: Classification | OSError) -> dict[str, Any]:
-    if isinstance(answer, OSError):
-        return {"path": path, "predicted": None, "probability": None, "rejected": None, "error": str(answer)}
-    probability = float(f"{answer.probability:.7g}")
-    return {
-        "path": path,
-        "predicted": answer.label,
-        "probability": probability,
-        "rejected": answer.rejected,
-        "error": "",
-    }
-
-
-def _probabilities(answer: Classification | OSError, class_names: Sequence[str]) -> list[str]:
-    if isinstance(answer, OSError):
-        return [""] * len(class_names)
-    return [f"{answer.probabilities[name]:.7g}" for name in class_names]

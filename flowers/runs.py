@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
-from zipfile import ZipFile, is_zipfile
+from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import torch
 import yaml
@@ -97,10 +98,16 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
             f"--ckpt_path {file}: expected a checkpoint of this project, got another file or a part of one"
         )
     try:
+        with ZipFile(file) as archive:
+            packed = any(entry.compress_type != ZIP_STORED for entry in archive.infolist())
+        if packed:  # torch packs nothing: this could fill the memory
+            raise ValueError("compressed parts")
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         assert checkpoint["hyper_parameters"]["class_names"]
-        # Checkpoints from before there were checksums have those of their archive.
-        whole = checkpoint["checksum"] == checkpoint_checksum(checkpoint) if "checksum" in checkpoint else _intact(file)
+        # Checkpoints from before there were checksums have those of their archive only.
+        whole = _is_intact(file) and checkpoint.get("checksum") in (None, checkpoint_checksum(checkpoint))
+    except UnpicklingError as error:  # torch's own words advise to load it nevertheless
+        raise ValueError(f"--ckpt_path {file}: expected weights and plain values, got code or other objects") from error
     except KeyError as error:
         raise ValueError(
             f"--ckpt_path {file}: expected a checkpoint of this project, got one without {error}"
@@ -113,7 +120,8 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _intact(file: str | Path) -> bool:
+def _is_intact(file: str | Path) -> bool:
+    """Return whether the archive's own checksums hold, which cover the optimizer's state too."""
     with ZipFile(file) as archive:
         return archive.testzip() is None
 
@@ -140,9 +148,29 @@ def stored_config(ckpt_path: str, verb: str) -> dict[str, Any]:
     if not str(config.get("model", {}).get("class_path", "flowers.")).startswith("flowers."):
         # A class from elsewhere is code; it runs only if somebody types its name.
         raise ValueError(f"--ckpt_path {ckpt_path}: its model is no part of this package; give it with --model")
-    if verb != "fit":
-        return {key: config[key] for key in ("model", "data") if key in config}
-    # For the same reason callbacks, loggers and plug-ins have to be typed again.
+    # For the same reason optimizer, callbacks, loggers and plug-ins have to be typed again.
     trainer = config.get("trainer", {})
     plain = {key: value for key, value in trainer.items() if key in _PLAIN_TRAINER_OPTIONS}
-    return config | {"trainer": plain}
+    kept = {key: value for key, value in config.items() if key not in ("optimizer", "lr_scheduler")} | {
+        "trainer": plain
+    }
+    if not isinstance(config.get("data", {}).get("augment", {}), dict) or _names_code(kept):
+        raise ValueError(f"--ckpt_path {ckpt_path}: its configuration names code other than a model of this package")
+    if verb != "fit":
+        kept = {key: kept[key] for key in ("model", "data") if key in kept}
+        kept.setdefault("data", {})["crop_size"] = None  # nothing is cropped, and another image size may be typed
+    return kept
+
+
+def _names_code(config: dict[str, Any]) -> bool:
+    """Return whether anything but the model is a class to import."""
+    inside = [config.get("model", {}).get("init_args", {}), *(v for key, v in config.items() if key != "model")]
+    while inside:
+        value = inside.pop()
+        if isinstance(value, dict):
+            if "class_path" in value:
+                return True
+            inside += value.values()
+        elif isinstance(value, list):
+            inside += value
+    return False

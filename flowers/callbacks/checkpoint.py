@@ -90,7 +90,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OSError: It cannot be written; what was there before still is.
         """
-        file = Path(path)
+        file = Path(path).resolve()  # of a link, what it leads to
         checkpoint = checkpoint | {"checksum": checkpoint_checksum(checkpoint)}
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{file.name}.partial")
@@ -100,7 +100,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 opened.flush()
                 os.fsync(opened.fileno())
             partial.replace(file)
-        except (OSError, RuntimeError) as error:
+        except BaseException as error:
             partial.unlink(missing_ok=True)  # half a file would keep a full disk full
             # torch, closing its file, hides the disk's error behind one of its own.
             cause = error if isinstance(error, OSError) else error.__context__

@@ -192,7 +192,7 @@ class FlowersDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Return the same batches as for the test."""
-        return self._loader("test")
+        return self.test_dataloader()
 
     def _loader(self, split: str) -> DataLoader[Batch]:
         train, indices = split == "train", self.indices[split]
@@ -200,9 +200,8 @@ class FlowersDataModule(LightningDataModule):
             raise ValueError(f"--data: the {split} split is empty; choose another --data.split or --data.manifest")
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         balance = self.index.labels[indices] if train and self.sampler == "balanced" else None
-        sampler = ShardedSampler(
-            len(indices), shuffle=train, seed=self.seed, rank=rank, world_size=world_size, balance=balance
-        )
+        shard = {"rank": rank, "world_size": world_size}
+        sampler = ShardedSampler(len(indices), shuffle=train, seed=self.seed, balance=balance, **shard)
         if self.cache:
             dataset: CachedImages | StreamedImages = CachedImages(self._read, self.index.labels, indices)
         else:
@@ -243,8 +242,9 @@ class FlowersDataModule(LightningDataModule):
         Raises:
             ValueError: The same images are split in another way, so training images would be evaluated.
         """
+        stored = {"interpolation": "bicubic"} | state_dict  # as it was before it was an option
         for name, mine in self.decoding.items():
-            if mine != state_dict.get(name, mine):
-                rank_zero_warn(f"--data.{name} is {mine}; the checkpoint was trained with {state_dict[name]}")
+            if mine != stored.get(name, mine):
+                rank_zero_warn(f"--data.{name} is {mine}; the checkpoint was trained with {stored[name]}")
         if note := compare_fingerprints(fingerprints(self.manifest_rows()), state_dict):
             rank_zero_warn(f"--data.root {self.index.root} {note}")

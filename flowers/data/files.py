@@ -26,8 +26,13 @@ def find_images(wanted: Sequence[str], *, option: str) -> list[str]:
     found: list[str] = []
     for word in wanted:
         path = Path(word).expanduser()
+        if not word or (path.exists() and not path.is_dir() and not path.is_file()):
+            raise ValueError(f"{option} {word!r}: expected a file, a folder or a pattern")
         if path.is_dir():
-            found += [str(file) for file in sorted(path.rglob("*")) if _is_image(file.relative_to(path), file)]
+            inside = [str(file) for file in sorted(path.rglob("*")) if _is_image(file.relative_to(path), file)]
+            if not inside:
+                raise ValueError(f"{option} {word}: expected images ({', '.join(IMG_EXTENSIONS)}), found none")
+            found += inside
         elif not path.exists() and glob.has_magic(word):
             matches = sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())  # noqa: PTH207
             if not matches:
@@ -37,8 +42,6 @@ def find_images(wanted: Sequence[str], *, option: str) -> list[str]:
             found.append(str(path))
         else:
             raise FileNotFoundError(f"{option} {word}: expected a file, a folder or a pattern, there is none")
-    if not found:
-        raise ValueError(f"{option} {' '.join(wanted)}: expected images ({', '.join(IMG_EXTENSIONS)}), found none")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,12 +20,16 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 def load_image(
-    file: str | Path | IO[bytes], *, image_size: int, resize: Resize, interpolation: Interpolation = "bicubic"
+    file: str | Path | IO[bytes] | Image.Image,
+    *,
+    image_size: int,
+    resize: Resize,
+    interpolation: Interpolation = "bicubic",
 ) -> Tensor:
     """Decode an image file and bring it to a square.
 
     Args:
-        file: A path or an open binary file.
+        file: A path, an open binary file, or an image, which is left as it is.
         image_size: Side S of the result, in pixels.
         resize: ``stretch`` scales both sides to S; ``crop`` scales the short side and cuts out the centre.
         interpolation: How pixels between pixels are found; where an image shrinks all of them count.
@@ -37,11 +42,12 @@ def load_image(
             pixels than Pillow's limit for hostile images.
     """
     try:
-        with Image.open(file) as image:
+        with nullcontext(file) if isinstance(file, Image.Image) else Image.open(file) as image:
             if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
                 raise OSError(f"32-bit pixels (mode {image.mode}) have no known range: expected 8 or 16 bits")
             # Large JPEGs are decoded at a half, a quarter or an eighth, but never below twice the wanted size.
-            image.draft(None, (2 * image_size, 2 * image_size))
+            if not isinstance(file, Image.Image):
+                image.draft(None, (2 * image_size, 2 * image_size))
             method = Image.Resampling[interpolation.upper()]
             square = _to_square(_to_rgb(ImageOps.exif_transpose(image)), image_size, resize=resize, method=method)
     except OSError:

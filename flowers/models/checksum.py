@@ -20,9 +20,14 @@ def checkpoint_checksum(checkpoint: Mapping[str, Any]) -> str:
 
     Args:
         checkpoint: The checkpoint.
+
+    Raises:
+        ValueError: A weight claims to be larger than what is stored of it.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(checkpoint["state_dict"].items()):
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise ValueError(f"{name}, which is larger than what is stored of it")
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
     values = {name: checkpoint.get(name) for name in _COVERED}

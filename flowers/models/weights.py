@@ -12,6 +12,8 @@ import torchvision.models
 from filelock import FileLock
 from torchvision.models import get_model_weights, list_models
 
+from flowers.models.checksum import checkpoint_checksum
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -102,6 +104,8 @@ def read_weights(arch: str, weights: str) -> dict[str, Tensor]:
         raise FileNotFoundError(f"--model.weights {weights}: expected a file of weights, there is none")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
+        if content.get("checksum") not in (None, checkpoint_checksum(content) if "checksum" in content else None):
+            raise ValueError("a damaged checkpoint")
         for wrapper in ("state_dict", "model"):  # as torchvision's references and others write them
             content = content.get(wrapper, content)
         state = {_renamed(str(key)): value for key, value in content.items()}

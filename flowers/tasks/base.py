@@ -18,7 +18,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from flowers.models import ImageClassifier
-from flowers.tasks.checks import expect, warn_of_restored
+from flowers.tasks.checks import check_weights, expect, warn_of_restored
 from flowers.tasks.optim import decay_groups, warmup_cosine
 from flowers.tasks.tta import TestTimeAugmentation, mean_log_probs
 
@@ -240,6 +240,7 @@ class ClassificationTask(LightningModule):
                 f"--ckpt_path: the checkpoint tells apart the classes {names}, --data.root holds {self.class_names}. "
                 f"Give a folder with the checkpoint's classes, or train a new network on this one."
             )
+        check_weights(self.net, checkpoint["state_dict"])
         self.calibration = checkpoint.get("calibration")
         if self._trainer is not None and self._trainer.state.fn == "fit":
             warn_of_restored(self.hparams, checkpoint["hyper_parameters"])

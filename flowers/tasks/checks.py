@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
 
 # Options that the optimizer's state in a checkpoint overrules.
 _RESTORED = ("lr", "weight_decay", "stage_decay")
@@ -42,6 +42,25 @@ def check_size(net: nn.Module, size: int, option: str) -> None:
         raise ValueError(f"{option}: expected a size that the network takes, got {size} pixels ({reason})") from error
     finally:
         net.train(training)
+
+
+def check_weights(net: nn.Module, stored: Mapping[str, Tensor]) -> None:
+    """Compare a network with the weights it is to get.
+
+    Args:
+        net: The network of a task.
+        stored: A state dict of the task.
+
+    Raises:
+        ValueError: They do not fit.
+    """
+    mine = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
+    theirs = {name: value.shape for name, value in stored.items() if name.startswith("net.")}
+    if other := sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)):
+        raise ValueError(
+            f"--ckpt_path: the checkpoint is of another network than the options of --model make: {len(other)} of its "
+            f"weights do not fit, as {other[0]}. Leave the options out, the checkpoint carries them."
+        )
 
 
 def warn_of_restored(typed: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
