@@ -92,9 +92,8 @@ class FlowerPredictor:
         self.class_names = list(self.task.class_names)
         stored = content["FlowersDataModule"]
         # Checkpoints from before it was an option say nothing of the interpolation.
-        self.decoding = {"interpolation": "bicubic"} | {
-            name: stored[name] for name in ("image_size", "resize", "interpolation") if name in stored
-        }
+        how = {"interpolation": stored.get("interpolation", "bicubic")}
+        self.decoding: dict[str, Any] = {"image_size": stored["image_size"], "resize": stored["resize"]} | how
         calibration = content.get("calibration") or {}
         self.temperature = float(calibration.get("temperature", 1.0))
         self.threshold = float(calibration.get("threshold", 0.0))

@@ -20,7 +20,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flowers import cli
-from flowers.callbacks import SeedSteps
+from flowers.callbacks import AtomicCheckpointIO, SeedSteps
 from flowers.evaluation import read_predictions
 from flowers.runs import claim_run_folder, stored_config
 from flowers.tasks import CNNTask
@@ -361,6 +361,51 @@ def test_a_stored_config_names_no_code(whole_run, tmp_path):
     torch.save(checkpoint | {"config": yaml.safe_dump(config)}, tmp_path / "hostile.ckpt")
     with pytest.raises(ValueError, match="its model is no part of this package"):
         cli.main(["test", "--ckpt_path", str(tmp_path / "hostile.ckpt")])
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"data": {"augment": {"class_path": "spy.Augment"}}},
+        {"data": {"augment": "spy.Augment"}},
+        {"model": {"class_path": "flowers.tasks.CNNTask", "init_args": {"lr": {"class_path": "spy.Rate"}}}},
+        {"freeze": {"class_path": "spy.Freeze"}},
+        {"optimizer": {"class_path": "spy.Optimizer"}, "lr_scheduler": {"class_path": "spy.Schedule"}},
+    ],
+    ids="-".join,
+)
+@pytest.mark.parametrize("verb", ["validate", "fit"])
+def test_a_checkpoint_imports_nothing(verb, hostile, whole_run, tmp_path, monkeypatch):
+    (tmp_path / "spy.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    checkpoint = torch.load(whole_run / "checkpoints" / "best.ckpt", weights_only=True)
+    config = yaml.safe_load(checkpoint["config"])
+    for key, value in hostile.items():
+        config[key] = (config.get(key) or {}) | value
+    AtomicCheckpointIO().save_checkpoint(checkpoint | {"config": yaml.safe_dump(config)}, tmp_path / "x.ckpt")
+    words = [verb, "--ckpt_path", str(tmp_path / "x.ckpt")]
+    if "optimizer" in hostile:  # left out, as callbacks are
+        config = stored_config(words[2], verb)
+        assert not {"optimizer", "lr_scheduler"} & config.keys()
+        return
+    with pytest.raises(ValueError, match="its configuration names code other than a model of this package"):
+        cli.main(words)
+
+
+@pytest.mark.parametrize("words", [["--model.widths", "[8,16,32]"], ["--model.widths", "[8,24]"]])
+def test_another_network_than_the_checkpoints_is_named(words, whole_run):
+    with pytest.raises(
+        ValueError, match="--ckpt_path: the checkpoint is of another network than the options of --model"
+    ):
+        cli.main(["validate", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), *words])
+
+
+def test_a_smaller_image_than_the_crops_of_the_training_can_be_evaluated(whole_run):
+    with pytest.warns(UserWarning, match="--data.image_size is 20; the checkpoint was trained with 32"):
+        run = cli.main(
+            ["validate", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), "--data.image_size=20"]
+        )
+    assert run.datamodule.image_size == 20
 
 
 @pytest.mark.parametrize("content", [b"", b"a text", None])

@@ -134,6 +134,55 @@ def test_all_kinds_of_images_go_one_way(checkpoint, drawn):
         predictor([file, "nowhere.jpg"])
 
 
+def test_a_pil_image_is_turned_upright_and_read_once(checkpoint, drawn, tmp_path):
+    image = Image.open(sorted((drawn / "roses").iterdir())[0]).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    image.resize((400, 300)).save(tmp_path / "phone.png", exif=exif)
+    predictor = FlowerPredictor(checkpoint)
+    opened = Image.open(tmp_path / "phone.png")
+    size = opened.size
+    answers = predictor([opened] * 16)
+    expected = predictor(tmp_path / "phone.png").probability
+    assert [answer.probability for answer in answers] == pytest.approx([expected] * 16, rel=1e-5)
+    path, upright, lying = map(predictor._decode, [tmp_path / "phone.png", opened, np.asarray(opened)])
+    assert torch.equal(path, upright)
+    assert not torch.equal(upright, lying)  # an array does not know
+    assert opened.size == size
+    with pytest.raises(TypeError, match="got array of uint16"):
+        predictor(np.zeros((8, 8), dtype=np.uint16))
+    with pytest.raises(ValueError, match="batch_size"):
+        FlowerPredictor(checkpoint, batch_size=0)
+
+
+def test_a_bit_of_the_optimizer_counts_too(checkpoint, tmp_path):
+    content = bytearray((checkpoint.parent / "last.ckpt").read_bytes())
+    state = torch.load(checkpoint.parent / "last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+    flat = [entry["exp_avg"] for entry in state.values() if entry["exp_avg"].ndim <= 2]
+    largest = max(flat, key=torch.Tensor.numel)
+    place = content.find(largest.contiguous().numpy().tobytes())
+    assert place > 0
+    content[place + 3] ^= 64
+    (tmp_path / "flipped.ckpt").write_bytes(content)
+    with pytest.raises(ValueError, match="got a damaged file"):
+        cli.main(["fit", "--ckpt_path", str(tmp_path / "flipped.ckpt")])
+
+
+def test_what_cannot_be_restored_is_named(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    name = next(name for name, value in content["state_dict"].items() if value.ndim == 4)
+    odd = [
+        {"state_dict": content["state_dict"] | {name: content["state_dict"][name] * float("nan")}},
+        {"FlowersDataModule": {}},
+        {"state_dict": {}},
+        {"state_dict": {name: torch.zeros(1).expand(10**9)}},
+    ]
+    for change in odd:
+        torch.save({key: value for key, value in content.items() if key != "checksum"} | change, tmp_path / "odd.ckpt")
+        with pytest.raises(ValueError, match=r"odd\.ckpt: expected a checkpoint of this project"):
+            FlowerPredictor(tmp_path / "odd.ckpt")
+
+
 def test_a_bad_file_is_a_row_with_its_error(checkpoint, drawn, tmp_path, capsys):
     folder = tmp_path / "photos" / "inside"
     folder.mkdir(parents=True)
