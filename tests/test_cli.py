@@ -60,14 +60,14 @@ SLOW_CONFIGS = ("convnext_tiny", "resnet50", "vgg16")
 @pytest.mark.parametrize(
     "config",
     [
-        *("quickstart", "cnn", "probe", "transfer"),
+        *("quickstart", "cnn", "multi_gpu", "probe", "transfer"),
         *(pytest.param(config, marks=pytest.mark.slow) for config in SLOW_CONFIGS),
     ],
 )
 def test_every_config_trains_and_tests(config, drawn):
     args = ["--config", str(CONFIGS / f"{config}.yaml"), "--data.root", str(drawn), "--trainer.fast_dev_run", "true"]
     small = ["--data.image_size", "48", "--data.crop_size", "32", "--trainer.accelerator", "cpu"]
-    if config not in ("quickstart", "cnn"):
+    if config not in ("quickstart", "cnn", "multi_gpu"):
         small += ["--model.weights", "none"]
     for verb in ("fit", "test"):
         cli.main([verb, *args, *small])

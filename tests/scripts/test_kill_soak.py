@@ -1,0 +1,20 @@
+"""The soak in short: a few kills."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_soak.py"
+
+
+@pytest.mark.slow
+def test_a_training_killed_at_random_times_ends_as_one_left_alone(tmp_path):
+    command = [sys.executable, str(SCRIPT), "--kills", "3", "--epochs", "4"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 kills" in done.stdout
+    assert "largest difference of a weight: 0;" in done.stdout
