@@ -13,6 +13,8 @@ def quieten_lightning() -> None:
     # Evaluation leaves out the callbacks that only training needs, on purpose.
     warnings.filterwarnings("ignore", message=".*callbacks used to create the checkpoint.*")
     warnings.filterwarnings("ignore", message=".*loading a checkpoint outside the 'fit' stage.*")
+    # The size of the model in the summary matters to nobody.
+    warnings.filterwarnings("ignore", message="Precision .* is not supported by the model summary")
     # A resumed run goes on in its own folder, on purpose.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
     # Lightning's own use of a torch class that torch has since renamed.
