@@ -54,13 +54,13 @@ def whole_run(drawn, tmp_path_factory, cache_home):
     return folder / "lightning_logs" / "version_0"
 
 
-SLOW_CONFIGS = ("convnext_tiny", "resnet50", "vgg16")
+SLOW_CONFIGS = ("convnext_tiny", "multi_gpu", "resnet50", "vgg16")
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        *("quickstart", "cnn", "multi_gpu", "probe", "transfer"),
+        *("quickstart", "cnn", "probe", "transfer"),
         *(pytest.param(config, marks=pytest.mark.slow) for config in SLOW_CONFIGS),
     ],
 )
