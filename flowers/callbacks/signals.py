@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+import threading
 from types import FrameType
 from typing import Any
 
@@ -29,6 +30,8 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals over, from Lightning too, which gives them back when the run ends."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python lets no other thread do it
         for number in _SIGNALS:
             signal.signal(number, self._receive)
 
