@@ -24,6 +24,7 @@ from flowers.callbacks import (
     PrintEffectiveBatch,
     PrintInterval,
     RecordRun,
+    ResumeEpoch,
     SaveBest,
     SaveLast,
     SeedSteps,
@@ -143,7 +144,9 @@ class FlowersCLI(LightningCLI):
                     run.parent.parent, name=run.parent.name, version=run.name, default_hp_metric=False
                 )
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
-            shown += [SeedSteps(), StopOnBadLoss(), StopOnSignal(), PrintEffectiveBatch()]
+            shown += [SeedSteps(), StopOnBadLoss(), ResumeEpoch(), PrintEffectiveBatch()]
+            # Without checkpoints there is nothing to go on from.
+            shown += [] if trainer.enable_checkpointing is False else [StopOnSignal()]
             kwargs["strategy"] = self._strategy(trainer)
         else:
             kwargs["logger"] = trainer.logger or False

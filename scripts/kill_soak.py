@@ -54,7 +54,7 @@ def has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
 def run(folder: Path, kills: int, longest: float) -> tuple[list[str], float]:
     """Train to the end, killed up to so many times; return the signals, and the seconds from the last start."""
     folder.mkdir()
-    epoch, signals = -1, []
+    step, signals = 0, []
     while True:
         process, began = start(folder), time.monotonic()
         if len(signals) >= kills or has_ended(process, rng.uniform(0.3, 1) * longest):
@@ -64,8 +64,8 @@ def run(folder: Path, kills: int, longest: float) -> tuple[list[str], float]:
         process.send_signal(getattr(signal, signals[-1]))
         assert has_ended(process, 60), f"{folder}/log.txt: still there a minute after {signals[-1]}"
         if file := last_checkpoint(folder):
-            before, epoch = epoch, read_checkpoint(file)["epoch"]
-            assert epoch >= before, f"{file}: epoch {epoch} after epoch {before}"
+            before, step = step, read_checkpoint(file)["global_step"]
+            assert step >= before, f"{file}: step {step} after step {before}"
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

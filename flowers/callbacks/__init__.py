@@ -11,6 +11,7 @@ from flowers.callbacks.predictions import WritePredictions
 from flowers.callbacks.progress import PrintEpochs, progress
 from flowers.callbacks.record import RecordRun
 from flowers.callbacks.report import WriteReport
+from flowers.callbacks.resume import ResumeEpoch
 from flowers.callbacks.seed import SeedSteps
 from flowers.callbacks.signals import StopOnSignal
 from flowers.callbacks.tensorboard import ForgivingLogger, LogToTensorBoard
@@ -25,6 +26,7 @@ __all__ = [
     "PrintEpochs",
     "PrintInterval",
     "RecordRun",
+    "ResumeEpoch",
     "SaveBest",
     "SaveLast",
     "SeedSteps",

@@ -61,7 +61,7 @@ class SaveBest(_SaveOne):
 
 
 class SaveLast(_SaveOne):
-    """Keeps ``last.ckpt``: the state after the last whole epoch, to resume from.
+    """Keeps ``last.ckpt`` to resume from: the state after the last epoch, or where a run was asked to end.
 
     Args:
         every_n_epochs: Epochs between two saves.
@@ -75,6 +75,12 @@ class SaveLast(_SaveOne):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
+
+    def save_now(self, trainer: Trainer) -> str:
+        """Save the state as it is, and return the file; every process has to call it."""
+        file = str(Path(str(self.dirpath)) / f"{self.filename}.ckpt")
+        trainer.save_checkpoint(file)
+        return file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -101,6 +101,8 @@ class FreezeBackbone(Callback):
             rank_zero_info(f"epoch {trainer.current_epoch}: {alone}")
         self._said = num_frozen
 
+    on_train_start = on_train_epoch_start  # a run may go on inside of an epoch
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave nothing frozen, and give the images back to the data module, for whatever comes next."""
         assert isinstance(pl_module, ClassificationTask)

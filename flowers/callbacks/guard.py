@@ -37,9 +37,19 @@ class StopOnBadLoss(Callback):
         finite = torch.isfinite(outputs["loss"])
         self._finite = finite if self._finite is None else self._finite & finite
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not (trainer.is_last_batch or (batch_idx + 1) % every == 0):
-            return
-        if not self._finite:
+        if trainer.is_last_batch or (batch_idx + 1) % every == 0:
+            self._check(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Look at the notes before they are lost.
+
+        Raises:
+            FloatingPointError: A loss was NaN or infinite.
+        """
+        self._check(trainer)
+
+    def _check(self, trainer: Trainer) -> None:
+        if self._finite is not None and not self._finite:
             _stop(trainer, "training loss")
         self._finite = None
 

@@ -22,6 +22,8 @@ class PrintEpochs(Callback):
         """Start the clock."""
         self._start = time.monotonic()
 
+    on_train_start = on_train_epoch_start  # a run may go on inside of an epoch
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the epoch's metrics and its duration, validation included."""
         if trainer.is_global_zero:

@@ -9,7 +9,8 @@ from types import FrameType
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, Timer
 
 from flowers.callbacks.checkpoint import SaveLast
 
@@ -17,16 +18,21 @@ from flowers.callbacks.checkpoint import SaveLast
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
 
 
-class StopOnSignal(Callback):
-    """Ends training after the step in which SIGTERM, SIGUSR1 or Ctrl-C came, with status 128 plus the signal's number.
+class StopOnSignal(Checkpoint):
+    """Saves ``last.ckpt`` and ends after the step in which SIGTERM, SIGUSR1 or Ctrl-C came, or the time was up.
 
-    ``last.ckpt`` has the last whole epoch. All processes end after the same step, whichever of them got the signal:
-    Lightning's own handler talks to the others at once, in the middle of whatever they do, and may wait for ever
-    (https://github.com/Lightning-AI/pytorch-lightning/issues/20806).
+    The status is 128 plus the signal's number, or 0 where ``--trainer.max_time`` is reached. The last step of an epoch
+    belongs to the validation after it, so that the first of the next epoch is the one that ends.
+
+    All processes end after the same step, whichever of them got the signal: Lightning's own handler talks to the others
+    at once, in the middle of whatever they do, and may wait for ever
+    (https://github.com/Lightning-AI/pytorch-lightning/issues/20806). As a ``Checkpoint`` it runs after all callbacks
+    that learn from the step, such as the average of the weights.
     """
 
     def __init__(self) -> None:
         self._received = 0
+        self._is_time_up = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals over, from Lightning too, which gives them back when the run ends."""
@@ -48,7 +54,7 @@ class StopOnSignal(Callback):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """End here if one of the processes got a signal.
+        """Save and end here if one of the processes got a signal, or the time is up.
 
         Raises:
             SystemExit: It did.
@@ -57,19 +63,22 @@ class StopOnSignal(Callback):
         if trainer.world_size > 1:
             asked = torch.tensor(received, device=trainer.strategy.root_device)
             received = int(trainer.strategy.reduce(asked, reduce_op="max"))
-        if not received:
+        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
+        if trainer.is_last_batch:
             return
+        if trainer.should_stop and any(isinstance(callback, Timer) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            # Lightning would take what there is of the epoch for all of it.
+            trainer.should_stop, self._is_time_up = False, True
+        if accumulating or not (received or self._is_time_up):
+            return
+        last = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast))
+        file = last.save_now(trainer)
         if trainer.is_global_zero:
+            why = signal.Signals(received).name if received else "--trainer.max_time"
+            more = "" if received else ", with a longer --trainer.max_time: the time until now counts"
             print(
-                f"\n{signal.Signals(received).name}: ended in epoch {trainer.current_epoch} after step "
-                f"{trainer.global_step}. {_way_on(trainer)}",
+                f"\n{why}: ended in epoch {trainer.current_epoch} after step {trainer.global_step}. "
+                f"To go on: python -m flowers fit --ckpt_path {shlex.quote(file)}{more}",
                 flush=True,
             )
-        raise SystemExit(128 + received)
-
-
-def _way_on(trainer: Trainer) -> str:
-    last = next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast)), None)
-    if last is None or not last.best_model_path:
-        return "No epoch was whole yet, there is nothing to go on from."
-    return f"To go on from the last whole epoch: python -m flowers fit --ckpt_path {shlex.quote(last.best_model_path)}"
+        raise SystemExit(128 + received if received else 0)

@@ -87,6 +87,8 @@ class LogToTensorBoard(CollectsPredictions):
         self._images, self._waited, self._began = 0, 0.0, time.perf_counter()
         self._last = self._began
 
+    on_train_start = on_train_epoch_start  # a run may go on inside of an epoch
+
     def on_train_batch_start(
         self,
         trainer: Trainer,

@@ -144,6 +144,7 @@ class ShardedSampler(Sampler[int]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self.start = 0  # how many images of the order are left out, since they were read before
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; Lightning calls it before each."""
@@ -159,7 +160,8 @@ class ShardedSampler(Sampler[int]):
         if self.shuffle:
             rng = np.random.default_rng([self.seed, self.epoch])
             order = rng.permutation(order if self.balance is None else _balanced(self.balance, rng))
-        return iter(order[self.rank :: self.world_size][: len(self)].tolist())
+        end = len(self) - self.start // self.world_size
+        return iter(order[self.start :][self.rank :: self.world_size][:end].tolist())
 
 
 def _balanced(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
@@ -173,9 +175,42 @@ def _balanced(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np
     return np.concatenate(chosen)
 
 
+class ResumableLoader(DataLoader[Batch]):
+    """Goes on inside of an epoch: Lightning keeps the state in its checkpoints. Its length stays that of an epoch."""
+
+    first_batch = 0  # of the epoch that is gone on with
+    _resumed_epoch = -1
+    _next_batch = 0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self._next_batch = self.first_batch if self._epoch == self._resumed_epoch else 0
+        self.sampler.start = self._next_batch * self._images_a_step  # type: ignore[attr-defined]
+        for batch in super().__iter__():
+            self._next_batch += 1
+            yield batch
+
+    @property
+    def _epoch(self) -> int:
+        return getattr(self.sampler, "epoch", 0)  # --trainer.overfit_batches puts in a sampler of torch's
+
+    @property
+    def _images_a_step(self) -> int:
+        assert self.batch_size is not None
+        return self.batch_size * getattr(self.sampler, "world_size", 1)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the epoch, and how many of its images all processes have read."""
+        return {"epoch": self._epoch, "images": self._next_batch * self._images_a_step}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on after these images; where steps are of another size, after the step in which the last of them is."""
+        self._resumed_epoch = state_dict["epoch"]
+        self.first_batch = min(-(-state_dict["images"] // self._images_a_step), len(self) - 1)
+
+
 def batch_loader(
     dataset: Dataset[Batch], sampler: ShardedSampler, *, batch_size: int, num_workers: int
-) -> DataLoader[Batch]:
+) -> ResumableLoader:
     """Return a loader of whole batches; a shuffled one leaves out the last batch unless it is full or the only one.
 
     A small last batch would weigh as much as a full one; the next epoch's order leaves out other images.
@@ -186,7 +221,7 @@ def batch_loader(
         batch_size: Images in a batch.
         num_workers: Worker processes; 0 reads in this process.
     """
-    return DataLoader(
+    return ResumableLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,

@@ -10,16 +10,14 @@ import time
 import pytest
 import torch
 
-SMALL = [
-    "--data.image_size",
-    "32",
-    "--data.crop_size",
-    "24",
-    "--model.widths",
-    "[8,16]",
-    "--trainer.accelerator",
-    "cpu",
-]
+from flowers import cli
+from flowers.callbacks import SeedSteps
+
+CNN = ["--model.widths", "[8,16]"]
+TRANSFER = ["--model", "TransferTask", "--model.arch", "mobilenet_v3_small", "--model.weights", "none"]
+TINY = ["--data.image_size", "32", "--data.crop_size", "24", "--trainer.accelerator", "cpu"]
+TINY += ["--trainer.log_every_n_steps", "1"]
+SMALL = [*TINY, *CNN]
 ENDLESS = ["--trainer.max_epochs", "1000", "--early_stopping.patience", "1000", "--tensorboard.every_n_epochs", "1000"]
 
 
@@ -34,6 +32,124 @@ def wait_for(file):
             return
         time.sleep(0.1)
     raise TimeoutError(file)
+
+
+class SignalAfter(SeedSteps):
+    """Sends this process a signal in a step, before the other callbacks have seen the end of it."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args, **kwargs):
+        if trainer.global_step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def fit(folder, drawn, *words):
+    options = ["--model.dropout", "0.5", "--model.ema_decay", "0.5", "--data.augment.mixup_prob", "0.2"]
+    options += ["--data.root", str(drawn), "--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "3"]
+    return cli.main(["fit", *SMALL, *options, *words])
+
+
+def last(folder):
+    [file] = folder.glob("lightning_logs/*/checkpoints/last.ckpt")
+    return torch.load(file, weights_only=True)
+
+
+def assert_equal(ours, theirs):
+    """Assert that two checkpoints have the same weights, averages, moments and metrics to the last bit."""
+    for part in ("state_dict", "current_model_state"):
+        for name, value in theirs[part].items():
+            assert torch.equal(ours[part][name], value), name
+    for key, state in theirs["optimizer_states"][0]["state"].items():
+        assert torch.equal(ours["optimizer_states"][0]["state"][key]["exp_avg"], state["exp_avg"])
+    for metric, states in theirs["train_metrics"].items():
+        for name, value in states.items():
+            assert torch.equal(ours["train_metrics"][metric][name], value), (metric, name)
+
+
+@pytest.fixture(scope="module")
+def never_ended(drawn, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("never_ended")
+    trainer = fit(folder, drawn).trainer
+    return dict(trainer.callback_metrics), last(folder)
+
+
+# An epoch has three steps. Its last belongs to the validation after it.
+@pytest.mark.parametrize(("step", "saved"), [(1, 1), (3, 4), (5, 5)])
+def test_a_run_that_was_asked_to_end_goes_on_exactly(never_ended, drawn, tmp_path, monkeypatch, capsys, *, step, saved):
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "SeedSteps", lambda: SignalAfter(step))
+        with pytest.raises(SystemExit) as ended:
+            fit(tmp_path, drawn)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert last(tmp_path)["global_step"] == saved
+    said = capsys.readouterr().out
+    assert (
+        f"SIGTERM: ended in epoch {saved // 3} after step {saved}. To go on: python -m flowers fit --ckpt_path" in said
+    )
+    metrics, checkpoint = never_ended
+    again = cli.main(["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]).trainer
+    assert_equal(last(tmp_path), checkpoint)
+    assert dict(again.callback_metrics) == metrics
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*CNN, "--data.cache", "false", "--data.num_workers", "1"],
+        [*CNN, "--data.sampler", "balanced", "--data.batch_size", "24"],
+        [*TRANSFER, "--freeze.unfreeze_epoch", "1"],
+        [*TRANSFER, "--freeze.unfreeze_epoch", "null"],
+    ],
+)
+def test_every_kind_of_run_goes_on_exactly(words, drawn, tmp_path, monkeypatch):
+    def train(name):
+        where = ["--data.root", str(drawn), "--trainer.default_root_dir", str(tmp_path / name)]
+        cli.main(["fit", *TINY, *words, *where, "--trainer.max_epochs", "3", "--model.ema_decay", "0.5"])
+
+    train("never_ended")
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "SeedSteps", lambda: SignalAfter(4))
+        with pytest.raises(SystemExit):
+            train("ended")
+    cli.main(["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path / "ended")])
+    assert_equal(last(tmp_path / "ended"), last(tmp_path / "never_ended"))
+
+
+@pytest.mark.parametrize("batch_size", ["8", "60"])
+def test_an_epoch_that_goes_on_with_other_steps_has_as_many_as_are_left(batch_size, drawn, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "SeedSteps", lambda: SignalAfter(1))
+        with pytest.raises(SystemExit):
+            fit(tmp_path, drawn)  # 32 of 120 images are read
+    words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs", "1"]
+    with pytest.warns(UserWarning, match=r"Going on with 1 instead of 1 processes"):
+        run = cli.main(["fit", *words, "--data.batch_size", batch_size])
+    assert run.trainer.global_step == {"8": 1 + (120 - 32) // 8, "60": 2}[batch_size]
+    assert "val/acc" in run.trainer.callback_metrics
+
+
+def test_a_time_limit_ends_as_a_signal_does_and_counts_on(drawn, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        fit(tmp_path, drawn, "--trainer.max_time", '{"milliseconds": 1}')
+    assert ended.value.code == 0
+    assert last(tmp_path)["global_step"] == 1
+    assert "--trainer.max_time: ended in epoch 0 after step 1" in capsys.readouterr().out
+    words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]
+    cli.main(["fit", *words, "--trainer.max_time", "00:01:00:00"])
+    assert last(tmp_path)["epoch"] == 2
+
+
+def test_steps_that_are_accumulated_are_finished_first(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "SeedSteps", lambda: SignalAfter(0))
+    with pytest.raises(SystemExit):
+        fit(tmp_path, drawn, "--trainer.accumulate_grad_batches", "2")
+    kept = last(tmp_path)
+    assert kept["global_step"] == 1
+    assert kept["loops"]["fit_loop"]["state_dict"]["combined_loader"] == [{"epoch": 0, "images": 64}]
 
 
 @pytest.mark.slow

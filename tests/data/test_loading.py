@@ -90,6 +90,37 @@ def test_a_short_last_batch_is_left_out_unless_it_is_the_only_one(count, batches
     assert sum(len(batch.targets) for batch in evaluation) == count
 
 
+def loaders(world_size, batch_size, epoch):
+    images = np.zeros((100, 2, 2, 3), dtype=np.uint8)
+    dataset = CachedImages(reader(images), np.arange(100), np.arange(100))
+    shards = [sampler(100, shuffle=True, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for shard in shards:
+        shard.set_epoch(epoch)
+    return [batch_loader(dataset, shard, batch_size=batch_size, num_workers=0) for shard in shards]
+
+
+@pytest.mark.parametrize(
+    ("world_size", "batch_size", "left"), [(1, 6, 10), (3, 2, 10), (1, 5, 12), (2, 8, 3), (1, 50, 1)]
+)
+def test_an_epoch_goes_on_with_the_images_that_are_left_whatever_the_steps(world_size, batch_size, left):
+    before = loaders(3, 2, epoch=1)
+    iterators = [iter(loader) for loader in before]
+    seen = {int(i) for iterator in iterators for _ in range(6) for i in next(iterator).indices}  # 36 of 100 images
+    state = before[0].state_dict()
+    after = loaders(world_size, batch_size, epoch=1)
+    whole = len(after[0])
+    for loader in after:
+        loader.load_state_dict(state)
+    batches = [[batch.indices for batch in loader] for loader in after]
+    assert [len(mine) for mine in batches] == [left] * world_size
+    assert len(after[0]) == whole == after[0].first_batch + left
+    read = torch.cat([indices for mine in batches for indices in mine]).tolist()
+    assert len(set(read)) == len(read)
+    assert not seen & set(read) or batch_size == 50  # of two steps one is over and one has begun
+    after[0].sampler.set_epoch(2)
+    assert len(list(after[0])) == whole
+
+
 def test_a_file_that_became_unreadable_is_named(photos):
     index = index_folder(photos(cat=2, dog=2))
     dataset = StreamedImages(index, np.arange(4), image_size=8, resize="stretch")
