@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics import Metric
 
+from flowers.data import ResumableLoader
 from flowers.tasks import ClassificationTask
 
 
@@ -45,7 +46,8 @@ class ResumeEpoch(Callback):
         progress = trainer.fit_loop.epoch_loop.batch_progress
         if progress.is_last_batch:  # saved during the validation
             return
-        loader: Any = trainer.train_dataloader
+        loader = trainer.train_dataloader
+        assert isinstance(loader, ResumableLoader)
         loader.load_state_dict(self._loader)
         for stage in ("ready", "started", "processed"):
             setattr(progress.current, stage, loader.first_batch)

@@ -9,7 +9,7 @@ from flowers.data.duplicates import DuplicateRule, Pairs, duplicate_pairs
 from flowers.data.facts import FolderFacts, ImageFacts, read_facts
 from flowers.data.files import find_images
 from flowers.data.folder import FolderIndex, index_folder
-from flowers.data.loading import Batch
+from flowers.data.loading import Batch, ResumableLoader
 from flowers.data.manifest import ManifestRow, manifest_text, read_manifest
 from flowers.data.quarantine import QuarantineRow, quarantine_text
 from flowers.data.sources import ensure_root
@@ -35,6 +35,7 @@ __all__ = [
     "Pairs",
     "QuarantineRow",
     "Resize",
+    "ResumableLoader",
     "audit_folder",
     "build_once",
     "cache_key",

@@ -195,7 +195,7 @@ class ResumableLoader(DataLoader[Batch]):
 
     @property
     def _images_a_step(self) -> int:
-        assert self.batch_size is not None
+        assert self.batch_size is not None  # that is for loaders whose sampler gives batches
         return self.batch_size * getattr(self.sampler, "world_size", 1)
 
     def state_dict(self) -> dict[str, int]:
@@ -210,7 +210,7 @@ class ResumableLoader(DataLoader[Batch]):
 
 def batch_loader(
     dataset: Dataset[Batch], sampler: ShardedSampler, *, batch_size: int, num_workers: int
-) -> ResumableLoader:
+) -> DataLoader[Batch]:
     """Return a loader of whole batches; a shuffled one leaves out the last batch unless it is full or the only one.
 
     A small last batch would weigh as much as a full one; the next epoch's order leaves out other images.
@@ -221,7 +221,8 @@ def batch_loader(
         batch_size: Images in a batch.
         num_workers: Worker processes; 0 reads in this process.
     """
-    return ResumableLoader(
+    loader = ResumableLoader if sampler.shuffle else DataLoader
+    return loader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
