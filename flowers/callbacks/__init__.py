@@ -13,6 +13,7 @@ from flowers.callbacks.record import RecordRun
 from flowers.callbacks.report import WriteReport
 from flowers.callbacks.resume import ResumeEpoch
 from flowers.callbacks.seed import SeedSteps
+from flowers.callbacks.sharding import ShardedStrategy
 from flowers.callbacks.signals import StopOnSignal
 from flowers.callbacks.tensorboard import ForgivingLogger, LogToTensorBoard
 
@@ -30,6 +31,7 @@ __all__ = [
     "SaveBest",
     "SaveLast",
     "SeedSteps",
+    "ShardedStrategy",
     "StopOnBadLoss",
     "StopOnSignal",
     "WritePredictions",

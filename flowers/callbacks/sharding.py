@@ -1,0 +1,111 @@
+"""Training a network that is too large for every GPU to hold all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch.distributed
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from flowers.callbacks.tensorboard import LogToTensorBoard
+from flowers.models import split_stages
+from flowers.tasks import ClassificationTask
+
+
+class ShardedStrategy(DDPStrategy):
+    """DDP whose processes each keep a part of the weights, gradients and optimizer's state, by torch's FSDP2.
+
+    Checkpoints are those of any other run: whole, and with the optimizer's state in torch's own order. A training can
+    begin with this strategy and go on without it, and the other way round. Lightning's ``FSDPStrategy`` flattens
+    parameters, so that norms cannot be told from weights nor blocks by their size; its ``ModelParallelStrategy``
+    takes the numbers in an optimizer's state for the network's order, which is not that of parameter groups.
+
+    Args:
+        min_parameters: Parameters of a block, from which on it is gathered by itself; what is smaller is gathered with
+            what stands outside of all blocks, since to wait for it would cost more than it takes.
+    """
+
+    def __init__(self, min_parameters: int = 1_000_000) -> None:
+        super().__init__()  # the options of DDP mean nothing here
+        self.min_parameters = min_parameters
+
+    def setup(self, trainer: Trainer) -> None:
+        """Set up as for DDP, after saying what does not go together.
+
+        Raises:
+            ValueError: Something does not.
+        """
+        task, logs = trainer.lightning_module, [c for c in trainer.callbacks if isinstance(c, LogToTensorBoard)]  # type: ignore[attr-defined]
+        assert isinstance(task, ClassificationTask)
+        beside = f"beside --trainer.strategy {type(self).__name__}"
+        if task.ema_decay is not None:
+            raise ValueError(f"--model.ema_decay: expected null {beside}, the average would not be sharded")
+        if not any(parameter.requires_grad for parameter in task.net.backbone.parameters()):
+            raise ValueError(f"--freeze.unfreeze_epoch: expected a number {beside}, a head alone needs no sharding")
+        if any(log.graph for log in logs):
+            raise ValueError(f"--tensorboard.graph: expected false {beside}, no process has the whole network")
+        super().setup(trainer)
+
+    def configure_ddp(self) -> None:
+        """Shard the blocks of the backbone one by one, and the rest of the network together."""
+        task = self.lightning_module
+        assert isinstance(task, ClassificationTask)
+        net = task.net.to(memory_format=torch.contiguous_format)  # FSDP2 takes no other
+        mesh = init_device_mesh(self.root_device.type, (self.world_size,))
+        for block in [block for stage in split_stages(net.backbone, 1) for block in stage.blocks] + [net]:
+            if block is net or _num_parameters(block) >= self.min_parameters:
+                # After validation too, or the flags that freeze would be those of the gathered parameters.
+                fully_shard(block, mesh=mesh, reshard_after_forward=True)
+
+    def on_validation_start(self) -> None:
+        """Give all processes the first one's statistics of batch norm, which are what a checkpoint has."""
+        assert self.lightning_module is not None
+        for buffer in self.lightning_module.buffers():
+            torch.distributed.broadcast(buffer, 0)
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return the whole state dict in the first process, the own part of it in the others."""
+        return self._whole(super().lightning_module_state_dict())
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return the whole state of an optimizer in the first process, the own part of it in the others."""
+        return self._whole(super().optimizer_state(optimizer))
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Restore the optimizers, each process its own part."""
+        states = []
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            # torch numbers the parameters in the order of the groups.
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            sharded = {number: _as(parameters[number], values) for number, values in state["state"].items()}
+            states.append(state | {"state": sharded})
+        super().load_optimizer_state_dict({"optimizer_states": states})
+
+    def _whole(self, state: dict[str, Any]) -> dict[str, Any]:
+        def gather(part: DTensor) -> Tensor:
+            whole = part.full_tensor()  # all processes take part
+            return whole.cpu() if self.is_global_zero else part
+
+        gathered: dict[str, Any] = apply_to_collection(state, DTensor, gather)
+        return gathered
+
+
+def _as(parameter: DTensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what an optimizer notes of a parameter, sharded like it; but for the number of steps."""
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return {
+        name: distribute_tensor(value, mesh, placements) if value.shape == parameter.shape else value
+        for name, value in values.items()
+    }
+
+
+def _num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
