@@ -36,7 +36,7 @@ from flowers.callbacks import (
     progress,
 )
 from flowers.data import FlowersDataModule
-from flowers.launch import check_world_size, launched_devices
+from flowers.launch import check_num_nodes, check_world_size, launched_devices
 from flowers.quiet import quieten_lightning
 from flowers.runs import last_checkpoint, run_folder, stored_config
 from flowers.tasks import ClassificationTask, check_size
@@ -105,6 +105,7 @@ class FlowersCLI(LightningCLI):
             parser.error("--trainer.use_distributed_sampler: expected false, the data module's own sampler shards")
         if verb == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
             parser.error("--trainer.max_steps: a run resumes exactly between epochs only; give --trainer.max_steps -1")
+        check_num_nodes(config.trainer.num_nodes)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning's way lets a checkpoint's hyper-parameters win over what is typed."""

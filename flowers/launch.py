@@ -13,6 +13,23 @@ def launched_devices() -> dict[str, int]:
     return {"devices": here, "num_nodes": int(os.environ["WORLD_SIZE"]) // here}
 
 
+def check_num_nodes(num_nodes: int) -> None:
+    """Stop where the other machines would be waited for in vain: Lightning starts processes on its own one only.
+
+    Args:
+        num_nodes: Number of machines.
+
+    Raises:
+        ValueError: Nobody started anything on the others.
+    """
+    # With MASTER_ADDR and NODE_RANK, which Lightning reads too, somebody starts it on each machine by hand.
+    if num_nodes > _started()[0] and "MASTER_ADDR" not in os.environ:
+        raise ValueError(
+            f"--trainer.num_nodes {num_nodes}: expected to be started on each of the machines, got a start on this one "
+            "only; use torchrun --nnodes, which needs no --trainer.num_nodes, or srun"
+        )
+
+
 def check_world_size(world_size: int) -> None:
     """Stop where several processes were started that would each do all the work, over each other's files.
 
@@ -22,10 +39,16 @@ def check_world_size(world_size: int) -> None:
     Raises:
         ValueError: More were started.
     """
-    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    started = int(os.environ.get("WORLD_SIZE" if under_torchrun else "SLURM_STEP_NUM_TASKS", "1"))
+    started, starter = _started()
     if started > world_size:
         raise ValueError(
-            f"--trainer.devices, --trainer.num_nodes: expected as many processes as {started} started by "
-            f"{'torchrun' if under_torchrun else 'srun'}, got {world_size}; give devices on each machine and machines"
+            f"--trainer.devices, --trainer.num_nodes: expected as many processes as {started} started by {starter}, "
+            f"got {world_size}; give devices on each machine and machines"
         )
+
+
+def _started() -> tuple[int, str]:
+    """Return how many processes were started, and by what."""
+    starter = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "srun"
+    number = "WORLD_SIZE" if starter == "torchrun" else "SLURM_STEP_NUM_TASKS"
+    return int(os.environ.get(number, "1")), starter

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from flowers.data import find_images, load_thumbnail
 from flowers.evaluation import gallery_figure
 from flowers.inference import Classification, FlowerPredictor
-from flowers.launch import check_world_size, launched_devices
+from flowers.launch import check_num_nodes, check_world_size, launched_devices
 from flowers.prediction_files import Part, join_parts
 from flowers.runs import check_new
 from flowers.tasks import TestTimeAugmentation
@@ -120,6 +120,7 @@ def _options(args: list[str]) -> dict[str, Any]:
         parser.error(f"--predictions.file {table}: expected the name of a CSV file; the JSON file is written beside it")
     if options[_SIZE] < 1:
         parser.error(f"--{_SIZE}: expected at least 1, got {options[_SIZE]}")
+    check_num_nodes(options["trainer.num_nodes"])
     return options
 
 

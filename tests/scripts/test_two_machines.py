@@ -1,0 +1,23 @@
+"""Two machines, played by network namespaces."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "two_machines.py"
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_after_the_cable_was_cut(tmp_path):
+    command = [sys.executable, str(SCRIPT), "--epochs", "4"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    if done.returncode == 2:
+        pytest.skip(done.stderr.splitlines()[-1])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "two machines: largest difference of a weight to one machine 0\n" in done.stdout
+    assert "cable cut: status [1, 1]" in done.stdout
+    assert "cable mended: largest difference of a weight to one machine 0;" in done.stdout
