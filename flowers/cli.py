@@ -146,8 +146,7 @@ class FlowersCLI(LightningCLI):
                 )
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
             shown += [SeedSteps(), StopOnBadLoss(), ResumeEpoch(), PrintEffectiveBatch()]
-            # Without checkpoints there is nothing to go on from.
-            shown += [] if trainer.enable_checkpointing is False else [StopOnSignal()]
+            shown += [StopOnSignal()] * (trainer.enable_checkpointing is not False)  # else nothing would be left
             kwargs["strategy"] = self._strategy(trainer)
         else:
             kwargs["logger"] = trainer.logger or False

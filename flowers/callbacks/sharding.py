@@ -8,7 +8,6 @@ from typing import Any
 import torch.distributed
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -73,11 +72,16 @@ class ShardedStrategy(DDPStrategy):
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return the whole state dict in the first process, the own part of it in the others."""
-        return self._whole(super().lightning_module_state_dict())
+        return {name: self._whole(value) for name, value in super().lightning_module_state_dict().items()}
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the whole state of an optimizer in the first process, the own part of it in the others."""
-        return self._whole(super().optimizer_state(optimizer))
+        found = super().optimizer_state(optimizer)
+        state = {
+            number: {name: self._whole(value) for name, value in values.items()}
+            for number, values in found["state"].items()
+        }
+        return found | {"state": state}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Restore the optimizers, each process its own part."""
@@ -89,13 +93,11 @@ class ShardedStrategy(DDPStrategy):
             states.append(state | {"state": sharded})
         super().load_optimizer_state_dict({"optimizer_states": states})
 
-    def _whole(self, state: dict[str, Any]) -> dict[str, Any]:
-        def gather(part: DTensor) -> Tensor:
-            whole = part.full_tensor()  # all processes take part
-            return whole.cpu() if self.is_global_zero else part
-
-        gathered: dict[str, Any] = apply_to_collection(state, DTensor, gather)
-        return gathered
+    def _whole(self, value: Any) -> Any:  # noqa: ANN401
+        if not isinstance(value, DTensor):
+            return value
+        whole = value.full_tensor()  # all processes take part
+        return whole.cpu() if self.is_global_zero else value
 
 
 def _as(parameter: DTensor, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
