@@ -76,12 +76,12 @@ class ShardedStrategy(DDPStrategy):
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the whole state of an optimizer in the first process, the own part of it in the others."""
-        found = super().optimizer_state(optimizer)
+        found: Mapping[str, Any] = super().optimizer_state(optimizer)
         state = {
             number: {name: self._whole(value) for name, value in values.items()}
             for number, values in found["state"].items()
         }
-        return found | {"state": state}
+        return {**found, "state": state}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Restore the optimizers, each process its own part."""
