@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from flowers.data.transforms import Interpolation, Resize, load_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
+    from contextlib import AbstractContextManager
 
+    from filelock import BaseFileLock
     from numpy.typing import NDArray
 
 T = TypeVar("T")
 
 # Raise it when the decoding changes: what was cached before is then decoded anew.
 DECODING_FORMAT = 3
+# Shorter waits for another process are not worth a line.
+_QUIET_SECONDS = 2.0
 
 
 def default_cache_dir() -> Path:
@@ -34,8 +38,8 @@ def default_cache_dir() -> Path:
 def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path:
     """Return the folder of a cache entry, built first where it is missing.
 
-    Several processes may call at once: one builds, the others wait for it. A build that was cut off leaves nothing
-    that could be taken for a whole one.
+    Several processes may call at once: one builds, the others say so and wait for it. Where it dies, the system takes
+    its lock away and the next one builds. A build that was cut off leaves nothing that could be taken for a whole one.
 
     Args:
         cache_dir: Folder of the cache.
@@ -45,7 +49,7 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path
     entry = cache_dir / key
     if not entry.exists():
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_dir / f"{key}.lock"):
+        with _held(FileLock(cache_dir / f"{key}.lock")):
             if not entry.exists():
                 partial = cache_dir / f"{key}.partial"
                 shutil.rmtree(partial, ignore_errors=True)
@@ -53,6 +57,15 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path
                 build(partial)
                 partial.replace(entry)
     return entry
+
+
+def _held(lock: BaseFileLock) -> AbstractContextManager[object]:
+    """Acquire a lock, saying so if it takes long; the ``with`` over what is returned releases it."""
+    try:
+        return lock.acquire(timeout=_QUIET_SECONDS)
+    except Timeout:
+        print(f"Waiting for another process, which holds {lock.lock_file}", flush=True)
+        return lock.acquire()
 
 
 def cache_key(*parts: str) -> str:

@@ -67,7 +67,7 @@ def duplicate_pairs(
         np.savez(folder / "pairs.npz", indices=similar.indices, similarity=similar.similarity)
 
     others = np.setdiff1d(np.arange(len(sha256)), exact.indices[:, 1])  # one file of each content
-    content = hashlib.sha256(thumbnails[others].tobytes()).hexdigest()
+    content = hashlib.sha256(thumbnails[others].data).hexdigest()
     entry = build_once(cache_dir, cache_key(f"similar {_FORMAT} {_THRESHOLD} {_COARSE_THRESHOLD}", content), build)
     with np.load(entry / "pairs.npz") as stored:
         return Pairs(

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -63,12 +64,12 @@ class FolderFacts:
     images: tuple[ImageFacts, ...]
     thumbnails: NDArray[np.uint8]
 
-    @property
+    @cached_property
     def sha256(self) -> list[str]:
         """Checksum of each file."""
         return [image.sha256 for image in self.images]
 
-    @property
+    @cached_property
     def errors(self) -> dict[int, str]:
         """Why a file cannot be decoded, by its index."""
         return {index: image.error for index, image in enumerate(self.images) if image.error is not None}
@@ -95,7 +96,8 @@ def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFa
     stamps = [_stamp(root, path) for path in paths]
     entry = build_once(cache_dir, cache_key(f"facts {_FORMAT}", str(root.resolve()), *stamps), build)
     images = [ImageFacts(*facts) for facts in json.loads((entry / "facts.json").read_text(encoding="utf-8"))]
-    thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy")
+    # Mapped, the processes of a machine share it; those of a million images take 1 GiB.
+    thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
     for index, facts in enumerate(images):
         if not facts.sha256:  # it could not be read, which may have been for once only
             images[index], thumbnails[index] = _read(root / paths[index])

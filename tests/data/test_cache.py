@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import shutil
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -94,3 +96,27 @@ def test_processes_that_build_at_once_agree(folder, tmp_path):
     for worker in workers:
         worker.join()
     assert digests == {hashlib.sha256(decode(folder, tmp_path).tobytes()).hexdigest()}
+
+
+def _builds_for_ever(cache_dir):
+    def build(folder):
+        (folder / "half").touch()
+        time.sleep(600)
+
+    build_once(cache_dir, "key", build)
+
+
+def test_who_waits_for_another_process_says_so_and_builds_if_it_is_killed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cache, "_QUIET_SECONDS", 0.1)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flowers.data.cache"])
+    other = context.Process(target=_builds_for_ever, args=(tmp_path,))
+    other.start()
+    while not (tmp_path / "key.partial" / "half").exists():
+        assert other.is_alive()
+        time.sleep(0.02)
+    threading.Timer(0.5, other.kill).start()
+    entry = build_once(tmp_path, "key", lambda folder: (folder / "whole").touch())
+    other.join()
+    assert [path.name for path in entry.iterdir()] == ["whole"]
+    assert capsys.readouterr().out == f"Waiting for another process, which holds {tmp_path / 'key.lock'}\n"

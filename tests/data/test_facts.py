@@ -85,3 +85,8 @@ def test_what_is_no_file_is_an_error_and_no_wait(folder, tmp_path):
     file.unlink()
     os.mkfifo(file)
     assert "expected a file" in read(folder, tmp_path).errors[3]
+
+
+def test_checksums_are_listed_once_however_often_they_are_asked_for(folder, tmp_path):
+    found = read(folder, tmp_path)
+    assert found.sha256 is found.sha256  # in a loop over N images, a list of N each would be N squared
