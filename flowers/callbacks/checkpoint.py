@@ -79,7 +79,7 @@ class SaveLast(_SaveOne):
     def save_now(self, trainer: Trainer) -> str:
         """Save the state as it is, and return the file; every process has to call it."""
         file = str(Path(str(self.dirpath)) / f"{self.filename}.ckpt")
-        trainer.save_checkpoint(file)
+        trainer.save_checkpoint(file, weights_only=False)
         return file
 
 

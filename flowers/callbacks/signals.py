@@ -6,7 +6,7 @@ import shlex
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -21,8 +21,8 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") i
 class StopOnSignal(Checkpoint):
     """Saves ``last.ckpt`` and ends after the step in which SIGTERM, SIGUSR1 or Ctrl-C came, or the time was up.
 
-    The status is 128 plus the signal's number, or 0 where ``--trainer.max_time`` is reached. The last step of an epoch
-    belongs to the validation after it, so that the first of the next epoch is the one that ends.
+    The status is 128 plus the signal's number, or 0 where ``--trainer.max_time`` is reached. With the last step of an
+    epoch its validation is waited for, since a run that goes on could not tell that it is missing.
 
     All processes end after the same step, whichever of them got the signal: Lightning's own handler talks to the others
     at once, in the middle of whatever they do, and may wait for ever
@@ -33,6 +33,7 @@ class StopOnSignal(Checkpoint):
     def __init__(self) -> None:
         self._received = 0
         self._is_time_up = False
+        self._saved: str | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals over, from Lightning too, which gives them back when the run ends."""
@@ -54,31 +55,52 @@ class StopOnSignal(Checkpoint):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Save and end here if one of the processes got a signal, or the time is up.
+        """Save and end here, if one of the processes got a signal or the time is up.
 
         Raises:
-            SystemExit: It did.
+            SystemExit: It is so.
         """
-        received = self._received
-        if trainer.world_size > 1:
-            asked = torch.tensor(received, device=trainer.strategy.root_device)
-            received = int(trainer.strategy.reduce(asked, reduce_op="max"))
         accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
         if trainer.is_last_batch:
             return
         if trainer.should_stop and any(isinstance(callback, Timer) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             # Lightning would take what there is of the epoch for all of it.
             trainer.should_stop, self._is_time_up = False, True
-        if accumulating or not (received or self._is_time_up):
-            return
+        if not accumulating and self._is_asked(trainer):
+            self._save(trainer)
+            self._end(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save if one of the processes got a signal; what is logged of the epoch comes after this."""
+        if self._is_asked(trainer):
+            self._save(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """End here, if the epoch before was the last.
+
+        Raises:
+            SystemExit: It was.
+        """
+        if self._saved is not None:
+            self._end(trainer)
+
+    def _is_asked(self, trainer: Trainer) -> bool:
+        if trainer.world_size > 1:
+            asked = torch.tensor(self._received, device=trainer.strategy.root_device)
+            self._received = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        return self._received != 0 or self._is_time_up
+
+    def _save(self, trainer: Trainer) -> None:
         last = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast))
-        file = last.save_now(trainer)
+        self._saved = last.save_now(trainer)
+
+    def _end(self, trainer: Trainer) -> NoReturn:
         if trainer.is_global_zero:
-            why = signal.Signals(received).name if received else "--trainer.max_time"
-            more = "" if received else ", with a longer --trainer.max_time: the time until now counts"
+            why = signal.Signals(self._received).name if self._received else "--trainer.max_time"
+            more = "" if self._received else ", with a longer --trainer.max_time: the time until now counts"
             print(
                 f"\n{why}: ended in epoch {trainer.current_epoch} after step {trainer.global_step}. "
-                f"To go on: python -m flowers fit --ckpt_path {shlex.quote(file)}{more}",
+                f"To go on: python -m flowers fit --ckpt_path {shlex.quote(str(self._saved))}{more}",
                 flush=True,
             )
-        raise SystemExit(128 + received if received else 0)
+        raise SystemExit(128 + self._received if self._received else 0)

@@ -76,8 +76,8 @@ def never_ended(drawn, tmp_path_factory):
     return dict(trainer.callback_metrics), last(folder)
 
 
-# An epoch has three steps. Its last belongs to the validation after it.
-@pytest.mark.parametrize(("step", "saved"), [(1, 1), (3, 4), (5, 5)])
+# An epoch has three steps.
+@pytest.mark.parametrize(("step", "saved"), [(1, 1), (3, 3), (5, 5)])
 def test_a_run_that_was_asked_to_end_goes_on_exactly(never_ended, drawn, tmp_path, monkeypatch, capsys, *, step, saved):
     with monkeypatch.context() as patch:
         patch.setattr(cli, "SeedSteps", lambda: SignalAfter(step))
