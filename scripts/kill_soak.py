@@ -22,7 +22,7 @@ from flowers.runs import last_checkpoint, read_checkpoint
 parser = argparse.ArgumentParser(allow_abbrev=False, description="Kill and resume a training at random times.")
 parser.add_argument("--kills", type=int, default=100, help="how often (100)")
 parser.add_argument("--devices", type=int, default=1, help="processes of the training (1)")
-parser.add_argument("--epochs", type=int, default=8, help="epochs of the training (8)")
+parser.add_argument("--epochs", type=int, default=20, help="epochs of the training (20)")
 parser.add_argument("--seed", type=int, default=0, help="of times and signals (0)")
 args = parser.parse_args()
 rng, home = random.Random(args.seed), Path(tempfile.mkdtemp(prefix="kill_soak_"))
@@ -57,7 +57,7 @@ def run(folder: Path, kills: int, longest: float) -> tuple[list[str], float]:
     step, signals = 0, []
     while True:
         process, began = start(folder), time.monotonic()
-        if len(signals) >= kills or has_ended(process, rng.uniform(0.3, 1) * longest):
+        if len(signals) >= kills or has_ended(process, rng.uniform(0.3, 0.7) * longest):
             assert process.wait() == 0, f"{folder}/log.txt: status {process.returncode}"
             return signals, time.monotonic() - began
         signals.append(rng.choice(["SIGKILL", "SIGTERM"]))
