@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from flowers.data import draw_flowers
 from flowers.runs import last_checkpoint, read_checkpoint
 
 parser = argparse.ArgumentParser(allow_abbrev=False, description="Kill and resume a training at random times.")
@@ -75,7 +76,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoint["state_dict"]
 
 
-run(home / "cached", 0, 0)  # draws and decodes
+draw_flowers(home / "data" / "drawn_flowers", per_class=60, image_size=64)
+run(home / "cached", 0, 0)  # decodes
 _, longest = run(home / "alone", 0, 0)
 expected, found, number, exact, worst = weights(home / "alone"), [], 0, 0, 0.0
 while len(found) < args.kills:
