@@ -23,20 +23,21 @@ from flowers.runs import last_checkpoint, read_checkpoint
 parser = argparse.ArgumentParser(allow_abbrev=False, description="Kill and resume a training at random times.")
 parser.add_argument("--kills", type=int, default=100, help="how often (100)")
 parser.add_argument("--devices", type=int, default=1, help="processes of the training (1)")
-parser.add_argument("--epochs", type=int, default=20, help="epochs of the training (20)")
+parser.add_argument("--epochs", type=int, default=100, help="epochs of the training (100)")
 parser.add_argument("--seed", type=int, default=0, help="of times and signals (0)")
 args = parser.parse_args()
 rng, home = random.Random(args.seed), Path(tempfile.mkdtemp(prefix="kill_soak_"))
 OPTIONS = "--data.image_size 48 --data.crop_size 40 --model.widths [8,16] --model.ema_decay 0.9 --model.dropout 0.2"
 COMMAND = [sys.executable, "-m", "flowers", "fit", "--ckpt_path", "last", *OPTIONS.split()]
-COMMAND += ["--trainer.max_epochs", str(args.epochs), "--trainer.devices", str(args.devices)]
+COMMAND += ["--early_stopping.patience", "1000", "--trainer.devices", str(args.devices)]
 COMMAND += ["--trainer.accelerator", "cpu", "--data.root", str(home / "data" / "drawn_flowers")]
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, epochs: int) -> subprocess.Popen[bytes]:
     """Start the training, or go on with it, in a session of its own."""
-    log = (folder / "log.txt").open("ab")
-    return subprocess.Popen([*COMMAND, "--trainer.default_root_dir", folder], stdout=log, stderr=log, process_group=0)
+    log, words = (folder / "log.txt").open("ab"), ["--trainer.default_root_dir", folder]
+    command = [*COMMAND, *words, "--trainer.max_epochs", str(epochs)]
+    return subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
 
 
 def has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
@@ -52,13 +53,16 @@ def has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
     return False
 
 
-def run(folder: Path, kills: int, longest: float) -> tuple[list[str], float]:
-    """Train to the end, killed up to so many times; return the signals, and the seconds from the last start."""
+def run(folder: Path, kills: int, brief: float, epochs: int = args.epochs) -> tuple[list[str], float]:
+    """Train to the end, killed up to so many times; return the signals, and the seconds from the last start.
+
+    ``brief`` is how long one epoch takes with all that comes before it, which is most of it.
+    """
     folder.mkdir()
     step, signals = 0, []
     while True:
-        process, began = start(folder), time.monotonic()
-        if len(signals) >= kills or has_ended(process, rng.uniform(0.3, 0.7) * longest):
+        process, began = start(folder, epochs), time.monotonic()
+        if len(signals) >= kills or has_ended(process, rng.uniform(0.3, 1.3) * brief):
             assert process.wait() == 0, f"{folder}/log.txt: status {process.returncode}"
             return signals, time.monotonic() - began
         signals.append(rng.choice(["SIGKILL", "SIGTERM"]))
@@ -77,12 +81,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 draw_flowers(home / "data" / "drawn_flowers", per_class=60, image_size=64)
-run(home / "cached", 0, 0)  # decodes
-_, longest = run(home / "alone", 0, 0)
+_, brief = run(home / "brief", 0, 0, epochs=1)
+run(home / "alone", 0, 0)
 expected, found, number, exact, worst = weights(home / "alone"), [], 0, 0, 0.0
 while len(found) < args.kills:
     number += 1
-    found += run(home / f"killed_{number}", args.kills - len(found), longest)[0]
+    found += run(home / f"killed_{number}", args.kills - len(found), brief)[0]
     ours = weights(home / f"killed_{number}")
     exact += all(torch.equal(ours[name], value) for name, value in expected.items())
     worst = max(worst, *(float((ours[name].double() - value.double()).abs().max()) for name, value in expected.items()))
