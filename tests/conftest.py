@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ from PIL import Image
 
 from flowers.data import draw_flowers
 
-# Small networks and batches: threads would wait for each other longer than they compute.
+# Small networks and batches: threads would wait for each other longer than they compute. The variable is for the
+# processes that tests start, and for Lightning, which without it takes all cores wherever processes could be started.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
