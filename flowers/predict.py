@@ -17,7 +17,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from flowers.data import find_images, load_thumbnail
+from flowers.data import find_images, load_thumbnail, share
 from flowers.evaluation import gallery_figure
 from flowers.inference import Classification, FlowerPredictor
 from flowers.launch import check_num_nodes, check_world_size, launched_devices
@@ -147,20 +147,6 @@ def _launch(options: dict[str, Any]) -> Fabric:
     # Lightning gives each of several processes fewer, and with other threads the last digit of a sum is another.
     torch.set_num_threads(threads)
     return fabric
-
-
-def share(files: Sequence[str], *, batch_size: int, rank: int, world_size: int) -> Sequence[str]:
-    """Return the files of one process: whole batches, the same that a single process would look at together.
-
-    Args:
-        files: The files of all.
-        batch_size: Images that the network looks at together.
-        rank: Number of the process.
-        world_size: Number of processes.
-    """
-    batches = -(-len(files) // batch_size)
-    start, stop = (number * batches // world_size * batch_size for number in (rank, rank + 1))
-    return files[start:stop]
 
 
 def contact_sheet(files: Sequence[str], predictor: FlowerPredictor) -> Figure:

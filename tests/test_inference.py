@@ -72,16 +72,6 @@ def test_over_the_validation_files_the_answers_are_those_of_validate_to_the_last
     assert float((labels == expected.labels).mean()) == pytest.approx(float(run.trainer.callback_metrics["val/acc"]))
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40])
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_processes_share_the_files_in_whole_batches(count, world_size):
-    files = [f"{number}.jpg" for number in range(count)]
-    shares = [predict.share(files, batch_size=4, rank=rank, world_size=world_size) for rank in range(world_size)]
-    assert [file for part in shares for file in part] == files
-    assert all(files.index(part[0]) % 4 == 0 for part in shares if part)
-    assert max(map(len, shares)) - min(map(len, shares)) <= 7
-
-
 @pytest.mark.slow
 def test_three_processes_write_the_file_of_one(checkpoint, drawn, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")

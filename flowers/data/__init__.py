@@ -12,6 +12,7 @@ from flowers.data.folder import FolderIndex, index_folder
 from flowers.data.loading import Batch, ResumableLoader
 from flowers.data.manifest import ManifestRow, manifest_text, read_manifest
 from flowers.data.quarantine import QuarantineRow, quarantine_text
+from flowers.data.sampling import share
 from flowers.data.sources import ensure_root
 from flowers.data.synthetic import DRAWN_CLASSES, draw_flower, draw_flowers
 from flowers.data.transforms import Interpolation, Resize, load_image, load_named, load_thumbnail, to_float
@@ -55,5 +56,6 @@ __all__ = [
     "read_credits",
     "read_facts",
     "read_manifest",
+    "share",
     "to_float",
 ]

@@ -20,8 +20,9 @@ from flowers.data.cache import decode_all, default_cache_dir
 from flowers.data.duplicates import duplicate_pairs
 from flowers.data.facts import FolderFacts, read_facts
 from flowers.data.folder import index_folder
-from flowers.data.loading import Batch, CachedImages, ShardedSampler, StreamedImages, batch_loader, draw_views
+from flowers.data.loading import Batch, CachedImages, StreamedImages, batch_loader, draw_views
 from flowers.data.manifest import ManifestRow, compare_fingerprints, fingerprints
+from flowers.data.sampling import ShardedSampler
 from flowers.data.sources import ensure_root
 from flowers.data.splits import SPLITS, SplitOptions, split_table
 from flowers.data.transforms import Interpolation, Resize, to_float
@@ -190,24 +191,22 @@ class FlowersDataModule(LightningDataModule):
         """Return batches of the test split, in the order of the index."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """Return the same batches as for the test."""
-        return self.test_dataloader()
+    predict_dataloader = test_dataloader
 
     def _loader(self, split: str) -> DataLoader[Batch]:
         train, indices = split == "train", self.indices[split]
-        if len(indices) == 0:
-            raise ValueError(f"--data: the {split} split is empty; choose another --data.split or --data.manifest")
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        if len(indices) < world_size:
+            wanted = f"expected an image of the {split} split for each process ({world_size})"
+            raise ValueError(f"--data.split, --data.manifest, --trainer.devices: {wanted}, got {len(indices)}")
         balance = self.index.labels[indices] if train and self.sampler == "balanced" else None
-        shard = {"rank": rank, "world_size": world_size}
+        shard = {"batch_size": self.batch_size, "rank": rank, "world_size": world_size}
         sampler = ShardedSampler(len(indices), shuffle=train, seed=self.seed, balance=balance, **shard)
         if self.cache:
             dataset: CachedImages | StreamedImages = CachedImages(self._read, self.index.labels, indices)
         else:
             dataset = StreamedImages(self.index, indices, **self.decoding)
-        num_workers = 0 if self.cache else self.num_workers
-        return batch_loader(dataset, sampler, batch_size=self.batch_size, num_workers=num_workers)
+        return batch_loader(dataset, sampler, num_workers=0 if self.cache else self.num_workers)
 
     def _read(self, indices: NDArray[np.int64]) -> Tensor:
         """Return bytes of images ``(B, 3, S, S)``, or their features ``(B, F)``."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from flowers.data.augment import uniform_draws
 from flowers.data.transforms import load_named
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowers.data.folder import FolderIndex
+    from flowers.data.sampling import ShardedSampler
 
 
 class Batch(NamedTuple):
@@ -110,71 +111,6 @@ class StreamedImages(Dataset[Batch]):
         return Batch(images, torch.from_numpy(self.index.labels[chosen]), torch.from_numpy(chosen))
 
 
-class ShardedSampler(Sampler[int]):
-    """The positions of a split that one process reads, in an order that depends on (seed, epoch) alone.
-
-    Evaluation reads each image exactly once over all processes, where torch's ``DistributedSampler`` pads with
-    duplicates. In training all processes get the same number of images, so that none waits for a step that never
-    comes; the few left over differ from epoch to epoch.
-
-    Args:
-        num_images: Images of the split.
-        shuffle: Whether the order changes with each epoch; set for training.
-        seed: Seed of the run.
-        rank: Number of this process.
-        world_size: Number of processes.
-        balance: Labels ``(num_images,)``; if given, every class comes equally often in training, the images of a
-            small one several times, those of a large one not all in every epoch.
-    """
-
-    def __init__(
-        self,
-        num_images: int,
-        *,
-        shuffle: bool,
-        seed: int,
-        rank: int,
-        world_size: int,
-        balance: NDArray[np.int64] | None = None,
-    ) -> None:
-        self.num_images = num_images
-        self.balance = balance
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.start = 0  # how many images of the order are left out, since they were read before
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch; Lightning calls it before each."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        if self.shuffle:
-            return self.num_images // self.world_size
-        return len(range(self.rank, self.num_images, self.world_size))
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.arange(self.num_images)
-        if self.shuffle:
-            rng = np.random.default_rng([self.seed, self.epoch])
-            order = rng.permutation(order if self.balance is None else _balanced(self.balance, rng))
-        end = len(self) - self.start // self.world_size
-        return iter(order[self.start :][self.rank :: self.world_size][:end].tolist())
-
-
-def _balanced(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return as many positions as there are labels, each class, and within it each image, as often as the others."""
-    classes = np.unique(labels)
-    chosen = []
-    for number, label in enumerate(rng.permutation(classes)):
-        positions, share = np.flatnonzero(labels == label), (len(labels) + number) // len(classes)
-        rounds = [rng.permutation(positions) for _ in range(-(-share // len(positions)))]
-        chosen.append(np.concatenate(rounds)[:share])
-    return np.concatenate(chosen)
-
-
 class ResumableLoader(DataLoader[Batch]):
     """Goes on inside of an epoch: Lightning keeps the state in its checkpoints. Its length stays that of an epoch."""
 
@@ -208,29 +144,26 @@ class ResumableLoader(DataLoader[Batch]):
         self.first_batch = min(-(-state_dict["images"] // self._images_a_step), len(self) - 1)
 
 
-def batch_loader(
-    dataset: Dataset[Batch], sampler: ShardedSampler, *, batch_size: int, num_workers: int
-) -> DataLoader[Batch]:
+def batch_loader(dataset: Dataset[Batch], sampler: ShardedSampler, *, num_workers: int) -> DataLoader[Batch]:
     """Return a loader of whole batches; a shuffled one leaves out the last batch unless it is full or the only one.
 
     A small last batch would weigh as much as a full one; the next epoch's order leaves out other images.
 
     Args:
         dataset: Where the batches are read.
-        sampler: Which images, in which order.
-        batch_size: Images in a batch.
+        sampler: Which images, in which order, and how many in a batch.
         num_workers: Worker processes; 0 reads in this process.
     """
     loader = ResumableLoader if sampler.shuffle else DataLoader
     return loader(
         dataset,
-        batch_size=batch_size,
+        batch_size=sampler.batch_size,
         sampler=sampler,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         collate_fn=_as_is,
         pin_memory=torch.cuda.is_available(),
-        drop_last=sampler.shuffle and len(sampler) >= batch_size,
+        drop_last=sampler.shuffle and len(sampler) >= sampler.batch_size,
     )
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,8 +133,16 @@ def test_the_cache_never_lies_among_the_photos(drawn):
 
 def test_an_empty_split_is_named(drawn):
     data = module(drawn, test_fraction=0)
-    with pytest.raises(ValueError, match="test split is empty"):
+    with pytest.raises(ValueError, match=r"--data\.split.* an image of the test split .*, got 0"):
         data.test_dataloader()
+
+
+def test_more_processes_than_images_are_named(drawn):
+    data = module(drawn)
+    data.trainer = SimpleNamespace(global_rank=0, world_size=16)
+    assert len(data.train_dataloader().sampler) == 120 // 16
+    with pytest.raises(ValueError, match=r"--trainer\.devices.* of the val split for each process \(16\), got 15"):
+        data.val_dataloader()
 
 
 def test_a_checkpoint_of_another_split_of_the_same_images_is_refused(drawn):

@@ -5,69 +5,16 @@ import pytest
 import torch
 
 from flowers.data import index_folder
-from flowers.data.loading import CachedImages, ShardedSampler, StreamedImages, batch_loader, draw_views
+from flowers.data.loading import CachedImages, StreamedImages, batch_loader, draw_views
+from flowers.data.sampling import ShardedSampler
 
 
 def reader(images):
     return lambda indices: torch.from_numpy(images[indices]).permute(0, 3, 1, 2)
 
 
-def sampler(count, *, shuffle=False, seed=0, rank=0, world_size=1):
-    return ShardedSampler(count, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size)
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-@pytest.mark.parametrize("count", [1, 7, 21, 64])
-def test_evaluation_reads_each_image_exactly_once(count, world_size):
-    shards = [list(sampler(count, rank=rank, world_size=world_size)) for rank in range(world_size)]
-    assert sorted(i for shard in shards for i in shard) == list(range(count))
-    assert [len(shard) for shard in shards] == [
-        len(sampler(count, rank=rank, world_size=world_size)) for rank in range(world_size)
-    ]
-
-
-def test_training_gives_every_process_the_same_number_of_different_images():
-    shards = [list(sampler(23, shuffle=True, rank=rank, world_size=4)) for rank in range(4)]
-    assert {len(shard) for shard in shards} == {5}
-    assert len({i for shard in shards for i in shard}) == 20
-
-
-def test_two_processes_see_the_global_batches_of_one():
-    one = list(sampler(32, shuffle=True))
-    two = [list(sampler(32, shuffle=True, rank=rank, world_size=2)) for rank in range(2)]
-    for batch in range(4):
-        ours = two[0][4 * batch : 4 * batch + 4] + two[1][4 * batch : 4 * batch + 4]
-        assert set(ours) == set(one[8 * batch : 8 * batch + 8])
-
-
-def test_the_order_depends_on_seed_and_epoch():
-    first, again, other = sampler(50, shuffle=True), sampler(50, shuffle=True), sampler(50, shuffle=True, seed=1)
-    assert list(first) == list(again) != list(other)
-    again.set_epoch(1)
-    assert list(first) != list(again)
-    assert sorted(first) == sorted(again)
-
-
-def test_a_balanced_epoch_shows_every_class_equally_often_and_its_images_evenly():
-    labels = np.repeat([0, 1, 2], [100, 10, 31])
-    order = ShardedSampler(141, shuffle=True, seed=0, rank=0, world_size=1, balance=labels)
-    chosen = np.array(list(order))
-    assert np.bincount(labels[chosen]).tolist() == [47] * 3
-    for label in range(3):
-        times = np.bincount(chosen[labels[chosen] == label], minlength=141)[labels == label]
-        assert times.max() - times.min() <= 1
-    assert list(order) == chosen.tolist()
-    order.set_epoch(1)
-    assert set(order) != set(chosen.tolist())  # other images of the large class
-    assert len(np.unique(labels[chosen[:20]])) == 3  # shuffled, not class after class
-
-
-def test_processes_share_a_balanced_epoch():
-    labels = np.repeat([0, 1], [30, 6])
-    shards = [
-        list(ShardedSampler(36, shuffle=True, seed=0, rank=rank, world_size=2, balance=labels)) for rank in range(2)
-    ]
-    assert np.bincount(labels[shards[0] + shards[1]]).tolist() == [18, 18]
+def sampler(count, *, batch_size, shuffle=False, rank=0, world_size=1):
+    return ShardedSampler(count, batch_size=batch_size, shuffle=shuffle, seed=0, rank=rank, world_size=world_size)
 
 
 def test_cached_batches_are_what_was_asked_for_in_channels_last():
@@ -84,19 +31,20 @@ def test_cached_batches_are_what_was_asked_for_in_channels_last():
 @pytest.mark.parametrize(("count", "batches"), [(9, 2), (8, 2), (3, 1)])
 def test_a_short_last_batch_is_left_out_unless_it_is_the_only_one(count, batches):
     dataset = CachedImages(reader(np.zeros((20, 4, 4, 3), dtype=np.uint8)), np.zeros(20, dtype=np.int64), np.arange(20))
-    train = batch_loader(dataset, sampler(count, shuffle=True), batch_size=4, num_workers=0)
+    train = batch_loader(dataset, sampler(count, batch_size=4, shuffle=True), num_workers=0)
     assert len(list(train)) == len(train) == batches
-    evaluation = batch_loader(dataset, sampler(count), batch_size=4, num_workers=0)
+    evaluation = batch_loader(dataset, sampler(count, batch_size=4), num_workers=0)
     assert sum(len(batch.targets) for batch in evaluation) == count
 
 
 def loaders(world_size, batch_size, epoch):
     images = np.zeros((100, 2, 2, 3), dtype=np.uint8)
     dataset = CachedImages(reader(images), np.arange(100), np.arange(100))
-    shards = [sampler(100, shuffle=True, rank=rank, world_size=world_size) for rank in range(world_size)]
+    where = {"batch_size": batch_size, "shuffle": True, "world_size": world_size}
+    shards = [sampler(100, rank=rank, **where) for rank in range(world_size)]
     for shard in shards:
         shard.set_epoch(epoch)
-    return [batch_loader(dataset, shard, batch_size=batch_size, num_workers=0) for shard in shards]
+    return [batch_loader(dataset, shard, num_workers=0) for shard in shards]
 
 
 @pytest.mark.parametrize(
