@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch.distributed
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
@@ -23,7 +23,8 @@ class ShardedStrategy(DDPStrategy):
     """DDP whose processes each keep a part of the weights, gradients and optimizer's state, by torch's FSDP2.
 
     Checkpoints are those of any other run: whole, and with the optimizer's state in torch's own order. A training can
-    begin with this strategy and go on without it, and the other way round. Lightning's ``FSDPStrategy`` flattens
+    begin with this strategy and go on without it, and the other way round. To validate, and for the other verbs, every
+    process has all weights, but no gradients and nothing of the optimizer. Lightning's ``FSDPStrategy`` flattens
     parameters, so that norms cannot be told from weights nor blocks by their size; its ``ModelParallelStrategy``
     takes the numbers in an optimizer's state for the network's order, which is not that of parameter groups.
 
@@ -61,14 +62,19 @@ class ShardedStrategy(DDPStrategy):
         mesh = init_device_mesh(self.root_device.type, (self.world_size,))
         for block in [block for stage in split_stages(net.backbone, 1) for block in stage.blocks] + [net]:
             if block is net or _num_parameters(block) >= self.min_parameters:
-                # After validation too, or the flags that freeze would be those of the gathered parameters.
                 fully_shard(block, mesh=mesh, reshard_after_forward=True)
 
     def on_validation_start(self) -> None:
-        """Give all processes the first one's statistics of batch norm, which are what a checkpoint has."""
-        assert self.lightning_module is not None
-        for buffer in self.lightning_module.buffers():
-            torch.distributed.broadcast(buffer, 0)
+        """Gather the weights once for all batches: processes with one batch fewer would be missed at the last."""
+        for block in self._blocks():
+            block.set_reshard_after_forward(False, recurse=False)
+            block.unshard()
+
+    def on_validation_end(self) -> None:
+        """Keep the own part only, or the flags that freeze would be those of the gathered parameters."""
+        for block in self._blocks():
+            block.set_reshard_after_forward(True, recurse=False)
+            block.reshard()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return the whole state dict in the first process, the own part of it in the others."""
@@ -92,6 +98,10 @@ class ShardedStrategy(DDPStrategy):
             sharded = {number: _as(parameters[number], values) for number, values in state["state"].items()}
             states.append(state | {"state": sharded})
         super().load_optimizer_state_dict({"optimizer_states": states})
+
+    def _blocks(self) -> list[FSDPModule]:
+        assert self.lightning_module is not None
+        return [module for module in self.lightning_module.modules() if isinstance(module, FSDPModule)]
 
     def _whole(self, value: Any) -> Any:  # noqa: ANN401
         if not isinstance(value, DTensor):

@@ -22,6 +22,7 @@ SHARDED += ["--trainer.strategy.init_args.min_parameters", "100000"]
 PARTS = ["--model", "TransferTask", "--model.arch", "mobilenet_v3_small", "--model.weights", "none"]
 PARTS += ["--model.dropout", "0", "--data.image_size", "40", "--data.crop_size", "32", "--data.batch_size", "16"]
 PARTS += ["--model.ema_decay", "null", "--freeze.unfreeze_epoch", "1"]
+PARTS += ["--data.val_fraction", "0.3"]  # three batches, of which one process gets two
 PARTS += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1", "--tensorboard.every_n_epochs", "1000"]
 # One after the other in the same two processes: importing takes longer than training.
 SCRIPT = """
