@@ -20,6 +20,7 @@ from flowers.callbacks import (
     Calibrate,
     ForgivingLogger,
     FreezeBackbone,
+    HoldRunFolder,
     LogToTensorBoard,
     PrintEffectiveBatch,
     PrintInterval,
@@ -141,9 +142,8 @@ class FlowersCLI(LightningCLI):
                 root = Path(trainer.default_root_dir or ".") / "lightning_logs"
                 rank = getattr(rank_zero_only, "rank", 0)
                 run = run_folder(root, resumed=self._get(self.config_init, "ckpt_path"), rank=rank)
-                kwargs["logger"] = ForgivingLogger(
-                    run.parent.parent, name=run.parent.name, version=run.name, default_hp_metric=False
-                )
+                kwargs["logger"] = ForgivingLogger(run)
+                shown += [HoldRunFolder(run)] if rank == 0 else []
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
             shown += [SeedSteps(), StopOnBadLoss(), ResumeEpoch(), PrintEffectiveBatch()]
             shown += [StopOnSignal()] * (trainer.enable_checkpointing is not False)  # else nothing would be left

@@ -222,7 +222,9 @@ def test_last_is_the_run_that_saved_last_or_a_new_one(drawn, tmp_path, monkeypat
 def test_another_batch_than_before_is_said(drawn, tmp_path):
     fit(tmp_path, drawn, "--trainer.max_epochs", "1")
     words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs"]
-    with pytest.warns(UserWarning, match="1 instead of 1 processes and 64 instead of 32 images a step. An epoch has"):
+    with pytest.warns(
+        UserWarning, match=r"processes: 1 \(before: 1\), images a step: 64 \(before: 32\)\. An epoch has"
+    ):
         cli.main(["fit", *words, "2", "--trainer.accumulate_grad_batches", "2"])
 
 

@@ -6,6 +6,7 @@ from flowers.callbacks.checkpoint import AtomicCheckpointIO, SaveBest, SaveLast
 from flowers.callbacks.collect import is_all
 from flowers.callbacks.freeze import FreezeBackbone
 from flowers.callbacks.guard import StopOnBadLoss
+from flowers.callbacks.hold import HoldRunFolder
 from flowers.callbacks.interval import PrintInterval
 from flowers.callbacks.predictions import WritePredictions
 from flowers.callbacks.progress import PrintEpochs, progress
@@ -22,6 +23,7 @@ __all__ = [
     "Calibrate",
     "ForgivingLogger",
     "FreezeBackbone",
+    "HoldRunFolder",
     "LogToTensorBoard",
     "PrintEffectiveBatch",
     "PrintEpochs",

@@ -39,8 +39,8 @@ class PrintEffectiveBatch(Callback):
             f"{max(1, batch * size // effective)} it would not."
         )
         rank_zero_warn(
-            f"Going on with {processes} instead of {before} processes and {effective} instead of {batch} "
-            f"images a step. {same if effective == batch else other}"
+            f"The run goes on in another way: processes: {processes} (before: {before}), images a step: {effective} "
+            f"(before: {batch}). {same if effective == batch else other}"
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,9 +30,16 @@ _SHOWN_IMAGES = 16
 
 
 class ForgivingLogger(TensorBoardLogger):
-    """A TensorBoard logger whose troubles, as a full disk, are said once and end no training."""
+    """A TensorBoard logger whose troubles, as a full disk, are said once and end no training.
+
+    Args:
+        run: The run folder, into which it logs.
+    """
 
     _silenced = False
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(run.parent.parent, name=run.parent.name, version=run.name, default_hp_metric=False)
 
     def attempt(self, write: Callable[[], None]) -> None:
         """Write something, unless writing has failed before."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,7 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path
 
     Several processes may call at once: one builds, the others say so and wait for it. Where it dies, the system takes
     its lock away and the next one builds. A build that was cut off leaves nothing that could be taken for a whole one.
+    Machines whose shared file system keeps locks to each of them build each for itself, and the first is taken.
 
     Args:
         cache_dir: Folder of the cache.
@@ -51,12 +53,21 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path
         cache_dir.mkdir(parents=True, exist_ok=True)
         with _held(FileLock(cache_dir / f"{key}.lock")):
             if not entry.exists():
-                partial = cache_dir / f"{key}.partial"
+                partial = cache_dir / f"{key}.{platform.node()}.partial"
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
                 build(partial)
-                partial.replace(entry)
+                _move(partial, entry)
     return entry
+
+
+def _move(partial: Path, entry: Path) -> None:
+    try:
+        partial.replace(entry)
+    except OSError:
+        if not entry.exists():
+            raise
+        shutil.rmtree(partial)  # another machine was faster
 
 
 def _held(lock: BaseFileLock) -> AbstractContextManager[object]:

@@ -126,7 +126,7 @@ def test_an_epoch_that_goes_on_with_other_steps_has_as_many_as_are_left(batch_si
         with pytest.raises(SystemExit):
             fit(tmp_path, drawn)  # 32 of 120 images are read
     words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs", "1"]
-    with pytest.warns(UserWarning, match=r"Going on with 1 instead of 1 processes"):
+    with pytest.warns(UserWarning, match=r"processes: 1 \(before: 1\)"):
         run = cli.main(["fit", *words, "--data.batch_size", batch_size])
     assert run.trainer.global_step == {"8": 1 + (120 - 32) // 8, "60": 2}[batch_size]
     assert "val/acc" in run.trainer.callback_metrics

@@ -71,7 +71,7 @@ def test_a_resumed_run_is_compared_by_its_best_accuracy_even_if_it_gets_no_bette
 
 
 def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_path):
-    logger = ForgivingLogger(str(tmp_path), name="", version="run", default_hp_metric=False)
+    logger = ForgivingLogger(tmp_path / "run")
     logger.log_hyperparams({"lr": 0.1})
     logger.log_metrics({"hp/val_acc": 0.5, "hp/val_loss": 1.0}, step=1)
     logger.finalize("success")

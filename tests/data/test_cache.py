@@ -5,6 +5,7 @@ import multiprocessing
 import shutil
 import threading
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_who_waits_for_another_process_says_so_and_builds_if_it_is_killed(tmp_pa
     context.set_forkserver_preload(["flowers.data.cache"])
     other = context.Process(target=_builds_for_ever, args=(tmp_path,))
     other.start()
-    while not (tmp_path / "key.partial" / "half").exists():
+    while not list(tmp_path.glob("key.*.partial/half")):
         assert other.is_alive()
         time.sleep(0.02)
     threading.Timer(0.5, other.kill).start()
@@ -120,3 +121,22 @@ def test_who_waits_for_another_process_says_so_and_builds_if_it_is_killed(tmp_pa
     other.join()
     assert [path.name for path in entry.iterdir()] == ["whole"]
     assert capsys.readouterr().out == f"Waiting for another process, which holds {tmp_path / 'key.lock'}\n"
+
+
+def test_of_two_machines_whose_locks_do_not_meet_the_faster_one_is_taken(tmp_path, monkeypatch):
+    def build_elsewhere(folder):
+        with monkeypatch.context() as other_machine:
+            other_machine.setattr(cache.platform, "node", lambda: "elsewhere")
+            other_machine.setattr(cache, "FileLock", lambda file: nullcontext())
+            other_machine.setattr(cache, "_held", lambda lock: lock)
+            build_once(tmp_path, "key", lambda folder: (folder / "first").touch())
+        (folder / "second").touch()
+
+    entry = build_once(tmp_path, "key", build_elsewhere)
+    assert [path.name for path in entry.iterdir()] == ["first"]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_what_cannot_be_moved_to_its_place_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        build_once(tmp_path, "key", lambda folder: folder.rmdir())
