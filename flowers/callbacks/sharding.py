@@ -65,7 +65,13 @@ class ShardedStrategy(DDPStrategy):
                 fully_shard(block, mesh=mesh, reshard_after_forward=True)
 
     def on_validation_start(self) -> None:
-        """Gather the weights once for all batches: processes with one batch fewer would be missed at the last."""
+        """Gather the weights once for all batches: processes with one batch fewer would be missed at the last.
+
+        The statistics of batch norm become the first process's, which are what a checkpoint has; DDP does that too.
+        """
+        assert self.lightning_module is not None
+        for buffer in self.lightning_module.buffers():
+            torch.distributed.broadcast(buffer, 0)
         for block in self._blocks():
             block.set_reshard_after_forward(False, recurse=False)
             block.unshard()
