@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.fabric import Fabric
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -37,7 +36,7 @@ from flowers.callbacks import (
     progress,
 )
 from flowers.data import FlowersDataModule
-from flowers.launch import check_num_nodes, check_world_size, launched_devices
+from flowers.launch import check_num_nodes, launched_devices, plan_devices
 from flowers.quiet import quieten_lightning
 from flowers.runs import last_checkpoint, run_folder, stored_config
 from flowers.tasks import ClassificationTask, check_size
@@ -128,6 +127,7 @@ class FlowersCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Make the trainer; ``fit`` logs into a run folder of its own, the other verbs leave none behind."""
         trainer = self._get(self.config_init, "trainer")
+        fabric = plan_devices(**{name: trainer[name] for name in ("accelerator", "devices", "num_nodes")})
         kwargs["enable_progress_bar"], shown = progress(trainer)
         sizes = {self.datamodule.image_size: "--data.image_size"}
         if self.subcommand == "fit":
@@ -136,7 +136,7 @@ class FlowersCLI(LightningCLI):
             check_size(self.model.net, size, option)
         if self.subcommand == "fit":
             # What is wrong is said before there is a run folder.
-            self._get(self.config_init, "freeze").check(self.model, self.datamodule)
+            (freeze := self._get(self.config_init, "freeze")).check(self.model, self.datamodule)
             self.datamodule.setup("fit")
             if trainer.logger is None and not trainer.fast_dev_run:
                 root = Path(trainer.default_root_dir or ".") / "lightning_logs"
@@ -147,22 +147,14 @@ class FlowersCLI(LightningCLI):
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
             shown += [SeedSteps(), StopOnBadLoss(), ResumeEpoch(), PrintEffectiveBatch()]
             shown += [StopOnSignal()] * (trainer.enable_checkpointing is not False)  # else nothing would be left
-            kwargs["strategy"] = self._strategy(trainer)
+            if trainer.strategy == "auto" and fabric.world_size > 1 and freeze.unfreeze_epoch:
+                kwargs["strategy"] = "ddp_find_unused_parameters_true"  # what is frozen has no gradients to exchange
         else:
             kwargs["logger"] = trainer.logger or False
             kwargs["enable_checkpointing"] = False
             shown += [PrintInterval()]
         groups = [self._get(self.config_init, key) for key in _callback_groups(str(self.subcommand), trainer)]
-        made = self._instantiate_trainer({**trainer, **kwargs}, [*groups, *shown])
-        check_world_size(made.world_size)
-        return made
-
-    def _strategy(self, trainer: Any) -> Any:  # noqa: ANN401
-        """Return the strategy; several processes have to be told that what is frozen has no gradients to exchange."""
-        if trainer.strategy != "auto" or not self._get(self.config_init, "freeze").unfreeze_epoch:
-            return trainer.strategy
-        asked = {name: trainer[name] for name in ("accelerator", "devices", "num_nodes")}
-        return "ddp_find_unused_parameters_true" if Fabric(**asked).world_size > 1 else "auto"
+        return self._instantiate_trainer({**trainer, **kwargs}, [*groups, *shown])
 
 
 def main(args: list[str]) -> FlowersCLI:

@@ -1,8 +1,11 @@
-"""Processes that somebody else started: torchrun, or SLURM."""
+"""Devices and processes: those asked for, and those that torchrun or SLURM started."""
 
 from __future__ import annotations
 
 import os
+
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 
 def launched_devices() -> dict[str, int]:
@@ -30,21 +33,31 @@ def check_num_nodes(num_nodes: int) -> None:
         )
 
 
-def check_world_size(world_size: int) -> None:
-    """Stop where several processes were started that would each do all the work, over each other's files.
+def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes: int) -> Fabric:
+    """Return what Lightning makes of the options ``--trainer.…`` of these names, before anything is started.
 
     Args:
-        world_size: Number of processes that work together.
+        accelerator: Kind of device.
+        devices: How many on a machine, or which.
+        num_nodes: Number of machines.
 
     Raises:
-        ValueError: More were started.
+        ValueError: This machine has no such devices, or more processes were started than devices asked for: they would
+            each do all the work, over each other's files.
     """
+    asked = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes}
+    try:
+        fabric = Fabric(**asked)  # type: ignore[arg-type]
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        words = " ".join(f"--trainer.{name} {value}" for name, value in asked.items())
+        raise ValueError(f"{words}: expected devices of this machine, got {error}") from error
     started, starter = _started()
-    if started > world_size:
+    if started > fabric.world_size:
         raise ValueError(
             f"--trainer.devices, --trainer.num_nodes: expected as many processes as {started} started by {starter}, "
-            f"got {world_size}; give devices on each machine and machines"
+            f"got {fabric.world_size}; give devices on each machine and machines"
         )
+    return fabric
 
 
 def _started() -> tuple[int, str]:

@@ -13,14 +13,13 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from flowers.data import find_images, load_thumbnail, share
 from flowers.evaluation import gallery_figure
 from flowers.inference import Classification, FlowerPredictor
-from flowers.launch import check_num_nodes, check_world_size, launched_devices
+from flowers.launch import check_num_nodes, launched_devices, plan_devices
 from flowers.prediction_files import Part, join_parts
 from flowers.runs import check_new
 from flowers.tasks import TestTimeAugmentation
@@ -134,13 +133,7 @@ def _check_targets(options: dict[str, Any]) -> None:
 
 def _launch(options: dict[str, Any]) -> Fabric:
     """Start the processes; this one becomes the first of them."""
-    asked = {name: options[f"trainer.{name}"] for name in ("accelerator", "devices", "num_nodes")}
-    try:
-        fabric = Fabric(**asked)
-    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
-        words = " ".join(f"--trainer.{name} {value}" for name, value in asked.items())
-        raise ValueError(f"{words}: expected devices of this machine, got {error}") from error
-    check_world_size(fabric.world_size)
+    fabric = plan_devices(**{name: options[f"trainer.{name}"] for name in ("accelerator", "devices", "num_nodes")})
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # who takes part is told by the devices asked for
     threads = torch.get_num_threads()
     fabric.launch()

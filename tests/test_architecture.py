@@ -34,7 +34,7 @@ ALLOWED = {
     "__main__": {"audit", "cli", "compare", "export", "predict", "startup"},
     "__init__": {"inference"},
 }
-LIGHTNING = ("cli", "predict", "data/datamodule", "tasks/", "callbacks/")
+LIGHTNING = ("cli", "launch", "predict", "data/datamodule", "tasks/", "callbacks/")
 
 
 def part(file: Path) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 
 from flowers import cli, predict
-from flowers.launch import check_num_nodes, check_world_size, launched_devices
+from flowers.launch import check_num_nodes, launched_devices, plan_devices
+
+CPU = {"accelerator": "cpu"}
 
 
 @pytest.fixture(autouse=True)
@@ -16,25 +21,26 @@ def nobody_started_any(monkeypatch):
 
 def test_a_plain_start_is_left_to_lightning():
     assert launched_devices() == {}
-    check_world_size(1)
-    check_world_size(4)
+    assert plan_devices(**CPU, devices=4, num_nodes=1).world_size == 4
     check_num_nodes(1)
 
 
 def test_torchrun_says_how_many_there_are(monkeypatch):
-    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "3"}.items():
+    said = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "3"}
+    said |= {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in said.items():
         monkeypatch.setenv(name, value)
     assert launched_devices() == {"devices": 3, "num_nodes": 2}
-    check_world_size(6)
+    assert plan_devices(**CPU, **launched_devices()).world_size == 6
     check_num_nodes(2)
     with pytest.raises(ValueError, match=r"--trainer\.devices, --trainer\.num_nodes: .* 6 started by torchrun, got 1"):
-        check_world_size(1)
+        plan_devices(**CPU, devices=1, num_nodes=1)
 
 
 def test_srun_is_believed_too(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     with pytest.raises(ValueError, match="2 started by srun, got 1"):
-        check_world_size(1)
+        plan_devices(**CPU, devices=1, num_nodes=1)
     check_num_nodes(2)
 
 
@@ -54,3 +60,11 @@ def test_no_machine_is_waited_for_in_vain(main, words):
 def test_processes_may_be_started_by_hand(monkeypatch):
     monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
     check_num_nodes(2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_missed_before_there_is_a_run_folder(drawn, tmp_path):
+    overlay = Path(__file__).parents[1] / "configs" / "multi_gpu.yaml"
+    with pytest.raises(ValueError, match=r"--trainer\.accelerator gpu .* expected devices of this machine, got No"):
+        cli.main(["fit", "--config", str(overlay), "--data.root", str(drawn)])
+    assert not (tmp_path / "lightning_logs").exists()
