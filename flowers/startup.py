@@ -21,7 +21,7 @@ def prepare() -> None:
         SystemExit: torchvision is built for another torch.
     """
     keep_freed_memory()
-    die_with_the_first_process()
+    end_with_the_starter()
     import torch  # noqa: PLC0415 (the allocator comes first)
 
     if "OMP_NUM_THREADS" not in os.environ:
@@ -37,13 +37,15 @@ def prepare() -> None:
         )
 
 
-def die_with_the_first_process() -> None:
-    """Have Linux kill this process when the one that started it dies, if that was Lightning, for a further device.
+def end_with_the_starter() -> None:
+    """Have Linux end this process when the one that started it dies, if that was Lightning or torchrun.
 
-    Killed while they look for each other, the first process would leave the others waiting for half an hour.
+    Killed while they look for each other, Lightning's first process would leave the others waiting for half an hour.
+    Killed at any time, torchrun would leave all of them on the devices; they may save before they end.
     """
-    if sys.platform == "linux" and "LOCAL_RANK" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    if sys.platform == "linux" and "LOCAL_RANK" in os.environ:
+        number = signal.SIGTERM if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIGKILL
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
 
 
 def keep_freed_memory() -> None:

@@ -169,6 +169,19 @@ def test_a_signal_ends_all_processes_with_a_status_that_tells_and_the_way_on(nam
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its starter died")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+def test_where_torchrun_ends_its_processes_save_and_end(name, drawn, tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "flowers", "fit"]
+    command = [sys.executable, *torchrun, "--data.root", str(drawn), *SMALL, *ENDLESS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        wait_for(tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt")
+        process.send_signal(getattr(signal, name))
+        said, _ = process.communicate(timeout=60)  # until the last of them has closed the pipe
+    assert "SIGTERM: ended in epoch " in said
+
+
+@pytest.mark.slow
 def test_a_process_that_dies_takes_the_others_with_it(drawn, tmp_path):
     words = ["--data.root", str(drawn), *SMALL, *ENDLESS, "--trainer.devices", "2"]
     with start(tmp_path, words) as process:
