@@ -36,22 +36,38 @@ class ResumeEpoch(Callback):
         self._metrics = checkpoint.get("train_metrics", {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take it up, if the epoch was not over: of steps of another size, as many as are left."""
-        if not (trainer.fit_loop.restarting and self._loader):
+        """Take it up, if the epoch was not over: of steps of another size, as many as are left.
+
+        Raises:
+            ValueError: The processes go on from different checkpoints, as those of machines without a common disk may.
+        """
+        _check_agreement(trainer)
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        if not (trainer.fit_loop.restarting and self._loader) or progress.is_last_batch:  # saved after the last step
             return
         if trainer.is_global_zero:  # the sums of all processes are counted once
             for name, metric in _metrics(pl_module).items():
                 for key, value in self._metrics[name].items():
                     setattr(metric, key, value.to(metric.device))
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        if progress.is_last_batch:  # saved during the validation
-            return
         loader = trainer.train_dataloader
         assert isinstance(loader, ResumableLoader)
         loader.load_state_dict(self._loader)
-        for stage in ("ready", "started", "processed"):
-            setattr(progress.current, stage, loader.first_batch)
-        progress.current.completed = loader.first_batch - 1  # Lightning counts the step it was saved in later
+        first = loader.first_batch = min(loader.first_batch, int(trainer.num_training_batches) - 1)
+        for stage in ("ready", "started", "processed", "completed"):
+            setattr(progress.current, stage, first)
+        if trainer.fit_loop.epoch_loop.restarted_on_train_batch_end:
+            progress.current.completed -= 1  # Lightning counts the step it was saved in later
+
+
+def _check_agreement(trainer: Trainer) -> None:
+    step = trainer.global_step
+    steps = torch.tensor([step, -step], device=trainer.strategy.root_device)
+    most, least = trainer.strategy.reduce(steps, reduce_op="max").tolist() if trainer.world_size > 1 else (step, -step)
+    if most != -least:
+        raise ValueError(
+            f"--ckpt_path: expected the same checkpoint in every process, got steps {-least} to {most} ({step} in "
+            f"process {trainer.global_rank}). All machines need the run folder on a disk they share."
+        )
 
 
 def _metrics(task: LightningModule) -> dict[str, Metric]:

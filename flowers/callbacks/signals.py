@@ -21,17 +21,19 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") i
 class StopOnSignal(Checkpoint):
     """Saves ``last.ckpt`` and ends after the step in which SIGTERM, SIGUSR1 or Ctrl-C came, or the time was up.
 
-    The status is 128 plus the signal's number, or 0 where ``--trainer.max_time`` is reached. With the last step of an
-    epoch its validation is waited for, since a run that goes on could not tell that it is missing.
+    The status is 128 plus the signal's number, or 0 where ``--trainer.max_time`` is reached. A validation that is due
+    is waited for, since a run that goes on could not tell that it is missing.
 
-    All processes end after the same step, whichever of them got the signal: Lightning's own handler talks to the others
-    at once, in the middle of whatever they do, and may wait for ever
+    All processes end after the same step, whichever of them got the signal; they ask each other every
+    ``--trainer.log_every_n_steps`` steps, since it makes them wait for their devices. Lightning's own handler talks to
+    the others at once, in the middle of whatever they do, and may wait for ever
     (https://github.com/Lightning-AI/pytorch-lightning/issues/20806). As a ``Checkpoint`` it runs after all callbacks
     that learn from the step, such as the average of the weights.
     """
 
     def __init__(self) -> None:
-        self._received = 0
+        self._received = 0  # by this process
+        self._agreed = 0  # by all, after they asked each other
         self._is_time_up = False
         self._saved: str | None = None
 
@@ -41,6 +43,8 @@ class StopOnSignal(Checkpoint):
             return  # Python lets no other thread do it
         for number in _SIGNALS:
             signal.signal(number, self._receive)
+
+    on_sanity_check_start = on_train_start
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received == number == signal.SIGINT:
@@ -60,19 +64,21 @@ class StopOnSignal(Checkpoint):
         Raises:
             SystemExit: It is so.
         """
-        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
         if trainer.is_last_batch:
             return
-        if trainer.should_stop and any(isinstance(callback, Timer) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        if trainer.should_stop and trainer.strategy.broadcast(_is_time_up(trainer)):  # not for any other reason
             # Lightning would take what there is of the epoch for all of it.
             trainer.should_stop, self._is_time_up = False, True
-        if not accumulating and self._is_asked(trainer):
+        if (batch_idx + 1) % trainer.accumulate_grad_batches != 0 or _is_validation_due(trainer, batch_idx):
+            return
+        together = trainer.world_size > 1 and trainer.global_step % trainer.log_every_n_steps != 0  # type: ignore[attr-defined]
+        if self._is_time_up or (not together and self._is_asked(trainer)):
             self._save(trainer)
             self._end(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save if one of the processes got a signal; what is logged of the epoch comes after this."""
-        if self._is_asked(trainer):
+        if self._is_asked(trainer) or self._is_time_up:
             self._save(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,10 +91,12 @@ class StopOnSignal(Checkpoint):
             self._end(trainer)
 
     def _is_asked(self, trainer: Trainer) -> bool:
+        self._agreed = self._received
         if trainer.world_size > 1:
+            # Not into what the handler sets: a signal may come meanwhile.
             asked = torch.tensor(self._received, device=trainer.strategy.root_device)
-            self._received = int(trainer.strategy.reduce(asked, reduce_op="max"))
-        return self._received != 0 or self._is_time_up
+            self._agreed = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        return self._agreed != 0
 
     def _save(self, trainer: Trainer) -> None:
         last = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast))
@@ -96,11 +104,29 @@ class StopOnSignal(Checkpoint):
 
     def _end(self, trainer: Trainer) -> NoReturn:
         if trainer.is_global_zero:
-            why = signal.Signals(self._received).name if self._received else "--trainer.max_time"
-            more = "" if self._received else ", with a longer --trainer.max_time: the time until now counts"
+            why = signal.Signals(self._agreed).name if self._agreed else "--trainer.max_time"
+            more = "" if self._agreed else ", with a longer --trainer.max_time: the time until now counts"
             print(
                 f"\n{why}: ended in epoch {trainer.current_epoch} after step {trainer.global_step}. "
                 f"To go on: python -m flowers fit --ckpt_path {shlex.quote(str(self._saved))}{more}",
                 flush=True,
             )
-        raise SystemExit(128 + self._received if self._received else 0)
+        if _is_started_by_lightning(trainer):
+            raise SystemExit(0)  # of another status, Lightning might kill the first process while that still ends
+        raise SystemExit(128 + self._agreed if self._agreed else 0)
+
+
+def _is_time_up(trainer: Trainer) -> bool:
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    return any(remaining is not None and remaining <= 0 for remaining in (timer.time_remaining() for timer in timers))
+
+
+def _is_validation_due(trainer: Trainer, batch_idx: int) -> bool:
+    every: float | None = trainer.val_check_batch
+    done = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
+    return every is not None and (done + 1) % every == 0
+
+
+def _is_started_by_lightning(trainer: Trainer) -> bool:
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    return trainer.local_rank > 0 and environment is not None and not environment.creates_processes_externally

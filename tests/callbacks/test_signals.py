@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flowers import cli
-from flowers.callbacks import SeedSteps
+from flowers.callbacks import SeedSteps, StopOnSignal
 
 CNN = ["--model.widths", "[8,16]"]
 TRANSFER = ["--model", "TransferTask", "--model.arch", "mobilenet_v3_small", "--model.weights", "none"]
@@ -57,6 +59,11 @@ def last(folder):
     return torch.load(file, weights_only=True)
 
 
+def curve(folder, name):
+    [run] = folder.glob("lightning_logs/*")
+    return [(event.step, event.value) for event in EventAccumulator(str(run)).Reload().Scalars(name)]
+
+
 def assert_equal(ours, theirs):
     """Assert that two checkpoints have the same weights, averages, moments and metrics to the last bit."""
     for part in ("state_dict", "current_model_state"):
@@ -77,22 +84,69 @@ def never_ended(drawn, tmp_path_factory):
 
 
 # An epoch has three steps.
-@pytest.mark.parametrize(("step", "saved"), [(1, 1), (3, 3), (5, 5)])
-def test_a_run_that_was_asked_to_end_goes_on_exactly(never_ended, drawn, tmp_path, monkeypatch, capsys, *, step, saved):
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_run_that_was_asked_to_end_goes_on_exactly(never_ended, drawn, tmp_path, monkeypatch, capsys, *, step):
     with monkeypatch.context() as patch:
         patch.setattr(cli, "SeedSteps", lambda: SignalAfter(step))
         with pytest.raises(SystemExit) as ended:
             fit(tmp_path, drawn)
     assert ended.value.code == 128 + signal.SIGTERM
-    assert last(tmp_path)["global_step"] == saved
+    assert last(tmp_path)["global_step"] == step
     said = capsys.readouterr().out
-    assert (
-        f"SIGTERM: ended in epoch {saved // 3} after step {saved}. To go on: python -m flowers fit --ckpt_path" in said
-    )
+    assert f"SIGTERM: ended in epoch {step // 3} after step {step}. To go on: python -m flowers fit --ckpt_path" in said
     metrics, checkpoint = never_ended
     again = cli.main(["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]).trainer
     assert_equal(last(tmp_path), checkpoint)
     assert dict(again.callback_metrics) == metrics
+
+
+class SignalAtStart(SeedSteps):
+    """Sends this process a signal where Lightning's own handler would end without saving."""
+
+    def on_sanity_check_end(self, trainer, pl_module):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_before_the_first_step_ends_after_it(drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "SeedSteps", SignalAtStart)
+    with pytest.raises(SystemExit) as ended:
+        fit(tmp_path, drawn)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert last(tmp_path)["global_step"] == 1
+
+
+def test_a_signal_while_the_processes_ask_each_other_is_not_lost():
+    def reduce(tensor, reduce_op):
+        signal.raise_signal(signal.SIGTERM)
+        return tensor
+
+    stop, before = StopOnSignal(), signal.getsignal(signal.SIGTERM)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=reduce)
+    stop.on_train_start(None, None)
+    try:
+        assert [stop._is_asked(SimpleNamespace(world_size=2, strategy=strategy)) for _ in range(2)] == [False, True]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_validation_that_is_due_is_waited_for(drawn, tmp_path, monkeypatch):
+    halves = ["--data.batch_size", "20", "--trainer.val_check_interval", "0.5"]  # after steps 3 and 6 of an epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "SeedSteps", lambda: SignalAfter(3))
+        with pytest.raises(SystemExit):
+            fit(tmp_path / "ended", drawn, *halves)
+    assert last(tmp_path / "ended")["global_step"] == 4
+    fit(tmp_path / "never_ended", drawn, *halves)
+    cli.main(["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path / "ended")])
+    assert_equal(last(tmp_path / "ended"), last(tmp_path / "never_ended"))
+    assert len({str(curve(tmp_path / name, "val/loss")) for name in ("ended", "never_ended")}) == 1
+
+
+def test_another_reason_to_stop_is_not_taken_for_the_time_limit(drawn, tmp_path):
+    # Nothing gets better by 10, so early stopping asks for an end in epoch 1, which is too early.
+    options = ["--early_stopping.patience", "1", "--early_stopping.min_delta", "10", "--trainer.min_epochs", "3"]
+    trainer = fit(tmp_path, drawn, *options, "--trainer.max_epochs", "5", "--trainer.max_time", "00:01:00:00").trainer
+    assert trainer.current_epoch == 3
 
 
 @pytest.mark.slow
