@@ -28,6 +28,7 @@ from flowers.callbacks import (
     SaveBest,
     SaveLast,
     SeedSteps,
+    ShardedStrategy,
     StopOnBadLoss,
     StopOnSignal,
     WritePredictions,
@@ -104,7 +105,7 @@ class FlowersCLI(LightningCLI):
         if config.trainer.use_distributed_sampler:
             parser.error("--trainer.use_distributed_sampler: expected false, the data module's own sampler shards")
         if verb == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
-            parser.error("--trainer.max_steps: a run resumes exactly between epochs only; give --trainer.max_steps -1")
+            parser.error("--trainer.max_steps: expected -1 for a run that goes on, which is counted in epochs")
         check_num_nodes(config.trainer.num_nodes)
 
     def _parse_ckpt_path(self) -> None:
@@ -137,6 +138,8 @@ class FlowersCLI(LightningCLI):
         if self.subcommand == "fit":
             # What is wrong is said before there is a run folder.
             (freeze := self._get(self.config_init, "freeze")).check(self.model, self.datamodule)
+            if isinstance(trainer.strategy, ShardedStrategy):
+                trainer.strategy.check(self.model, freeze, self._get(self.config_init, "tensorboard"))
             self.datamodule.setup("fit")
             if trainer.logger is None and not trainer.fast_dev_run:
                 root = Path(trainer.default_root_dir or ".") / "lightning_logs"

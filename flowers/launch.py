@@ -25,8 +25,10 @@ def check_num_nodes(num_nodes: int) -> None:
     Raises:
         ValueError: Nobody started anything on the others.
     """
-    # With MASTER_ADDR and NODE_RANK, which Lightning reads too, somebody starts it on each machine by hand.
-    if num_nodes > _started()[0] and "MASTER_ADDR" not in os.environ:
+    # With MASTER_ADDR and NODE_RANK, which Lightning reads too, somebody starts it on each machine by hand; or jsrun or
+    # mpirun does.
+    elsewhere = {"MASTER_ADDR", "JSM_NAMESPACE_SIZE", "OMPI_COMM_WORLD_SIZE"}
+    if num_nodes > _started()[0] and elsewhere.isdisjoint(os.environ):
         raise ValueError(
             f"--trainer.num_nodes {num_nodes}: expected to be started on each of the machines, got a start on this one "
             "only; use torchrun --nnodes, which needs no --trainer.num_nodes, or srun"

@@ -68,9 +68,12 @@ def run(folder: Path, kills: int, brief: float, epochs: int = args.epochs) -> tu
         signals.append(rng.choice(["SIGKILL", "SIGTERM"]))
         process.send_signal(getattr(signal, signals[-1]))
         assert has_ended(process, 60), f"{folder}/log.txt: still there a minute after {signals[-1]}"
-        if file := last_checkpoint(folder):
-            before, step = step, read_checkpoint(file)["global_step"]
-            assert step >= before, f"{file}: step {step} after step {before}"
+        file, status = last_checkpoint(folder), process.returncode
+        saved = read_checkpoint(file) if file else {"global_step": 0, "epoch": -1}
+        before, step = step, saved["global_step"]
+        assert step >= before, f"{file}: step {step} after step {before}"
+        told = {-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}  # the second before training begins
+        assert status in told or (status, saved["epoch"]) == (0, epochs - 1), f"{folder}/log.txt: status {status}"
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

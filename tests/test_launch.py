@@ -15,7 +15,14 @@ CPU = {"accelerator": "cpu"}
 
 @pytest.fixture(autouse=True)
 def nobody_started_any(monkeypatch):
-    for name in ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "MASTER_ADDR"):
+    for name in (
+        "TORCHELASTIC_RUN_ID",
+        "WORLD_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "SLURM_STEP_NUM_TASKS",
+        "MASTER_ADDR",
+        "OMPI_COMM_WORLD_SIZE",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -57,8 +64,9 @@ def test_no_machine_is_waited_for_in_vain(main, words):
         main([*words, "--trainer.num_nodes", "2"])
 
 
-def test_processes_may_be_started_by_hand(monkeypatch):
-    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+@pytest.mark.parametrize("name", ["MASTER_ADDR", "OMPI_COMM_WORLD_SIZE"])
+def test_processes_may_be_started_by_hand_or_by_mpirun(monkeypatch, name):
+    monkeypatch.setenv(name, "2")
     check_num_nodes(2)
 
 

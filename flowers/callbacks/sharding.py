@@ -1,19 +1,21 @@
-"""Training a network that is too large for every GPU to hold all of it."""
+"""Training a network whose gradients and optimizer do not fit on a GPU beside its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.distributed.constants import default_pg_timeout
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
+from flowers.callbacks.freeze import FreezeBackbone
 from flowers.callbacks.tensorboard import LogToTensorBoard
 from flowers.models import split_stages
 from flowers.tasks import ClassificationTask
@@ -31,28 +33,26 @@ class ShardedStrategy(DDPStrategy):
     Args:
         min_parameters: Parameters of a block, from which on it is gathered by itself; what is smaller is gathered with
             what stands outside of all blocks, since to wait for it would cost more than it takes.
+        timeout: How long a process waits for the others.
     """
 
-    def __init__(self, min_parameters: int = 1_000_000) -> None:
-        super().__init__()  # the options of DDP mean nothing here
+    def __init__(self, min_parameters: int = 1_000_000, timeout: timedelta = default_pg_timeout) -> None:
+        super().__init__(timeout=timeout)  # DDP's other options mean nothing here
         self.min_parameters = min_parameters
 
-    def setup(self, trainer: Trainer) -> None:
-        """Set up as for DDP, after saying what does not go together.
+    def check(self, task: ClassificationTask, freeze: FreezeBackbone, log: LogToTensorBoard) -> None:
+        """Say what does not go together, before any work.
 
         Raises:
             ValueError: Something does not.
         """
-        task, logs = trainer.lightning_module, [c for c in trainer.callbacks if isinstance(c, LogToTensorBoard)]  # type: ignore[attr-defined]
-        assert isinstance(task, ClassificationTask)
         beside = f"beside --trainer.strategy {type(self).__name__}"
         if task.ema_decay is not None:
             raise ValueError(f"--model.ema_decay: expected null {beside}, the average would not be sharded")
-        if not any(parameter.requires_grad for parameter in task.net.backbone.parameters()):
+        if freeze.unfreeze_epoch is None:
             raise ValueError(f"--freeze.unfreeze_epoch: expected a number {beside}, a head alone needs no sharding")
-        if any(log.graph for log in logs):
+        if log.graph:
             raise ValueError(f"--tensorboard.graph: expected false {beside}, no process has the whole network")
-        super().setup(trainer)
 
     def configure_ddp(self) -> None:
         """Shard the blocks of the backbone one by one, and the rest of the network together."""

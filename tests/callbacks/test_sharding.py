@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,11 @@ def test_parts_learn_what_the_whole_learns_and_either_goes_on_from_the_other(dra
         (["--tensorboard.graph", "true"], "--tensorboard.graph"),
     ],
 )
-def test_what_does_not_go_with_it_is_refused(words, option, drawn, monkeypatch):
-    monkeypatch.setattr(ShardedStrategy, "setup_environment", lambda strategy: None)
+def test_what_does_not_go_with_it_is_refused_before_any_work(words, option, drawn, tmp_path):
     with pytest.raises(ValueError, match=f"{option}: expected .* ShardedStrategy"):
         cli.main(["fit", *PARTS, *SHARDED, "--data.root", str(drawn), *words])
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+def test_it_waits_for_others_as_long_as_it_is_told_to():
+    assert ShardedStrategy(timeout=timedelta(minutes=5))._timeout == timedelta(minutes=5)
