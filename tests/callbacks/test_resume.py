@@ -31,6 +31,7 @@ class KeepBestOfFirstEpoch(SeedSteps):
             shutil.copy(trainer.checkpoint_callbacks[0].best_model_path, "first.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize(("mode", "validations", "epochs"), [("max", 1, 0), ("min", 2, 1)])
 def test_a_checkpoint_of_a_validation_goes_on_after_it(drawn, tmp_path, monkeypatch, *, mode, validations, epochs):

@@ -129,6 +129,7 @@ def test_a_signal_while_the_processes_ask_each_other_is_not_lost():
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.slow
 def test_a_validation_that_is_due_is_waited_for(drawn, tmp_path, monkeypatch):
     halves = ["--data.batch_size", "20", "--trainer.val_check_interval", "0.5"]  # after steps 3 and 6 of an epoch
     with monkeypatch.context() as patch:
