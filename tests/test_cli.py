@@ -456,6 +456,10 @@ def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(d
     assert two == one
     assert (run / "predictions.csv").read_bytes() == (run / "predictions-2.csv").read_bytes()
 
+    with pytest.warns(UserWarning, match=r"processes: 1 \(before: 2\), images a step: 5 \(before: 10\)"):
+        cli.main(["fit", "--ckpt_path", "last", "--trainer.devices", "1", "--trainer.max_epochs", "6"])
+    assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 5
+
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_with_twice_the_batch_learns(drawn, tmp_path):
