@@ -52,12 +52,13 @@ def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes:
         fabric = Fabric(**asked)  # type: ignore[arg-type]
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         words = " ".join(f"--trainer.{name} {value}" for name, value in asked.items())
-        raise ValueError(f"{words}: expected devices of this machine, got {error}") from error
+        raise ValueError(f"{words} (typed, or in a --config): expected devices of this machine, got {error}") from error
     started, starter = _started()
     if started > fabric.world_size:
         raise ValueError(
             f"--trainer.devices, --trainer.num_nodes: expected as many processes as {started} started by {starter}, "
-            f"got {fabric.world_size}; give devices on each machine and machines"
+            f"got {fabric.world_size}; under torchrun leave both out, else give a machine's devices and the number of "
+            "machines"
         )
     return fabric
 

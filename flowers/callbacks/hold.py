@@ -29,8 +29,8 @@ class HoldRunFolder(Callback):
             self._lock.acquire(timeout=_PATIENCE)
         except Timeout as error:
             raise ValueError(
-                f"--ckpt_path: another training writes into {run}. Wait for its end, or end it. Where there is none, "
-                f"a file system without locks kept that of one which died: delete {self._lock.lock_file}"
+                f"--ckpt_path: another training writes into {run}. Wait for its end, or end it. (If none is running, "
+                f"its lock was left on a file system that cannot release it: delete {self._lock.lock_file}.)"
             ) from error
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

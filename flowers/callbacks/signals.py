@@ -37,6 +37,15 @@ class StopOnSignal(Checkpoint):
         self._is_time_up = False
         self._saved: str | None = None
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so where a run that goes on has no time left, which Lightning would take for its end.
+
+        Raises:
+            ValueError: It has none.
+        """
+        if _is_time_up(trainer):
+            raise ValueError("--trainer.max_time: expected more time than the training has already taken, or null")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals over, from Lightning too, which gives them back when the run ends."""
         if threading.current_thread() is not threading.main_thread():
@@ -105,10 +114,13 @@ class StopOnSignal(Checkpoint):
     def _end(self, trainer: Trainer) -> NoReturn:
         if trainer.is_global_zero:
             why = signal.Signals(self._agreed).name if self._agreed else "--trainer.max_time"
+            start = (
+                "python -m flowers fit" if trainer.world_size == 1 else "start as many processes in the same way with"
+            )
             more = "" if self._agreed else ", with a longer --trainer.max_time: the time until now counts"
             print(
                 f"\n{why}: ended in epoch {trainer.current_epoch} after step {trainer.global_step}. "
-                f"To go on: python -m flowers fit --ckpt_path {shlex.quote(str(self._saved))}{more}",
+                f"To go on: {start} --ckpt_path {shlex.quote(str(self._saved))}{more}",
                 flush=True,
             )
         if _is_started_by_lightning(trainer):

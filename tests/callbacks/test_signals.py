@@ -194,6 +194,8 @@ def test_a_time_limit_ends_as_a_signal_does_and_counts_on(drawn, tmp_path, capsy
     assert last(tmp_path)["global_step"] == 1
     assert "--trainer.max_time: ended in epoch 0 after step 1" in capsys.readouterr().out
     words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]
+    with pytest.raises(ValueError, match=r"--trainer\.max_time: expected more time than .* already taken"):
+        cli.main(["fit", *words])
     cli.main(["fit", *words, "--trainer.max_time", "00:01:00:00"])
     assert last(tmp_path)["epoch"] == 2
 
@@ -219,7 +221,8 @@ def test_a_signal_ends_all_processes_with_a_status_that_tells_and_the_way_on(nam
     assert process.returncode == 128 + number, said
     assert f"{name}: ended in epoch " in said
     last = run / "checkpoints" / "last.ckpt"
-    assert f"python -m flowers fit --ckpt_path {last}" in said
+    again = "python -m flowers fit" if devices == 1 else "start as many processes in the same way with"
+    assert f"To go on: {again} --ckpt_path {last}" in said
     assert torch.load(last, weights_only=True)["epoch"] >= 0
 
 
