@@ -104,6 +104,8 @@ class FlowersCLI(LightningCLI):
             parser.error(f"--ckpt_path: expected the checkpoint to {verb}, an untrained network knows nothing")
         if config.trainer.use_distributed_sampler:
             parser.error("--trainer.use_distributed_sampler: expected false, the data module's own sampler shards")
+        if config.trainer.log_every_n_steps == 0:
+            parser.error("--trainer.log_every_n_steps: expected at least 1; --trainer.logger false logs nothing")
         if verb == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
             parser.error("--trainer.max_steps: expected -1 for a run that goes on, which is counted in epochs")
         check_num_nodes(config.trainer.num_nodes)

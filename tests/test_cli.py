@@ -512,6 +512,7 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
         (["--model.class_names", "[a,b]"], "class_names"),
         (["--seed_everything", "-1"], "seed_everything"),
         (["--trainer.use_distributed_sampler", "true"], "--trainer.use_distributed_sampler"),
+        (["--trainer.log_every_n_steps", "0"], "--trainer.log_every_n_steps"),
     ],
 )
 def test_a_wrong_option_is_named(args, said, drawn, capsys):

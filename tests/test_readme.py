@@ -39,10 +39,20 @@ def test_every_option_exists(capsys):
     assert len(options) > 10
     for option in options:
         if option.startswith("trainer.strategy."):
-            continue  # of the class that is named before; scripts/two_machines.py uses them
+            continue  # of the class that is named before
         group, _, name = option.partition(".")
         known_to_model = name in hparams or name == "help"
         assert known_to_model if group == "model" else f"--{option}" in known, option
+
+
+def test_every_option_of_a_strategy_exists(capsys):
+    options = re.findall(r"--trainer\.strategy(?:\.[a-z_]+)? [^ `]+", README)
+    assert len(options) == 3
+    with pytest.raises(SystemExit):
+        cli.main(["fit", *" ".join(options).split(), "--print_config"])
+    known = capsys.readouterr().out
+    for _, _, setting in (option.partition("strategy.") for option in options):
+        assert setting.replace(" ", ": ") in known
 
 
 def test_ci_runs_the_readmes_test_command_as_it_stands():

@@ -80,8 +80,8 @@ class StopOnSignal(Checkpoint):
             trainer.should_stop, self._is_time_up = False, True
         if (batch_idx + 1) % trainer.accumulate_grad_batches != 0 or _is_validation_due(trainer, batch_idx):
             return
-        together = trainer.world_size > 1 and trainer.global_step % trainer.log_every_n_steps != 0  # type: ignore[attr-defined]
-        if self._is_time_up or (not together and self._is_asked(trainer)):
+        asks = trainer.world_size == 1 or trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        if self._is_time_up or (asks and self._is_asked(trainer)):
             self._save(trainer)
             self._end(trainer)
 
