@@ -6,6 +6,7 @@ python scripts/bench_data_module.py --images 100000
 from __future__ import annotations
 
 import argparse
+import logging
 import resource
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def draw(file: Path) -> None:
 
 def measure(name: str, root: str, cache_dir: str) -> None:
     """Print the seconds of a step, those of all cores, and the peak memory of its process in MiB."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     start, cpu = time.perf_counter(), time.process_time()
     if name == "index":
         index_folder(root)

@@ -6,6 +6,7 @@ python scripts/bench_scaling.py
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from statistics import median
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from flowers.data import FlowersDataModule
+from flowers.quiet import quieten_lightning
 from flowers.tasks import CNNTask
 
 parser = argparse.ArgumentParser(allow_abbrev=False, description="Compare the training speed of 1 and 2 processes.")
@@ -52,6 +54,9 @@ class TimeEpochs(Callback):
 
 def train(devices: int, folder: str) -> None:
     """Train in this process, and those that Lightning starts, and print the images per second of each epoch."""
+    quieten_lightning()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     data = FlowersDataModule(f"{folder}/drawn_flowers", batch_size=args.batch_size, cache_dir=f"{folder}/cache")
     epochs, clock = 1 + args.epochs * devices, TimeEpochs()
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
