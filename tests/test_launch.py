@@ -15,14 +15,8 @@ CPU = {"accelerator": "cpu"}
 
 @pytest.fixture(autouse=True)
 def nobody_started_any(monkeypatch):
-    for name in (
-        "TORCHELASTIC_RUN_ID",
-        "WORLD_SIZE",
-        "LOCAL_WORLD_SIZE",
-        "SLURM_STEP_NUM_TASKS",
-        "MASTER_ADDR",
-        "OMPI_COMM_WORLD_SIZE",
-    ):
+    torchrun = ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+    for name in (*torchrun, "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
 
 

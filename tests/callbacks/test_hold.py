@@ -8,17 +8,8 @@ from filelock import FileLock
 from flowers import cli
 from flowers.callbacks import SeedSteps, hold
 
-SMALL = [
-    "--data.image_size",
-    "32",
-    "--data.crop_size",
-    "24",
-    "--model.widths",
-    "[8,16]",
-    "--trainer.accelerator",
-    "cpu",
-]
-SMALL += ["--trainer.log_every_n_steps", "1"]
+SMALL = ["--data.image_size", "32", "--data.crop_size", "24", "--model.widths", "[8,16]"]
+SMALL += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"]
 
 
 def test_a_second_training_in_a_run_folder_is_refused_and_changes_nothing(drawn, tmp_path, monkeypatch):
