@@ -11,24 +11,13 @@ from flowers.data.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.facts import FolderFacts, ImageFacts, read_facts
 from flowers.data.folder import FolderIndex, index_folder, stray_files
 from flowers.data.quarantine import QuarantineRow
+from flowers.decoding import IMAGE_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 # Below this, the smallest class has a quarter of what the largest has: accuracy says little about it any more.
 _IMBALANCE = 4
-# Formats that go with an ending of a file name, by Pillow's names; MPO is the JPEG of cameras that add a preview.
-_FORMATS = {
-    ".jpg": ("JPEG", "MPO"),
-    ".jpeg": ("JPEG", "MPO"),
-    ".png": ("PNG",),
-    ".bmp": ("BMP",),
-    ".webp": ("WEBP",),
-    ".ppm": ("PPM",),
-    ".pgm": ("PPM",),
-    ".tif": ("TIFF",),
-    ".tiff": ("TIFF",),
-}
 
 
 class Kind(NamedTuple):
@@ -167,7 +156,7 @@ def _oddities(path: str, image: ImageFacts) -> Iterator[Finding]:
     if image.error is not None:
         yield Finding("unreadable", (path,), image.error)
         return
-    if image.format not in _FORMATS.get(Path(path).suffix.lower(), (image.format,)):
+    if image.format not in IMAGE_FORMATS.get(Path(path).suffix.lower(), (image.format,)):
         yield Finding("format", (path,), f"a {image.format} file")
     if image.mode not in ("RGB", "L"):
         yield Finding("mode", (path,), f"mode {image.mode}")

@@ -6,7 +6,7 @@ import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from flowers.decoding import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ def find_images(wanted: Sequence[str], *, option: str) -> list[str]:
         if path.is_dir():
             inside = [str(file) for file in sorted(path.rglob("*")) if _is_image(file.relative_to(path), file)]
             if not inside:
-                raise ValueError(f"{option} {word}: expected images ({', '.join(IMG_EXTENSIONS)}), found none")
+                raise ValueError(f"{option} {word}: expected images ({', '.join(IMAGE_EXTENSIONS)}), found none")
             found += inside
         elif not path.exists() and glob.has_magic(word):
             matches = sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())  # noqa: PTH207
@@ -47,4 +47,4 @@ def find_images(wanted: Sequence[str], *, option: str) -> list[str]:
 
 def _is_image(inside: Path, file: Path) -> bool:
     visible = not any(part.startswith(".") for part in inside.parts)
-    return visible and file.suffix.lower() in IMG_EXTENSIONS and file.is_file()
+    return visible and file.suffix.lower() in IMAGE_EXTENSIONS and file.is_file()

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from flowers.decoding import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,13 +75,13 @@ def stray_files(index: FolderIndex) -> list[tuple[str, str]]:
             path = (where / name).as_posix()
             if name.startswith(".") or path in known or path in inside_links:
                 continue
-            is_image = name.lower().endswith(IMG_EXTENSIONS)
+            is_image = name.lower().endswith(IMAGE_EXTENSIONS)
             if name in links:
                 strays.append((path, "a link that leads back into the folder, or to nothing: not followed"))
             elif (Path(folder) / name).is_symlink() and not (Path(folder) / name).exists():
                 strays.append((path, "a link to nothing"))
             elif "/" in path:
-                strays.append((path, f"a name that ends in {', '.join(IMG_EXTENSIONS)} was expected"))
+                strays.append((path, f"a name that ends in {', '.join(IMAGE_EXTENSIONS)} was expected"))
             elif is_image:
                 strays.append((path, "an image beside the class folders"))
     return strays + [(Path(error.filename).relative_to(root).as_posix(), str(error)) for error in unreadable]
@@ -116,7 +117,7 @@ class _HardenedImageFolder(ImageFolder):  # type: ignore[misc]
         if not samples or (empty and not cls.tolerant):
             raise ValueError(
                 f"--data.root {directory}: no image in the class folder {', '.join(empty)}. Expected files that end in "
-                f"{', '.join(IMG_EXTENSIONS)}: add some, or take the folder away."
+                f"{', '.join(IMAGE_EXTENSIONS)}: add some, or take the folder away."
             )
         return samples
 
@@ -137,9 +138,9 @@ def _image_files(top: Path, *, root: Path, tolerant: bool) -> Iterator[Path]:
             if not tolerant:
                 raise
             continue
-        yield from (
-            Path(entry.path) for entry in entries if entry.name.lower().endswith(IMG_EXTENSIONS) and not _is_dir(entry)
-        )
+        for entry in entries:
+            if entry.name.lower().endswith(IMAGE_EXTENSIONS) and not _is_dir(entry):
+                yield Path(entry.path)
         above |= {folder.resolve()}
         waiting += [(subfolder, above) for subfolder in _subfolders(folder, entries, inside=inside, above=above)]
 
