@@ -25,7 +25,7 @@ from flowers.data.manifest import ManifestRow, compare_fingerprints, fingerprint
 from flowers.data.sampling import ShardedSampler
 from flowers.data.sources import ensure_root
 from flowers.data.splits import SPLITS, SplitOptions, split_table
-from flowers.data.transforms import Interpolation, Resize, to_float
+from flowers.data.transforms import Interpolation, Resize, load_named, to_float
 
 
 class FlowersDataModule(LightningDataModule):
@@ -208,13 +208,23 @@ class FlowersDataModule(LightningDataModule):
             dataset = StreamedImages(self.index, indices, **self.decoding)
         return batch_loader(dataset, sampler, num_workers=0 if self.cache else self.num_workers)
 
-    def _read(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return bytes of images ``(B, 3, S, S)``, or their features ``(B, F)``."""
-        if not self.features:
+    def images(self, indices: NDArray[np.int64]) -> Tensor:
+        """Return bytes of images ``(B, 3, S, S)``, from the cache where there is one.
+
+        Raises:
+            OSError: Without a cache, a file cannot be read.
+        """
+        if self.cache:
             # Permuted, the bytes are channels_last as they lie: nothing is copied for it.
             return torch.from_numpy(self.pixels[indices]).permute(0, 3, 1, 2)
+        return torch.stack([load_named(self.index.root / self.index.paths[i], **self.decoding) for i in indices])
+
+    def _read(self, indices: NDArray[np.int64], keys: NDArray[np.int64]) -> Tensor:
+        """Return bytes of images ``(B, 3, S, S)``, or their features ``(B, F)``."""
+        if not self.features:
+            return self.images(indices)
         epoch = self.trainer.current_epoch if self.trainer is not None and self.trainer.training else None
-        return draw_views(self.features, indices, seed=self.seed, epoch=epoch)
+        return draw_views(self.features, indices, keys, seed=self.seed, epoch=epoch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn bytes into the network's floats, augmented while training; features stay as they are."""
@@ -223,13 +233,13 @@ class FlowersDataModule(LightningDataModule):
         if self.trainer is None or not self.trainer.training:
             return batch._replace(images=to_float(batch.images))
         images = self.augment(
-            batch.images, indices=batch.indices, size=self.crop_size, seed=self.seed, epoch=self.trainer.current_epoch
+            batch.images, indices=batch.keys, size=self.crop_size, seed=self.seed, epoch=self.trainer.current_epoch
         )
         step = self.trainer.fit_loop.total_batch_idx + 1  # Lightning counts this batch only after this hook
         images, targets = self.augment.mix(
             images, batch.targets, num_classes=len(self.class_names), seed=self.seed, step=step
         )
-        return Batch(images.contiguous(memory_format=torch.channels_last), targets, batch.indices)
+        return batch._replace(images=images.contiguous(memory_format=torch.channels_last), targets=targets)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint carries: how images are read, and the fingerprints."""

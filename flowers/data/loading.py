@@ -29,24 +29,31 @@ class Batch(NamedTuple):
             the images' features ``(B, F)``.
         targets: Labels ``(B,)``, or soft targets ``(B, K)`` after MixUp or CutMix.
         indices: Positions of the images in the folder's index ``(B,)``.
+        keys: What the augmentation of each image is drawn by ``(B,)``: its index; for an image that comes again in the
+            same epoch another number.
     """
 
     images: Tensor
     targets: Tensor
     indices: Tensor
+    keys: Tensor
 
 
 class CachedImages(Dataset[Batch]):
     """The images of one split, from what was computed once; a batch is one indexed read.
 
     Args:
-        read: Maps indices ``(B,)`` of the folder to bytes ``(B, 3, S, S)``, or to the images' features ``(B, F)``.
+        read: Maps indices ``(B,)`` of the folder and keys ``(B,)`` to bytes ``(B, 3, S, S)``, or to the images'
+            features ``(B, F)``.
         labels: Integers ``(N,)``.
         indices: The images of the split.
     """
 
     def __init__(
-        self, read: Callable[[NDArray[np.int64]], Tensor], labels: NDArray[np.int64], indices: NDArray[np.int64]
+        self,
+        read: Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor],
+        labels: NDArray[np.int64],
+        indices: NDArray[np.int64],
     ) -> None:
         self.read = read
         self.labels = labels
@@ -56,25 +63,41 @@ class CachedImages(Dataset[Batch]):
         return len(self.indices)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
-        """Return the batch of these positions in the split (the hook of PyTorch's fetcher for whole batches)."""
-        chosen = self.indices[positions]
-        return Batch(self.read(chosen), torch.from_numpy(self.labels[chosen]), torch.from_numpy(chosen))
+        """Return the batch of the sampler's positions (the hook of PyTorch's fetcher for whole batches)."""
+        indices, keys = _locate(positions, self.indices, num_images=len(self.labels))
+        targets = torch.from_numpy(self.labels[indices])
+        return Batch(self.read(indices, keys), targets, torch.from_numpy(indices), torch.from_numpy(keys))
+
+
+def _locate(
+    positions: Sequence[int], split: NDArray[np.int64], *, num_images: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the folder's indices ``(B,)`` of a sampler's positions in a split, and the keys ``(B,)``."""
+    repetitions, rows = np.divmod(np.asarray(positions), len(split))
+    indices = split[rows]
+    return indices, indices + num_images * repetitions
 
 
 def draw_views(
-    features: Sequence[NDArray[np.float32]], indices: NDArray[np.int64], *, seed: int, epoch: int | None
+    features: Sequence[NDArray[np.float32]],
+    indices: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    *,
+    seed: int,
+    epoch: int | None,
 ) -> Tensor:
-    """Return a row ``(B, F)`` for each image, drawn by (seed, epoch, image) from the views there are.
+    """Return a row ``(B, F)`` for each image, drawn by (seed, epoch, key) from the views there are.
 
     Args:
         features: A view each ``(N, F)``, the plain one first.
         indices: The images ``(B,)``.
+        keys: What their views are drawn by ``(B,)``.
         seed: Seed of the run.
         epoch: Number of the epoch; None for the plain view.
     """
     rows = features[0][indices]
     if epoch is not None and len(features) > 1:
-        draws = uniform_draws(torch.from_numpy(indices), seed=seed, epoch=epoch, num=1)[:, 0].numpy()
+        draws = uniform_draws(torch.from_numpy(keys), seed=seed, epoch=epoch, num=1)[:, 0].numpy()
         for number, view in enumerate(features[1:], 1):
             drawn = (draws * len(features)).astype(np.int64) == number
             rows[drawn] = view[indices[drawn]]
@@ -99,16 +122,17 @@ class StreamedImages(Dataset[Batch]):
         return len(self.indices)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
-        """Return the batch of these positions in the split.
+        """Return the batch of the sampler's positions.
 
         Raises:
             OSError: A file became unreadable after it was checked; the message names it.
         """
-        chosen = self.indices[positions]
-        files = [self.index.root / self.index.paths[index] for index in chosen]
+        indices, keys = _locate(positions, self.indices, num_images=len(self.index.paths))
+        files = [self.index.root / self.index.paths[index] for index in indices]
         images = torch.stack([load_named(file, **self.decoding) for file in files])
         images = images.contiguous(memory_format=torch.channels_last)
-        return Batch(images, torch.from_numpy(self.index.labels[chosen]), torch.from_numpy(chosen))
+        targets = torch.from_numpy(self.index.labels[indices])
+        return Batch(images, targets, torch.from_numpy(indices), torch.from_numpy(keys))
 
 
 class ResumableLoader(DataLoader[Batch]):

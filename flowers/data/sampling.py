@@ -32,6 +32,9 @@ def share(items: Sequence[T], *, batch_size: int, rank: int, world_size: int) ->
 class ShardedSampler(Sampler[int]):
     """The positions of a split that one process reads, in an order that depends on (seed, epoch) alone.
 
+    An image that comes again in the same epoch has ``num_images`` added to its position for each time before, so that
+    whoever reads it can augment it in another way.
+
     Evaluation reads each image exactly once over all processes, where torch's ``DistributedSampler`` pads with
     duplicates: whole batches, or single images where there are fewer batches than processes. In training all processes
     get the same number of images, so that none waits for a step that never comes; the few left over differ from epoch
@@ -93,11 +96,16 @@ class ShardedSampler(Sampler[int]):
 
 
 def _balanced(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return as many positions as there are labels, each class, and within it each image, as often as the others."""
+    """Return as many positions as there are labels, each class, and within it each image, as often as the others.
+
+    In its r-th round over the images of a class, counted from 0, a position is increased by r times their number N.
+    """
     classes = np.unique(labels)
-    chosen = []
+    order = []
     for number, label in enumerate(rng.permutation(classes)):
-        positions, count = np.flatnonzero(labels == label), (len(labels) + number) // len(classes)
-        rounds = [rng.permutation(positions) for _ in range(-(-count // len(positions)))]
-        chosen.append(np.concatenate(rounds)[:count])
-    return np.concatenate(chosen)
+        positions = np.flatnonzero(labels == label)
+        count = (len(labels) + number) // len(classes)
+        num_rounds = -(-count // len(positions))
+        rounds = [rng.permutation(positions) + r * len(labels) for r in range(num_rounds)]
+        order.append(np.concatenate(rounds)[:count])
+    return np.concatenate(order)

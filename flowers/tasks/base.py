@@ -13,13 +13,12 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from flowers.models import ImageClassifier
 from flowers.tasks.checks import check_weights, expect, warn_of_restored
-from flowers.tasks.optim import decay_groups, warmup_cosine
+from flowers.tasks.optim import decay_groups, warmup_cosine, warmup_ema
 from flowers.tasks.tta import TestTimeAugmentation, mean_log_probs
 
 
@@ -52,7 +51,7 @@ class ClassificationTask(LightningModule):
         class_weights: Weight of each class in the training loss, in the order of the class names (1 on average keeps
             the scale of the loss), or ``balanced``: inverse to the number of its training images.
         ema_decay: Decay per step of an exponential moving average of the weights, which then is what is validated,
-            saved and tested; none by default.
+            saved and tested; it rises to this value over the first steps. None by default.
         tta: Test-time augmentation: ``flip`` also looks at the mirror image, ``flip+crops`` at the corners too.
             ``validate`` and ``test`` tell its accuracy beside the plain one, ``predict`` uses it.
         compile: Whether the network is compiled by ``torch.compile``.
@@ -128,9 +127,9 @@ class ClassificationTask(LightningModule):
         logits: Tensor = self.net(images)
         return logits
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Return the loss of a batch of images, targets and indices; the targets may be soft."""
-        images, targets, _ = batch
+        images, targets, *_ = batch
         logits = self(images)
         labels = targets.argmax(dim=1) if targets.ndim == 2 else targets
         weight = None
@@ -145,21 +144,21 @@ class ClassificationTask(LightningModule):
         return loss
 
     def validation_step(  # type: ignore[override]
-        self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int
+        self, batch: tuple[Tensor, ...], batch_idx: int
     ) -> Prediction:
         """Count a batch of the validation split, and return what the network says of it."""
         return self._evaluate(batch, "val", self.val_loss, self.val_metrics)
 
     def test_step(  # type: ignore[override]
-        self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int
+        self, batch: tuple[Tensor, ...], batch_idx: int
     ) -> Prediction:
         """Count a batch of the test split, and return what the network says of it."""
         return self._evaluate(batch, "test", self.test_loss, self.test_metrics)
 
     def _evaluate(
-        self, batch: tuple[Tensor, Tensor, Tensor], stage: str, mean_loss: MeanMetric, metrics: MetricCollection
+        self, batch: tuple[Tensor, ...], stage: str, mean_loss: MeanMetric, metrics: MetricCollection
     ) -> Prediction:
-        images, labels, indices = batch
+        images, labels, indices, *_ = batch
         logits = self(images).float()
         metrics.update(logits, labels)
         # The plain cross entropy, without smoothing and weights: comparable between recipes.
@@ -183,9 +182,9 @@ class ClassificationTask(LightningModule):
         self.log(f"{stage}/loss", mean_loss, on_step=False, on_epoch=True, prog_bar=stage == "val")
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=stage == "val")
 
-    def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Prediction:
+    def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Prediction:
         """Return what the network says of a batch."""
-        images, _, indices = batch
+        images, _, indices, *_ = batch
         return Prediction(indices, self(images).float(), None if self.tta == "none" else self.tta_log_probs(images))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -208,7 +207,7 @@ class ClassificationTask(LightningModule):
         if self.ema_decay is None:
             return []
         # Unlike that of Lightning's own subclass, this average of equal numbers is that number: what is frozen stays.
-        return [WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(self.ema_decay))]  # type: ignore[no-untyped-call]
+        return [WeightAveraging(multi_avg_fn=warmup_ema(self.ema_decay))]
 
     def on_fit_start(self) -> None:
         """Balance the classes, and compile the network in place, so that no key of the state dict changes."""

@@ -166,3 +166,30 @@ def test_evaluation_batches_are_the_decoded_images_as_floats(drawn):
     out = data.on_after_batch_transfer(batch, 0)  # no trainer: not training
     assert torch.equal(out.images, batch.images / 255)
     assert torch.equal(out.targets, batch.targets)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_an_image_that_a_balanced_epoch_repeats_is_augmented_anew_each_time(cache, photos):
+    data = module(photos(cat=40, dog=8), sampler="balanced", cache=cache, num_workers=0)
+    fit_loop = SimpleNamespace(total_batch_idx=0)
+    trainer = SimpleNamespace(global_rank=0, world_size=1, training=True, current_epoch=3, fit_loop=fit_loop)
+    data.trainer = trainer
+    data.augment = BatchAugmentation(cutmix_prob=0.0)
+
+    def epoch():
+        views = {}
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(3)
+        for batch in loader:
+            augmented = data.on_after_batch_transfer(batch, 0).images
+            for index, image in zip(batch.indices.tolist(), augmented, strict=True):
+                views.setdefault(index, []).append(image)
+        return views
+
+    views = epoch()
+    repeated = [images for images in views.values() if len(images) > 1]
+    assert len(repeated) >= 5
+    for images in repeated:
+        assert not any(torch.equal(a, b) for n, a in enumerate(images) for b in images[:n])
+    again = epoch()
+    assert all(torch.equal(a, b) for index in views for a, b in zip(views[index], again[index], strict=True))

@@ -10,7 +10,7 @@ from flowers.data.sampling import ShardedSampler
 
 
 def reader(images):
-    return lambda indices: torch.from_numpy(images[indices]).permute(0, 3, 1, 2)
+    return lambda indices, keys: torch.from_numpy(images[indices]).permute(0, 3, 1, 2)
 
 
 def sampler(count, *, batch_size, shuffle=False, rank=0, world_size=1):
@@ -21,10 +21,11 @@ def test_cached_batches_are_what_was_asked_for_in_channels_last():
     images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
     dataset = CachedImages(reader(images), np.arange(10) % 3, np.array([9, 7, 2]))
     assert len(dataset) == 3
-    batch = dataset.__getitems__([1, 2, 1])
+    batch = dataset.__getitems__([1, 2, 1 + 2 * len(dataset)])
     assert np.array_equal(batch.images.permute(0, 2, 3, 1).numpy(), images[[7, 2, 7]])
     assert batch.targets.tolist() == [1, 2, 1]
     assert batch.indices.tolist() == [7, 2, 7]
+    assert batch.keys.tolist() == [7, 2, 7 + 2 * 10]  # the third time that it comes in an epoch
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -82,12 +83,14 @@ def test_features_come_plain_in_evaluation_and_from_all_views_in_training():
         np.full((50, 4), view, dtype=np.float32) + np.arange(50, dtype=np.float32)[:, None] / 100 for view in range(3)
     ]
     indices = np.arange(10, 40)
-    plain = draw_views(views, indices, seed=0, epoch=None)
+    plain = draw_views(views, indices, indices, seed=0, epoch=None)
     assert np.array_equal(plain.numpy(), views[0][indices])
-    epochs = [draw_views(views, indices, seed=0, epoch=epoch) for epoch in range(4)]
+    epochs = [draw_views(views, indices, indices, seed=0, epoch=epoch) for epoch in range(4)]
     assert not torch.equal(epochs[0], epochs[1])
-    assert torch.equal(epochs[1], draw_views(views, indices, seed=0, epoch=1))
+    assert torch.equal(epochs[1], draw_views(views, indices, indices, seed=0, epoch=1))
     drawn = torch.cat(epochs)[:, 0].floor()
     assert [int((drawn == view).sum()) for view in range(3)] == pytest.approx([40, 40, 40], abs=20)
     # An image's draw depends on no other image.
-    assert torch.equal(draw_views(views, indices[5:6], seed=0, epoch=1)[0], epochs[1][5])
+    assert torch.equal(draw_views(views, indices[5:6], indices[5:6], seed=0, epoch=1)[0], epochs[1][5])
+    again = draw_views(views, indices, indices + 50, seed=0, epoch=1)
+    assert not torch.equal(again, epochs[1])
