@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
 
 
 def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
@@ -35,3 +39,20 @@ def warmup_cosine(step: int, *, num_steps: int, warmup_steps: int) -> float:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, num_steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def warmup_ema(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """Return an update of averaged weights whose decay rises to its final value.
+
+    With n updates before, the decay is ``min(decay, (1 + n) / (10 + n))``, so that a short training does not average
+    its random first weights (https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage).
+
+    Args:
+        decay: Largest decay, per step.
+    """
+
+    def update(averages: list[Tensor], weights: list[Tensor], num_updates: Tensor) -> None:
+        warm_decay = (1 + int(num_updates)) / (10 + int(num_updates))
+        get_ema_multi_avg_fn(min(decay, warm_decay))(averages, weights, num_updates)  # type: ignore[no-untyped-call]
+
+    return update

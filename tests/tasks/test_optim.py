@@ -3,9 +3,10 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 from flowers.models import flower_cnn
-from flowers.tasks.optim import decay_groups, warmup_cosine
+from flowers.tasks.optim import decay_groups, warmup_cosine, warmup_ema
 
 
 def test_every_parameter_is_in_exactly_one_group_and_only_weights_decay():
@@ -34,3 +35,17 @@ def test_without_a_warmup_it_starts_at_the_top_and_ends_at_zero():
     assert warmup_cosine(0, num_steps=10, warmup_steps=0) == 1
     assert warmup_cosine(10, num_steps=10, warmup_steps=0) == 0
     assert warmup_cosine(12, num_steps=10, warmup_steps=0) == 0
+
+
+@pytest.mark.parametrize("num_steps", [1, 10, 30, 100, 2000])
+def test_the_average_of_any_number_of_steps_forgets_where_it_began(num_steps):
+    average = [torch.tensor([1.0])]  # the first weights are 1, all later ones 0
+    for step in range(1, num_steps + 1):
+        warmup_ema(0.995)(average, [torch.tensor([0.0])], torch.tensor(step))
+    assert average[0] < 0.19 if num_steps == 1 else average[0] < 1e-3
+
+
+def test_the_average_ends_with_the_decay_that_was_given():
+    average = [torch.tensor([1.0])]
+    warmup_ema(0.9)(average, [torch.tensor([0.0])], torch.tensor(1000))
+    assert average[0] == pytest.approx(0.9)
