@@ -10,13 +10,14 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from flowers.callbacks import (
     AtomicCheckpointIO,
     Calibrate,
+    EarlyStopping,
     ForgivingLogger,
     FreezeBackbone,
     HoldRunFolder,
@@ -31,16 +32,27 @@ from flowers.callbacks import (
     ShardedStrategy,
     StopOnBadLoss,
     StopOnSignal,
+    WarnAtChance,
     WritePredictions,
     WriteReport,
+    check_monitor,
     is_all,
+    monitor_mode,
     progress,
 )
 from flowers.data import FlowersDataModule
 from flowers.launch import check_num_nodes, launched_devices, plan_devices
 from flowers.quiet import quieten_lightning
-from flowers.runs import last_checkpoint, run_folder, stored_config
-from flowers.tasks import ClassificationTask, check_size
+from flowers.runs import (
+    check_network,
+    check_optimizer,
+    last_checkpoint,
+    read_checkpoint,
+    run_folder,
+    stored_config,
+    why_finished,
+)
+from flowers.tasks import ClassificationTask, CNNTask, TransferTask, check_size
 
 _TRAINER_DEFAULTS = {
     "max_epochs": 40,
@@ -75,7 +87,7 @@ class FlowersCLI(LightningCLI):
         parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_integer_seed)
         parser.link_arguments("checkpoint.monitor", "early_stopping.monitor")
-        parser.link_arguments("checkpoint.mode", "early_stopping.mode")
+        parser.link_arguments(("checkpoint.monitor", "checkpoint.mode"), "early_stopping.mode", monitor_mode)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, with the configuration stored in the checkpoint of ``--ckpt_path`` below what is typed."""
@@ -88,12 +100,14 @@ class FlowersCLI(LightningCLI):
             ckpt_path = last_checkpoint(Path(folder or "."))
             rest += ["--ckpt_path", ckpt_path or "null"]
             rank_zero_info(f"--ckpt_path last: {ckpt_path or 'there is none yet, training begins'}")
-        stored = [] if ckpt_path is None else ["--config", yaml.safe_dump(stored_config(ckpt_path, verb))]
         silent = [word for word in rest if not word.startswith("--print_config")]
+        if ckpt_path is None:
+            ckpt_path = parser.parse_args([verb, *silent])[verb].ckpt_path  # a configuration may name it
+        checkpoint = None if ckpt_path is None else read_checkpoint(ckpt_path)
+        stored_values = {} if checkpoint is None else stored_config(checkpoint, verb, ckpt_path=ckpt_path)
+        stored = ["--config", yaml.safe_dump(stored_values)] if stored_values else []
         first = parser.parse_args([verb, *stored, *silent])[verb]
-        if first.ckpt_path is not None and not stored:  # a configuration names it
-            stored = ["--config", yaml.safe_dump(stored_config(first.ckpt_path, verb))]
-            first = parser.parse_args([verb, *stored, *silent])[verb]
+        check_network(first.model, stored_values.get("model", {}), ckpt_path=ckpt_path)
         # Else options that this class shares with the default class would keep the default class's defaults.
         self._parser(verb).set_defaults({"model": {"class_path": first.model.class_path}} | _data_defaults(first.model))
         self.config = parser.parse_args([verb, *stored, *rest])
@@ -109,6 +123,22 @@ class FlowersCLI(LightningCLI):
         if verb == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
             parser.error("--trainer.max_steps: expected -1 for a run that goes on, which is counted in epochs")
         check_num_nodes(config.trainer.num_nodes)
+        if verb == "fit" and checkpoint is not None:
+            check_optimizer(config, checkpoint, ckpt_path=ckpt_path)
+            self._end_if_finished(checkpoint, config, ckpt_path=ckpt_path)
+
+    @staticmethod
+    def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str) -> None:  # noqa: ANN401
+        """End with status 0, leaving everything as it is, where a run has nothing left to train."""
+        reason = why_finished(
+            checkpoint,
+            max_epochs=-1 if config.trainer.max_epochs is None else config.trainer.max_epochs,
+            min_epochs=config.trainer.min_epochs,
+            patience=config.early_stopping.patience,
+        )
+        if reason:
+            rank_zero_info(f"--ckpt_path {ckpt_path}: this run is finished: {reason}. Give more of it to train on.")
+            raise SystemExit(0)
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: Lightning's way lets a checkpoint's hyper-parameters win over what is typed."""
@@ -142,7 +172,12 @@ class FlowersCLI(LightningCLI):
             (freeze := self._get(self.config_init, "freeze")).check(self.model, self.datamodule)
             if isinstance(trainer.strategy, ShardedStrategy):
                 trainer.strategy.check(self.model, freeze, self._get(self.config_init, "tensorboard"))
+            logs_recalls = "tensorboard" in _callback_groups("fit", trainer)
+            recalls = LogToTensorBoard.recalls(self.datamodule) if logs_recalls else []
+            if isinstance(self.model, CNNTask | TransferTask):  # a task of the user's own may log other metrics
+                check_monitor(self._get(self.config_init, "checkpoint").monitor, recalls)
             self.datamodule.setup("fit")
+            self._warn_of_leaks()
             if trainer.logger is None and not trainer.fast_dev_run:
                 root = Path(trainer.default_root_dir or ".") / "lightning_logs"
                 rank = getattr(rank_zero_only, "rank", 0)
@@ -150,7 +185,7 @@ class FlowersCLI(LightningCLI):
                 kwargs["logger"] = ForgivingLogger(run)
                 shown += [HoldRunFolder(run)] if rank == 0 else []
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
-            shown += [SeedSteps(), StopOnBadLoss(), ResumeEpoch(), PrintEffectiveBatch()]
+            shown += [SeedSteps(), StopOnBadLoss(), ResumeEpoch(), PrintEffectiveBatch(), WarnAtChance()]
             shown += [StopOnSignal()] * (trainer.enable_checkpointing is not False)  # else nothing would be left
             if trainer.strategy == "auto" and fabric.world_size > 1 and freeze.unfreeze_epoch:
                 kwargs["strategy"] = "ddp_find_unused_parameters_true"  # what is frozen has no gradients to exchange
@@ -158,8 +193,16 @@ class FlowersCLI(LightningCLI):
             kwargs["logger"] = trainer.logger or False
             kwargs["enable_checkpointing"] = False
             shown += [PrintInterval()]
-        groups = [self._get(self.config_init, key) for key in _callback_groups(str(self.subcommand), trainer)]
-        return self._instantiate_trainer({**trainer, **kwargs}, [*groups, *shown])
+        callbacks = [self._get(self.config_init, key) for key in _callback_groups(str(self.subcommand), trainer)]
+        return self._instantiate_trainer({**trainer, **kwargs}, [*callbacks, *shown])
+
+    def _warn_of_leaks(self) -> None:
+        """Warn where the weights to begin with were trained on images that this run evaluates."""
+        weights = str(self.config[str(self.subcommand)].get("model.init_args.weights", ""))
+        if weights.endswith(".ckpt"):
+            checkpoint = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
+            if leaks := self.datamodule.describe_leaks(checkpoint.get("FlowersDataModule", {})):
+                rank_zero_warn(f"--model.weights {weights} {leaks}")
 
 
 def main(args: list[str]) -> FlowersCLI:

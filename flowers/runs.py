@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import torch
@@ -12,12 +12,17 @@ import yaml
 
 from flowers.models import checkpoint_checksum
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 # What a checkpoint may say of the trainer: how long and how finely the run trains, not on which machine.
 _PLAIN_TRAINER_OPTIONS = {
     *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "precision", "accumulate_grad_batches"),
     *("gradient_clip_val", "gradient_clip_algorithm", "check_val_every_n_epoch", "val_check_interval"),
     *("limit_train_batches", "limit_val_batches", "log_every_n_steps", "deterministic", "default_root_dir"),
 }
+# The options of a task that make its network; all others say how it learns.
+_NETWORK_OPTIONS = ("arch", "widths", "depth", "stem_stride", "norm")
 
 
 def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
@@ -132,18 +137,17 @@ def best_epoch(run: Path) -> int | None:
     return int(torch.load(file, map_location="cpu", weights_only=True)["epoch"]) if file.is_file() else None
 
 
-def stored_config(ckpt_path: str, verb: str) -> dict[str, Any]:
+def stored_config(checkpoint: dict[str, Any], verb: str, *, ckpt_path: str) -> dict[str, Any]:
     """Return what a checkpoint says of the run it comes from: all for ``fit``, model and data for the other verbs.
 
     Args:
-        ckpt_path: The checkpoint.
+        checkpoint: What ``read_checkpoint`` returns.
         verb: The verb that asks.
+        ckpt_path: The checkpoint's file, for errors.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint of the project, or is damaged.
+        ValueError: The configuration names code.
     """
-    checkpoint = read_checkpoint(ckpt_path)
     config: dict[str, Any] = yaml.safe_load(checkpoint.get("config", "{}"))
     if not str(config.get("model", {}).get("class_path", "flowers.")).startswith("flowers."):
         # A class from elsewhere is code; it runs only if somebody types its name.
@@ -174,3 +178,76 @@ def _names_code(config: dict[str, Any]) -> bool:
         elif isinstance(value, list):
             inside += value
     return False
+
+
+def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_path: str) -> None:
+    """Refuse options that make another network than a checkpoint has.
+
+    Args:
+        given: The configuration of the model, of the command line and its files over the checkpoint's.
+        stored: The checkpoint's own.
+        ckpt_path: The checkpoint's file, for the error.
+
+    Raises:
+        ValueError: The networks differ; both are named.
+    """
+    if stored and _network(given) != _network(stored):
+        raise ValueError(
+            f"--ckpt_path {ckpt_path}: its network is {_network(stored)}, the options (or a --config) make "
+            f"{_network(given)}. Leave out what makes another network, or leave out --ckpt_path to train a new one."
+        )
+
+
+def _network(model: Mapping[str, Any]) -> str:
+    """Return the class and the options that make a network."""
+    words = [model["class_path"].removeprefix("flowers.tasks.")]
+    options = model.get("init_args", {})
+    for name in _NETWORK_OPTIONS:
+        if name in options:
+            value = options[name]
+            words.append(f"{name} {list(value) if isinstance(value, list | tuple) else value}")
+    return " ".join(words)
+
+
+def check_optimizer(given: Mapping[str, Any], checkpoint: Mapping[str, Any], *, ckpt_path: str) -> None:
+    """Refuse to resume a run without the optimizer that it was given: a checkpoint names no code to run.
+
+    Args:
+        given: The configuration of ``fit``.
+        checkpoint: What ``read_checkpoint`` returns.
+        ckpt_path: The checkpoint's file, for the error.
+
+    Raises:
+        ValueError: ``--optimizer`` or ``--lr_scheduler`` are missing; the error says what to give again.
+    """
+    config = yaml.safe_load(checkpoint.get("config", "{}"))
+    words = []
+    for name in ("optimizer", "lr_scheduler"):
+        stored = config.get(name)
+        if stored and not given.get(name):
+            words.append(f"--{name} {stored['class_path']}")
+            options = stored.get("init_args", {}).items()
+            words += [f"--{name}.{option} {value}" for option, value in options if value is not None]
+    if words:
+        raise ValueError(
+            f"--ckpt_path {ckpt_path}: its run was given an optimizer or a schedule of its own, which a checkpoint "
+            f"does not bring along. Give again: {' '.join(words)}"
+        )
+
+
+def why_finished(checkpoint: Mapping[str, Any], *, max_epochs: int, min_epochs: int | None, patience: int) -> str:
+    """Return why there is nothing left to train for a run; empty if there is.
+
+    Args:
+        checkpoint: Its ``last.ckpt``.
+        max_epochs: Epochs to train; -1 without an end.
+        min_epochs: Epochs that early stopping waits for.
+        patience: Epochs without an improvement that early stopping waits for.
+    """
+    num_epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    if 0 <= max_epochs <= num_epochs:
+        return f"it has trained {num_epochs} epochs, --trainer.max_epochs is {max_epochs}"
+    for key, state in checkpoint.get("callbacks", {}).items():
+        if key.startswith("EarlyStopping") and state["wait_count"] >= patience and num_epochs >= (min_epochs or 0):
+            return f"early stopping ended it after {num_epochs} epochs, --early_stopping.patience is {patience}"
+    return ""

@@ -115,7 +115,9 @@ def test_the_checkpoint_is_plain_data_of_a_known_shape(whole_run):
     checkpoint = torch.load(whole_run / "checkpoints" / "best.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["class_names"][0] == "daisy"
     assert not any("_orig_mod" in key or not key.startswith("net.") for key in checkpoint["state_dict"])
-    assert {"data_fingerprint", "split_fingerprint", "image_size", "resize"} <= set(checkpoint["FlowersDataModule"])
+    stored = checkpoint["FlowersDataModule"]
+    assert {"data_fingerprint", "split_fingerprint", "image_size", "resize", "trained_on"} <= set(stored)
+    assert len(stored["trained_on"]) == 120
     assert yaml.safe_load(checkpoint["config"])["data"]["image_size"] == 32
     task = CNNTask.load_from_checkpoint(whole_run / "checkpoints" / "best.ckpt", weights_only=True)
     assert task.hparams.widths == (8, 16)
@@ -227,6 +229,7 @@ def test_another_batch_than_before_is_said(drawn, tmp_path):
         cli.main(["fit", *words, "2", "--trainer.accumulate_grad_batches", "2"])
 
 
+@pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
 def test_resuming_adds_to_the_run_and_replaces_nothing(drawn, tmp_path):
     fit(tmp_path, drawn, "--trainer.max_epochs", "1")
     run = tmp_path / "lightning_logs" / "version_0"
@@ -237,11 +240,104 @@ def test_resuming_adds_to_the_run_and_replaces_nothing(drawn, tmp_path):
     assert yaml.safe_load((run / "config-2.yaml").read_text())["trainer"]["max_epochs"] == 2
     assert not (run / "manifest-2.csv").exists()
     # From another checkpoint than the last a new run begins: the old one's last epochs stay.
-    with pytest.warns(UserWarning, match="The dirpath has changed"):
-        cli.main(["fit", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--trainer.max_epochs", "3"])
+    best = str(run / "checkpoints" / "best.ckpt")
+    cli.main(["fit", "--ckpt_path", best, "--trainer.max_epochs", "3"])
     assert last(run)["epoch"] == 1
     assert (run / "checkpoints" / "best.ckpt").exists()
     assert last(run.with_name("version_1"))["epoch"] == 2
+    # No epoch of this one is validated, so none is its best.
+    cli.main(["fit", "--ckpt_path", best, "--trainer.max_epochs", "3", "--trainer.limit_val_batches", "0"])
+    assert [file.name for file in (run.with_name("version_2") / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def files(folder: Path) -> dict[str, int]:
+    """Return the files in a folder, with the time of their last change."""
+    return {str(file): file.stat().st_mtime_ns for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("options", "more"),
+    [
+        (["--trainer.max_epochs=1"], ["--trainer.max_epochs=2"]),
+        (["--model.lr=1e-9", "--model.ema_decay=null", "--early_stopping.patience=1"], ["--early_stopping.patience=2"]),
+    ],
+)
+def test_a_finished_run_says_so_and_stays_as_it_is(options, more, drawn, tmp_path, caplog):
+    fit(tmp_path, drawn, *options)
+    run = tmp_path / "lightning_logs" / "version_0"
+    before = files(tmp_path)
+    num_epochs = last(run)["epoch"]
+    words = ["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 0
+    assert "this run is finished" in caplog.text
+    assert files(tmp_path) == before
+    cli.main([*words, *more])
+    assert last(run)["epoch"] == num_epochs + 1
+
+
+def test_a_schedule_of_another_length_is_taken_up_at_its_own_rate(drawn, tmp_path, caplog):
+    fit(tmp_path, drawn, "--trainer.max_epochs=1")
+    words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]
+    cli.main(["fit", *words, "--trainer.max_epochs=3"])
+    assert "learning rate goes from 0 to 0.0" in caplog.text
+    events = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0")).Reload()
+    rates = [event.value for tag in events.Tags()["scalars"] if tag.startswith("lr-") for event in events.Scalars(tag)]
+    assert min(rates) > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*will be overridden by")
+def test_a_resumed_run_asks_for_the_optimizer_that_it_was_given(drawn, tmp_path):
+    optimizer = ["--optimizer=torch.optim.SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.5"]
+    fit(tmp_path, drawn, "--trainer.max_epochs=1", *optimizer)
+    words = ["fit", "--ckpt_path=last", f"--trainer.default_root_dir={tmp_path}", "--trainer.max_epochs=2"]
+    with pytest.raises(ValueError, match=r"Give again: --optimizer torch\.optim\.SGD --optimizer\.lr 0\.1") as refused:
+        cli.main(words)
+    again = str(refused.value).partition("Give again: ")[2].split()
+    cli.main([*words, *again])
+    assert last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 1
+
+
+def test_a_configuration_of_another_network_than_the_checkpoints_is_refused(drawn, tmp_path):
+    fit(tmp_path, drawn, "--trainer.max_epochs=1")
+    before = files(tmp_path)
+    for config, name in (("transfer", "TransferTask arch mobilenet_v2"), ("cnn", r"CNNTask widths \[48, 96, 192\]")):
+        words = ["--config", str(CONFIGS / f"{config}.yaml"), "--model.widths=[48,96,192]"]
+        words = words if config == "cnn" else words[:2]
+        with pytest.raises(ValueError, match=rf"its network is CNNTask widths \[8, 16\].* make {name}"):
+            cli.main(["fit", "--ckpt_path=last", f"--trainer.default_root_dir={tmp_path}", *words])
+    assert files(tmp_path) == before
+
+
+def test_weights_that_were_trained_on_images_this_run_evaluates_are_reported(whole_run, drawn, tmp_path):
+    best = str(whole_run / "checkpoints" / "best.ckpt")
+    data = ["--data.image_size=64", "--data.crop_size=64", f"--data.root={drawn}", "--trainer.max_epochs=1"]
+    net = ["--model=TransferTask", "--model.arch=squeezenet1_1", "--model.weights=none", "--trainer.accelerator=cpu"]
+    net += ["--trainer.log_every_n_steps=1"]
+    cli.main(["fit", *net, *data, f"--trainer.default_root_dir={tmp_path}"])
+    weights = f"--model.weights={tmp_path}/lightning_logs/version_0/checkpoints/best.ckpt"
+    cli.main(["fit", *net, weights, *data])  # the same split: not a word (warnings are errors)
+    with pytest.warns(UserWarning, match=r"best\.ckpt was trained on \d+ of the 30 validation and test images"):
+        cli.main(["fit", *net, weights, *data, "--data.split_seed=7"])
+    # Other data, some of it the same: told when it is evaluated.
+    other = tmp_path / "other" / "photos"
+    shutil.copytree(drawn, other)
+    next((other / "daisy").iterdir()).unlink()
+    evaluate = ["test", "--ckpt_path", best, "--data.root", str(other), "--data.split_seed=7"]
+    with (
+        pytest.warns(UserWarning, match="holds other images than those that the checkpoint's run had"),
+        pytest.warns(UserWarning, match=r"the checkpoint was trained on \d+ of the \d+ validation and test images"),
+    ):
+        cli.main(evaluate)
+
+
+def test_a_small_folder_learns_with_the_shipped_recipe(drawn, tmp_path):
+    size = ["--data.image_size=40", "--data.crop_size=32", "--data.batch_size=16", "--model.widths=[24,48]"]
+    short = ["--trainer.max_epochs=10", "--trainer.accelerator=cpu", f"--data.root={drawn}", "--trainer.logger=false"]
+    run = cli.main(["fit", "--config", str(CONFIGS / "cnn.yaml"), *size, *short])
+    # 70 steps. An average with its decay of 0.995 from the first one on stands at chance, 0.2.
+    assert run.trainer.callback_metrics["val/acc"] > 0.35
 
 
 def test_a_nan_loss_stops_the_run_and_leaves_the_last_good_checkpoint(drawn, tmp_path, monkeypatch):
@@ -322,8 +418,7 @@ def test_a_checkpoint_named_last_elsewhere_does_not_make_its_place_a_run(whole_r
     (tmp_path / "home" / "u").mkdir(parents=True)
     copy = tmp_path / "home" / "u" / "last.ckpt"
     copy.write_bytes((whole_run / "checkpoints" / "last.ckpt").read_bytes())
-    with pytest.warns(UserWarning, match="The dirpath has changed"):
-        cli.main(["fit", "--ckpt_path", str(copy), "--trainer.max_epochs=5", f"--trainer.default_root_dir={tmp_path}"])
+    cli.main(["fit", "--ckpt_path", str(copy), "--trainer.max_epochs=5", f"--trainer.default_root_dir={tmp_path}"])
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["u"]
     assert last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 4
 
@@ -357,7 +452,8 @@ def test_a_stored_config_names_no_code(whole_run, tmp_path):
     config = yaml.safe_load(checkpoint["config"])
     config["trainer"]["callbacks"] = [{"class_path": "lightning.pytorch.callbacks.LambdaCallback"}]
     torch.save(checkpoint | {"config": yaml.safe_dump(config)}, tmp_path / "hostile.ckpt")
-    assert "callbacks" not in stored_config(str(tmp_path / "hostile.ckpt"), "fit")["trainer"]
+    file = str(tmp_path / "hostile.ckpt")
+    assert "callbacks" not in stored_config(read_checkpoint(file), "fit", ckpt_path=file)["trainer"]
     config["model"]["class_path"] = "antigravity.Task"
     torch.save(checkpoint | {"config": yaml.safe_dump(config)}, tmp_path / "hostile.ckpt")
     with pytest.raises(ValueError, match="its model is no part of this package"):
@@ -386,7 +482,7 @@ def test_a_checkpoint_imports_nothing(verb, hostile, whole_run, tmp_path, monkey
     AtomicCheckpointIO().save_checkpoint(checkpoint | {"config": yaml.safe_dump(config)}, tmp_path / "x.ckpt")
     words = [verb, "--ckpt_path", str(tmp_path / "x.ckpt")]
     if "optimizer" in hostile:  # left out, as callbacks are
-        config = stored_config(words[2], verb)
+        config = stored_config(read_checkpoint(words[2]), verb, ckpt_path=words[2])
         assert not {"optimizer", "lr_scheduler"} & config.keys()
         return
     with pytest.raises(ValueError, match="its configuration names code other than a model of this package"):
@@ -395,9 +491,7 @@ def test_a_checkpoint_imports_nothing(verb, hostile, whole_run, tmp_path, monkey
 
 @pytest.mark.parametrize("words", [["--model.widths", "[8,16,32]"], ["--model.widths", "[8,24]"]])
 def test_another_network_than_the_checkpoints_is_named(words, whole_run):
-    with pytest.raises(
-        ValueError, match="--ckpt_path: the checkpoint is of another network than the options of --model"
-    ):
+    with pytest.raises(ValueError, match=r"--ckpt_path .*: its network is CNNTask .*, the options .* make"):
         cli.main(["validate", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), *words])
 
 

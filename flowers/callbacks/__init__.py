@@ -4,10 +4,12 @@ from flowers.callbacks.batch import PrintEffectiveBatch
 from flowers.callbacks.calibrate import Calibrate
 from flowers.callbacks.checkpoint import AtomicCheckpointIO, SaveBest, SaveLast
 from flowers.callbacks.collect import is_all
+from flowers.callbacks.early_stopping import EarlyStopping
 from flowers.callbacks.freeze import FreezeBackbone
 from flowers.callbacks.guard import StopOnBadLoss
 from flowers.callbacks.hold import HoldRunFolder
 from flowers.callbacks.interval import PrintInterval
+from flowers.callbacks.monitor import check_monitor, monitor_mode
 from flowers.callbacks.predictions import WritePredictions
 from flowers.callbacks.progress import PrintEpochs, progress
 from flowers.callbacks.record import RecordRun
@@ -17,10 +19,12 @@ from flowers.callbacks.seed import SeedSteps
 from flowers.callbacks.sharding import ShardedStrategy
 from flowers.callbacks.signals import StopOnSignal
 from flowers.callbacks.tensorboard import ForgivingLogger, LogToTensorBoard
+from flowers.callbacks.warn_at_chance import WarnAtChance
 
 __all__ = [
     "AtomicCheckpointIO",
     "Calibrate",
+    "EarlyStopping",
     "ForgivingLogger",
     "FreezeBackbone",
     "HoldRunFolder",
@@ -36,8 +40,11 @@ __all__ = [
     "ShardedStrategy",
     "StopOnBadLoss",
     "StopOnSignal",
+    "WarnAtChance",
     "WritePredictions",
     "WriteReport",
+    "check_monitor",
     "is_all",
+    "monitor_mode",
     "progress",
 ]

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from flowers.callbacks.monitor import monitor_mode
 from flowers.models import checkpoint_checksum
 
 
@@ -21,8 +22,7 @@ class _SaveOne(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state, unless the run goes on in another folder, which has no such checkpoint yet."""
         if self.dirpath is not None and (Path(self.dirpath) / f"{self.filename}.ckpt").exists():
-            state_dict = _moved(state_dict, str(self.dirpath))
-        super().load_state_dict(state_dict)
+            super().load_state_dict(_moved(state_dict, str(self.dirpath)))
 
 
 class SaveBest(_SaveOne):
@@ -31,11 +31,16 @@ class SaveBest(_SaveOne):
     Accuracies of a few hundred images tie often.
 
     Args:
-        monitor: Metric to compare; early stopping watches the same.
-        mode: Whether more (``max``) or less (``min``) is better.
+        monitor: Metric to compare, ``val/loss``, ``val/acc``, ``val/f1`` or ``val/recall/<class>``; early stopping
+            watches the same.
+        mode: Whether more (``max``) or less (``min``) is better; follows from the metric.
+
+    Raises:
+        ValueError: The mode contradicts the metric.
     """
 
-    def __init__(self, monitor: str = "val/acc", mode: Literal["min", "max"] = "max") -> None:
+    def __init__(self, monitor: str = "val/acc", mode: Literal["min", "max"] | None = None) -> None:
+        mode = monitor_mode(monitor, mode)
         super().__init__(monitor=monitor, mode=mode, filename="best", enable_version_counter=False)
         self.best_epoch = -1
         self.best_loss = float("inf")

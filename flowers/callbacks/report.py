@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flowers.callbacks.collect import CollectsPredictions, as_predictions, is_all
-from flowers.data import FlowersDataModule, load_image, read_credits, to_float
+from flowers.data import FlowersDataModule, read_credits, to_float
 from flowers.evaluation import (
     Augmented,
     Example,
@@ -170,8 +170,7 @@ def _pictures(
     """Return images as the network sees them, what it looks at in them, and why that cannot be told, if so."""
     if not numbers:
         return [], [], ""
-    files = [data.index.root / found.paths[number] for number in numbers]
-    pixels = torch.stack([load_image(file, **data.decoding) for file in files])
+    pixels = data.images(data.indices["test"][numbers])
     shown = pixels.permute(0, 2, 3, 1).numpy()
     overlays: list[bytes | None] = [None] * len(numbers)
     try:

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from torchvision.utils import make_grid
 
 from flowers.callbacks.collect import CollectsPredictions, as_predictions
-from flowers.data import FlowersDataModule, load_image
+from flowers.data import FlowersDataModule
 from flowers.evaluation import Predictions, confusion, confusion_figure, gallery_figure, scores
 from flowers.tasks import ClassificationTask
 
@@ -145,24 +145,38 @@ class LogToTensorBoard(CollectsPredictions):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.sanity_checking or not isinstance(data, FlowersDataModule):
             return
-        found = as_predictions(self.gather(trainer), data)
+        collected = self.gather(trainer)
+        found = as_predictions(collected, data)
+        is_finite = np.isfinite(found.probs).all()
+        values = scores(found) if is_finite else {}
+        for name in self.recalls(data):
+            # Every process has the same value; Lightning asks for an average, or warns.
+            pl_module.log(f"val/recall/{name}", values.get(f"{name}/recall", float("nan")), sync_dist=True)
         # Of a network that gives NaN another callback says so, and ends the run.
-        if not (trainer.is_global_zero and trainer.logger is not None and np.isfinite(found.probs).all()):
+        if not (is_finite and trainer.is_global_zero and trainer.logger is not None):
             return
-        values, step = scores(found), trainer.global_step
-        scalars = {f"val/recall/{name}": values[f"{name}/recall"] for name in found.class_names[:_MAX_CLASSES]}
         if values["accuracy"] > self._best["hp/val_acc"]:
             self._best = {"hp/val_acc": values["accuracy"], "hp/val_loss": values["log loss"]}
         # Every time: a resumed run begins with the placeholders anew.
-        trainer.logger.log_metrics(scalars | self._best, step=step)
+        trainer.logger.log_metrics(self._best, step=trainer.global_step)
         if trainer.current_epoch % self.every_n_epochs == 0 or trainer.current_epoch + 1 == trainer.max_epochs:
-            self._log_figures(trainer, data, found)
+            try:
+                self._log_figures(trainer, data, found, collected.indices.numpy())
+            except Exception as error:  # a figure is not worth a training
+                rank_zero_warn(f"TensorBoard lacks figures of epoch {trainer.current_epoch}: {error}")
 
-    def _log_figures(self, trainer: Trainer, data: FlowersDataModule, found: Predictions) -> None:
+    @staticmethod
+    def recalls(data: FlowersDataModule) -> list[str]:
+        """Return the names of the classes whose recall is logged, as ``val/recall/<class>``."""
+        return data.class_names[:_MAX_CLASSES]
+
+    def _log_figures(
+        self, trainer: Trainer, data: FlowersDataModule, found: Predictions, indices: NDArray[np.int64]
+    ) -> None:
         step, names = trainer.global_step, found.class_names
         matrix = confusion_figure(confusion(found), names)
         _write(trainer, lambda log: log.add_figure("val/confusion", matrix, step))
-        if (mistakes := _mistakes(data, found)) is not None:
+        if (mistakes := _mistakes(data, found, indices)) is not None:
             _write(trainer, lambda log: log.add_figure("val/worst_mistakes", mistakes, step))
         if len(names) <= _MAX_CLASSES:
             for label, name in enumerate(names):
@@ -178,18 +192,17 @@ class LogToTensorBoard(CollectsPredictions):
         self._best = dict(state_dict)
 
 
-def _mistakes(data: FlowersDataModule, found: Predictions) -> Any:  # noqa: ANN401
+def _mistakes(data: FlowersDataModule, found: Predictions, indices: NDArray[np.int64]) -> Any:  # noqa: ANN401
     """Return a figure of the most confident mistakes, or None if there is none."""
     confidence, predicted = found.probs.max(axis=1), found.probs.argmax(axis=1)
     order = np.argsort(-confidence, kind="stable")
     worst = [int(i) for i in order if predicted[i] != found.labels[i]][:_SHOWN_IMAGES]
     if not worst:
         return None
-    files = [data.index.root / found.paths[i] for i in worst]
-    pixels = [load_image(file, **data.decoding) for file in files]
+    pixels = data.images(indices[worst]).permute(0, 2, 3, 1).numpy()
     names = found.class_names
     titles = [f"{names[found.labels[i]]}, taken for\n{names[predicted[i]]} ({confidence[i]:.0%})" for i in worst]
-    return gallery_figure([image.permute(1, 2, 0).numpy() for image in pixels], titles)
+    return gallery_figure([*pixels], titles)
 
 
 def _add_pr_curve(tag: str, is_class: NDArray[np.bool_], probs: NDArray[np.float64], step: int, log: Any) -> None:  # noqa: ANN401

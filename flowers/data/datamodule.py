@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from flowers.data.duplicates import duplicate_pairs
 from flowers.data.facts import FolderFacts, read_facts
 from flowers.data.folder import index_folder
 from flowers.data.loading import Batch, CachedImages, StreamedImages, batch_loader, draw_views
-from flowers.data.manifest import ManifestRow, compare_fingerprints, fingerprints
+from flowers.data.manifest import ManifestRow, compare_fingerprints, content_numbers, fingerprints
 from flowers.data.sampling import ShardedSampler
 from flowers.data.sources import ensure_root
 from flowers.data.splits import SPLITS, SplitOptions, split_table
@@ -242,8 +243,30 @@ class FlowersDataModule(LightningDataModule):
         return batch._replace(images=images.contiguous(memory_format=torch.channels_last), targets=targets)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint carries: how images are read, and the fingerprints."""
-        return {"class_names": self.class_names} | self.decoding | fingerprints(self.manifest_rows())
+        """Return what a checkpoint carries: how images are read, the fingerprints, and which images are trained on."""
+        rows = self.manifest_rows()
+        trained_on = content_numbers(row for row in rows if row.split == "train")
+        return {
+            "class_names": self.class_names,
+            **self.decoding,
+            **fingerprints(rows),
+            "trained_on": torch.from_numpy(trained_on),
+        }
+
+    def describe_leaks(self, state_dict: Mapping[str, Any]) -> str:
+        """Return how many validation and test images a checkpoint was trained on, in words; empty if none.
+
+        Args:
+            state_dict: What the checkpoint carries of its data module.
+        """
+        evaluated = content_numbers(row for row in self.manifest_rows() if row.split in ("val", "test"))
+        num_leaks = np.isin(evaluated, np.asarray(state_dict.get("trained_on", ()))).sum()
+        if not num_leaks:
+            return ""
+        return (
+            f"was trained on {num_leaks:,} of the {len(evaluated):,} validation and test images: their accuracy is "
+            f"too high. For an honest one give the manifest.csv of the checkpoint's run folder with --data.manifest."
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Compare what a checkpoint carries with the data at hand.
@@ -257,3 +280,5 @@ class FlowersDataModule(LightningDataModule):
                 rank_zero_warn(f"--data.{name} is {mine}; the checkpoint was trained with {stored[name]}")
         if note := compare_fingerprints(fingerprints(self.manifest_rows()), state_dict):
             rank_zero_warn(f"--data.root {self.index.root} {note}")
+            if leaks := self.describe_leaks(state_dict):
+                rank_zero_warn(f"--ckpt_path: the checkpoint {leaks}")

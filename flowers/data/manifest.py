@@ -110,6 +110,11 @@ def _digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
 
 
+def content_numbers(rows: Iterable[ManifestRow]) -> NDArray[np.int64]:
+    """Return a number ``(N,)`` for the content of each image: the first 60 bits of its checksum."""
+    return np.array([int(row.sha256[:15], 16) for row in rows], dtype=np.int64)
+
+
 def compare_fingerprints(mine: Mapping[str, str], stored: Mapping[str, str]) -> str:
     """Return what is to be said of images that are not those of a checkpoint; empty where they are.
 
@@ -121,10 +126,7 @@ def compare_fingerprints(mine: Mapping[str, str], stored: Mapping[str, str]) -> 
         ValueError: The same images are split in another way, so training images would be evaluated.
     """
     if mine["data_fingerprint"] != stored["data_fingerprint"]:
-        return (
-            "holds other images than those the checkpoint was trained on; if some are the same, its evaluation is too "
-            "good."
-        )
+        return "holds other images than those that the checkpoint's run had"
     if mine["split_fingerprint"] != stored["split_fingerprint"]:
         raise ValueError(
             "--data: the images are those the checkpoint was trained on, but they are split in another way, so "

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
@@ -199,7 +200,7 @@ class ClassificationTask(LightningModule):
         # Lightning cannot clip gradients in mixed precision beside the fused step.
         optimizer = torch.optim.AdamW(self.parameter_groups(), lr=self.lr, fused=not self.trainer.gradient_clip_val)
         factor = partial(warmup_cosine, num_steps=int(num_steps), warmup_steps=warmup_steps)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        scheduler = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_callbacks(self) -> Sequence[Callback]:
@@ -221,6 +222,26 @@ class ClassificationTask(LightningModule):
                 rank_zero_warn("--model.class_weights and --data.sampler both balance the classes: one is enough.")
         if self.compile_net:
             self.net.compile()
+
+    def on_train_start(self) -> None:
+        """Move a resumed run to the learning rate of its schedule, and report it where the schedule has another length.
+
+        A run of 10 epochs that is resumed with 20 ended at a rate of 0, and would train its next step with that.
+        """
+        for config in self.trainer.lr_scheduler_configs:
+            schedule = config.scheduler
+            if not isinstance(schedule, LambdaLR):
+                continue  # a schedule of the user's own
+            groups = schedule.optimizer.param_groups
+            before = groups[-1]["lr"]
+            for group, base_lr, factor in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+                group["lr"] = base_lr * factor(schedule.last_epoch)
+            after = groups[-1]["lr"]
+            if before != after:
+                rank_zero_info(
+                    f"The schedule has another length than in the checkpoint: the learning rate goes from "
+                    f"{before:.2g} to {after:.2g} now, and falls to 0 by the last epoch"
+                )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the calibration."""

@@ -39,7 +39,7 @@ def test_the_best_is_the_higher_accuracy_and_of_equals_the_lower_loss():
 
 
 def test_another_monitor_can_be_less_is_better():
-    assert epochs(SaveBest("val/loss", mode="min"), (0.5, 2.0), (0.6, 3.0), (0.6, 1.0)) == [0, 2]
+    assert epochs(SaveBest("val/loss"), (0.5, 2.0), (0.6, 3.0), (0.6, 1.0)) == [0, 2]
 
 
 def test_a_failed_write_leaves_the_previous_checkpoint_whole(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from flowers import cli
 from flowers.callbacks import ForgivingLogger, LogToTensorBoard
+from flowers.data import FlowersDataModule
 
 SMALL = [
     "--model.widths",
@@ -79,6 +81,28 @@ def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_p
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     assert "hparams" in events.summary_metadata["_hparams_/experiment"].plugin_data.plugin_name
     assert b"hp/val_acc" in events.summary_metadata["_hparams_/experiment"].plugin_data.content
+
+
+def test_figures_of_cached_images_need_no_original_and_end_no_run(drawn, monkeypatch, tmp_path):
+    root = tmp_path / "gone" / "photos"
+    shutil.copytree(drawn, root)
+    setup = FlowersDataModule.setup
+
+    def lose_originals(self, stage):
+        setup(self, stage)
+        shutil.rmtree(root, ignore_errors=True)
+
+    monkeypatch.setattr(FlowersDataModule, "setup", lose_originals)
+    events = fit(root, "--trainer.max_epochs", "2", "--tensorboard.every_n_epochs", "1")
+    assert len(events.Images("val/worst_mistakes")) == 2
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("no such font")
+
+    monkeypatch.setattr("flowers.callbacks.tensorboard.confusion_figure", broken)
+    monkeypatch.setattr(FlowersDataModule, "setup", setup)
+    with pytest.warns(UserWarning, match="lacks figures of epoch 0: no such font"):
+        fit(drawn, "--trainer.max_epochs", "1")
 
 
 def test_an_interval_below_one_is_refused():

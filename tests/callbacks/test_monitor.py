@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from flowers import cli
+from flowers.callbacks import check_monitor, monitor_mode
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"), [("val/loss", "min"), ("val/acc", "max"), ("val/f1", "max"), ("val/recall/a/b", "max")]
+)
+def test_the_mode_follows_from_the_metric_and_a_contradiction_is_refused(monitor, mode):
+    assert monitor_mode(monitor, None) == monitor_mode(monitor, mode) == mode
+    other = {"min": "max", "max": "min"}[mode]
+    with pytest.raises(ValueError, match=f"--checkpoint.mode {other}: expected {mode} for --checkpoint.monitor"):
+        monitor_mode(monitor, other)
+
+
+def test_a_metric_of_the_users_own_needs_a_mode():
+    assert monitor_mode("val/auroc", "max") == "max"
+    for monitor in ("val/auroc", "auroc"):
+        with pytest.raises(ValueError, match="expected min or max"):
+            monitor_mode(monitor, None)
+
+
+def test_a_misspelt_metric_is_refused_with_the_list():
+    check_monitor("val/recall/daisy", ["daisy", "tulips"])
+    for monitor in ("val/recal", "val_acc", "train/acc", "val/recall/roses"):
+        with pytest.raises(ValueError, match="expected one of val/loss, val/acc, val/f1, val/recall/daisy"):
+            check_monitor(monitor, ["daisy", "tulips"])
+
+
+SMALL = ["--model.widths=[8,16]", "--data.image_size=32", "--data.crop_size=24", "--trainer.accelerator=cpu"]
+SMALL += ["--trainer.log_every_n_steps=1"]
+
+
+def test_a_misspelt_metric_is_refused_before_there_is_a_run_folder(drawn, tmp_path):
+    with pytest.raises(ValueError, match="val/recall/tulips"):
+        cli.main(["fit", "--data.root", str(drawn), *SMALL, "--checkpoint.monitor", "val/recall/tulip"])
+    assert not (tmp_path / "lightning_logs").exists()
+
+
+@pytest.mark.parametrize("monitor", ["val/loss", "val/recall/daisy"])
+def test_the_kept_epoch_and_early_stopping_are_those_of_the_metric(monitor, drawn, tmp_path):
+    options = ["--checkpoint.monitor", monitor, "--trainer.max_epochs", "4", "--model.lr", "0.02"]
+    run = cli.main(["fit", "--data.root", str(drawn), *SMALL, *options])
+    best, early_stopping = run.trainer.checkpoint_callback, run.trainer.early_stopping_callback
+    assert (early_stopping.monitor, early_stopping.mode) == (monitor, monitor_mode(monitor, None))
+    value = run.trainer.callback_metrics[monitor]
+    better = torch.le if monitor == "val/loss" else torch.ge
+    assert better(best.best_model_score, value)
+    assert best.best_model_score == early_stopping.best_score
+    config = yaml.safe_load((tmp_path / "lightning_logs" / "version_0" / "config.yaml").read_text())
+    assert config["checkpoint"]["monitor"] == monitor
