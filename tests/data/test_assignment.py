@@ -19,7 +19,11 @@ PATHS = [f"{name}/{number:02d}.jpg" for name in ("cat", "dog") for number in ran
 @pytest.fixture
 def index(tmp_path):
     return SimpleNamespace(
-        root=tmp_path, class_names=("cat", "dog"), paths=tuple(PATHS), labels=np.repeat([0, 1], 40).astype(np.int64)
+        root=tmp_path,
+        class_names=("cat", "dog"),
+        paths=tuple(PATHS),
+        labels=np.repeat([0, 1], 40).astype(np.int64),
+        given_splits=None,
     )
 
 
