@@ -32,6 +32,8 @@ SYSTEM_NAMES = frozenset(
 )
 _OTHER_ENDING = f"name does not end in {', '.join(IMAGE_EXTENSIONS)}"
 _HEIC_EXTENSIONS = (".heic", ".heif")
+# Such files lie beside photos to explain them, or are what predict wrote there.
+_TEXT_EXTENSIONS = (".csv", ".html", ".json", ".md", ".pdf", ".txt")
 # Beyond, a line is longer than anybody reads.
 _MAX_LISTED = 8
 
@@ -171,7 +173,7 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
         option: Where they come from, for errors.
 
     Returns:
-        The files, and what is ignored in the folders.
+        The files, and what is ignored in the folders, but for texts at their top.
 
     Raises:
         FileNotFoundError: There is no such file or folder, and only one was named.
@@ -192,7 +194,7 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
                     f"{option} {word}: expected images ({', '.join(IMAGE_EXTENSIONS)}), found none{reasons}"
                 )
             files += map(str, sorted(path / image for image in contents.images))
-            ignored += contents.ignored
+            ignored += [file for file in contents.ignored if not _accompanies(file)]
         elif not path.exists() and glob.has_magic(word):
             matches = sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())  # noqa: PTH207
             if not matches:
@@ -203,3 +205,7 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
         else:
             raise FileNotFoundError(f"{option} {word}: expected a file, a folder or a pattern, there is none")
     return files, ignored
+
+
+def _accompanies(file: IgnoredFile) -> bool:
+    return "/" not in file.path and file.path.lower().endswith(_TEXT_EXTENSIONS) and has_other_ending(file)

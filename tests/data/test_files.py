@@ -108,3 +108,11 @@ def test_every_image_ending_is_found_in_any_case(tmp_path, ending):
     for name in names:
         (tmp_path / name).touch()
     assert find_images([str(tmp_path)], option="--images") == ([str(tmp_path / name) for name in names], [])
+
+
+def test_texts_beside_photos_are_not_reported_but_photos_of_other_formats_are(tmp_path):
+    save(tmp_path / "x.png")
+    for name in ("LICENSE.txt", "predictions.csv", "predictions.json", "README.md", "x.heic"):
+        (tmp_path / name).touch()
+    [file] = find_images([str(tmp_path)], option="--images")[1]
+    assert file.path == "x.heic"
