@@ -146,14 +146,14 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
     named = f"--data.root {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>)"
     if others:
         raise ValueError(
-            f"{named}, but {', '.join(others)} beside them hold images too. Expected only splits or only classes: move "
-            f"the others out of the folder, or rename what is a class."
+            f"{named}, but there are images in {', '.join(others)} beside them. Expected only splits or only classes: "
+            f"move the others out of the folder, or rename what is a class."
         )
     if not is_divided:
         raise ValueError(f"{named}, but there is no train folder with images. Add it, or rename what is a class.")
     if direct:
         raise ValueError(
-            f"{named}, but {', '.join(sorted(direct))} hold images that are in no class folder. Move them into class "
+            f"{named}, but there are images in no class folder in {', '.join(sorted(direct))}. Move them into class "
             f"folders, or out of the folder (python -m flowers predict classifies images without a label)."
         )
     # Those without an image too: what is ignored in them is to be named.

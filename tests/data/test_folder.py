@@ -200,12 +200,12 @@ def test_a_class_may_be_named_as_a_split(photos, names):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (["train/a.jpg", "test/b.jpg"], "test, train hold images that are in no class folder"),
-        (["train/cat/a.jpg", "train/dog/a.jpg", "test/b.jpg"], "but test hold images that are in no class folder"),
-        (["train/cat/a.jpg", "train/dog/a.jpg", "train/b.jpg"], "but train hold images that are in no class folder"),
-        (["train/cat/a.jpg", "train/dog/a.jpg", "roses/b.jpg"], "but roses beside them hold images too"),
-        (["train/cat/a.jpg", "train/dog/a.jpg", "more/emu/b.jpg"], "but more beside them hold images too"),
-        (["train/a.jpg", "test/b.jpg", "roses/b.jpg"], "but roses beside them hold images too"),
+        (["train/a.jpg", "test/b.jpg"], "images in no class folder in test, train"),
+        (["train/cat/a.jpg", "train/dog/a.jpg", "test/b.jpg"], "images in no class folder in test"),
+        (["train/cat/a.jpg", "train/dog/a.jpg", "train/b.jpg"], "images in no class folder in train"),
+        (["train/cat/a.jpg", "train/dog/a.jpg", "roses/b.jpg"], "images in roses beside them"),
+        (["train/cat/a.jpg", "train/dog/a.jpg", "more/emu/b.jpg"], "images in more beside them"),
+        (["train/a.jpg", "test/b.jpg", "roses/b.jpg"], "images in roses beside them"),
         (["val/cat/a.jpg", "val/dog/a.jpg", "test/cat/b.jpg"], "there is no train folder with images"),
         (["train/cat/a.jpg", "test/cat/b.jpg"], r"at least two class folders \(root/test/<class>/<image>\)"),
     ],
