@@ -16,12 +16,14 @@ from flowers.data import (
     Audit,
     DuplicateRule,
     Finding,
+    IgnoredFile,
     audit_folder,
     default_cache_dir,
     ensure_root,
     load_thumbnail,
     quarantine_text,
     read_credits,
+    reasons_to_ignore,
 )
 from flowers.evaluation import LabelIssue, Predictions, data_uri, label_issues, read_predictions, render_page
 from flowers.runs import claim_run_folder
@@ -60,7 +62,7 @@ def audit(
     status is 0 if nothing was found, 1 if something was, 2 if the audit could not run.
 
     Args:
-        root: Folder root/<class>/<image>.
+        root: Folder root/<class>/<image> or root/{train,val,test}/<class>/<image>.
         out: New folder for the results; by default the next free lightning_logs/audit_<n>.
         predictions: The predictions.csv of scripts/cross_validate.py; with it, the labels to look at are found too.
         duplicates: What counts as the same picture; not near, where different images look much alike.
@@ -75,9 +77,12 @@ def audit(
     cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     try:
         folder = ensure_root(root)
-        for option, path in (("--out", Path(out or "lightning_logs")), ("--cache_dir", cache)):
+        for option, path in {"--out": Path(out or "lightning_logs"), "--cache_dir": cache}.items():
             if path.resolve().is_relative_to(folder.resolve()):
-                raise ValueError(f"{option} {path}: expected a folder outside of --root {root}")
+                raise ValueError(
+                    f"{option} {path}: expected a folder outside of --root {root}, where only photos lie. Give "
+                    f"another, as {option} {folder.resolve()}-{option.removeprefix('--')}"
+                )
         if out is not None and Path(out).exists():
             raise FileExistsError(f"--out {out}: it exists. Give another name: what lies there may have been edited.")
         if predictions is not None and not Path(predictions).is_file():
@@ -122,7 +127,11 @@ def _summary(found: Audit, issues: list[LabelIssue], *, folder: Path) -> str:
     lines = [f"{sum(found.class_counts.values()):,} images of {len(found.class_counts)} classes in {found.root}"]
     for kind, findings in groupby(found.findings, key=lambda finding: finding.kind):
         group = [*findings]
-        lines.append(_line(len(group), KINDS[kind].title, _named(group[0])))
+        if kind == "ignored":
+            files = [IgnoredFile(finding.paths[0], finding.detail) for finding in group]
+            lines.append(f"  {len(files):>6,}  ignored files: {reasons_to_ignore(files)}")
+        else:
+            lines.append(_line(len(group), KINDS[kind].title, _named(group[0])))
     if issues:
         lines.append(_line(len(issues), _LABELS[0], f"{issues[0].path} ({_doubt(issues[0])})"))
     if len(lines) == 1:
@@ -195,7 +204,7 @@ def _section(
     kind: str, title_and_meaning: tuple[str, str], findings: list[Finding], *, show: Callable[..., dict[str, str]]
 ) -> dict[str, Any]:
     title, meaning = title_and_meaning
-    pictures = kind not in ("unreadable", "empty", "stray", "imbalance")
+    pictures = kind not in ("unreadable", "empty", "ignored", "imbalance")
     cards = [
         {"detail": finding.detail, "images": [show(path, picture=pictures) for path in finding.paths]}
         for finding in findings[:_SHOWN]

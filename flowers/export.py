@@ -135,7 +135,7 @@ def check_images(wanted: list[str] | None, decoding: dict[str, Any], *, count: i
         rng = np.random.default_rng(0)
         drawn = [draw_flower(DRAWN_CLASSES[i % 5], image_size=decoding["image_size"], rng=rng) for i in range(count)]
         return np.stack([np.asarray(image) for image in drawn])
-    files = find_images(wanted, option="--images")
+    files, _ = find_images(wanted, option="--images")
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, num=count).astype(int))]
     return np.stack([load_named(Path(file), **decoding).permute(1, 2, 0).numpy() for file in chosen])
 

@@ -16,7 +16,7 @@ from lightning.fabric import Fabric
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from flowers.data import find_images, load_thumbnail, share
+from flowers.data import find_images, load_thumbnail, share, summarize_ignored
 from flowers.evaluation import gallery_figure
 from flowers.inference import Classification, FlowerPredictor
 from flowers.launch import check_num_nodes, launched_devices, plan_devices
@@ -45,11 +45,13 @@ def main(args: list[str]) -> int:
     """
     options = _options(args)
     table, sheet, batch_size = Path(options["predictions.file"]), options["predictions.contact_sheet"], options[_SIZE]
-    files = find_images(options["data.predict_path"], option="--data.predict_path")
+    files, ignored = find_images(options["data.predict_path"], option="--data.predict_path")
     _check_targets(options)
     fabric = _launch(options)
     rank, world_size = fabric.global_rank, fabric.world_size
     files = fabric.broadcast(files)  # the folder may have changed since
+    if ignored and rank == 0:
+        print(summarize_ignored(ignored))
     with _shared_folder(fabric, table.absolute().parent) as folder:
         settings = {"device": str(fabric.device), "batch_size": batch_size, "tta": options["model.tta"]}
         predictor = FlowerPredictor(options["ckpt_path"], **settings)

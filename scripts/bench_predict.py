@@ -28,7 +28,7 @@ parser.add_argument("--ckpt_path", required=True, help="checkpoint")
 parser.add_argument("--root", default="data/flower_photos", help="folder of images (data/flower_photos)")
 parser.add_argument("--rounds", type=int, default=3, help="interleaved measurements of each (3)")
 args = parser.parse_args()
-files = find_images([args.root], option="--root")
+files, _ = find_images([args.root], option="--root")
 predictor = FlowerPredictor(args.ckpt_path, device="cpu")
 size = predictor.decoding["image_size"]
 

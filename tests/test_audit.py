@@ -26,10 +26,10 @@ SCRIPT = "a<script>alert(1)<&'.jpg"
 QUOTES = "pâquerette \"quoted\" 'name'.png"
 
 
-def run(root: Path, *options: str) -> tuple[int, dict, str, list[dict]]:
+def run(root: Path, *options: str, out: str = "out") -> tuple[int, dict, str, list[dict]]:
     """Return status, JSON, page and quarantine list."""
-    status = audit.main(["--root", str(root), "--out", "out", *options])
-    out = Path("out")
+    status = audit.main(["--root", str(root), "--out", out, *options])
+    out = Path(out)
     with (out / "quarantine.csv").open(newline="", errors="surrogateescape") as file:
         return (
             status,
@@ -82,7 +82,7 @@ def hostile(tmp_path, monkeypatch):
     noise(1001).convert("CMYK").save(dog / "cmyk.jpg")
     Image.fromarray((np.random.default_rng(7).random((40, 40)) * 65535).astype(np.uint16)).save(dog / "deep.png")
     frames = [noise(1002 + number) for number in range(3)]
-    frames[0].save(dog / "moves.gif", save_all=True, append_images=frames[1:])
+    noise(1005).save(dog / "moves.gif", save_all=True, append_images=frames[1:])
     frames[0].save(dog / "moves.webp", save_all=True, append_images=frames[1:])
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -113,11 +113,11 @@ def test_everything_wrong_is_named_and_nothing_ends_the_audit(hostile):
         "contradiction": [(same, "dog/larger.png"), (same, "dog/same.png")],
         "identical": [(f"cat/{SCRIPT}", "cat/copy.jpg")],
         "tiny": [("dog/tiny.png",)],
-        "stray": [("dog/loop",), ("dog/moves.gif",)],
+        "ignored": [("dog/loop",)],
         "format": [("dog/really.png",)],
         "mode": [("dog/cmyk.jpg",), ("dog/deep.png",)],
         "rotated": [("dog/lying.jpg",)],
-        "animated": [("dog/moves.webp",)],
+        "animated": [("dog/moves.gif",), ("dog/moves.webp",)],
     }
     details = {path: finding["detail"] for finding in facts["findings"] for path in finding["paths"]}
     assert "bomb" in details["cat/bomb.png"]
@@ -133,7 +133,7 @@ def test_the_page_is_whole_in_itself_and_runs_no_script_of_a_file_name(hostile):
     assert "a&lt;script&gt;alert(1)&lt;&amp;&#39;.jpg" in page
     assert "photo: &lt;b&gt;Bo &amp; Co&lt;/b&gt;" in page
     assert not re.search(r'(src|href)=(?!"data:image/jpeg;base64,|"#)', page)
-    assert page.count("<img") == 3 * 2 + 6  # three pairs; tiny, format, two modes, rotated, animated
+    assert page.count("<img") == 3 * 2 + 7  # three pairs; tiny, format, two modes, rotated, two animated
 
 
 def test_the_quarantine_list_can_be_trained_with(hostile):
@@ -174,11 +174,54 @@ def test_what_training_would_stop_at_is_a_finding_and_does_not_end_the_audit(pho
     assert status == 1
     found = {finding["kind"]: (*finding["paths"], finding["detail"]) for finding in facts["findings"]}
     assert found["empty"] == ("emu: no image",)
-    assert found["stray"][0] == "cat/locked"
-    assert "Permission denied" in found["stray"][1]
+    assert found["ignored"][0] == "cat/locked"
+    assert "Permission denied" in found["ignored"][1]
     assert found["unreadable"] == ("cat/huge.jpg", "expected a photo, got a file of 2.0 GiB")
     with pytest.raises(PermissionError, match="locked"):
         FlowersDataModule(str(root))
+
+
+def test_a_divided_folder_is_audited_by_class_and_its_leaks_are_found(tmp_path, capsys):
+    draw_flowers(tmp_path / "drawn_flowers", per_class=6, image_size=48)
+    root = tmp_path / "photos"
+    for file in (tmp_path / "drawn_flowers").glob("*/*.jpg"):
+        folder = root / ("train", "val", "test")[int(file.stem) % 3] / file.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / file.name)
+    status, facts, _, rows = run(root)
+    assert (status, facts["findings"], rows) == (0, [], [])
+    assert set(facts["class_counts"].values()) == {6}
+    [tested, *_] = (root / "test" / "roses").iterdir()
+    shutil.copy(tested, root / "train" / "roses" / "leak.jpg")
+    [validated, *_] = (root / "val" / "tulips").iterdir()
+    Image.open(validated).resize((60, 60)).save(root / "train" / "tulips" / "leak.jpg")
+    (root / "test" / "emu").mkdir()
+    noise(1).save(root / "test" / "emu" / "1.png")
+    status, facts, page, rows = run(root, out="again")
+    assert status == 1
+    leaks = [finding["paths"] for finding in facts["findings"] if finding["kind"] == "leak"]
+    assert sorted(leaks) == [
+        [f"test/roses/{tested.name}", "train/roses/leak.jpg"],
+        [f"val/tulips/{validated.name}", "train/tulips/leak.jpg"],
+    ]
+    assert {"train/roses/leak.jpg", "train/tulips/leak.jpg"} <= {row["path"] for row in rows}
+    assert f"val/tulips/{validated.name}" not in {row["path"] for row in rows}
+    [empty] = [finding["detail"] for finding in facts["findings"] if finding["kind"] == "empty"]
+    assert empty == "emu: no image in the training split"
+    assert "Duplicates in two splits" in page
+    assert "duplicates in two splits: " in capsys.readouterr().out
+
+
+def test_ignored_files_are_counted_by_ending_in_one_line(photos, capsys):
+    root = photos(cat=3, dog=3)
+    for name in ("LICENSE.txt", "cat/1.heic", "cat/2.heic", "dog/3.JPG_large"):
+        (root / name).touch()
+    _, facts, page, _ = run(root, "--min_side", "8")
+    paths = [finding["paths"] for finding in facts["findings"] if finding["kind"] == "ignored"]
+    assert paths == [["cat/1.heic"], ["cat/2.heic"], ["dog/3.JPG_large"]]
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "ignored files" in line]
+    assert re.match(r" +3  ignored files: name does not end in .*\(\.heic 2, \.JPG_large 1\).*pillow-heif", line)
+    assert "pillow-heif" in page
 
 
 def test_pictures_that_look_alike_can_be_told_apart(hostile):
@@ -250,6 +293,16 @@ def test_nothing_is_written_among_the_photos(photos, option):
     with pytest.raises(ValueError, match=f"{option} .*: expected a folder outside of --root"):
         audit.main(["--root", str(root), option, str(root / "new")])
     assert {path.name for path in root.iterdir()} == {"cat", "dog"}
+
+
+def test_inside_the_photos_the_audit_says_where_it_could_write(photos, monkeypatch):
+    root = photos(cat=3, dog=3)
+    (root / "lightning_logs" / "version_0").mkdir(parents=True)  # of a training there
+    monkeypatch.chdir(root)
+    with pytest.raises(ValueError, match=r"--out lightning_logs: .* as --out (\S+)$") as raised:
+        audit.main(["--root", "."])
+    place = str(raised.value).rpartition(" ")[2]
+    assert run(Path(), "--min_side", "8", out=place)[1]["class_counts"] == {"cat": 3, "dog": 3}
 
 
 def test_results_are_never_written_over(photos, tmp_path):

@@ -446,6 +446,29 @@ def test_a_checkpoint_finds_its_data_from_another_folder(drawn, tmp_path, monkey
     assert cli.main(["test", "--ckpt_path", str(ckpt)]).datamodule.index.root == tmp_path / "photos"
 
 
+def test_a_run_among_the_photos_becomes_no_class(photos, monkeypatch):
+    root = photos(cat=12, dog=12)
+    monkeypatch.chdir(root)
+    for _ in range(2):
+        fit(root, Path(), "--trainer.max_epochs=1")
+    first, second = (root / "lightning_logs" / f"version_{number}" / "manifest.csv" for number in range(2))
+    assert first.read_text() == second.read_text()
+
+
+def test_a_run_on_a_divided_folder_predicts_its_test_images(photos, tmp_path):
+    for file in sorted(photos(cat=12, dog=12).glob("*/*.png")):
+        folder = tmp_path / "divided" / ("train", "val", "test")[int(file.stem) % 3] / file.parent.name
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder)
+    fit(tmp_path, tmp_path / "divided", "--trainer.max_epochs=1")
+    ckpt = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
+    cli.main(["predict", "--ckpt_path", str(ckpt), "--predictions.file", str(tmp_path / "p.csv")])
+    with (tmp_path / "p.csv").open(newline="") as opened:
+        rows = [*csv.DictReader(opened)]
+    assert len(rows) == 8
+    assert all(row["path"].split("/")[:2] == ["test", row["label"]] for row in rows)
+
+
 def test_a_stored_config_names_no_code(whole_run, tmp_path):
     checkpoint = torch.load(whole_run / "checkpoints" / "last.ckpt", weights_only=True)
     del checkpoint["checksum"]  # who forges a checkpoint forges that too

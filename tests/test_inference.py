@@ -199,6 +199,23 @@ def test_a_bad_file_is_a_row_with_its_error(checkpoint, drawn, tmp_path, capsys)
     assert (tmp_path / "predictions.csv").read_bytes() == before
 
 
+def test_ignored_files_of_a_folder_are_counted_in_one_line(checkpoint, drawn, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    (folder / "phone").mkdir(parents=True)
+    photo = sorted((drawn / "roses").iterdir())[0]
+    for name in ("1.jpe", "2.JFIF", "3.heic", "4.JPG_large"):
+        shutil.copy(photo, folder / "phone" / name)
+    shutil.copytree(folder / "phone", folder / "lightning_logs")
+    (folder / "LICENSE.txt").touch()
+    words = ["--ckpt_path", str(checkpoint), "--data.predict_path", str(folder)]
+    assert predict.main(words) == 0
+    [line, result] = capsys.readouterr().out.splitlines()
+    assert line.startswith("2 files are ignored: name does not end in .jpg, ")
+    assert "(.heic 1, .JPG_large 1)" in line
+    assert "pillow-heif" in line
+    assert result.startswith("2 images classified, 0 could not be read")
+
+
 def test_what_is_meant_by_a_path(drawn, checkpoint, tmp_path, capsys):
     ckpt = ["--ckpt_path", str(checkpoint), "--data.predict_path"]
     assert predict.main([*ckpt, f"{drawn}/r*/000*.jpg", str(drawn / "daisy" / "0001.jpg"), "nowhere.jpg"]) == 1

@@ -7,7 +7,7 @@ from flowers.data.credits import Credit, read_credits
 from flowers.data.datamodule import FlowersDataModule
 from flowers.data.duplicates import DuplicateRule, Pairs, duplicate_pairs
 from flowers.data.facts import FolderFacts, ImageFacts, read_facts
-from flowers.data.files import find_images
+from flowers.data.files import IgnoredFile, find_images, reasons_to_ignore, summarize_ignored
 from flowers.data.folder import FolderIndex, index_folder
 from flowers.data.loading import Batch, ResumableLoader
 from flowers.data.manifest import ManifestRow, manifest_text, read_manifest
@@ -30,6 +30,7 @@ __all__ = [
     "FlowersDataModule",
     "FolderFacts",
     "FolderIndex",
+    "IgnoredFile",
     "ImageFacts",
     "Interpolation",
     "ManifestRow",
@@ -56,6 +57,8 @@ __all__ = [
     "read_credits",
     "read_facts",
     "read_manifest",
+    "reasons_to_ignore",
     "share",
+    "summarize_ignored",
     "to_float",
 ]

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from flowers.data.facts import FolderFacts
     from flowers.data.folder import FolderIndex
 
+# Beyond, a line on the screen is longer than anybody reads.
+_MAX_LISTED = 50
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -96,10 +99,10 @@ class _Assigner:
         if self.options.manifest is not None:
             split = self._stated(only_train)
             self._refuse_leaks(split, self.options.manifest)
-        elif self.options.split == "tf_for_poets":
-            split = self._published(only_train)
         else:
-            split = self._drawn(only_train)
+            split = self._without_leaks(self._given(), only_train)
+            self._split_training(split, only_train)
+            self._refuse_untrained_classes(split)
         split[self.quarantined] = QUARANTINED
         return Assignment(split, self.notes)
 
@@ -155,39 +158,19 @@ class _Assigner:
         )
         return np.array(pairs, dtype=np.int64)
 
-    def _drawn(self, only_train: NDArray[np.bool_]) -> NDArray[np.object_]:
-        """Split at random, or by folds: one tests, and a share of the others validates."""
-        index, options, groups = self.index, self.options, self._groups()
-        split = np.full(len(groups), SKIPPED, dtype=object)
-        trained = self.usable & np.isin(groups, groups[only_train])  # with all that has to stay with them
-        split[trained] = "train"
-        if (more := trained.sum() - only_train.sum()) > 0:
-            self.notes.append(f"{more:,} images belong to a group with such a picture, so they are only trained on too")
-        chosen, test_fraction = np.flatnonzero(self.usable & ~trained), options.test_fraction
-        seed, names = f"{options.split_seed}", index.class_names
-        if options.folds is not None:
-            labels, keys = index.labels[chosen], groups[chosen].tolist()
-            folds = stratified_folds(labels, keys, folds=options.folds, seed=seed, class_names=names)
-            split[chosen[folds == options.fold]] = "test"
-            chosen, test_fraction = chosen[folds != options.fold], 0.0
-            seed = f"{seed} {options.fold}"  # else all folds would choose their checkpoints on the same images
-        positions = stratified_split(
-            index.labels[chosen],
-            groups[chosen].tolist(),
-            val_fraction=options.val_fraction,
-            test_fraction=test_fraction,
-            seed=seed,
-            class_names=names,
-        )
-        for name, where in positions.items():
-            split[chosen[where]] = name
+    def _given(self) -> NDArray[np.object_]:
+        """Return the split ``(N,)`` that the folder or a published rule gives each image; otherwise all train."""
+        if self.index.given_splits is not None:
+            return self.index.given_splits
+        split = np.full(len(self.usable), "train", dtype=object)
+        if self.options.split == "tf_for_poets":
+            for name, where in tf_for_poets_split([*self.index.paths]).items():
+                split[where] = name
         return split
 
-    def _published(self, only_train: NDArray[np.bool_]) -> NDArray[np.object_]:
-        """Split as the published rule does; its test is fixed, so what copies an image of it is left out elsewhere."""
-        split = np.full(len(self.usable), SKIPPED, dtype=object)
-        for name, where in tf_for_poets_split([*self.index.paths]).items():
-            split[where] = name
+    def _without_leaks(self, given: NDArray[np.object_], only_train: NDArray[np.bool_]) -> NDArray[np.object_]:
+        """Leave out what cannot be used, and of the earlier splits what shows the picture of a later one."""
+        split = given.copy()
         split[~self.usable | (only_train & (split != "train"))] = SKIPPED
         ranks = np.array([(SKIPPED, "train", "val", "test").index(name) for name in split])
         highest = np.zeros(len(split), dtype=np.int64)
@@ -195,10 +178,64 @@ class _Assigner:
         leaking = (ranks > 0) & (ranks < highest[self.pictures])
         if leaking.any():
             self.notes.append(
-                f"{leaking.sum()} images are copies of one that validates or tests, left out: {self._named(leaking)}"
+                f"{leaking.sum():,} images are copies of one that validates or tests, left out: {self._named(leaking)}"
             )
         split[leaking] = SKIPPED
         return split
+
+    def _split_training(self, split: NDArray[np.object_], only_train: NDArray[np.bool_]) -> None:
+        """Take validation and test images from those that train, at random or by folds, unless they are given."""
+        index, options = self.index, self.options
+        if options.split == "tf_for_poets":
+            return
+        val_fraction = self._missing_fraction("val", options.val_fraction)
+        test_fraction = self._missing_fraction("test", options.test_fraction)
+        if not val_fraction and not test_fraction:
+            return
+        groups = self._groups()
+        trained = np.isin(groups, groups[only_train])  # with all that has to stay with them
+        if (more := ((split == "train") & trained & ~only_train).sum()) > 0:
+            self.notes.append(f"{more:,} images belong to a group with such a picture, so they are only trained on too")
+        movable = np.flatnonzero((split == "train") & ~trained)
+        seed, names = f"{options.split_seed}", index.class_names
+        if options.folds is not None:
+            labels, keys = index.labels[movable], groups[movable].tolist()
+            folds = stratified_folds(labels, keys, folds=options.folds, seed=seed, class_names=names)
+            split[movable[folds == options.fold]] = "test"
+            movable, test_fraction = movable[folds != options.fold], 0.0
+            seed = f"{seed} {options.fold}"  # else all folds would choose their checkpoints on the same images
+        positions = stratified_split(
+            index.labels[movable],
+            groups[movable].tolist(),
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            seed=seed,
+            class_names=names,
+        )
+        for name, where in positions.items():
+            split[movable[where]] = name
+
+    def _missing_fraction(self, name: str, fraction: float) -> float:
+        """Return the fraction of the training images that a split is taken from; 0 where the folder has that split."""
+        given = self.index.given_splits
+        if given is None:
+            return fraction
+        if name in given:
+            return 0.0
+        self.notes.append(
+            f"There is no {name} folder with images: a fraction of {fraction:g} of train is taken instead "
+            f"(--data.{name}_fraction)"
+        )
+        return fraction
+
+    def _refuse_untrained_classes(self, split: NDArray[np.object_]) -> None:
+        counts = np.bincount(self.index.labels[split == "train"], minlength=len(self.index.class_names))
+        untrained = [self.index.class_names[label] for label in np.flatnonzero(counts == 0)]
+        if untrained:
+            raise ValueError(
+                f"--data.root {self.index.root}: no image is left to train on of {', '.join(untrained)}: all are in "
+                f"other splits, in quarantine, or copies of images there. Add images, or take the class away."
+            )
 
     def _stated(self, only_train: NDArray[np.bool_]) -> NDArray[np.object_]:
         """Split as the manifest says."""
@@ -231,4 +268,6 @@ class _Assigner:
             )
 
     def _named(self, images: NDArray[np.int64] | NDArray[np.bool_]) -> str:
-        return ", ".join(np.array(self.index.paths, dtype=object)[images])
+        paths = np.array(self.index.paths, dtype=object)[images].tolist()
+        more = len(paths) - _MAX_LISTED
+        return ", ".join(paths[:_MAX_LISTED]) + (f" and {more:,} more, see the manifest" if more > 0 else "")

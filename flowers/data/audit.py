@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from flowers.data.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.facts import FolderFacts, ImageFacts, read_facts
-from flowers.data.folder import FolderIndex, index_folder, stray_files
+from flowers.data.folder import FolderIndex, index_folder
 from flowers.data.quarantine import QuarantineRow
+from flowers.data.splits import SPLITS
 from flowers.decoding import IMAGE_FORMATS
 
 if TYPE_CHECKING:
@@ -38,6 +41,11 @@ KINDS = {
         "At least one label is wrong, or the picture shows both. Such images are only trained on, unless "
         "--data.contradictions says otherwise.",
     ),
+    "leak": Kind(
+        "Duplicates in two splits",
+        "The same picture stands in two split folders. It is not trained on if it is validated or tested with, and not "
+        "validated with if it is tested with.",
+    ),
     "identical": Kind("Identical files", "Copies weigh double in training. They always stay on one side of the split."),
     "similar": Kind(
         "Near duplicates",
@@ -45,7 +53,11 @@ KINDS = {
         "of the split, unless --data.duplicates exact.",
     ),
     "tiny": Kind("Tiny images", "There is little in them to learn from, or to judge by."),
-    "stray": Kind("Files that are not read", "They lie where images are expected, but no image is taken from them."),
+    "ignored": Kind(
+        "Ignored files",
+        "They lie where images are expected, but no image is taken from them. Convert .heic and .heif to JPEG, for "
+        "instance with the package pillow-heif.",
+    ),
     "format": Kind(
         "Files that are not what their name says", "They are decoded by their content; other programs may fail."
     ),
@@ -106,13 +118,13 @@ def audit_folder(root: str | Path, *, cache_dir: Path, duplicates: DuplicateRule
     """Look at every file of a folder.
 
     Args:
-        root: A folder ``root/<class>/<image>``.
+        root: A folder ``root/<class>/<image>`` or ``root/{train,val,test}/<class>/<image>``.
         cache_dir: Folder of the cache.
         duplicates: What counts as the same picture.
         min_side: An image with a shorter side is tiny, in pixels.
 
     Raises:
-        ValueError: The folder has no two classes of images.
+        ValueError: The folder has no two classes of images, or it cannot be told which folders are classes.
         OSError: The folder cannot be read.
     """
     index = index_folder(root, tolerant=True)
@@ -120,12 +132,13 @@ def audit_folder(root: str | Path, *, cache_dir: Path, duplicates: DuplicateRule
     labels = {path: index.class_names[label] for path, label in zip(index.paths, index.labels, strict=True)}
     counts = Counter(labels.values())
     class_counts = {name: counts[name] for name in index.class_names}
+    to_train_on = "" if index.given_splits is None else " in the training split"
     found = [
         *_copies(index, facts, rule=duplicates, cache_dir=cache_dir),
         *(finding for path, image in zip(index.paths, facts.images, strict=True) for finding in _oddities(path, image)),
         *_tiny(index, facts, min_side=min_side),
-        *(Finding("empty", (), f"{name}: no image") for name, count in class_counts.items() if not count),
-        *(Finding("stray", (path,), reason) for path, reason in stray_files(index)),
+        *(Finding("empty", (), f"{name}: no image{to_train_on}") for name in index.untrained_classes()),
+        *(Finding("ignored", (file.path,), file.reason) for file in index.ignored),
         *_imbalance(class_counts),
     ]
     order = [*KINDS]
@@ -136,14 +149,22 @@ def audit_folder(root: str | Path, *, cache_dir: Path, duplicates: DuplicateRule
 
 def _copies(index: FolderIndex, facts: FolderFacts, *, rule: DuplicateRule, cache_dir: Path) -> Iterator[Finding]:
     pairs = duplicate_pairs(facts.sha256, facts.thumbnails, rule=rule, cache_dir=cache_dir)
+    ranks = np.zeros(len(index.paths), dtype=np.int64)
+    if index.given_splits is not None:
+        ranks = np.array([SPLITS.index(split) for split in index.given_splits])
     by_similarity = sorted(zip(pairs.similarity.tolist(), pairs.indices.tolist(), strict=True), reverse=True)
     for value, (first, second) in by_similarity:
         identical = facts.images[first].sha256 == facts.images[second].sha256
         same_label = index.labels[first] == index.labels[second]
         kind = ("identical" if identical else "similar") if same_label else "contradiction"
+        paths = (index.paths[first], index.paths[second])
+        if same_label and ranks[first] != ranks[second]:
+            kind = "leak"
+            if ranks[first] < ranks[second]:
+                paths = paths[::-1]  # the later split first: that image stays
         similarity = min(value, 1.0)  # a rounding error above
         detail = "identical files" if identical else f"similarity {similarity:.2f}"
-        yield Finding(kind, (index.paths[first], index.paths[second]), detail, similarity)
+        yield Finding(kind, paths, detail, similarity)
 
 
 def _tiny(index: FolderIndex, facts: FolderFacts, *, min_side: int) -> Iterator[Finding]:
@@ -158,7 +179,7 @@ def _oddities(path: str, image: ImageFacts) -> Iterator[Finding]:
         return
     if image.format not in IMAGE_FORMATS.get(Path(path).suffix.lower(), (image.format,)):
         yield Finding("format", (path,), f"a {image.format} file")
-    if image.mode not in ("RGB", "L"):
+    if image.mode not in ("RGB", "L") and image.format != "GIF":  # a GIF always has a palette
         yield Finding("mode", (path,), f"mode {image.mode}")
     if image.orientation != 1:
         yield Finding("rotated", (path,), f"EXIF orientation {image.orientation}")
@@ -179,8 +200,13 @@ def _quarantine(found: Iterable[Finding], sha256: dict[str, str]) -> Iterator[Qu
     """Yield each image to leave out once, with the first reason."""
     seen: set[str] = set()
     for finding in found:
-        # Of identical files the first stays; of two labels nobody knows the right one.
-        paths = {"unreadable": finding.paths, "contradiction": finding.paths, "identical": finding.paths[1:]}
+        # Of duplicates the first stays; of two labels nobody knows the right one.
+        paths = {
+            "unreadable": finding.paths,
+            "contradiction": finding.paths,
+            "leak": finding.paths[1:],
+            "identical": finding.paths[1:],
+        }
         for path in paths.get(finding.kind, ()):
             if path not in seen:
                 seen.add(path)

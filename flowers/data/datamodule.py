@@ -20,6 +20,7 @@ from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import decode_all, default_cache_dir
 from flowers.data.duplicates import duplicate_pairs
 from flowers.data.facts import FolderFacts, read_facts
+from flowers.data.files import summarize_ignored
 from flowers.data.folder import index_folder
 from flowers.data.loading import Batch, CachedImages, StreamedImages, batch_loader, draw_views
 from flowers.data.manifest import ManifestRow, compare_fingerprints, content_numbers, fingerprints
@@ -32,9 +33,12 @@ from flowers.data.transforms import Interpolation, Resize, load_named, to_float
 class FlowersDataModule(LightningDataModule):
     """A folder ``root/<class>/<image>`` as training, validation and test batches.
 
+    A folder that is already divided, ``root/{train,val,test}/<class>/<image>``, keeps its splits; ``training``,
+    ``valid``, ``validation`` and ``testing``, in upper or lower case, mean the same.
+
     Args:
-        root: Folder of the class folders. A missing folder named ``flower_photos`` is downloaded, one named
-            ``drawn_flowers`` is drawn.
+        root: Folder of the class folders, or of the split folders with class folders inside. A missing folder named
+            ``flower_photos`` is downloaded, one named ``drawn_flowers`` is drawn.
         image_size: Side of the images as they are decoded, cached, evaluated and predicted, in pixels.
         crop_size: Side of the crops that the network is trained on, in pixels. Smaller than the image, since a random
             crop shows objects larger than in the whole image (https://arxiv.org/abs/1906.06423). ``null``: as large.
@@ -52,7 +56,8 @@ class FlowersDataModule(LightningDataModule):
 
     Raises:
         FileNotFoundError: The root is missing and is not a data set that can be made.
-        ValueError: The folder has no two classes, or an option is out of its range.
+        ValueError: The folder has no two classes, an option is out of its range, or does not go together with a folder
+            that is already divided.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class FlowersDataModule(LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.index = index_folder(ensure_root(root))
+        self.split_options.check_folder(self.index)
         self.features: list[NDArray[np.float32]] = []  # (N, F) each, plain and augmented, under a frozen backbone
         self._is_set_up = False
         if self.cache_dir.resolve().is_relative_to(self.index.root.resolve()):
@@ -164,7 +170,10 @@ class FlowersDataModule(LightningDataModule):
         self._check_images()
         if self.cache:
             self.pixels.shape  # noqa: B018 (decodes now, with its bar and its errors, not in the first batch)
-        for line in (*self.assignment.notes, *split_table(self.index, self.assignment.split)):
+        lines = [*self.assignment.notes, *split_table(self.index, self.assignment.split)]
+        if self.index.ignored:
+            lines.insert(0, summarize_ignored(self.index.ignored))
+        for line in lines:
             rank_zero_info(line)
 
     def _check_images(self) -> None:

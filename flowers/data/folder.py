@@ -2,167 +2,173 @@
 
 from __future__ import annotations
 
-import os
-import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torchvision.datasets import ImageFolder
 
+from flowers.data.files import FolderContents, IgnoredFile, has_other_ending, summarize_ignored, walk_folder
 from flowers.decoding import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from numpy.typing import NDArray
+
+# The usual names, in lower case, of the folders of a data set that is already divided.
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
 
 
 @dataclass(frozen=True)
 class FolderIndex:
-    """The images of a folder ``root/<class>/<image>``, sorted by class and path.
+    """The images of a folder, sorted by class and path.
+
+    The folder is ``root/<class>/<image>``, or, already divided, ``root/{train,val,test}/<class>/<image>``.
 
     Args:
         root: The folder.
         class_names: Sorted names of the K classes.
         paths: N paths relative to the root, with forward slashes.
         labels: Integers ``(N,)`` that index the class names.
+        given_splits: Split ``(N,)`` of each image of a folder that is already divided; else None.
+        ignored: Files that lie where images are expected and are none.
     """
 
     root: Path
     class_names: tuple[str, ...]
     paths: tuple[str, ...]
     labels: NDArray[np.int64]
+    given_splits: NDArray[np.object_] | None = None
+    ignored: tuple[IgnoredFile, ...] = ()
+
+    def untrained_classes(self) -> list[str]:
+        """Return the classes without an image that could be trained on."""
+        labels = self.labels
+        if self.given_splits is not None:
+            labels = labels[self.given_splits == "train"]
+        counts = np.bincount(labels, minlength=len(self.class_names))
+        return [self.class_names[label] for label in np.flatnonzero(counts == 0)]
 
 
 def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
-    """Index a folder with torchvision's ``ImageFolder``, hardened against what real folders hold.
+    """Index a folder, hardened against what real folders hold.
 
-    Hidden files and folders (``.git``, macOS' ``._x.jpg``) are no images and no classes. A link is followed only where
-    it leads out of the root, so none loops. Two spellings of one class name in Unicode (NFC and NFD) are one class.
+    The root is already divided if one of its folders is named as the training split and all that hold
+    images are named as splits, as in ``SPLIT_FOLDERS``, and hold class folders. Two spellings of one
+    class name in Unicode (NFC and NFD) are one class.
 
     Args:
-        root: A folder with one folder per class.
+        root: A folder with one folder per class, or per split with one folder per class.
         tolerant: Whether classes without an image and folders that cannot be read are let pass, for the audit to name.
 
     Raises:
-        ValueError: There are fewer than two classes, one without an image, or one whose name cannot be printed.
+        ValueError: There are fewer than two classes, one without an image to train on, or one whose name cannot be
+            printed; or it cannot be told which folders are classes and which are splits.
         OSError: A folder cannot be read.
     """
-    folder = (_TolerantImageFolder if tolerant else _HardenedImageFolder)(root)
-    base = Path(folder.root)
-    paths = tuple(Path(path).relative_to(base).as_posix() for path, _ in folder.samples)
-    order = sorted(range(len(paths)), key=lambda i: (folder.targets[i], paths[i]))
-    labels = np.array([folder.targets[i] for i in order], dtype=np.int64)
-    return FolderIndex(base, tuple(folder.classes), tuple(paths[i] for i in order), labels)
+    base = Path(root)
+    contents = walk_folder(base, tolerant=tolerant)
+    splits = _split_folders(root, contents)
+    depth = 2 if splits else 1
+
+    def class_folder(path: str) -> str:
+        return "/".join(path.split("/")[:depth])
+
+    class_of = {}
+    for folder in contents.folders:
+        parts = folder.split("/")
+        if len(parts) == depth and (not splits or parts[0] in splits):
+            class_of[folder] = unicodedata.normalize("NFC", parts[-1])
+    class_names = _class_names(root, class_of.values(), split_folders=sorted(splits))
+    label_of = {folder: class_names.index(name) for folder, name in class_of.items()}
+    images = [(label_of[class_folder(path)], path) for path in contents.images if "/" in path]
+    images.sort()
+    given_splits = None
+    if splits:
+        given_splits = np.array([splits[path.split("/")[0]] for _, path in images], dtype=object)
+    beside = [path for path in contents.images if "/" not in path]
+    ignored = [IgnoredFile(path, "an image beside the class folders") for path in beside]
+    for file in contents.ignored:
+        # Beside the class folders, other files accompany a data set, as a licence does.
+        if class_folder(file.path) in class_of or not has_other_ending(file):
+            ignored.append(file)
+    index = FolderIndex(
+        base,
+        tuple(class_names),
+        tuple(path for _, path in images),
+        np.array([label for label, _ in images], dtype=np.int64),
+        given_splits,
+        tuple(sorted(ignored)),
+    )
+    empty = index.untrained_classes()
+    if not images or (empty and not tolerant):
+        where = " of the training split" if splits else ""
+        message = (
+            f"--data.root {root}: no image in the class folder {', '.join(empty)}{where}. Expected files that end in "
+            f"{', '.join(IMAGE_EXTENSIONS)}: add some, or take the class away. {summarize_ignored(index.ignored)}"
+        )
+        raise ValueError(message.rstrip())
+    return index
 
 
-def stray_files(index: FolderIndex) -> list[tuple[str, str]]:
-    """Return the files of a folder that no image is taken from, with the reason; hidden ones are left alone.
+def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]:
+    """Return the split of each folder of a root that is already divided; none where the folders are classes.
 
-    Args:
-        index: The folder's index. Of what lies beside the class folders only images are strays.
+    Raises:
+        ValueError: It cannot be told which they are.
     """
-    root, known, strays = index.root, set(index.paths), []
-    inside_links = {path[: at.start()] for path in known for at in re.finditer("/", path)}
-    unreadable: list[OSError] = []
-    for folder, subfolders, files in os.walk(root, onerror=unreadable.append):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        where = Path(folder).relative_to(root)
-        links = [name for name in subfolders if (Path(folder) / name).is_symlink()]
-        for name in sorted(files) + links:
-            path = (where / name).as_posix()
-            if name.startswith(".") or path in known or path in inside_links:
-                continue
-            is_image = name.lower().endswith(IMAGE_EXTENSIONS)
-            if name in links:
-                strays.append((path, "a link that leads back into the folder, or to nothing: not followed"))
-            elif (Path(folder) / name).is_symlink() and not (Path(folder) / name).exists():
-                strays.append((path, "a link to nothing"))
-            elif "/" in path:
-                strays.append((path, f"a name that ends in {', '.join(IMAGE_EXTENSIONS)} was expected"))
-            elif is_image:
-                strays.append((path, "an image beside the class folders"))
-    return strays + [(Path(error.filename).relative_to(root).as_posix(), str(error)) for error in unreadable]
+    direct: set[str] = set()
+    nested: set[str] = set()
+    for path in contents.images:
+        folder, *rest = path.split("/")
+        if len(rest) == 1:
+            direct.add(folder)
+        elif rest:
+            nested.add(folder)
+    filled = sorted(direct | nested)
+    splits = {folder: SPLIT_FOLDERS[folder.lower()] for folder in filled if folder.lower() in SPLIT_FOLDERS}
+    others = [folder for folder in filled if folder not in splits]
+    is_divided = "train" in splits.values()
+    if others and set(splits.values()) == {"train"} and direct & splits.keys():
+        is_divided = False  # beside other classes, images directly in train are a class of that name
+    if not splits or (others and not is_divided):
+        return {}
+    named = f"--data.root {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>)"
+    if others:
+        raise ValueError(
+            f"{named}, but there are images in {', '.join(others)} beside them. Expected only splits or only classes: "
+            f"move the others out of the folder, or rename what is a class."
+        )
+    if not is_divided:
+        raise ValueError(f"{named}, but there is no train folder with images. Add it, or rename what is a class.")
+    if direct:
+        raise ValueError(
+            f"{named}, but there are images in no class folder in {', '.join(sorted(direct))}. Move them into class "
+            f"folders, or out of the folder (python -m flowers predict classifies images without a label)."
+        )
+    # Those without an image too: what is ignored in them is to be named.
+    return {folder: SPLIT_FOLDERS[folder.lower()] for folder in contents.folders if folder.lower() in SPLIT_FOLDERS}
 
 
-class _HardenedImageFolder(ImageFolder):  # type: ignore[misc]
-    tolerant = False
-
-    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        root = Path(directory)
-        folders = [folder.name for folder in _subfolders(root, _entries(root), inside=root.resolve())]
-        names = sorted({unicodedata.normalize("NFC", folder) for folder in folders})
-        for name in names:
-            if not name.isprintable():
-                raise ValueError(f"--data.root {directory}: class folder {name!r}: expected a name of printable UTF-8")
-        if len(names) < 2:
-            raise ValueError(
-                f"--data.root {directory}: expected at least two class folders (root/<class>/<image>), got "
-                f"{names or 'none'}. Give the folder that holds the class folders."
-            )
-        return names, {folder: names.index(unicodedata.normalize("NFC", folder)) for folder in folders}
-
-    @classmethod
-    def make_dataset(cls, directory: str | Path, class_to_idx: dict[str, int], **_: Any) -> list[tuple[str, int]]:  # noqa: ANN401
-        root = Path(directory)
-        samples = [
-            (str(file), label)
-            for folder, label in class_to_idx.items()
-            for file in _image_files(root / folder, root=root, tolerant=cls.tolerant)
-        ]
-        filled = {label for _, label in samples}
-        empty = sorted(folder for folder, label in class_to_idx.items() if label not in filled)
-        if not samples or (empty and not cls.tolerant):
-            raise ValueError(
-                f"--data.root {directory}: no image in the class folder {', '.join(empty)}. Expected files that end in "
-                f"{', '.join(IMAGE_EXTENSIONS)}: add some, or take the folder away."
-            )
-        return samples
-
-
-class _TolerantImageFolder(_HardenedImageFolder):
-    tolerant = True
-
-
-def _image_files(top: Path, *, root: Path, tolerant: bool) -> Iterator[Path]:
-    """Yield the image files under a folder; each folder is kept with those above it, which a link must not lead to."""
-    inside = root.resolve()
-    waiting: list[tuple[Path, frozenset[Path]]] = [(top, frozenset())]
-    while waiting:
-        folder, above = waiting.pop()
-        try:
-            entries = _entries(folder)
-        except OSError:
-            if not tolerant:
-                raise
-            continue
-        for entry in entries:
-            if entry.name.lower().endswith(IMAGE_EXTENSIONS) and not _is_dir(entry):
-                yield Path(entry.path)
-        above |= {folder.resolve()}
-        waiting += [(subfolder, above) for subfolder in _subfolders(folder, entries, inside=inside, above=above)]
-
-
-def _subfolders(
-    folder: Path, entries: list[os.DirEntry[str]], *, inside: Path, above: frozenset[Path] = frozenset()
-) -> list[Path]:
-    found = []
-    for entry in filter(_is_dir, entries):
-        target = Path(entry.path).resolve() if entry.is_symlink() else folder.resolve() / entry.name
-        leads_back = inside.is_relative_to(target) or target.is_relative_to(inside)
-        if not (entry.is_symlink() and (leads_back or target in above)):
-            found.append(Path(entry.path))
-    return found
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    return sorted((e for e in os.scandir(folder) if not e.name.startswith(".")), key=lambda entry: entry.name)
-
-
-def _is_dir(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+def _class_names(root: str | Path, names: Iterable[str], *, split_folders: Sequence[str]) -> list[str]:
+    class_names = sorted(set(names))
+    for name in class_names:
+        if not name.isprintable():
+            raise ValueError(f"--data.root {root}: class folder {name!r}: expected a name of printable UTF-8")
+    if len(class_names) < 2:
+        layout = f"root/{split_folders[0]}/<class>/<image>" if split_folders else "root/<class>/<image>"
+        raise ValueError(
+            f"--data.root {root}: expected at least two class folders ({layout}), got {class_names or 'none'}. Give "
+            f"the folder that holds the class folders."
+        )
+    return class_names

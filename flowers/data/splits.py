@@ -34,10 +34,12 @@ class SplitOptions:
     """How a folder is split.
 
     Args:
-        split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or ``tf_for_poets``.
+        split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or ``tf_for_poets``. A folder
+            that is already divided, ``root/{train,val,test}/<class>/<image>``, is used as it is.
         split_seed: Seed of the split; independent of the seed of the training.
-        val_fraction: Share of each class for validation.
-        test_fraction: Share of each class for the test; with ``folds`` the fold tests instead.
+        val_fraction: Fraction of each class for validation; of a divided folder without ``val``, of its ``train``.
+        test_fraction: Fraction of each class for the test; of a divided folder without ``test``, of its ``train``. With
+            ``folds`` the fold tests instead.
         folds: Split for a cross-validation into that many parts, of which one tests; of the others ``val_fraction``
             validates.
         fold: Which of the folds tests, from 0.
@@ -73,11 +75,35 @@ class SplitOptions:
                 f"--data.folds {self.folds}, --data.fold {self.fold}: expected at least 2 folds, and one of them, "
                 f"counted from 0 to folds - 1"
             )
+        if not (0 < self.val_fraction < 1 and 0 <= self.test_fraction < 1):
+            raise ValueError(
+                f"--data.val_fraction, --data.test_fraction: expected fractions of the images, below 1, got "
+                f"{self.val_fraction} and {self.test_fraction} (only test_fraction may be 0)"
+            )
         if self.manifest is not None or self.split != "random":
             fixed = "--data.manifest" if self.manifest is not None else f"--data.split {self.split}"
             for name in ("folds", "group_by"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"--data.{name}: expected nothing beside {fixed}, which fixes the split")
+
+    def check_folder(self, index: FolderIndex) -> None:
+        """Refuse what does not go together with a folder that is already divided; a manifest is stronger than both.
+
+        Args:
+            index: The folder.
+
+        Raises:
+            ValueError: An option would split the folder in another way.
+        """
+        if index.given_splits is None or self.manifest is not None:
+            return
+        contradicting = {"folds": self.folds, "group_by": self.group_by, "split": self.split}
+        for name, value in contradicting.items():
+            if value not in (None, "random"):
+                raise ValueError(
+                    f"--data.{name} {value}: expected nothing beside the split folders in --data.root {index.root}, "
+                    f"which fix the split. To pool the splits, put all images under root/<class>."
+                )
 
 
 def stratified_split(
@@ -105,7 +131,7 @@ def stratified_split(
     Raises:
         ValueError: The fractions leave nothing to train on, or a class has too few images.
     """
-    if not (0 < val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
+    if val_fraction + test_fraction >= 1:
         raise ValueError(
             f"--data.val_fraction, --data.test_fraction: expected fractions that leave some images to train on, got "
             f"{val_fraction} and {test_fraction}"
@@ -113,7 +139,7 @@ def stratified_split(
     wanted = []
     for total in np.bincount(labels, minlength=len(class_names)).tolist():
         test = max(1, round(total * test_fraction)) if test_fraction else 0
-        val = max(1, round(total * val_fraction))
+        val = max(1, round(total * val_fraction)) if val_fraction else 0
         wanted.append([test, val, max(1, total - test - val)])
     sides = deal(labels, groups, wanted=wanted, seed=seed, class_names=class_names)
     return {name: np.flatnonzero(sides == number) for name, number in {"train": 2, "val": 1, "test": 0}.items()}

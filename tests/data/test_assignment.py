@@ -19,7 +19,11 @@ PATHS = [f"{name}/{number:02d}.jpg" for name in ("cat", "dog") for number in ran
 @pytest.fixture
 def index(tmp_path):
     return SimpleNamespace(
-        root=tmp_path, class_names=("cat", "dog"), paths=tuple(PATHS), labels=np.repeat([0, 1], 40).astype(np.int64)
+        root=tmp_path,
+        class_names=("cat", "dog"),
+        paths=tuple(PATHS),
+        labels=np.repeat([0, 1], 40).astype(np.int64),
+        given_splits=None,
     )
 
 
@@ -204,6 +208,105 @@ def test_the_published_split_keeps_its_test_and_leaves_out_what_copies_it(index,
     assert found.split[[50, 65, 51]].tolist() == ["skipped"] * 3
     assert found.split[[0, 67]].tolist() == ["train", "skipped"]  # one picture under two labels
     assert (found.split == "test").sum() == 10
+
+
+def divide(index, counts):
+    """Give the index splits: so many images of each class, in their order, to each split."""
+    splits = [name for name, count in counts.items() for _ in range(count)]
+    index.given_splits = np.array(splits * 2, dtype=object)
+    return index
+
+
+def test_given_splits_are_kept(index):
+    divide(index, {"train": 20, "val": 12, "test": 8})
+    for seed in range(3):
+        result = assign(index, split_seed=seed)
+        assert result.split.tolist() == index.given_splits.tolist()
+        assert result.notes == []
+
+
+def test_of_duplicates_in_given_splits_those_in_the_latest_split_stay(index):
+    divide(index, {"train": 20, "val": 10, "test": 10})
+    pairs = [(0, 25), (1, 35), (26, 36), (2, 3), (27, 28), (4, 29), (29, 37), (5, 70)]
+    result = assign(index, *pairs)
+    leaks = [0, 1, 26, 4, 29]
+    assert (result.split[leaks] == "skipped").all()
+    assert result.split[70] == "skipped"  # one picture under two labels
+    rest = np.delete(np.arange(80), [*leaks, 70])
+    assert (result.split[rest] == index.given_splits[rest]).all()
+    [note] = [note for note in result.notes if "validates or tests" in note]
+    assert note.startswith("5 images are copies of one that validates or tests, left out: cat/00.jpg, ")
+    assert (assign(index, duplicates="ignore").split == index.given_splits).all()
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ({"train": 40}, {"train": 24, "val": 8, "test": 8}),
+        ({"train": 30, "val": 10}, {"train": 24, "val": 10, "test": 6}),
+        ({"train": 30, "test": 10}, {"train": 24, "val": 6, "test": 10}),
+    ],
+)
+def test_splits_that_are_missing_are_taken_from_the_training_images(index, counts, expected):
+    divide(index, counts)
+    pairs = [*chain(0, 5, 9), (41, 50), (3, 48)]
+    for seed in range(10):
+        result = assign(index, *pairs, val_fraction=0.2, test_fraction=0.2, split_seed=seed)
+        sizes = {name: (result.split[:40] == name).sum() for name in expected}
+        assert all(abs(sizes[name] - size) <= 2 for name, size in expected.items())
+        assert all(result.split[first] == result.split[second] for first, second in pairs)
+        assert result.split[3] == "train"  # one picture under two labels
+        for name in counts.keys() - {"train"}:
+            assert (result.split[index.given_splits == name] == name).all()
+        missing = expected.keys() - counts.keys()
+        assert sum("folder with images" in note for note in result.notes) == len(missing)
+        assert all(any(f"no {name} folder" in note for note in result.notes) for name in missing)
+    seeds = [assign(index, split_seed=seed).split for seed in range(2)]
+    assert not np.array_equal(*seeds)
+
+
+def test_no_test_images_are_taken_if_there_is_no_test_folder_and_its_fraction_is_0(index):
+    result = assign(divide(index, {"train": 30, "val": 10}), test_fraction=0)
+    assert result.split.tolist() == index.given_splits.tolist()
+    assert "a fraction of 0 of train" in result.notes[0]
+
+
+def test_a_class_that_leaks_whole_is_refused(index):
+    divide(index, {"train": 1, "val": 20, "test": 19})
+    with pytest.raises(ValueError, match=r"no image is left to train on of cat: "):
+        assign(index, (0, 39))
+
+
+def test_a_manifest_is_stronger_than_given_splits(index, tmp_path):
+    divide(index, {"train": 20, "val": 10, "test": 10})
+    sides = {path: ("test", "train", "val")[i % 3] for i, path in enumerate(PATHS)}
+    manifest = write_manifest(index, tmp_path, sides)
+    assert assign(index, manifest=manifest).split.tolist() == [*sides.values()]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"folds": 3}, {"group_by": "photographer"}, {"split": "tf_for_poets"}],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_that_split_a_divided_folder_otherwise_are_refused(index, options):
+    SplitOptions(**options).check_folder(index)
+    divide(index, {"train": 20, "val": 10, "test": 10})
+    [name] = options
+    with pytest.raises(ValueError, match=rf"--data\.{name} .*split folders.*put all images under root/<class>"):
+        SplitOptions(**options).check_folder(index)
+    SplitOptions().check_folder(index)
+    SplitOptions(manifest="x.csv", split=options.get("split", "random")).check_folder(index)
+
+
+def test_hundreds_of_leaks_make_no_endless_line(index):
+    divide(index, {"train": 35, "val": 5})
+    for i, label in enumerate(index.labels):
+        index.paths = (*index.paths[:i], f"{'train' if i % 40 < 35 else 'val'}/{label}/{i}.jpg", *index.paths[i + 1 :])
+    result = assign(index, *((i, 35 + i % 5) for i in range(30)), *((40 + i, 75 + i % 5) for i in range(30)))
+    [note] = [note for note in result.notes if "left out" in note]
+    assert note.startswith("60 images are copies")
+    assert note.endswith("and 10 more, see the manifest")
 
 
 def credit(index, owners):

@@ -92,6 +92,55 @@ def test_a_manifest_gives_the_same_split_back(drawn, tmp_path):
     assert not np.array_equal(module(drawn).indices["test"], again.indices["test"])
 
 
+@pytest.fixture
+def divided(drawn, tmp_path):
+    """Return a folder of three splits, of which train and val each hold an image of a later split."""
+    root = tmp_path / "divided"
+    for file in drawn.glob("*/*.jpg"):
+        split = ("train", "Valid", "TEST")[int(file.stem) % 3]
+        (root / split / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, root / split / file.parent.name / file.name)
+    [leak, other] = sorted((root / "TEST" / "roses").iterdir())[:2]
+    shutil.copy(leak, root / "train" / "roses" / "leak.jpg")
+    shutil.copy(other, root / "Valid" / "roses" / "leak.jpg")
+    return root
+
+
+def test_a_divided_folder_keeps_its_splits_and_its_manifest_gives_them_back(divided, drawn, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        data = module(divided)
+    assert data.class_names == FlowersDataModule(str(drawn)).class_names
+    splits = {"train": "train", "Valid": "val", "TEST": "test"}
+    for row in data.manifest_rows():
+        folder, label, name = row.path.split("/")
+        assert row.split == ("skipped" if name == "leak.jpg" else splits[folder])
+        assert row.label == label
+    assert "2 images are copies of one that validates or tests, left out: " in caplog.text
+    assert {name: len(indices) for name, indices in data.indices.items()} == {"train": 50, "val": 50, "test": 50}
+    file = tmp_path / "manifest.csv"
+    file.write_text(manifest_text(data.manifest_rows()))
+    again = module(divided, manifest=str(file))
+    assert again.manifest_rows() == data.manifest_rows()
+    again.load_state_dict(data.state_dict())
+
+
+def test_options_that_split_a_divided_folder_otherwise_are_refused_before_any_work(divided):
+    with pytest.raises(ValueError, match=r"--data\.folds 3: expected nothing beside the split folders"):
+        FlowersDataModule(str(divided), folds=3)
+
+
+def test_ignored_files_are_counted_in_one_line_once(photos, caplog):
+    root = photos(cat=12, dog=12)
+    for name in ("LICENSE.txt", "cat/1.heic", "cat/2.heic", "dog/3.JPG_large"):
+        (root / name).touch()
+    with caplog.at_level("INFO"):
+        data = module(root)
+        data.setup("test")
+    [line] = [line for line in caplog.messages if "ignored: " in line]
+    assert line.startswith("3 files are ignored: name does not end in .jpg, ")
+    assert "(.heic 2, .JPG_large 1)" in line
+
+
 def test_bad_images_stop_the_run_and_are_all_named(photos):
     root = photos(cat=12, dog=12)
     for name in ("cat/003.png", "dog/004.png"):

@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+import shutil
 import unicodedata
 
 import pytest
 from PIL import Image
 
 from flowers.data import index_folder
-from flowers.data.folder import stray_files
+from flowers.decoding import IMAGE_EXTENSIONS
+
+
+def divide(root, *folders):
+    """Put copies of the class folders of ``photos`` into each of these folders, and return the root."""
+    classes = [folder for folder in root.iterdir() if folder.is_dir()]
+    for folder in folders:
+        for name in classes:
+            shutil.copytree(name, root / folder / name.name)
+    for name in classes:
+        shutil.rmtree(name)
+    return root
 
 
 def test_paths_and_labels_are_sorted_and_aligned(photos):
@@ -16,12 +28,14 @@ def test_paths_and_labels_are_sorted_and_aligned(photos):
     assert index.labels.tolist() == [0, 0, 1, 1, 1]
 
 
-def test_all_image_endings_count_in_any_case(photos):
+@pytest.mark.parametrize("ending", IMAGE_EXTENSIONS)
+def test_all_image_endings_count_in_any_case(photos, ending):
     root = photos(cat=1, dog=1)
-    for name in ("a.JPG", "b.Jpeg", "c.webp", "d.BMP", "e.tiff", "f.tif"):
+    for name in (f"a{ending}", f"b{ending.upper()}", f"c{ending.title()}"):
         (root / "cat" / name).touch()
-    (root / "cat" / "notes.txt").touch()
-    assert len(index_folder(root).paths) == 8
+    index = index_folder(root)
+    assert len(index.paths) == 5
+    assert not index.ignored
 
 
 def test_hidden_files_and_folders_are_neither_images_nor_classes(photos):
@@ -98,19 +112,108 @@ def test_fewer_than_two_classes_are_refused(photos, tmp_path, classes):
         index_folder(root)
 
 
-def test_files_that_no_image_is_taken_from_are_told_with_the_reason(photos, tmp_path):
+def test_ignored_files_are_listed_with_the_reason(photos, tmp_path):
     root = photos(cat=2, dog=2)
     (tmp_path / "outside").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "outside" / "new.png")
     (root / "cat" / "more").symlink_to(tmp_path / "outside")
-    for name in ("LICENSE.txt", "lost.png", ".hidden", "cat/notes.txt", "cat/anim.gif", "cat/.DS_Store"):
+    for name in ("LICENSE.txt", "lost.png", ".hidden", "cat/notes.txt", "cat/.DS_Store"):
         (root / name).touch()
     (root / "dog" / "old").mkdir()
     (root / "dog" / "old" / "photo.heic").touch()
     (root / "dog" / "loop").symlink_to("..")
     (root / "dog" / "dead").symlink_to("nowhere")
-    strays = dict(stray_files(index_folder(root)))
-    assert sorted(strays) == ["cat/anim.gif", "cat/notes.txt", "dog/dead", "dog/loop", "dog/old/photo.heic", "lost.png"]
-    assert "not followed" in strays["dog/loop"]
-    assert "beside the class folders" in strays["lost.png"]
-    assert ".jpg" in strays["cat/anim.gif"]
+    reasons = dict(index_folder(root).ignored)
+    assert sorted(reasons) == ["cat/notes.txt", "dog/dead", "dog/loop", "dog/old/photo.heic", "lost.png"]
+    assert "not followed" in reasons["dog/loop"]
+    assert "beside the class folders" in reasons["lost.png"]
+    assert ".jpg" in reasons["cat/notes.txt"]
+
+
+def test_an_error_about_an_empty_class_says_what_is_ignored_in_it(photos):
+    root = photos(cat=2, dog=2)
+    (root / "emu").mkdir()
+    (root / "emu" / "photo.heic").touch()
+    with pytest.raises(ValueError, match=r"no image in the class folder emu.*\.heic 1.*pillow-heif"):
+        index_folder(root)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        {"train": "train", "val": "val", "test": "test"},
+        {"Training": "train", "VALIDATION": "val", "Testing": "test"},
+        {"TRAIN": "train", "valid": "val"},
+        {"train": "train", "test": "test"},
+        {"training": "train"},
+        {"train": "train", "training": "train", "val": "val", "valid": "val"},
+    ],
+    ids=" ".join,
+)
+def test_a_divided_folder_keeps_its_splits(photos, folders):
+    root = divide(photos(cat=3, dog=2), *folders)
+    (root / "README.md").touch()
+    (root / "train.csv").touch()
+    (root / "annotations").mkdir()
+    (root / "annotations" / "boxes.xml").touch()
+    deeper = root / next(iter(folders)) / "cat" / "deeper"
+    deeper.mkdir()
+    Image.new("RGB", (8, 8)).save(deeper / "x.png")
+    index = index_folder(root)
+    assert index.class_names == ("cat", "dog")
+    assert len(index.paths) == 5 * len(folders) + 1
+    assert [(index.class_names[label], path) for label, path in zip(index.labels, index.paths, strict=True)] == sorted(
+        (path.split("/")[1], path) for path in index.paths
+    )
+    assert index.given_splits.tolist() == [folders[path.split("/")[0]] for path in index.paths]
+    assert not index.ignored
+
+
+def test_the_classes_of_a_divided_folder_are_those_of_all_splits(photos):
+    root = divide(photos(cat=3, dog=2), "train", "val", "test")
+    shutil.rmtree(root / "val" / "dog")
+    assert index_folder(root).class_names == ("cat", "dog")
+    shutil.copytree(root / "test" / "dog", root / "test" / "emu")
+    with pytest.raises(ValueError, match="no image in the class folder emu of the training split"):
+        index_folder(root)
+    assert index_folder(root, tolerant=True).untrained_classes() == ["emu"]
+
+
+def test_photos_that_cannot_be_read_leave_a_divided_folder_divided_and_are_listed(photos):
+    root = divide(photos(cat=3, dog=2), "train", "test")
+    for file in (root / "test").rglob("*.png"):
+        file.rename(file.with_suffix(".heic"))
+    index = index_folder(root)
+    assert set(index.given_splits) == {"train"}
+    assert len(index.ignored) == 5
+
+
+@pytest.mark.parametrize(
+    "names", [("roses", "test"), ("car", "train"), ("car", "testing", "val"), ("train", "plane", "trains")]
+)
+def test_a_class_may_be_named_as_a_split(photos, names):
+    index = index_folder(photos(**dict.fromkeys(names, 2)))
+    assert index.class_names == tuple(sorted(names))
+    assert index.given_splits is None
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (["train/a.jpg", "test/b.jpg"], "images in no class folder in test, train"),
+        (["train/cat/a.jpg", "train/dog/a.jpg", "test/b.jpg"], "images in no class folder in test"),
+        (["train/cat/a.jpg", "train/dog/a.jpg", "train/b.jpg"], "images in no class folder in train"),
+        (["train/cat/a.jpg", "train/dog/a.jpg", "roses/b.jpg"], "images in roses beside them"),
+        (["train/cat/a.jpg", "train/dog/a.jpg", "more/emu/b.jpg"], "images in more beside them"),
+        (["train/a.jpg", "test/b.jpg", "roses/b.jpg"], "images in roses beside them"),
+        (["val/cat/a.jpg", "val/dog/a.jpg", "test/cat/b.jpg"], "there is no train folder with images"),
+        (["train/cat/a.jpg", "test/cat/b.jpg"], r"at least two class folders \(root/test/<class>/<image>\)"),
+    ],
+)
+def test_what_may_be_classes_or_splits_is_refused(tmp_path, images, message):
+    for image in images:
+        (tmp_path / "root" / image).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / image).touch()
+    for tolerant in (False, True):
+        with pytest.raises(ValueError, match=rf"--data\.root .*{message}"):
+            index_folder(tmp_path / "root", tolerant=tolerant)
