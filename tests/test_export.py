@@ -58,7 +58,7 @@ def test_the_file_says_what_it_is(checkpoint):
     assert json.loads(said["class_names"]) == NAMES
     assert (said["image_size"], said["resize"], said["interpolation"]) == ("40", "stretch", "bicubic")
     assert (said["rejection_threshold"], said["numbers"]) == ("0.6", "float32")
-    assert "draft(None, (80, 80))" in said["preprocessing"]
+    assert "decode_image of flowers/decoding.py" in said["preprocessing"]
     assert "with the temperature applied" in said["output"]
 
 

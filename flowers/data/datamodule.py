@@ -25,7 +25,8 @@ from flowers.data.manifest import ManifestRow, compare_fingerprints, fingerprint
 from flowers.data.sampling import ShardedSampler
 from flowers.data.sources import ensure_root
 from flowers.data.splits import SPLITS, SplitOptions, split_table
-from flowers.data.transforms import Interpolation, Resize, to_float
+from flowers.data.transforms import to_float
+from flowers.decoding import Interpolation, Resize
 
 
 class FlowersDataModule(LightningDataModule):
