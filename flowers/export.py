@@ -92,7 +92,7 @@ def _metadata(predictor: FlowerPredictor, *, quantized: str | None) -> dict[str,
         **{name: str(value) for name, value in predictor.decoding.items()},
         "input": f"images: sRGB bytes (N, {size}, {size}, 3)",
         "output": "probabilities: (N, K), with the temperature applied; below the rejection_threshold give no answer",
-        "preprocessing": "decode_image of flowers/decoding.py, with image_size, resize and interpolation as given here",
+        "preprocessing": "decode_image of flowers/decoding.py, with the options given here",
         "rejection_threshold": str(predictor.threshold),
         "numbers": quantized or "float32",
     }

@@ -40,7 +40,8 @@ def plain() -> None:
     with torch.inference_mode():
         for file in files:
             with open_image(file) as image:
-                pixels = np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+                square = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+            pixels = np.asarray(square)
             images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
             net(images).softmax(dim=1).argmax().item()
 

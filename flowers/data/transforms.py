@@ -27,8 +27,8 @@ def load_image(
     Args:
         file: A path, an open binary file, or an image, which is left as it is.
         image_size: Side S of the result, in pixels.
-        resize: ``stretch`` scales both sides to S; ``crop`` scales the short side and cuts out the centre.
-        interpolation: How pixels between pixels are found; where an image shrinks all of them count.
+        resize: As for ``decode_image``.
+        interpolation: As for ``decode_image``.
 
     Returns:
         Bytes ``(3, S, S)``, RGB, laid out in memory as ``(S, S, 3)``.
