@@ -86,17 +86,13 @@ def main(args: list[str]) -> int:
 
 def _metadata(predictor: FlowerPredictor, *, quantized: str | None) -> dict[str, str]:
     """Return what a file says of itself: all that the one who feeds it has to know."""
-    size, resize = predictor.decoding["image_size"], predictor.decoding["resize"]
-    square = "both sides to" if resize == "stretch" else "the shorter side to, and the centre cut out,"
+    size = predictor.decoding["image_size"]
     return {
         "class_names": json.dumps(predictor.class_names),
         **{name: str(value) for name, value in predictor.decoding.items()},
-        "input": f"images: RGB bytes (N, {size}, {size}, 3)",
+        "input": f"images: sRGB bytes (N, {size}, {size}, 3)",
         "output": "probabilities: (N, K), with the temperature applied; below the rejection_threshold give no answer",
-        "preprocessing": (
-            f"Pillow: Image.open, draft(None, ({2 * size}, {2 * size})), ImageOps.exif_transpose, RGB, "
-            f"resize {square} {size} with {predictor.decoding['interpolation']}"
-        ),
+        "preprocessing": "decode_image of flowers/decoding.py, with the options given here",
         "rejection_threshold": str(predictor.threshold),
         "numbers": quantized or "float32",
     }

@@ -22,6 +22,7 @@ from PIL import Image  # noqa: E402
 
 from flowers import FlowerPredictor  # noqa: E402
 from flowers.data import find_images  # noqa: E402
+from flowers.decoding import open_image  # noqa: E402
 
 parser = argparse.ArgumentParser(allow_abbrev=False, description="Time predictions beside a plain loop.")
 parser.add_argument("--ckpt_path", required=True, help="checkpoint")
@@ -38,7 +39,9 @@ def plain() -> None:
     net = predictor.task.net
     with torch.inference_mode():
         for file in files:
-            pixels = np.asarray(Image.open(file).convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+            with open_image(file) as image:
+                square = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+            pixels = np.asarray(square)
             images = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
             net(images).softmax(dim=1).argmax().item()
 

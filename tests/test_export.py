@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from flowers import FlowerPredictor, export
 from flowers.callbacks import AtomicCheckpointIO
 from flowers.models import pretrained
 from flowers.tasks import CNNTask
 
+README = Path(__file__).parent.parent / "README.md"
 NAMES = ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
 
 
-@pytest.fixture
-def checkpoint(tmp_path):
-    """A checkpoint of a small network with a temperature, as a training leaves it."""
+def write_checkpoint(folder: Path, *, temperature: float = 0.7) -> Path:
+    """Write a checkpoint of a small network with a temperature, as a training leaves it."""
     task = CNNTask(NAMES, widths=(8, 16))
     content = {
         "state_dict": task.state_dict(),
         "hyper_parameters": dict(task.hparams),
         "config": yaml.safe_dump({"model": {"class_path": "flowers.tasks.CNNTask"}}),
         "FlowersDataModule": {"image_size": 40, "resize": "stretch", "interpolation": "bicubic"},
-        "calibration": {"temperature": 0.7, "threshold": 0.6},
+        "calibration": {"temperature": temperature, "threshold": 0.6},
     }
-    AtomicCheckpointIO().save_checkpoint(content, tmp_path / "best.ckpt")
-    return tmp_path / "best.ckpt"
+    AtomicCheckpointIO().save_checkpoint(content, folder / "best.ckpt")
+    return folder / "best.ckpt"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return write_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("onnx", ".onnx"), ("torch_export", ".pt2")])
@@ -58,8 +71,94 @@ def test_the_file_says_what_it_is(checkpoint):
     assert json.loads(said["class_names"]) == NAMES
     assert (said["image_size"], said["resize"], said["interpolation"]) == ("40", "stretch", "bicubic")
     assert (said["rejection_threshold"], said["numbers"]) == ("0.6", "float32")
-    assert "draft(None, (80, 80))" in said["preprocessing"]
+    assert "decode_image of flowers/decoding.py" in said["preprocessing"]
     assert "with the temperature applied" in said["output"]
+
+
+def all_kinds_of_photos(folder: Path) -> list[Path]:
+    """Write a photo in the formats and with the pixels that a Pillow of three lines gets wrong."""
+    colours = np.random.default_rng(0).integers(0, 256, (12, 18, 3), dtype=np.uint8)
+    photo = Image.fromarray(colours).resize((90, 60), Image.Resampling.BICUBIC)
+    alpha = Image.linear_gradient("L").resize(photo.size)
+    clear, grey = photo.copy(), photo.convert("L")
+    clear.putalpha(alpha)
+    grey16 = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    clear_grey = grey.copy()
+    clear_grey.putalpha(alpha)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    linear = PngImagePlugin.PngInfo()
+    linear.add(b"gAMA", struct.pack(">I", 100_000))
+    images = {
+        "small.jpg": (photo, {}),
+        "large.jpg": (photo.resize((1200, 800)), {}),
+        "large-grey.jpg": (grey.resize((800, 1200)), {}),
+        "rgba.png": (clear, {}),
+        "la.png": (clear_grey, {}),
+        "palette.png": (photo.quantize(16), {"transparency": 3}),
+        "grey16.png": (grey16, {}),
+        "grey16.tif": (grey16, {}),
+        "linear.png": (photo, {"pnginfo": linear}),
+        "cmyk.jpg": (photo.convert("CMYK"), {}),
+        "cmyk.tif": (photo.convert("CMYK"), {}),
+        "rotated.jpg": (photo, {"exif": exif}),
+        "rotated.png": (photo, {"exif": exif}),
+        "photo.gif": (photo, {}),
+        "clear.webp": (clear, {}),
+        "clear.avif": (clear, {}),
+        "photo.bmp": (photo, {}),
+    }
+    for name, (image, options) in images.items():
+        image.save(folder / name, **options)
+    return [folder / name for name in images]
+
+
+# Runs a program in each of a list of folders.
+RUN_EVERYWHERE = """
+import os, sys
+program, *folders = sys.argv[1:]
+for folder in folders:
+    os.chdir(folder)
+    exec(program, {})
+"""
+
+
+def test_the_readmes_program_answers_as_the_predictor_without_torch(tmp_path):
+    [program] = re.findall(r"```python\n([^`]*InferenceSession[^`]*)```", README.read_text("utf-8"))
+    (tmp_path / "photos").mkdir()
+    photos = all_kinds_of_photos(tmp_path / "photos")
+    checkpoint = write_checkpoint(tmp_path, temperature=0.02)  # a low one shows small differences
+    assert export.main(["--ckpt_path", str(checkpoint)]) == 0
+    model, predictor = onnx.load(tmp_path / "best.onnx"), FlowerPredictor(checkpoint, device="cpu")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    folders, expected = [], []
+    for resize, interpolation in product(("stretch", "crop"), ("bilinear", "bicubic")):
+        decoding = {"resize": resize, "interpolation": interpolation}
+        file = tmp_path / f"{resize}-{interpolation}.onnx"
+        onnx.helper.set_model_props(model, metadata | decoding)
+        onnx.save(model, file)
+        predictor.decoding |= decoding
+        for photo, answer in zip(photos, predictor(photos), strict=True):
+            folder = tmp_path / file.stem / photo.name
+            folder.mkdir(parents=True)
+            (folder / "best.onnx").symlink_to(file)
+            shutil.copy(photo, folder / "photo.jpg")  # the content decides
+            folders.append(folder)
+            expected.append(answer)
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub" / "torch.py").write_text("raise ImportError('there is no torch')")
+    search = os.pathsep.join([str(tmp_path / "stub"), str(README.parent)])
+    printed = subprocess.run(
+        [sys.executable, "-c", RUN_EVERYWHERE, program, *map(str, folders)],
+        env={**os.environ, "PYTHONPATH": search},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    for folder, line, answer in zip(folders, printed, expected, strict=True):
+        label, probability = line.split()
+        assert label == answer.label, folder
+        assert float(probability) == pytest.approx(answer.probability, abs=1e-4), folder
 
 
 FAMILIES = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "squeezenet1_1", "densenet121")

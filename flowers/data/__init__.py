@@ -15,7 +15,8 @@ from flowers.data.quarantine import QuarantineRow, quarantine_text
 from flowers.data.sampling import share
 from flowers.data.sources import ensure_root
 from flowers.data.synthetic import DRAWN_CLASSES, draw_flower, draw_flowers
-from flowers.data.transforms import Interpolation, Resize, load_image, load_named, load_thumbnail, to_float
+from flowers.data.transforms import load_image, load_named, load_thumbnail, to_float
+from flowers.decoding import Interpolation, Resize
 
 __all__ = [
     "DECODING_FORMAT",

@@ -63,8 +63,8 @@ KINDS = {
     ),
     "mode": Kind(
         "Unusual pixels",
-        "All become 8-bit RGB: transparency is laid over white, 16 bits are scaled down, CMYK is converted without its "
-        "colour profile.",
+        "All become 8-bit RGB: transparency is laid over white, 16 bits are scaled down, CMYK is "
+        "converted by its colour profile if it has one.",
     ),
     "rotated": Kind(
         "Images turned by their EXIF orientation",

@@ -14,7 +14,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from flowers.data.transforms import Interpolation, Resize, load_named
+from flowers.data.transforms import load_named
+from flowers.decoding import Interpolation, Resize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Raise it when the decoding changes: what was cached before is then decoded anew.
-DECODING_FORMAT = 3
+DECODING_FORMAT = 4
 # Shorter waits for another process are not worth a line.
 _QUIET_SECONDS = 2.0
 

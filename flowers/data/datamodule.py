@@ -27,7 +27,8 @@ from flowers.data.manifest import ManifestRow, compare_fingerprints, content_num
 from flowers.data.sampling import ShardedSampler
 from flowers.data.sources import ensure_root
 from flowers.data.splits import SPLITS, SplitOptions, split_table
-from flowers.data.transforms import Interpolation, Resize, load_named, to_float
+from flowers.data.transforms import load_named, to_float
+from flowers.decoding import Interpolation, Resize
 
 
 class FlowersDataModule(LightningDataModule):

@@ -10,19 +10,21 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
 from flowers.data.cache import build_once, cache_key, in_threads
 from flowers.data.transforms import load_image
+from flowers.decoding import open_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL import Image
 
 # Raise it when a fact or a thumbnail changes: what was cached before is then read anew.
-_FORMAT = 1
+_FORMAT = 2
 THUMBNAIL_SIZE = 32
 # No photo is as large; reading such a file whole could take all memory.
 _MAX_BYTES = 2**30
@@ -124,7 +126,7 @@ def _read(file: Path) -> tuple[ImageFacts, NDArray[np.uint8]]:
         return ImageFacts("", str(error)), black
     facts = ImageFacts(hashlib.sha256(content).hexdigest(), None)
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with open_image(io.BytesIO(content)) as image:
             facts = facts._replace(format=image.format or "", mode=image.mode, width=image.width, height=image.height)
             thumbnail = load_image(io.BytesIO(content), image_size=THUMBNAIL_SIZE, resize="stretch").float().numpy()
             facts = facts._replace(orientation=_orientation(image), frames=getattr(image, "n_frames", 1))
