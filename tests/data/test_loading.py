@@ -126,14 +126,17 @@ print(sum(len(batch.targets) for batch in data.train_dataloader()))
 
 
 def can_mount():
-    unshare = shutil.which("unshare")
-    return unshare and subprocess.run([unshare, "-m", "true"], check=False, stderr=subprocess.DEVNULL).returncode == 0
+    if shutil.which("unshare") is None:
+        return False
+    mounting = subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True)
+    return mounting.returncode == 0
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="needs a mount namespace")
 def test_workers_do_not_hang_where_shared_memory_is_smaller_than_a_batch(drawn):
     mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
-    command = ["unshare", "-m", "sh", "-c", mount, "sh", sys.executable, "-c", READ_BATCHES, str(drawn)]
+    command = ["unshare", "-m", "sh", "-c", mount, "sh"]
+    command += [sys.executable, "-c", READ_BATCHES, str(drawn)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
     assert done.stdout == "112\n"  # full batches of 120 images
