@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 import platform
 import shutil
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -30,6 +33,11 @@ T = TypeVar("T")
 DECODING_FORMAT = 4
 # Shorter waits for another process are not worth a line.
 _QUIET_SECONDS = 2.0
+_CHECKSUMS = "checksums.json"
+# Each block has a checksum of its own, so that all cores share the reading of one large file.
+_BLOCK = 2**24
+# Errors of reading a damaged entry; others, as too many open files, say nothing about it.
+_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
 
 
 def default_cache_dir() -> Path:
@@ -38,28 +46,93 @@ def default_cache_dir() -> Path:
 
 
 def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path:
-    """Return the folder of a cache entry, built first where it is missing.
+    """Return the folder of a cache entry, built first where it is missing or damaged.
 
     Several processes may call at once: one builds, the others say so and wait for it. Where it dies, the system takes
     its lock away and the next one builds. A build that was cut off leaves nothing that could be taken for a whole one.
     Machines whose shared file system keeps locks to each of them build each for itself, and the first is taken.
 
+    Every call reads the entry's files and compares them with the checksums written beside them.
+    A damaged entry is reported, removed and built again; a process that has its files mapped keeps
+    them. CRC-32 as in zip archives: it detects damage, not forgery, and is the fastest of the
+    standard library (0.35 s a GB on one core here, SHA-256 0.8 s with the CPU's own instructions).
+
     Args:
         cache_dir: Folder of the cache.
         key: Name of the entry; another content needs another key.
         build: Writes the entry's files into the folder it is given.
+
+    Raises:
+        OSError: The cache cannot be read or written.
     """
     entry = cache_dir / key
-    if not entry.exists():
+    if _damage(entry):
         cache_dir.mkdir(parents=True, exist_ok=True)
         with _held(FileLock(cache_dir / f"{key}.lock")):
-            if not entry.exists():
+            if damage := _damage(entry):
+                if os.path.lexists(entry):
+                    print(f"Damaged cache entry {entry}: {damage}. It is built again.", flush=True)
+                    _remove(entry)
                 partial = cache_dir / f"{key}.{platform.node()}.partial"
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
                 build(partial)
+                _write_checksums(partial)
                 _move(partial, entry)
     return entry
+
+
+def _damage(entry: Path) -> str:
+    """Return how an entry differs from what was written; empty if it does not."""
+    try:
+        crc32, _, text = (entry / _CHECKSUMS).read_bytes().partition(b"\n")
+        if crc32 != b"%d" % zlib.crc32(text):
+            return f"{_CHECKSUMS} has changed"
+        for name, checksum in json.loads(text).items():
+            if _checksum(entry / name) != checksum:
+                return f"{name} has changed"
+    except OSError as error:
+        if error.errno not in _DAMAGE:
+            raise
+        return str(error)
+    return ""
+
+
+def _write_checksums(folder: Path) -> None:
+    """Complete a new entry and write it to the disk, lest its rename survive a power cut alone."""
+    text = json.dumps({file.name: _checksum(file) for file in folder.iterdir()}).encode()
+    (folder / _CHECKSUMS).write_bytes(b"%d\n" % zlib.crc32(text) + text)
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _checksum(file: Path) -> list[int]:
+    """Return the size of a file and the CRC-32 of each of its blocks."""
+    size = file.stat().st_size
+    with _threads() as pool:
+        return [size, *pool.map(lambda start: _crc32(file, start), range(0, size, _BLOCK))]
+
+
+def _crc32(file: Path, start: int) -> int:
+    crc32 = 0
+    # Read, not mapped: the pages of a map would count as memory of this process.
+    buffer = memoryview(bytearray(2**20))
+    with file.open("rb", buffering=0) as opened:
+        opened.seek(start)
+        left = _BLOCK
+        while count := opened.readinto(buffer[:left]):
+            crc32 = zlib.crc32(buffer[:count], crc32)
+            left -= count
+    return crc32
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink()
 
 
 def _move(partial: Path, entry: Path) -> None:
@@ -85,12 +158,19 @@ def cache_key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
+def _threads() -> ThreadPoolExecutor:
+    """Return a pool of as many threads as there are cores."""
+    if hasattr(os, "sched_getaffinity"):
+        return ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    return ThreadPoolExecutor()
+
+
 def in_threads(function: Callable[[int], T], count: int, *, description: str) -> list[T]:
     """Return ``[function(0), ..., function(count - 1)]``, computed on all cores, with a progress bar.
 
     Threads do: Pillow gives up the interpreter's lock while it decodes and resizes.
     """
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None) as pool:
+    with _threads() as pool:
         results = pool.map(function, range(count))
         return list(tqdm(results, total=count, desc=description, unit="image", disable=None))
 
@@ -127,8 +207,13 @@ def decode_all(
         images = _allocate(folder / "images.npy", (len(paths), image_size, image_size, 3))
 
         def decode(index: int) -> None:
-            if index not in skip:
-                images[index] = load_named(root / paths[index], **decoding).permute(1, 2, 0).numpy()
+            if index in skip:
+                return
+            file = root / paths[index]
+            image = load_named(file, **decoding).permute(1, 2, 0).numpy()
+            if hashlib.sha256(file.read_bytes()).hexdigest() != sha256[index]:
+                raise OSError(f"{file}: its content changed after it was checked. Start again.")
+            images[index] = image
 
         in_threads(decode, len(paths), description="Decoding images")
         images.flush()

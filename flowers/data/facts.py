@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,6 +30,8 @@ _FORMAT = 2
 THUMBNAIL_SIZE = 32
 # No photo is as large; reading such a file whole could take all memory.
 _MAX_BYTES = 2**30
+# What the process lacks says nothing about the file.
+_EXHAUSTED = {errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
 class ImageFacts(NamedTuple):
@@ -78,7 +82,14 @@ class FolderFacts:
 
 
 def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFacts:
-    """Read every file, or what an earlier call found while no file's size or time changed since.
+    """Read every file, or what an earlier call found while no file changed since.
+
+    Size and time of modification can be the same after files were exchanged, as by ``tar`` or
+    ``rsync --times``, so the inode and the time of its last change count too: no program can set
+    them. Where a file system changes them without reason, the files are only read again.
+
+    A file that could not be read or decoded is tried again in every call: it may have failed for
+    once only. Too little memory makes Pillow call a progressive JPEG broken.
 
     Args:
         root: Folder the paths are relative to.
@@ -86,11 +97,11 @@ def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFa
         cache_dir: Folder of the cache.
 
     Raises:
-        OSError: The cache cannot be written.
+        OSError: The cache cannot be written, memory is short, or too many files are open.
     """
 
     def build(folder: Path) -> None:
-        read = in_threads(lambda index: _read(root / paths[index]), len(paths), description="Checking images")
+        read = _read_all([root / path for path in paths])
         np.save(folder / "thumbnails.npy", np.stack([thumbnail for _, thumbnail in read]))
         text = json.dumps([facts for facts, _ in read])
         (folder / "facts.json").write_text(text, encoding="utf-8")
@@ -100,10 +111,16 @@ def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFa
     images = [ImageFacts(*facts) for facts in json.loads((entry / "facts.json").read_text(encoding="utf-8"))]
     # Mapped, the processes of a machine share it; those of a million images take 1 GiB.
     thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
-    for index, facts in enumerate(images):
-        if not facts.sha256:  # it could not be read, which may have been for once only
-            images[index], thumbnails[index] = _read(root / paths[index])
+    failed = [index for index, facts in enumerate(images) if facts.error is not None]
+    for index, retry in zip(failed, _read_all([root / paths[i] for i in failed]), strict=True):
+        images[index], thumbnails[index] = retry
     return FolderFacts(tuple(images), thumbnails)
+
+
+def _read_all(files: Sequence[Path]) -> list[tuple[ImageFacts, NDArray[np.uint8]]]:
+    if not files:
+        return []
+    return in_threads(lambda index: _read(files[index]), len(files), description="Checking images")
 
 
 def _stamp(root: Path, path: str) -> str:
@@ -111,30 +128,39 @@ def _stamp(root: Path, path: str) -> str:
         stat = (root / path).stat()
     except OSError:
         return f"{path}\nunreadable"
-    return f"{path}\n{stat.st_size} {stat.st_mtime_ns}"
+    return f"{path}\n{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
 
 def _read(file: Path) -> tuple[ImageFacts, NDArray[np.uint8]]:
     black = np.zeros((THUMBNAIL_SIZE, THUMBNAIL_SIZE), dtype=np.uint8)
+    facts = ImageFacts("", None)
     try:
         if file.exists() and not file.is_file():
             raise OSError("expected a file, got a folder, a pipe or a device")
         if file.stat().st_size > _MAX_BYTES:
             raise OSError(f"expected a photo, got a file of {file.stat().st_size / 2**30:.1f} GiB")
         content = file.read_bytes()
-    except OSError as error:
-        return ImageFacts("", str(error)), black
-    facts = ImageFacts(hashlib.sha256(content).hexdigest(), None)
-    try:
+        facts = facts._replace(sha256=hashlib.sha256(content).hexdigest())
         with open_image(io.BytesIO(content)) as image:
             facts = facts._replace(format=image.format or "", mode=image.mode, width=image.width, height=image.height)
             thumbnail = load_image(io.BytesIO(content), image_size=THUMBNAIL_SIZE, resize="stretch").float().numpy()
             facts = facts._replace(orientation=_orientation(image), frames=getattr(image, "n_frames", 1))
     except Exception as error:  # Pillow's readers raise whatever broken bytes lead them to
+        _check_resources(file, error)
         # Pillow names the buffer ("cannot identify image file <_io.BytesIO object at 0x...>"); the path says more.
         return facts._replace(error=str(error).split(" <_io")[0] or type(error).__name__), black
     grey = np.tensordot((0.299, 0.587, 0.114), thumbnail, axes=1)  # ITU-R BT.601
     return facts, grey.round().astype(np.uint8)
+
+
+def _check_resources(file: Path, error: Exception) -> None:
+    cause = error.__cause__ or error
+    number = errno.ENOMEM if isinstance(cause, MemoryError) else getattr(cause, "errno", None)
+    if number in _EXHAUSTED:
+        raise OSError(
+            f"{file}: cannot be read now: {os.strerror(number)}. Close other programs, raise the "
+            f"limits of this process (ulimit -a), or take the file out of the folder."
+        ) from error
 
 
 def _orientation(image: Image.Image) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,28 @@ class Batch(NamedTuple):
     targets: Tensor
     indices: Tensor
     keys: Tensor
+
+
+def _from_arrays(images: NDArray[Any], *others: NDArray[np.int64]) -> Batch:
+    return Batch(torch.from_numpy(images).movedim(-1, 1), *map(torch.from_numpy, others))
+
+
+def _reduce(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
+    """Hand a worker's batch over in shared memory, or through its pipe where /dev/shm is full.
+
+    A container has 64 MB of it by default. torch's worker would drop the batch, and its loader
+    wait for it for ever.
+    """
+    try:
+        for tensor in batch:
+            tensor.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        images = batch.images.movedim(1, -1).numpy()  # as they lie in memory
+        return _from_arrays, (images, *(tensor.numpy() for tensor in batch[1:]))
+    return Batch, tuple(batch)
+
+
+ForkingPickler.register(Batch, _reduce)
 
 
 class CachedImages(Dataset[Batch]):

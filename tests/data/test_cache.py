@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import multiprocessing
+import os
 import shutil
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 
 import numpy as np
 import pytest
 
-from flowers.data import cache, decode_all, index_folder, load_image
+from flowers.callbacks.features import cache_features
+from flowers.data import FlowersDataModule, cache, decode_all, draw_flowers, index_folder, load_image
 from flowers.data.cache import build_once
+from flowers.data.duplicates import duplicate_pairs
+from flowers.tasks import TransferTask
 
 
 @pytest.fixture
@@ -19,10 +24,144 @@ def folder(photos):
     return index_folder(photos(cat=6, dog=6))
 
 
+def checksums(folder):
+    files = [folder.root / path for path in folder.paths]
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+
+
 def decode(folder, tmp_path, **options):
-    sha256 = [hashlib.sha256((folder.root / path).read_bytes()).hexdigest() for path in folder.paths]
+    sha256 = checksums(folder)
     options = {"image_size": 16, "resize": "stretch", "cache_dir": tmp_path / "cache", "sha256": sha256} | options
     return decode_all(folder.root, folder.paths, **options)
+
+
+def truncate(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def flip(file):
+    with file.open("r+b") as opened:
+        opened.seek(file.stat().st_size // 2)
+        byte = opened.read(1)[0]
+        opened.seek(-1, os.SEEK_CUR)
+        opened.write(bytes([byte ^ 1]))
+
+
+def empty(file):
+    os.truncate(file, 0)
+
+
+def delete(file):
+    file.unlink()
+
+
+def replace_by_a_folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+def replace_entry_by_a_file(file):
+    shutil.rmtree(file.parent)
+    file.parent.write_bytes(b"no folder")
+
+
+def replace_entry_by_a_broken_link(file):
+    shutil.rmtree(file.parent)
+    file.parent.symlink_to("nowhere")
+
+
+def garbage_checksums(file):
+    file.with_name("checksums.json").write_bytes(b"0\n{}")
+
+
+def damaged_checksums(file):
+    flip(file.with_name("checksums.json"))
+
+
+def delete_checksums(file):
+    file.with_name("checksums.json").unlink()
+
+
+DAMAGES = [truncate, flip, empty, delete, replace_by_a_folder, replace_entry_by_a_file]
+DAMAGES += [replace_entry_by_a_broken_link, garbage_checksums, damaged_checksums, delete_checksums]
+FILES = ["facts.json", "thumbnails.npy", "pairs.npz", "images.npy", "features.npy"]
+
+
+def read_everything(root, task, cache_dir):
+    """Return all that a training reads back from the cache."""
+    data = FlowersDataModule(str(root), image_size=32, crop_size=32, cache_dir=str(cache_dir))
+    features = cache_features(task, data, views=0)
+    facts = data.facts
+    pairs = duplicate_pairs(facts.sha256, facts.thumbnails, rule="near", cache_dir=cache_dir)
+    return data.manifest_rows(), facts.images, facts.thumbnails, data.pixels, *pairs, *features
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    """A folder of photos, a task, a cache in which all of it is, and what is read from there."""
+    folder = tmp_path_factory.mktemp("pristine")
+    draw_flowers(folder / "photos", per_class=5, image_size=32)
+    names = index_folder(folder / "photos").class_names
+    task = TransferTask(names, arch="mobilenet_v3_small", weights="none")
+    return folder, task, read_everything(folder / "photos", task, folder / "cache")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_entry_is_reported_and_built_again(pristine, tmp_path, capsys, name, damage):
+    folder, task, expected = pristine
+    shutil.copytree(folder / "cache", tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob(f"*/{name}")
+    damage(file)
+    capsys.readouterr()
+    results = read_everything(folder / "photos", task, tmp_path / "cache")
+    assert capsys.readouterr().out.count("\n") == 1
+    for result, value in zip(results, expected, strict=True):
+        np.testing.assert_equal(result, value)
+    read_everything(folder / "photos", task, tmp_path / "cache")
+    assert capsys.readouterr().out == ""
+
+
+def test_who_reads_a_damaged_entry_keeps_it_while_it_is_built_again(folder, tmp_path):
+    # Had its file been truncated in place, SIGBUS would end this process.
+    images = decode(folder, tmp_path)
+    (file,) = (tmp_path / "cache").glob("*/images.npy")
+    flip(file)
+    again = decode(folder, tmp_path)
+    assert (images != again).sum() == 1
+
+
+def test_nothing_but_the_damaged_entry_is_removed(folder, tmp_path):
+    decode(folder, tmp_path)
+    cache_dir = tmp_path / "cache"
+    (cache_dir / "notes.txt").write_text("mine")
+    (entry,) = (path.parent for path in cache_dir.glob("*/images.npy"))
+    entry.rename(tmp_path / "elsewhere")
+    entry.symlink_to(tmp_path / "elsewhere")
+    decode(folder, tmp_path)  # a link to a whole entry is as good
+    assert entry.is_symlink()
+    flip(tmp_path / "elsewhere" / "images.npy")
+    decode(folder, tmp_path)
+    assert not entry.is_symlink()
+    assert names(tmp_path / "elsewhere") == ["images.npy"]
+    assert (cache_dir / "notes.txt").read_text() == "mine"
+
+
+def test_an_entry_larger_than_a_block_is_checked_to_its_last_byte(tmp_path, capsys):
+    size = 2**24 + 5
+
+    def build(folder):
+        (folder / "large").write_bytes(bytes(size))
+
+    entry = build_once(tmp_path, "key", build)
+    assert build_once(tmp_path, "key", None) == entry
+    for position in (0, 2**24 - 1, 2**24, size - 1):
+        with (entry / "large").open("r+b") as opened:
+            opened.seek(position)
+            opened.write(b"x")
+        build_once(tmp_path, "key", build)
+        assert (entry / "large").read_bytes() == bytes(size)
+    assert capsys.readouterr().out.count("Damaged cache entry") == 4
 
 
 def test_the_cache_holds_what_decoding_gives(folder, tmp_path):
@@ -40,8 +179,8 @@ def test_a_second_call_decodes_nothing_even_from_another_place(folder, tmp_path,
     assert np.array_equal(first, decode(moved, tmp_path))
 
 
-@pytest.mark.parametrize("change", [{"image_size": 17}, {"resize": "crop"}, {"sha256": ["other"] * 12}, {"skip": [0]}])
-def test_any_change_of_contents_or_settings_is_decoded_anew(folder, tmp_path, change):
+@pytest.mark.parametrize("change", [{"image_size": 17}, {"resize": "crop"}, {"skip": [0]}])
+def test_any_change_of_settings_is_decoded_anew(folder, tmp_path, change):
     decode(folder, tmp_path)
     entries = set((tmp_path / "cache").iterdir())
     decode(folder, tmp_path, **change)
@@ -61,11 +200,27 @@ def test_a_file_that_broke_since_it_was_checked_is_named(folder, tmp_path):
         decode(folder, tmp_path)
 
 
+def test_a_file_that_changed_since_it_was_checked_is_named_and_not_cached(folder, tmp_path):
+    sha256 = checksums(folder)
+    before = (folder.root / folder.paths[3]).read_bytes()
+    (folder.root / folder.paths[3]).write_bytes((folder.root / folder.paths[4]).read_bytes())
+    with pytest.raises(OSError, match=r"cat/003\.png: its content changed"):
+        decode(folder, tmp_path, sha256=sha256)
+    (folder.root / folder.paths[3]).write_bytes(before)
+    images = decode(folder, tmp_path)
+    image = load_image(folder.root / folder.paths[3], image_size=16, resize="stretch")
+    assert np.array_equal(images[3], image.permute(1, 2, 0).numpy())
+
+
 def test_a_full_disk_is_said_before_anything_is_decoded(folder, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match=r"--data\.cache_dir .*MiB.*--data\.cache false"):
         decode(folder, tmp_path)
+
+
+def names(entry):
+    return sorted(path.name for path in entry.iterdir() if path.name != "checksums.json")
 
 
 def test_a_build_that_was_cut_off_is_not_taken_for_a_whole_one(tmp_path):
@@ -76,27 +231,38 @@ def test_a_build_that_was_cut_off_is_not_taken_for_a_whole_one(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         build_once(tmp_path, "key", dies)
     entry = build_once(tmp_path, "key", lambda folder: (folder / "whole").touch())
-    assert [path.name for path in entry.iterdir()] == ["whole"]
+    assert names(entry) == ["whole"]
     assert not list(tmp_path.glob("*.partial"))
 
 
 def _decode_elsewhere(root, paths, sha256, cache_dir, queue):
-    images = decode_all(root, paths, sha256=sha256, image_size=16, resize="stretch", cache_dir=cache_dir)
-    queue.put(hashlib.sha256(images.tobytes()).hexdigest())
+    output = io.StringIO()
+    options = {"image_size": 16, "resize": "stretch", "cache_dir": cache_dir}
+    with redirect_stdout(output):
+        images = decode_all(root, paths, sha256=sha256, **options)
+    queue.put((hashlib.sha256(images.tobytes()).hexdigest(), output.getvalue().count("Damaged")))
 
 
-def test_processes_that_build_at_once_agree(folder, tmp_path):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_processes_that_build_at_once_agree(folder, tmp_path, damaged):
+    sha256 = checksums(folder)
+    expected = hashlib.sha256(decode(folder, tmp_path).tobytes()).hexdigest()
+    if damaged:
+        flip(next((tmp_path / "cache").glob("*/images.npy")))
+    else:
+        shutil.rmtree(tmp_path / "cache")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["flowers.data.cache"])
     queue = context.Queue()
-    args = (folder.root, folder.paths, ["x"] * 12, tmp_path / "cache", queue)
+    args = (folder.root, folder.paths, sha256, tmp_path / "cache", queue)
     workers = [context.Process(target=_decode_elsewhere, args=args) for _ in range(3)]
     for worker in workers:
         worker.start()
-    digests = {queue.get(timeout=60) for _ in workers}
+    results = [queue.get(timeout=60) for _ in workers]
     for worker in workers:
         worker.join()
-    assert digests == {hashlib.sha256(decode(folder, tmp_path).tobytes()).hexdigest()}
+    assert {digest for digest, _ in results} == {expected}
+    assert sum(lines for _, lines in results) == damaged
 
 
 def _builds_for_ever(cache_dir):
@@ -119,7 +285,7 @@ def test_who_waits_for_another_process_says_so_and_builds_if_it_is_killed(tmp_pa
     threading.Timer(0.5, other.kill).start()
     entry = build_once(tmp_path, "key", lambda folder: (folder / "whole").touch())
     other.join()
-    assert [path.name for path in entry.iterdir()] == ["whole"]
+    assert names(entry) == ["whole"]
     assert capsys.readouterr().out == f"Waiting for another process, which holds {tmp_path / 'key.lock'}\n"
 
 
@@ -133,7 +299,7 @@ def test_of_two_machines_whose_locks_do_not_meet_the_faster_one_is_taken(tmp_pat
         (folder / "second").touch()
 
     entry = build_once(tmp_path, "key", build_elsewhere)
-    assert [path.name for path in entry.iterdir()] == ["first"]
+    assert names(entry) == ["first"]
     assert not list(tmp_path.glob("*.partial"))
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -242,3 +244,55 @@ def test_an_image_that_a_balanced_epoch_repeats_is_augmented_anew_each_time(cach
         assert not any(torch.equal(a, b) for n, a in enumerate(images) for b in images[:n])
     again = epoch()
     assert all(torch.equal(a, b) for index in views for a, b in zip(views[index], again[index], strict=True))
+
+
+def exchange_names(first, second):
+    first.rename(first.with_name("other"))
+    second.rename(first)
+    first.with_name("other").rename(second)
+
+
+def exchange_contents(first, second):
+    contents = [first.read_bytes(), second.read_bytes()]
+    first.write_bytes(contents[1])
+    second.write_bytes(contents[0])
+
+
+def replace(first, second):
+    new = first.with_name("new")
+    new.write_bytes(second.read_bytes())
+    new.replace(first)
+
+
+def retarget(first, second):
+    first.unlink()
+    first.symlink_to(second.resolve())
+
+
+@pytest.mark.parametrize("change", [exchange_names, exchange_contents, replace, retarget])
+def test_a_file_that_changed_without_its_size_and_time_is_read_anew(photos, tmp_path, change):
+    root = photos(cat=12, dog=12)
+    for file in sorted(root.rglob("*.png")):
+        Image.open(file).save(file.with_suffix(".bmp"))
+        file.unlink()
+    if change is retarget:
+        (root / "cat" / "000.bmp").rename(tmp_path / "000.bmp")
+        (root / "dog" / "000.bmp").rename(tmp_path / "001.bmp")
+        (root / "cat" / "000.bmp").symlink_to(tmp_path / "000.bmp")
+        (root / "dog" / "000.bmp").symlink_to(tmp_path / "001.bmp")
+
+    def set_times():
+        for file in root.rglob("*.bmp"):
+            os.utime(file, ns=(10**18, 10**18))
+
+    set_times()
+    options = {"cache_dir": str(tmp_path / "cache")}
+    before = module(root, **options)
+    change(root / "cat" / "000.bmp", root / "dog" / "000.bmp")
+    set_times()
+    after = module(root, **options)
+    assert after.manifest_rows()[0].sha256 != before.manifest_rows()[0].sha256
+    for row, pixels in zip(after.manifest_rows(), after.pixels, strict=True):
+        assert row.sha256 == hashlib.sha256((root / row.path).read_bytes()).hexdigest()
+        image = load_image(root / row.path, image_size=32, resize="stretch")
+        assert np.array_equal(pixels, image.permute(1, 2, 0).numpy())

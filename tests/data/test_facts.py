@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import errno
 import hashlib
+import multiprocessing
 import os
+import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,3 +94,65 @@ def test_what_is_no_file_is_an_error_and_no_wait(folder, tmp_path):
 def test_checksums_are_listed_once_however_often_they_are_asked_for(folder, tmp_path):
     found = read(folder, tmp_path)
     assert found.sha256 is found.sha256  # in a loop over N images, a list of N each would be N squared
+
+
+def hidden(error):
+    """Return how a decoder's error looks from outside where it is wrapped in another."""
+    wrapped = OSError("broken image: ")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+LACKS = [MemoryError(), hidden(MemoryError()), OSError(errno.EMFILE, ""), OSError(errno.ENOMEM, "")]
+
+
+@pytest.mark.parametrize("error", LACKS)
+def test_what_the_process_lacks_is_an_error_that_names_the_file_and_no_broken_image(
+    folder, tmp_path, monkeypatch, error
+):
+    def fail(*args, **options):
+        raise error
+
+    with monkeypatch.context() as lacking:
+        lacking.setattr(facts, "load_image", fail)
+        with pytest.raises(OSError, match=r"photos/cat/000\.png: cannot be read now.*limits"):
+            read(folder, tmp_path)
+    assert read(folder, tmp_path).errors == {}
+
+
+def test_an_image_that_could_not_be_decoded_is_tried_again(folder, tmp_path, monkeypatch):
+    def fail(*args, **options):
+        raise OSError("broken data stream")  # Pillow, of a progressive JPEG, if memory is short
+
+    with monkeypatch.context() as lacking:
+        lacking.setattr(facts, "load_image", fail)
+        assert len(read(folder, tmp_path).errors) == 12
+    again = read(folder, tmp_path)
+    assert again.errors == {}
+    fresh = read_facts(folder.root, folder.paths, cache_dir=tmp_path / "other")
+    assert again.images == fresh.images
+    assert np.array_equal(again.thumbnails, fresh.thumbnails)
+
+
+def _read_with_little_memory(root, paths, cache_dir, queue):
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + 2**28, -1))
+    try:
+        queue.put(str(read_facts(root, paths, cache_dir=cache_dir).errors))
+    except OSError as error:
+        queue.put(str(error))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits the memory as Linux does")
+def test_an_image_larger_than_the_memory_is_not_called_broken(folder, tmp_path):
+    Image.new("L", (9400, 9400)).save(folder.root / "cat/003.png", compress_level=1)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flowers.data.cache"])
+    queue = context.Queue()
+    args = (folder.root, folder.paths, tmp_path / "cache", queue)
+    other = context.Process(target=_read_with_little_memory, args=args)
+    other.start()
+    message = queue.get(timeout=60)
+    other.join()
+    assert "cat/003.png: cannot be read now: Cannot allocate memory" in message
+    assert read(folder, tmp_path).errors == {}

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import pickle
+import shutil
+import subprocess
+import sys
+from multiprocessing.reduction import ForkingPickler
+
 import numpy as np
 import pytest
 import torch
 
-from flowers.data import index_folder
+from flowers.data import Batch, index_folder
 from flowers.data.loading import CachedImages, StreamedImages, batch_loader, draw_views
 from flowers.data.sampling import ShardedSampler
 
@@ -94,3 +100,46 @@ def test_features_come_plain_in_evaluation_and_from_all_views_in_training():
     assert torch.equal(draw_views(views, indices[5:6], indices[5:6], seed=0, epoch=1)[0], epochs[1][5])
     again = draw_views(views, indices, indices + 50, seed=0, epoch=1)
     assert not torch.equal(again, epochs[1])
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 8, 6), (5, 7)])
+def test_a_batch_arrives_as_it_was_where_shared_memory_is_full(shape, monkeypatch):
+    def full(tensor):
+        raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    images = torch.randint(0, 256, shape, dtype=torch.uint8)
+    if images.ndim == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+    batch = Batch(images, torch.arange(5), torch.arange(5) + 9, torch.arange(5) + 20)
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    received = pickle.loads(ForkingPickler.dumps(batch))
+    assert isinstance(received, Batch)
+    assert all(torch.equal(mine, sent) for mine, sent in zip(received, batch, strict=True))
+    assert received.images.stride() == images.stride()
+
+
+READ_BATCHES = """
+import sys
+from flowers.data import FlowersDataModule
+options = {"image_size": 256, "crop_size": 256, "batch_size": 16, "cache": False, "num_workers": 2}
+data = FlowersDataModule(sys.argv[1], **options)
+data.setup("fit")
+print(sum(len(batch.targets) for batch in data.train_dataloader()))
+"""
+
+
+def can_mount():
+    if shutil.which("unshare") is None:
+        return False
+    mounting = subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True)
+    return mounting.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_mount(), reason="needs a mount namespace")
+def test_workers_do_not_hang_where_shared_memory_is_smaller_than_a_batch(drawn):
+    mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
+    command = ["unshare", "-m", "sh", "-c", mount, "sh"]
+    command += [sys.executable, "-c", READ_BATCHES, str(drawn)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
+    assert done.stdout == "112\n"  # full batches of 120 images
