@@ -157,8 +157,9 @@ class FlowersCLI(LightningCLI):
         else:
             kwargs["logger"] = trainer.logger or False
             kwargs["enable_checkpointing"] = False
-            shown += [PrintInterval()]
         groups = [self._get(self.config_init, key) for key in _callback_groups(str(self.subcommand), trainer)]
+        if self.subcommand != "fit":
+            groups = [PrintInterval(), *groups]  # the report, and what can go wrong with it, comes after
         return self._instantiate_trainer({**trainer, **kwargs}, [*groups, *shown])
 
 
