@@ -159,7 +159,8 @@ class FlowersCLI(LightningCLI):
             kwargs["enable_checkpointing"] = False
         groups = [self._get(self.config_init, key) for key in _callback_groups(str(self.subcommand), trainer)]
         if self.subcommand != "fit":
-            groups = [PrintInterval(), *groups]  # the report, and what can go wrong with it, comes after
+            # The numbers are printed before a report can fail.
+            groups = [PrintInterval(), *groups]
         return self._instantiate_trainer({**trainer, **kwargs}, [*groups, *shown])
 
 

@@ -67,7 +67,8 @@ def main(args: list[str]) -> int:
     # Other images than those the ranges are chosen on say whether they were chosen well.
     ranges, images = (images[::2], images[1::2]) if int8 else (None, images)
     metadata = _metadata(predictor, quantized=options.quantize)
-    with scratch_folder(file.parent, option="--out") as folder:  # nobody shall find a file that is not compared yet
+    # Nobody shall find a file that is not compared yet.
+    with scratch_folder(file.parent, option="--out") as folder:
         unchecked = folder / file.name
         if options.format == "onnx":
             write_onnx(module, images, unchecked, metadata=metadata, ranges=ranges)

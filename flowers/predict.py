@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -69,7 +69,8 @@ def main(args: list[str]) -> int:
         shown = np.unique(np.linspace(0, len(files) - 1, num=_SHOWN).astype(int))
         figure = contact_sheet([files[i] for i in shown], predictor)
         content = figure_bytes(figure, sheet.suffix[1:], dpi=100)
-        [file] = write_new(sheet.parent, {sheet.name: content}, option="--predictions.contact_sheet")
+        option = "--predictions.contact_sheet"
+        [file] = write_new(sheet.parent, {sheet.name: content}, option=option)
         print(f"{file} shows {len(shown):,} of the {len(files):,} images, taken evenly")
     return 1 if errors else 0
 
@@ -77,9 +78,11 @@ def main(args: list[str]) -> int:
 @contextmanager
 def _shared_folder(fabric: Fabric, parent: Path) -> Iterator[Path]:
     """Make a folder that all processes write into, on the disk of the result; nothing of it is left."""
-    own = scratch_folder(parent, option="--predictions.file") if fabric.global_rank == 0 else nullcontext(parent)
-    with own as folder:
-        yield fabric.broadcast(folder)
+    folder: AbstractContextManager[Path] = nullcontext(parent)
+    if fabric.global_rank == 0:
+        folder = scratch_folder(parent, option="--predictions.file")
+    with folder as own:
+        yield fabric.broadcast(own)
 
 
 def _options(args: list[str]) -> dict[str, Any]:
@@ -97,7 +100,9 @@ def _options(args: list[str]) -> dict[str, Any]:
         help="CSV to write, with a .json beside it (predictions.csv)",
     )
     parser.add_argument(
-        "--predictions.contact_sheet", type=Path, help=f"PNG to write with {_SHOWN} of the images, taken evenly"
+        "--predictions.contact_sheet",
+        type=Path,
+        help=f"PNG to write with {_SHOWN} of the images, taken evenly",
     )
     parser.add_argument(
         "--model.tta", choices=get_args(TestTimeAugmentation), help="views of each image to look at (the checkpoint's)"
@@ -130,7 +135,9 @@ def _options(args: list[str]) -> dict[str, Any]:
 def _check_targets(options: dict[str, Any]) -> None:
     """Refuse to overwrite, before any work."""
     table, sheet = options["predictions.file"], options["predictions.contact_sheet"]
-    targets = {table: "file", table.with_suffix(".json"): "file"} | ({sheet: "contact_sheet"} if sheet else {})
+    targets = {table: "file", table.with_suffix(".json"): "file"}
+    if sheet:
+        targets[sheet] = "contact_sheet"
     for file, option in targets.items():
         check_new(file, option=f"--predictions.{option}")
 

@@ -47,8 +47,14 @@ class Part:
         return errors
 
 
-def join_parts(table: Path, parts: Sequence[Part], *, class_names: Sequence[str], folder: Path) -> list[Path]:
-    """Put the parts together, as CSV and as JSON beside it; both are there when they are whole, and not before.
+def join_parts(
+    table: Path,
+    parts: Sequence[Part],
+    *,
+    class_names: Sequence[str],
+    folder: Path,
+) -> list[Path]:
+    """Put the parts together, as CSV and as JSON beside it; both are there when they are whole.
 
     Returns their names, which have a number where a file was made there meanwhile.
 

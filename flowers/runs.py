@@ -1,4 +1,4 @@
-"""Run folders, files that overwrite nothing, and what a checkpoint says of the run it comes from."""
+"""Run folders, files that overwrite nothing, and what a checkpoint says of its run."""
 
 from __future__ import annotations
 
@@ -41,8 +41,13 @@ def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
     return claim_run_folder(root) if rank == 0 else (root / "version_other").resolve()
 
 
-def claim_run_folder(root: Path, name: str = "version", *, option: str = "--trainer.default_root_dir") -> Path:
-    """Make and return the next free ``root/<name>_<number>``; runs that start at once get different ones.
+def claim_run_folder(
+    root: Path,
+    name: str = "version",
+    *,
+    option: str = "--trainer.default_root_dir",
+) -> Path:
+    """Make and return the next free ``root/<name>_<number>``, another for each run that starts.
 
     Args:
         root: Folder of the run folders.
@@ -94,9 +99,10 @@ def check_new(file: Path, *, option: str) -> None:
 
 
 def publish(finished: Mapping[Path, Path]) -> list[Path]:
-    """Give finished files and folders their names, and return the names; what exists is never overwritten.
+    """Give finished files and folders their names, and return the names; nothing is overwritten.
 
-    Where one of the names is taken, even since a moment ago, all get the next free number, as ``report-2.html``.
+    Where one of the names is taken, even since a moment ago, all get the next free number, as in
+    ``report-2.html``, and that is printed.
 
     Args:
         finished: Files and folders, each with its name on the same disk.
@@ -114,12 +120,13 @@ def publish(finished: Mapping[Path, Path]) -> list[Path]:
             continue
         if number > 1:
             taken = ", ".join(name.name for name in finished.values() if name.exists())
-            print(f"Not overwritten: {taken}. Written instead: {', '.join(name.name for name in names)}")
+            instead = ", ".join(name.name for name in names)
+            print(f"Not overwritten: {taken}. Written instead: {instead}")
         return names
 
 
 def numbered(file: Path, number: int) -> Path:
-    """Return the name of a file for the first, second, ... of its name: ``a.csv``, ``a-2.csv``, ..."""
+    """Return ``a.csv`` as it is for number 1, and else as ``a-2.csv``."""
     return file if number == 1 else file.with_stem(f"{file.stem}-{number}")
 
 
@@ -165,8 +172,8 @@ def _naming(option: str, folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OSError(
-            f"{option}: expected a folder that can be written, got {folder} ({error.strerror or error}). "
-            f"Nothing was written there; give another with {option}."
+            f"{option}: expected a folder that can be written, got {folder} "
+            f"({error.strerror or error}). Nothing was written there; give another with {option}."
         ) from error
 
 
@@ -175,7 +182,7 @@ def write_new(folder: Path, contents: Mapping[str, str | bytes], *, option: str)
 
     Args:
         folder: Where to write, made where it is missing.
-        contents: Name and content of each file; the name may have a folder, as ``figures/loss.png``.
+        contents: Name and content of each file; a name may have a folder, as ``figures/loss.png``.
         option: The option that names the folder.
 
     Raises:
@@ -183,7 +190,9 @@ def write_new(folder: Path, contents: Mapping[str, str | bytes], *, option: str)
     """
     with scratch_folder(folder, option=option) as scratch:
         for name, content in contents.items():
-            data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
+            data = content
+            if isinstance(data, str):
+                data = data.encode("utf-8", "surrogateescape")  # file names that are no UTF-8
             (scratch / name).parent.mkdir(exist_ok=True)
             (scratch / name).write_bytes(data)
         names = dict.fromkeys(Path(name).parts[0] for name in contents)
@@ -194,7 +203,7 @@ def write_folder(folder: Path | None, contents: Mapping[str, str | bytes], *, na
     """Write files into a new folder, and return it.
 
     Args:
-        folder: The folder that ``--out`` names; None for the next free ``lightning_logs/<name>_<number>``.
+        folder: The folder that ``--out`` names; None for ``lightning_logs/<name>_<number>``.
         contents: Name and content of each file.
         name: What kind of results they are.
 

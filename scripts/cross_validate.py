@@ -88,7 +88,7 @@ def checksum(file: Path) -> str:
 
 
 def cross_validate() -> None:
-    """Train, test and write the results; those of an earlier start are replaced, unless somebody has edited them."""
+    """Train, test and write the results, in place of earlier ones unless somebody has edited them."""
     keys = [(seed, fold) for seed in range(args.seeds) for fold in range(args.folds)]
     runs = {(s, f): read_predictions(predict_fold(args.out / f"seed_{s}-fold_{f}", f, s)) for s, f in keys}
     summary = summary_markdown(runs)
@@ -100,7 +100,9 @@ def cross_validate() -> None:
     for name, value in earlier.get("results", {}).items():
         if checksum(args.out / name) == value:
             (args.out / name).unlink()
-    files = [file for name in results for file in write_new(args.out, {name: results[name]}, option="--out")]
+    files: list[Path] = []
+    for name, text in results.items():
+        files += write_new(args.out, {name: text}, option="--out")
     store({file.name: checksum(file) for file in files})
     print(f"{summary}\nWritten to {args.out}: {', '.join(file.name for file in files)}")
 
@@ -111,12 +113,13 @@ earlier = read_stored()
 args.out.mkdir(parents=True, exist_ok=True)
 if not earlier and any(not file.name.startswith(".") for file in args.out.iterdir()):
     parser.error(f"--out {args.out}: expected a new folder or that of a cross-validation, got one with other files")
-if any(args.out.rglob("*.ckpt")) and any(earlier.get(name) != value for name, value in settings.items()):
+stored_settings = {name: earlier.get(name) for name in settings}
+if any(args.out.rglob("*.ckpt")) and stored_settings != settings:
     parser.error(f"--out {args.out}: a cross-validation with other settings lies there; give another folder")
 try:
     lock = FileLock(args.out / ".lock").acquire(timeout=0)
 except Timeout:
-    parser.error(f"--out {args.out}: another cross-validation writes into it; wait for its end, or give another folder")
+    parser.error(f"--out {args.out}: another cross-validation writes into it; wait, or give another folder")
 try:
     with lock:
         store(earlier.get("results", {}))

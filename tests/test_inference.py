@@ -218,8 +218,8 @@ def test_a_file_made_while_it_predicts_stays(name, checkpoint, drawn, monkeypatc
     numbered = {file.replace(".", "-2.") for file in other}
     names = {"predictions.csv", "predictions.json", "sheet.png"} - other | {name} | numbered
     assert {file.name for file in Path().iterdir()} == names
-    said = capsys.readouterr().out
-    assert all(file in said for file in numbered)
+    printed = capsys.readouterr().out
+    assert all(file in printed for file in numbered)
     [table] = (file for file in Path().glob("predictions*.csv") if file.name != name)
     with table.open(newline="") as opened:
         assert [row["path"] for row in csv.DictReader(opened)] == files

@@ -19,7 +19,8 @@ class WritePredictions(CollectsPredictions):
     The probabilities are calibrated where the checkpoint carries a calibration.
 
     Args:
-        file: CSV file to write; it must not exist. One made meanwhile stays, and the results get a number.
+        file: CSV file to write; it must not exist. One that is made meanwhile stays: the results
+            then get a number.
     """
 
     def __init__(self, file: str = "predictions.csv") -> None:

@@ -16,7 +16,7 @@ NAMES = {"report.html", "report.json", "report.md", "predictions.csv", "figures"
 
 
 class LoseRunFolder(Callback):
-    """Puts a file in the place of the run folder when the test is over, so that nothing can be written there."""
+    """Puts a file in the place of the run folder when the test is over."""
 
     def teardown(self, trainer, pl_module, stage):
         run = Path(trainer.ckpt_path).parent
@@ -34,7 +34,7 @@ class MakeReport(Callback):
 
 @pytest.fixture
 def evaluate(drawn, tmp_path, monkeypatch, capsys):
-    """Return a function that tests a checkpoint with some options, and returns the status, and what it printed."""
+    """Return a function that tests a checkpoint with some options; it returns status and output."""
     monkeypatch.setattr(startup, "prepare", lambda: None)  # it sets threads, for the tests that follow too
     (tmp_path / "run").mkdir()
     shutil.copy(GOLDEN, tmp_path / "run" / "best.ckpt")
@@ -58,7 +58,7 @@ def test_a_report_that_cannot_be_written_costs_no_number(evaluate, tmp_path):
     assert not [file for file in tmp_path.rglob("*") if file.name in NAMES]
 
 
-def test_the_report_goes_where_it_is_told_and_a_file_made_there_meanwhile_stays(evaluate, tmp_path):
+def test_a_report_in_another_folder_overwrites_no_file_made_there_meanwhile(evaluate, tmp_path):
     status, printed = evaluate("--report.folder", "new/reports", "--trainer.callbacks+", f"{__name__}.MakeReport")
     assert status == 0
     assert (tmp_path / "new" / "reports" / "report.md").read_text() == "mine"
