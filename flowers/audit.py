@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -26,7 +27,7 @@ from flowers.data import (
     reasons_to_ignore,
 )
 from flowers.evaluation import LabelIssue, Predictions, data_uri, label_issues, read_predictions, render_page
-from flowers.runs import claim_run_folder
+from flowers.runs import write_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,11 +101,8 @@ def audit(
         "audit.json": _json(found, issues),
         "quarantine.csv": quarantine_text(found.quarantine),
     }
-    target = Path(out) if out is not None else claim_run_folder(Path("lightning_logs"), "audit")
-    target.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (target / name).write_bytes(text.encode("utf-8", "surrogateescape"))
-    print(_summary(found, issues, folder=target))
+    target = write_folder(None if out is None else Path(out), texts, name="audit")
+    print(_summary(found, issues, folder=Path(os.path.relpath(target))))
     return 1 if found.findings or issues else 0
 
 

@@ -192,8 +192,10 @@ class FlowersCLI(LightningCLI):
         else:
             kwargs["logger"] = trainer.logger or False
             kwargs["enable_checkpointing"] = False
-            shown += [PrintInterval()]
         callbacks = [self._get(self.config_init, key) for key in _callback_groups(str(self.subcommand), trainer)]
+        if self.subcommand != "fit":
+            # The numbers are printed before a report can fail.
+            callbacks = [PrintInterval(), *callbacks]
         return self._instantiate_trainer({**trainer, **kwargs}, [*callbacks, *shown])
 
     def _warn_of_leaks(self) -> None:

@@ -18,11 +18,12 @@ from flowers.evaluation import (
     comparison_html,
     comparison_json,
     comparison_markdown,
+    figure_bytes,
     read_history,
     read_predictions,
     training_seconds,
 )
-from flowers.runs import claim_run_folder
+from flowers.runs import write_folder
 
 _TESTED = re.compile(r"predictions(?:-(\d+))?\.csv")
 _PURPOSE = "Compare runs: scores, a test on shared test images, the options that differ, and curves."
@@ -50,12 +51,14 @@ def main(args: list[str]) -> None:
         raise FileExistsError(f"--out {options.out}: it exists. Give another name.")
     runs = [read_run(folder, name=name) for folder, name in zip(folders, _names(folders), strict=True)]
     text, figures = comparison_markdown(runs), comparison_figures(runs)
-    texts = {"compare.html": comparison_html(runs, figures), "compare.json": comparison_json(runs), "compare.md": text}
-    target = _make(options.out) if options.out else claim_run_folder(Path("lightning_logs"), "compare")
-    for file, content in texts.items():
-        (target / file).write_bytes(content.encode("utf-8", "surrogateescape"))
+    contents: dict[str, str | bytes] = {
+        "compare.html": comparison_html(runs, figures),
+        "compare.json": comparison_json(runs),
+        "compare.md": text,
+    }
     for title, figure in figures.items():
-        figure.savefig(target / f"{title.replace(' ', '_')}.png", dpi=150)
+        contents[f"{title.replace(' ', '_')}.png"] = figure_bytes(figure)
+    target = write_folder(options.out, contents, name="compare")
     print(f"{text}\nLook at {os.path.relpath(target / 'compare.html')}")
 
 
@@ -106,14 +109,6 @@ def _number(file: str) -> int:
     found = _TESTED.fullmatch(file)
     assert found is not None
     return int(found[1] or 1)
-
-
-def _make(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise OSError(f"--out {folder}: expected the path of a new folder ({error})") from error
-    return folder
 
 
 def _names(folders: list[Path]) -> list[str]:

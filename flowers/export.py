@@ -7,7 +7,6 @@ import time
 from argparse import ArgumentParser
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from flowers.export_formats import (
     write_torch_export,
 )
 from flowers.inference import FlowerPredictor
-from flowers.runs import check_new
+from flowers.runs import check_new, publish, scratch_folder
 
 _PURPOSE = (
     "Write a checkpoint as ONNX or torch.export: bytes in, calibrated probabilities out, nothing else to get wrong."
@@ -68,8 +67,9 @@ def main(args: list[str]) -> int:
     # Other images than those the ranges are chosen on say whether they were chosen well.
     ranges, images = (images[::2], images[1::2]) if int8 else (None, images)
     metadata = _metadata(predictor, quantized=options.quantize)
-    with TemporaryDirectory(dir=file.parent) as folder:  # nobody shall find a file that is not compared yet
-        unchecked = Path(folder, file.name)
+    # Nobody shall find a file that is not compared yet.
+    with scratch_folder(file.parent, option="--out") as folder:
+        unchecked = folder / file.name
         if options.format == "onnx":
             write_onnx(module, images, unchecked, metadata=metadata, ranges=ranges)
             run = onnx_runner(unchecked)
@@ -79,7 +79,7 @@ def main(args: list[str]) -> int:
         if wrong := disagreement(run, module, images, int8=int8):
             print(f"{file} is deleted, it disagrees with the checkpoint: {wrong}")
             return 1
-        unchecked.replace(file)
+        [file] = publish({unchecked: file})
     _print_cost(file, run, module, images)
     return 0
 

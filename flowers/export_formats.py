@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 import warnings
@@ -140,7 +141,9 @@ def write_torch_export(module: nn.Module, images: NDArray[np.uint8], file: Path,
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they speak of the exporter's insides
         program = torch.export.export(module, _example(images), dynamic_shapes=shapes)
-        torch.export.save(program, file, extra_files={"metadata.json": json.dumps(metadata)})
+        content = io.BytesIO()  # on a full disk, torch's own writer would abort the process
+        torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata)})
+    file.write_bytes(content.getvalue())
 
 
 def torch_export_runner(file: Path) -> Run:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from argparse import ArgumentParser
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import numpy as np
@@ -17,11 +16,11 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from flowers.data import find_images, load_thumbnail, share, summarize_ignored
-from flowers.evaluation import gallery_figure
+from flowers.evaluation import figure_bytes, gallery_figure
 from flowers.inference import Classification, FlowerPredictor
 from flowers.launch import check_num_nodes, launched_devices, plan_devices
 from flowers.prediction_files import Part, join_parts
-from flowers.runs import check_new
+from flowers.runs import check_new, scratch_folder, write_new
 from flowers.tasks import TestTimeAugmentation
 
 _PURPOSE = (
@@ -44,7 +43,8 @@ def main(args: list[str]) -> int:
         OSError: A file cannot be read or written.
     """
     options = _options(args)
-    table, sheet, batch_size = Path(options["predictions.file"]), options["predictions.contact_sheet"], options[_SIZE]
+    table, sheet = options["predictions.file"], options["predictions.contact_sheet"]
+    batch_size = options[_SIZE]
     files, ignored = find_images(options["data.predict_path"], option="--data.predict_path")
     _check_targets(options)
     fabric = _launch(options)
@@ -52,9 +52,9 @@ def main(args: list[str]) -> int:
     files = fabric.broadcast(files)  # the folder may have changed since
     if ignored and rank == 0:
         print(summarize_ignored(ignored))
-    with _shared_folder(fabric, table.absolute().parent) as folder:
-        settings = {"device": str(fabric.device), "batch_size": batch_size, "tta": options["model.tta"]}
-        predictor = FlowerPredictor(options["ckpt_path"], **settings)
+    settings = {"device": str(fabric.device), "batch_size": batch_size, "tta": options["model.tta"]}
+    predictor = FlowerPredictor(options["ckpt_path"], **settings)
+    with _shared_folder(fabric, table.parent) as folder:
         own = share(files, batch_size=batch_size, rank=rank, world_size=world_size)
         silent = None if rank == 0 else True  # None: where there is a terminal
         answers = tqdm(predictor.stream(own), total=len(own), desc="Classifying", unit="image", disable=silent)
@@ -64,25 +64,27 @@ def main(args: list[str]) -> int:
         errors = int(torch.as_tensor(total))
         if rank != 0:
             return 0  # the first process speaks for all
-        join_parts(table, parts, class_names=predictor.class_names, folder=folder)
+        written = join_parts(table, parts, class_names=predictor.class_names, folder=folder)
+    names = ", ".join(map(str, written))
+    print(f"{len(files) - errors:,} images classified, {errors:,} could not be read: {names}")
     if sheet:
         shown = np.unique(np.linspace(0, len(files) - 1, num=_SHOWN).astype(int))
-        contact_sheet([files[i] for i in shown], predictor).savefig(sheet, dpi=100)
-        print(f"{sheet} shows {len(shown):,} of the {len(files):,} images, taken evenly")
-    written = ", ".join(map(str, [table, table.with_suffix(".json"), *([sheet] if sheet else [])]))
-    print(f"{len(files) - errors:,} images classified, {errors:,} could not be read: {written}")
+        figure = contact_sheet([files[i] for i in shown], predictor)
+        content = figure_bytes(figure, sheet.suffix[1:], dpi=100)
+        option = "--predictions.contact_sheet"
+        [file] = write_new(sheet.parent, {sheet.name: content}, option=option)
+        print(f"{file} shows {len(shown):,} of the {len(files):,} images, taken evenly")
     return 1 if errors else 0
 
 
 @contextmanager
 def _shared_folder(fabric: Fabric, parent: Path) -> Iterator[Path]:
     """Make a folder that all processes write into, on the disk of the result; nothing of it is left."""
-    made = TemporaryDirectory(prefix=".predictions-", dir=parent) if fabric.global_rank == 0 else None
-    try:
-        yield Path(fabric.broadcast(made.name if made else ""))
-    finally:
-        if made:
-            made.cleanup()
+    folder: AbstractContextManager[Path] = nullcontext(parent)
+    if fabric.global_rank == 0:
+        folder = scratch_folder(parent, option="--predictions.file")
+    with folder as own:
+        yield fabric.broadcast(own)
 
 
 def _options(args: list[str]) -> dict[str, Any]:
@@ -94,9 +96,16 @@ def _options(args: list[str]) -> dict[str, Any]:
     parser.add_argument("--data.predict_path", nargs="+", required=True, help="files, folders or patterns")
     parser.add_argument(f"--{_SIZE}", type=int, default=32, help="images at once (32)")
     parser.add_argument(
-        "--predictions.file", default="predictions.csv", help="CSV to write, with a .json beside it (predictions.csv)"
+        "--predictions.file",
+        type=Path,
+        default=Path("predictions.csv"),
+        help="CSV to write, with a .json beside it (predictions.csv)",
     )
-    parser.add_argument("--predictions.contact_sheet", help=f"PNG to write with {_SHOWN} of the images, taken evenly")
+    parser.add_argument(
+        "--predictions.contact_sheet",
+        type=Path,
+        help=f"PNG to write with {_SHOWN} of the images, taken evenly",
+    )
     parser.add_argument(
         "--model.tta", choices=get_args(TestTimeAugmentation), help="views of each image to look at (the checkpoint's)"
     )
@@ -115,9 +124,9 @@ def _options(args: list[str]) -> dict[str, Any]:
     options = vars(parser.parse_args(args))
     table = options["predictions.file"]
     sheet = options["predictions.contact_sheet"]
-    if sheet is not None and (Path(sheet).suffix not in (".png", ".jpg") or sheet == table):
+    if sheet is not None and (sheet.suffix not in (".png", ".jpg") or sheet == table):
         parser.error(f"--predictions.contact_sheet {sheet}: expected the name of a PNG or JPEG file")
-    if not table or Path(table).suffix == ".json":
+    if not table.name or table.suffix == ".json":
         parser.error(f"--predictions.file {table}: expected the name of a CSV file; the JSON file is written beside it")
     if options[_SIZE] < 1:
         parser.error(f"--{_SIZE}: expected at least 1, got {options[_SIZE]}")
@@ -127,8 +136,10 @@ def _options(args: list[str]) -> dict[str, Any]:
 
 def _check_targets(options: dict[str, Any]) -> None:
     """Refuse to overwrite, before any work."""
-    table, sheet = Path(options["predictions.file"]), options["predictions.contact_sheet"]
-    targets = {table: "file", table.with_suffix(".json"): "file"} | ({Path(sheet): "contact_sheet"} if sheet else {})
+    table, sheet = options["predictions.file"], options["predictions.contact_sheet"]
+    targets = {table: "file", table.with_suffix(".json"): "file"}
+    if sheet:
+        targets[sheet] = "contact_sheet"
     for file, option in targets.items():
         check_new(file, option=f"--predictions.{option}")
 

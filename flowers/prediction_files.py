@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flowers.inference import Classification
+from flowers.runs import publish
 
 # File names that are no UTF-8 go through as they are.
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -46,8 +47,16 @@ class Part:
         return errors
 
 
-def join_parts(table: Path, parts: Sequence[Part], *, class_names: Sequence[str], folder: Path) -> None:
-    """Put the parts together, as CSV and as JSON beside it; both are there when they are whole, and not before.
+def join_parts(
+    table: Path,
+    parts: Sequence[Part],
+    *,
+    class_names: Sequence[str],
+    folder: Path,
+) -> list[Path]:
+    """Put the parts together, as CSV and as JSON beside it; both are there when they are whole.
+
+    Returns their names, which have a number where a file was made there meanwhile.
 
     Args:
         table: The CSV file.
@@ -67,8 +76,7 @@ def join_parts(table: Path, parts: Sequence[Part], *, class_names: Sequence[str]
                     records.write(separator + line.removesuffix("\n"))
                     separator = ",\n"
         records.write("\n]\n")
-    for temporary, target in zip(partial, (table, table.with_suffix(".json")), strict=True):
-        temporary.replace(target)
+    return publish(dict(zip(partial, (table, table.with_suffix(".json")), strict=True)))
 
 
 def _row(path: str, answer: Classification | OSError) -> dict[str, Any]:

@@ -11,9 +11,14 @@ import argparse
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
 
 from flowers.evaluation import pool, predictions_csv, read_predictions, summary_json, summary_markdown
+from flowers.runs import write_new
 
 parser = argparse.ArgumentParser(allow_abbrev=False, epilog="Other options, as --data.root DIR, go to fit.")
 parser.add_argument("--config", action="append", required=True, type=Path, help="configuration of fit")
@@ -47,7 +52,8 @@ def newest_run(folder: Path) -> Path:
 
 def predict_fold(folder: Path, fold: int, seed: int) -> Path:
     """Return the predictions for a test fold; the network is trained first, or trained on, where they are missing."""
-    file, partial, trained = folder / "predictions.csv", folder / "partial.csv", folder / "trained"
+    file = folder / "predictions.csv"
+    trained = folder / "trained"
     print(f"seed {seed + 1} of {args.seeds}, fold {fold + 1} of {args.folds}", flush=True)
     if not trained.exists():
         configs = [word for config in args.config for word in ("--config", config)]
@@ -56,23 +62,67 @@ def predict_fold(folder: Path, fold: int, seed: int) -> Path:
         run_verb("fit", *(["--ckpt_path", last] if last.exists() else new))
         trained.touch()
     if not file.exists():
-        partial.unlink(missing_ok=True)
-        run_verb("predict", "--ckpt_path", newest_run(folder) / "best.ckpt", "--predictions.file", partial)
-        partial.rename(file)
+        run_verb("predict", "--ckpt_path", newest_run(folder) / "best.ckpt", "--predictions.file", file)
     return file
 
 
+def read_stored() -> dict[str, Any]:
+    """Return what an earlier start stored; nothing, where there was none."""
+    try:
+        content = json.loads(stored.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and content.keys() >= settings.keys() else {}
+
+
+def store(checksums: dict[str, str]) -> None:
+    """Store the settings, and the checksums of the results."""
+    partial = args.out / ".settings.partial"
+    partial.write_text(json.dumps(settings | {"results": checksums}))
+    partial.replace(stored)
+
+
+def checksum(file: Path) -> str:
+    """Return the checksum of a file; none where it is missing."""
+    return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def cross_validate() -> None:
+    """Train, test and write the results, in place of earlier ones unless somebody has edited them."""
+    keys = [(seed, fold) for seed in range(args.seeds) for fold in range(args.folds)]
+    runs = {(s, f): read_predictions(predict_fold(args.out / f"seed_{s}-fold_{f}", f, s)) for s, f in keys}
+    summary = summary_markdown(runs)
+    results = {
+        "summary.md": summary,
+        "summary.json": summary_json(runs),
+        "predictions.csv": predictions_csv(pool(runs)),
+    }
+    for name, value in earlier.get("results", {}).items():
+        if checksum(args.out / name) == value:
+            (args.out / name).unlink()
+    files: list[Path] = []
+    for name, text in results.items():
+        files += write_new(args.out, {name: text}, option="--out")
+    store({file.name: checksum(file) for file in files})
+    print(f"{summary}\nWritten to {args.out}: {', '.join(file.name for file in files)}")
+
+
 settings = {"folds": args.folds, "options": options, "configs": [config.read_text() for config in args.config]}
-args.out.mkdir(parents=True, exist_ok=True)
 stored = args.out / "settings.json"
-if any(args.out.iterdir()) and not stored.exists():
+earlier = read_stored()
+args.out.mkdir(parents=True, exist_ok=True)
+if not earlier and any(not file.name.startswith(".") for file in args.out.iterdir()):
     parser.error(f"--out {args.out}: expected a new folder or that of a cross-validation, got one with other files")
-if any(args.out.rglob("*.ckpt")) and json.loads(stored.read_text()) != settings:
+stored_settings = {name: earlier.get(name) for name in settings}
+if any(args.out.rglob("*.ckpt")) and stored_settings != settings:
     parser.error(f"--out {args.out}: a cross-validation with other settings lies there; give another folder")
-stored.write_text(json.dumps(settings))
-keys = [(seed, fold) for seed in range(args.seeds) for fold in range(args.folds)]
-runs = {(s, f): read_predictions(predict_fold(args.out / f"seed_{s}-fold_{f}", f, s)) for s, f in keys}
-texts = {"summary.md": summary_markdown(runs), "summary.json": summary_json(runs)}
-for name, text in {**texts, "predictions.csv": predictions_csv(pool(runs))}.items():
-    (args.out / name).write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
-print(f"{texts['summary.md']}\nWritten to {args.out}: summary.md, summary.json, predictions.csv")
+try:
+    lock = FileLock(args.out / ".lock").acquire(timeout=0)
+except Timeout:
+    parser.error(f"--out {args.out}: another cross-validation writes into it; wait, or give another folder")
+try:
+    with lock:
+        store(earlier.get("results", {}))
+        cross_validate()
+except OSError as error:
+    sys.exit(f"{error}\nWhat is done lies in {args.out}; the same command goes on from there.")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flowers.evaluation import history_figure, read_history
-from flowers.runs import best_epoch
+from flowers.evaluation import figure_bytes, history_figure, read_history
+from flowers.runs import best_epoch, check_new, write_new
 
 parser = argparse.ArgumentParser(allow_abbrev=False, description="Draw the curves of a run.")
 parser.add_argument("run", type=Path, help="run folder, as lightning_logs/version_0")
@@ -19,8 +19,13 @@ out = args.out or args.run / "history.png"
 curves = read_history(args.run) if args.run.is_dir() else {}
 if not any(name.startswith(("train/", "val/")) for name in curves):
     parser.error(f"RUN {args.run}: expected a run folder with TensorBoard's files, as lightning_logs/version_0")
-if out.exists():
-    parser.error(f"--out {out}: it exists; give another name")
-best = best_epoch(args.run)
-history_figure(curves, marks={} if best is None else {"best.ckpt": best}).savefig(out, dpi=150)
-print(f"Written to {out}")
+if out.suffix not in (".png", ".pdf", ".svg"):
+    parser.error(f"--out {out}: expected a name that ends with .png, .pdf or .svg")
+try:
+    check_new(out, option="--out")
+    best = best_epoch(args.run)
+    figure = history_figure(curves, marks={} if best is None else {"best.ckpt": best})
+    [file] = write_new(out.parent, {out.name: figure_bytes(figure, out.suffix[1:])}, option="--out")
+except OSError as error:
+    parser.error(str(error))
+print(f"Written to {file}")

@@ -165,7 +165,7 @@ def test_what_training_would_stop_at_is_a_finding_and_does_not_end_the_audit(pho
     scandir = os.scandir
 
     def guarded(folder):
-        if Path(folder).name == "locked":
+        if Path(str(folder)).name == "locked":  # a number, where a folder is deleted
             raise PermissionError(13, "Permission denied", str(folder))
         return scandir(folder)
 
@@ -313,6 +313,21 @@ def test_results_are_never_written_over(photos, tmp_path):
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError, match="--out mine"):
         audit.main(["--root", str(root), "--out", "mine"])
+
+
+def test_a_folder_made_while_it_audits_stays(photos, tmp_path, monkeypatch, capsys):
+    root, audit_folder = photos(cat=3, dog=3), audit.audit_folder
+
+    def audited(*args, **options):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "quarantine.csv").write_text("mine")
+        return audit_folder(*args, **options)
+
+    monkeypatch.setattr(audit, "audit_folder", audited)
+    audit.main(["--root", str(root), "--out", "out"])
+    assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [("quarantine.csv", "mine")]
+    assert (tmp_path / "out-2" / "audit.html").is_file()
+    assert "Look at out-2/audit.html" in capsys.readouterr().out
 
 
 def test_an_audit_that_cannot_run_has_a_status_of_its_own(photos, capsys, monkeypatch):

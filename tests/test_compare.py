@@ -43,6 +43,22 @@ def test_runs_are_put_beside_each_other(tmp_path, capsys):
         compare.main([good, bad, "--out", str(made)])
 
 
+def test_a_folder_made_while_it_compares_stays(tmp_path, monkeypatch, capsys):
+    runs = [make_run(tmp_path / "runs" / name, [True] * 4) for name in ("one", "two")]
+    figures = compare.comparison_figures
+
+    def comparison_figures(runs):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "compare.md").write_text("mine")
+        return figures(runs)
+
+    monkeypatch.setattr(compare, "comparison_figures", comparison_figures)
+    compare.main([*runs, "--out", "out"])
+    assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [("compare.md", "mine")]
+    assert "| one | " in (tmp_path / "out-2" / "compare.md").read_text()
+    assert "Look at out-2/compare.html" in capsys.readouterr().out
+
+
 def test_the_newest_test_counts_and_is_named(tmp_path, capsys):
     first, second = make_run(tmp_path / "x", [True] * 40), make_run(tmp_path / "y", [False] * 40)
     for name in ("predictions-2.csv", "predictions-10.csv", "predictions_tta.csv", "predictions_val.csv"):

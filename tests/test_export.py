@@ -197,6 +197,21 @@ def test_a_file_that_disagrees_is_deleted(checkpoint, monkeypatch, capsys):
     assert not checkpoint.with_suffix(".onnx").exists()
 
 
+def test_a_file_made_while_it_exports_stays(checkpoint, monkeypatch, capsys):
+    file, compare = checkpoint.with_suffix(".pt2"), export.disagreement
+
+    def disagreement(*args, **options):
+        file.write_text("mine")
+        return compare(*args, **options)
+
+    monkeypatch.setattr(export, "disagreement", disagreement)
+    assert export.main(["--ckpt_path", str(checkpoint), "--format", "torch_export"]) == 0
+    assert file.read_text() == "mine"
+    assert export.torch_export_runner(file.with_name("best-2.pt2"))(np.zeros((1, 40, 40, 3), dtype=np.uint8)).size
+    assert "Not overwritten: best.pt2. Written instead: best-2.pt2" in capsys.readouterr().out
+    assert {path.name for path in file.parent.glob("*")} == {"best.ckpt", "best.pt2", "best-2.pt2"}
+
+
 def test_other_images_can_be_asked_for(checkpoint, drawn, capsys):
     assert export.main(["--ckpt_path", str(checkpoint), "--images", str(drawn / "roses")]) == 0
     assert "30 images: the same class for 100.0%" in capsys.readouterr().out

@@ -216,6 +216,32 @@ def test_ignored_files_of_a_folder_are_counted_in_one_line(checkpoint, drawn, tm
     assert result.startswith("2 images classified, 0 could not be read")
 
 
+@pytest.mark.parametrize("name", ["predictions.csv", "predictions.json", "sheet.png"])
+def test_a_file_made_while_it_predicts_stays(name, checkpoint, drawn, monkeypatch, capsys):
+    stream = FlowerPredictor.stream
+
+    def interrupted(self, images):
+        answers = stream(self, images)
+        yield next(answers)
+        Path(name).write_text("mine")
+        yield from answers
+
+    monkeypatch.setattr(FlowerPredictor, "stream", interrupted)
+    files = [str(file) for file in sorted((drawn / "tulips").iterdir())[:3]]
+    words = ["--ckpt_path", str(checkpoint), "--predictions.contact_sheet", "sheet.png", "--data.predict_path", *files]
+    assert predict.main(words) == 0
+    assert Path(name).read_text() == "mine"
+    other = {"sheet.png"} if name == "sheet.png" else {"predictions.csv", "predictions.json"}
+    numbered = {file.replace(".", "-2.") for file in other}
+    names = {"predictions.csv", "predictions.json", "sheet.png"} - other | {name} | numbered
+    assert {file.name for file in Path().iterdir()} == names
+    printed = capsys.readouterr().out
+    assert all(file in printed for file in numbered)
+    [table] = (file for file in Path().glob("predictions*.csv") if file.name != name)
+    with table.open(newline="") as opened:
+        assert [row["path"] for row in csv.DictReader(opened)] == files
+
+
 def test_what_is_meant_by_a_path(drawn, checkpoint, tmp_path, capsys):
     ckpt = ["--ckpt_path", str(checkpoint), "--data.predict_path"]
     assert predict.main([*ckpt, f"{drawn}/r*/000*.jpg", str(drawn / "daisy" / "0001.jpg"), "nowhere.jpg"]) == 1

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from flowers.callbacks.collect import CollectsPredictions, as_predictions
 from flowers.data import FlowersDataModule
 from flowers.evaluation import predictions_csv
+from flowers.runs import check_new, write_new
 from flowers.tasks import ClassificationTask
 
 
@@ -18,7 +19,8 @@ class WritePredictions(CollectsPredictions):
     The probabilities are calibrated where the checkpoint carries a calibration.
 
     Args:
-        file: CSV file to write; it must not exist.
+        file: CSV file to write; it must not exist. One that is made meanwhile stays: the results
+            then get a number.
     """
 
     def __init__(self, file: str = "predictions.csv") -> None:
@@ -32,19 +34,20 @@ class WritePredictions(CollectsPredictions):
             FileExistsError: The file exists.
             FileNotFoundError: Its folder does not.
         """
-        if self.file.exists():
-            raise FileExistsError(f"--predictions.file {self.file}: the file exists. Give another name, or move it.")
-        if not self.file.absolute().parent.is_dir():
-            raise FileNotFoundError(f"--predictions.file {self.file}: expected a folder that exists, make it first")
+        check_new(self.file, option="--predictions.file")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the file, from the predictions of all processes."""
+        """Write the file, from the predictions of all processes.
+
+        Raises:
+            OSError: It cannot be written.
+        """
         collected, data = self.gather(trainer), trainer.datamodule  # type: ignore[attr-defined]
         if not (trainer.is_global_zero and isinstance(data, FlowersDataModule)):
             return
         assert isinstance(pl_module, ClassificationTask)
         temperature = (pl_module.calibration or {}).get("temperature", 1.0)
         found = as_predictions(collected, data, temperature=temperature, tta=collected.tta_log_probs is not None)
-        with self.file.open("x", newline="", encoding="utf-8", errors="surrogateescape") as opened:
-            opened.write(predictions_csv(found))
-        print(f"Predictions of {len(found.paths):,} images: {self.file}")
+        contents = {self.file.name: predictions_csv(found)}
+        [file] = write_new(self.file.parent, contents, option="--predictions.file")
+        print(f"Predictions of {len(found.paths):,} images: {file}")

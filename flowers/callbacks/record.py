@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from flowers.callbacks.checkpoint import SaveBest
 from flowers.callbacks.tensorboard import ForgivingLogger
 from flowers.data import FlowersDataModule, manifest_text
+from flowers.runs import numbered, write_new
 
 
 class RecordRun(SaveConfigCallback):
@@ -34,7 +36,6 @@ class RecordRun(SaveConfigCallback):
         if stage != "fit" or log_dir is None:
             return
         folder = Path(log_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         _write_new(folder / "config.yaml", self.config_text)
         if isinstance(data := trainer.datamodule, FlowersDataModule):  # type: ignore[attr-defined]
             _write_new(folder / "manifest.csv", manifest_text(data.manifest_rows()))
@@ -74,10 +75,7 @@ def _relative(path: str | Path) -> Path:
 
 def _write_new(file: Path, text: str) -> None:
     """Write a file, or one with the next free number where another text stands there already."""
-    content, number, free = text.encode("utf-8", "surrogateescape"), 1, file
-    while free.exists():
-        if free.read_bytes() == content:
-            return
-        number += 1
-        free = file.with_stem(f"{file.stem}-{number}")
-    free.write_bytes(content)
+    content = text.encode("utf-8", "surrogateescape")
+    earlier = takewhile(Path.exists, (numbered(file, number) for number in count(1)))
+    if all(one.read_bytes() != content for one in earlier):
+        write_new(file.parent, {file.name: content}, option="--trainer.default_root_dir")

@@ -26,6 +26,7 @@ from flowers.evaluation import (
     Predictions,
     Rejection,
     Report,
+    figure_bytes,
     grad_cam,
     predictions_csv,
     read_history,
@@ -35,21 +36,26 @@ from flowers.evaluation import (
     report_markdown,
     training_seconds,
 )
+from flowers.runs import write_new
 from flowers.tasks import ClassificationTask, Prediction
 
 
 class WriteReport(CollectsPredictions):
-    """Writes ``report.html``, ``.json``, ``.md``, ``predictions.csv`` and ``figures`` into the checkpoint's run folder.
+    """Writes ``report.html``, ``.json``, ``.md``, ``predictions.csv`` and ``figures``, all or none.
 
     Args:
         num_examples: Worst mistakes to show, and as many right predictions.
+        folder: Where to write, by default the checkpoint's run folder.
     """
 
-    def __init__(self, num_examples: int = 8) -> None:
+    def __init__(self, num_examples: int = 8, folder: str | None = None) -> None:
         super().__init__()
         if num_examples < 0:
             raise ValueError(f"--report.num_examples: expected 0 or more, got {num_examples}")
         self.num_examples = num_examples
+        self.folder = folder
+        self._contents: dict[str, str | bytes] = {}
+        self._target = Path()
         self._start = 0.0
         self._seconds = 0.0
 
@@ -62,16 +68,17 @@ class WriteReport(CollectsPredictions):
         self._seconds = time.perf_counter() - self._start
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the report, from the predictions of all processes."""
+        """Make the report, from the predictions of all processes."""
         collected, data = self.gather(trainer), trainer.datamodule  # type: ignore[attr-defined]
         whole = is_all(trainer.limit_test_batches) and trainer.ckpt_path is not None
         if not (whole and trainer.is_global_zero and isinstance(data, FlowersDataModule)):
             return
         assert isinstance(pl_module, ClassificationTask)
         report, run = self._report(collected, trainer, pl_module, data)
+        self._target = Path(self.folder).expanduser() if self.folder else run
         temperature = 1.0 if report.temperature is None else report.temperature
         drawn = report_figures(report)
-        texts = {
+        self._contents = {
             "report.html": report_html(report, drawn),
             "report.json": report_json(report),
             "report.md": report_markdown(report),
@@ -79,15 +86,20 @@ class WriteReport(CollectsPredictions):
             "predictions.csv": predictions_csv(as_predictions(collected, data, temperature=temperature)),
         }
         if report.tta is not None:
-            texts["predictions_tta.csv"] = predictions_csv(report.tta.predictions)
-        *files, figures = _new_files(run, [*texts, "figures"])
-        for file, text in zip(files, texts.values(), strict=True):
-            file.write_bytes(text.encode("utf-8", "surrogateescape"))
-        figures.mkdir()
+            self._contents["predictions_tta.csv"] = predictions_csv(report.tta.predictions)
         for title, figure in drawn.items():
-            figure.savefig(figures / f"{title.lower().replace(' ', '_')}.png", dpi=150)
-        for file in (*files, figures):
-            print(f"{file.name:<20} {os.path.relpath(file)}")
+            self._contents[f"figures/{title.lower().replace(' ', '_')}.png"] = figure_bytes(figure)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the report, now that Lightning has printed what was measured.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        if self._contents:
+            for file in write_new(self._target, self._contents, option="--report.folder"):
+                print(f"{file.name:<20} {os.path.relpath(file)}")
+            self._contents = {}
 
     def _report(
         self, collected: Prediction, trainer: Trainer, task: ClassificationTask, data: FlowersDataModule
@@ -188,12 +200,3 @@ def _jpeg(pixels: NDArray[Any]) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=85)
     return file.getvalue()
-
-
-def _new_files(folder: Path, names: list[str]) -> list[Path]:
-    """Return the files to write, all with the same number where one of them exists."""
-    files, number = [folder / name for name in names], 1
-    while any(file.exists() for file in files):
-        number += 1
-        files = [folder / f"{Path(name).stem}-{number}{Path(name).suffix}" for name in names]
-    return files

@@ -21,7 +21,7 @@ from flowers.evaluation.explain import grad_cam
 from flowers.evaluation.history import Curve, read_history, training_seconds
 from flowers.evaluation.intervals import fold_interval, wilson_interval
 from flowers.evaluation.label_issues import LabelIssue, label_issues
-from flowers.evaluation.pages import data_uri, figure_svg, render_page
+from flowers.evaluation.pages import data_uri, figure_bytes, figure_svg, render_page
 from flowers.evaluation.plots import (
     confidence_figure,
     confusion_figure,
@@ -58,6 +58,7 @@ __all__ = [
     "confusion_figure",
     "data_uri",
     "differing_options",
+    "figure_bytes",
     "figure_svg",
     "fit_rejection",
     "fit_temperature",

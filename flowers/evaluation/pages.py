@@ -48,6 +48,17 @@ def data_uri(content: bytes, kind: str) -> str:
 
 def figure_svg(figure: Figure) -> bytes:
     """Return a figure as an SVG file, which stays sharp at any size."""
+    return figure_bytes(figure, "svg", dpi=figure.dpi)
+
+
+def figure_bytes(figure: Figure, kind: str = "png", *, dpi: float = 150) -> bytes:
+    """Return a figure as a file.
+
+    Args:
+        figure: The figure.
+        kind: Format of the file, as Matplotlib names it: png, jpg, pdf, svg.
+        dpi: Pixels per inch.
+    """
     file = io.BytesIO()
-    figure.savefig(file, format="svg")
+    figure.savefig(file, format=kind, dpi=dpi)
     return file.getvalue()

@@ -56,6 +56,17 @@ def test_all_processes_predictions_stand_in_one_file(data, tmp_path, monkeypatch
     assert [row["predicted"] for row in rows] == ["cat", "dog", "cat", "dog"]
 
 
+def test_a_file_made_while_it_predicts_stays(data, tmp_path, capsys):
+    callback = WritePredictions("out.csv")
+    callback.on_predict_start(trainer(data), None)
+    (tmp_path / "out.csv").write_text("mine")
+    callback.on_predict_batch_end(trainer(data), TASK, Prediction(torch.tensor([0]), torch.zeros(1, 2)), None, 0)
+    callback.on_predict_end(trainer(data), TASK)
+    assert (tmp_path / "out.csv").read_text() == "mine"
+    assert "cat/000.png" in (tmp_path / "out-2.csv").read_text()
+    assert "Predictions of 1 images: out-2.csv" in capsys.readouterr().out
+
+
 def test_a_file_that_exists_or_has_no_folder_is_refused_before_any_work(data, tmp_path):
     (tmp_path / "there.csv").write_text("mine")
     with pytest.raises(FileExistsError, match=r"--predictions\.file there\.csv"):

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from flowers import cli
 from flowers.data import FlowersDataModule
@@ -85,12 +86,37 @@ def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(s
     assert summary["scores"]["accuracy"]["mean"] == pytest.approx(sum(parts) / 2)
     assert sum(map(sum, summary["confusion"])) == 150
 
+    Path("cv/summary.json").write_text("mine")
     more = start("--seeds", "2")  # another seed is added to what is there
     assert [words[0] for words in more] == ["fit", "predict"] * 2
     assert "300 out-of-fold predictions" in Path("cv/summary.md").read_text()
+    assert Path("cv/summary.json").read_text() == "mine"
+    assert sum(map(sum, json.loads(Path("cv/summary-2.json").read_text())["confusion"])) == 300
+    Path("cv/summary.md").write_text("mine too")
+    assert not start("--seeds", "2")
+    names = {"summary.md", "summary-2.md", "summary.json", "summary-2.json", "predictions.csv", "settings.json"}
+    assert {file.name for file in Path("cv").glob("*.*") if not file.name.startswith(".")} == names
+    assert [Path(f"cv/summary.{suffix}").read_text() for suffix in ("md", "json")] == ["mine too", "mine"]
     with pytest.raises(SystemExit):
         start("--seeds", "2", "--model.lr", "0.1")
     assert "--out cv: a cross-validation with other settings" in capsys.readouterr().err
+
+
+def test_a_second_one_in_the_same_folder_is_refused(start, capsys):
+    Path("cv").mkdir()
+    with FileLock("cv/.lock"), pytest.raises(SystemExit):
+        start()
+    assert "--out cv: another cross-validation writes into it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{} // an editor's", "{}", "[1]"])
+def test_settings_of_another_program_stay(content, start, capsys):
+    Path("cv").mkdir()
+    Path("cv/settings.json").write_text(content)
+    with pytest.raises(SystemExit):
+        start()
+    assert "--out cv: expected a new folder" in capsys.readouterr().err
+    assert Path("cv/settings.json").read_text() == content
 
 
 @pytest.mark.parametrize(

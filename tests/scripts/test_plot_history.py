@@ -9,6 +9,8 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from flowers import evaluation
+
 SCRIPT = Path(__file__).parents[2] / "scripts" / "plot_history.py"
 
 
@@ -23,7 +25,11 @@ def plot(monkeypatch):
     return run
 
 
-def test_the_curves_of_a_run_become_a_picture_that_is_never_overwritten(plot, tmp_path, capsys):
+def test_the_curves_of_a_run_become_a_picture_that_is_never_overwritten(plot, tmp_path, monkeypatch, capsys):
+    def history_figure(*args, **options):
+        (tmp_path / "made.pdf").write_text("mine")
+        return evaluation.plots.history_figure(*args, **options)
+
     with SummaryWriter(str(tmp_path)) as writer:
         for epoch in range(3):
             writer.add_scalar("epoch", epoch, epoch)
@@ -36,7 +42,16 @@ def test_the_curves_of_a_run_become_a_picture_that_is_never_overwritten(plot, tm
     torch.save({"epoch": 1}, tmp_path / "checkpoints" / "best.ckpt")
     plot(tmp_path, "--out", tmp_path / "marked.svg")
     assert "<!-- best.ckpt (epoch 1) -->" in (tmp_path / "marked.svg").read_text()
-    for words, said in ([tmp_path], "it exists"), ([tmp_path / "nowhere"], "expected a run folder"):
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "history_figure", history_figure)
+        plot(tmp_path, "--out", tmp_path / "made.pdf")
+    assert (tmp_path / "made.pdf").read_text() == "mine"
+    assert (tmp_path / "made-2.pdf").read_bytes().startswith(b"%PDF")
+    for words, said in (
+        ([tmp_path], "the file exists"),
+        ([tmp_path / "nowhere"], "expected a run folder"),
+        ([tmp_path, "--out", tmp_path / "x.doc"], "ends with .png, .pdf or .svg"),
+    ):
         with pytest.raises(SystemExit, match="2"):
             plot(*words)
         assert said in capsys.readouterr().err
