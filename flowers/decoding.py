@@ -57,6 +57,7 @@ _UPRIGHT = {
 }
 # Bytes 4 to 12 of the photos that phones store as HEIC.
 _HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1")
+_GREYS = Image.frombytes("L", (256, 1), bytes(range(256)))
 # A profile that changes no colour by more than this, of 255, is one of sRGB. Of the 66 profiles in
 # flower_photos 42 change no colour by more than 1, the others some colour by at least 9.
 _SAME_COLOUR = 2
@@ -156,15 +157,27 @@ def to_srgb(image: Image.Image) -> Image.Image:
     orientation = image.getexif().get(ExifTags.Base.Orientation)
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
-    if image.mode.startswith("I"):  # 16-bit grey; plain convert("RGB") would clip it to white
-        grey = np.asarray(image).astype(np.int64) // 257
-        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+    if image.mode.startswith("I"):
+        return _from_16_bits(image, convert)
     if not image.has_transparency_data:
         return convert(image)
     image = image.convert("RGBA")
     colours = convert(image)
     colours.putalpha(image.getchannel("A"))
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours).convert("RGB")
+
+
+def _from_16_bits(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Return a 16-bit grey image converted; ``image.convert("RGB")`` would clip it to white.
+
+    Between the 256 greys of 8 bits the conversion is interpolated: where a profile is linear, these
+    are too few for the dark parts.
+    """
+    greys = np.asarray(convert(_GREYS))[0]
+    levels = np.arange(2**16) / 257
+    channels = [np.interp(levels, np.arange(256), channel) for channel in greys.T]
+    table = np.stack(channels, axis=-1).astype(np.uint8)
+    return Image.fromarray(table[np.asarray(image).clip(0, 2**16 - 1)])
 
 
 def _conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
@@ -198,14 +211,12 @@ def _profile_conversion(profile: bytes, mode: str) -> Callable[[Image.Image], Im
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if mode == "L" and source.profile.xcolor_space.strip() == "RGB":
             mode = "RGB"
-        transform = ImageCms.buildTransform(
-            source,
-            ImageCms.createProfile("sRGB"),
-            mode,
-            "RGB",
-            # Threads share a transform, which Little CMS allows without its cache of a pixel.
-            flags=ImageCms.Flags.NOCACHE | ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
+        # Threads share a transform, which Little CMS allows without its cache of a pixel.
+        flags = ImageCms.Flags.NOCACHE | ImageCms.Flags.BLACKPOINTCOMPENSATION
+        if mode == "L":  # as optimized by Little CMS, dark greys of a linear profile are off by 10
+            flags |= ImageCms.Flags.NOOPTIMIZE
+        srgb = ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(source, srgb, mode, "RGB", flags=flags)
     except (OSError, ImageCms.PyCMSError):
         return _assume_srgb
     levels = np.linspace(0, 255, 9).astype(np.uint8)
@@ -214,4 +225,7 @@ def _profile_conversion(profile: bytes, mode: str) -> Callable[[Image.Image], Im
     change = np.asarray(transform.apply(probe)).astype(int) - np.asarray(probe.convert("RGB"))
     if np.abs(change).max() <= _SAME_COLOUR:
         return _assume_srgb
+    if mode == "L":
+        table = [*transform.apply(_GREYS).getchannel("G").tobytes()]
+        return lambda image: image.convert("L").point(table).convert("RGB")
     return lambda image: transform.apply(image.convert(mode))

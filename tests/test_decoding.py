@@ -344,6 +344,17 @@ def test_greys_are_converted_by_a_profile_of_grey_and_by_one_of_colours(mode):
         assert np.abs(decoded(encoded(grey(55, mode), icc_profile=icc_profile)) - 128).max() <= 2
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_dark_greys_of_16_bits_keep_their_levels(kind):
+    expected = np.arange(256).reshape(16, 16)
+    light = (65535 * linear_light(expected / 255)).round().astype(np.uint16)
+    file = encoded(Image.fromarray(light), format=kind, icc_profile=grey_profile(1.0))
+    assert np.abs(decoded(file, image_size=16) - expected[..., None]).max() <= 3
+    plain = Image.fromarray(np.arange(2**16, dtype=np.uint16).reshape(256, 256))
+    levels = decoded(encoded(plain, format=kind), image_size=256)
+    assert np.array_equal(levels[..., 1].flatten(), np.arange(2**16) // 257)
+
+
 def test_a_palette_is_converted():
     image = in_space(flower(), "ProPhoto").quantize(256)
     icc_profile = rgb_profile("ProPhoto")
