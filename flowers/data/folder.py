@@ -61,8 +61,9 @@ class FolderIndex:
 
 
 def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
-    """Index a folder, hardened against what real folders hold.
+    """Index a folder laid out as for torchvision's ``ImageFolder``, with the same classes and images.
 
+    Other than ``ImageFolder`` it also reads folders that are already divided, and withstands what real folders hold.
     The root is already divided if one of its folders is named as the training split and all that hold
     images are named as splits, as in ``SPLIT_FOLDERS``, and hold class folders. Two spellings of one
     class name in Unicode (NFC and NFD) are one class.

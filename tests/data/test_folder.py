@@ -5,6 +5,7 @@ import unicodedata
 
 import pytest
 from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from flowers.data import index_folder
 from flowers.decoding import IMAGE_EXTENSIONS
@@ -26,6 +27,17 @@ def test_paths_and_labels_are_sorted_and_aligned(photos):
     assert index.class_names == ("cat", "dog")
     assert index.paths == ("cat/000.png", "cat/001.png", "dog/000.png", "dog/001.png", "dog/002.png")
     assert index.labels.tolist() == [0, 0, 1, 1, 1]
+
+
+def test_a_plain_folder_is_indexed_as_by_torchvision(photos):
+    root = photos(dog=3, cat=2, ant=1)
+    (root / "dog" / "puppies").mkdir()
+    shutil.copy(root / "dog" / "000.png", root / "dog" / "puppies")
+    reference = ImageFolder(root)
+    index = index_folder(root)
+    assert list(index.class_names) == reference.classes
+    samples = [(str(root / path), label) for path, label in zip(index.paths, index.labels.tolist(), strict=True)]
+    assert samples == sorted(reference.samples, key=lambda sample: (sample[1], sample[0]))
 
 
 @pytest.mark.parametrize("ending", IMAGE_EXTENSIONS)
