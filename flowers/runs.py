@@ -10,12 +10,10 @@ from pathlib import Path
 from pickle import UnpicklingError
 from tempfile import TemporaryDirectory
 from typing import Any
-from zipfile import ZIP_STORED, ZipFile, is_zipfile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import torch
 import yaml
-
-from flowers.models import checkpoint_checksum
 
 # What a checkpoint may say of the trainer: how long and how finely the run trains, not on which machine.
 _PLAIN_TRAINER_OPTIONS = {
@@ -244,12 +242,14 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
     try:
         with ZipFile(file) as archive:
             packed = any(entry.compress_type != ZIP_STORED for entry in archive.infolist())
-        if packed:  # torch packs nothing: this could fill the memory
-            raise ValueError("compressed parts")
+            if packed:  # torch packs nothing: this could fill the memory
+                raise ValueError("compressed parts")
+            if archive.testzip() is not None:  # the archive's CRC-32, which torch does not verify
+                raise BadZipFile
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         assert checkpoint["hyper_parameters"]["class_names"]
-        # Checkpoints from before there were checksums have those of their archive only.
-        whole = _is_intact(file) and checkpoint.get("checksum") in (None, checkpoint_checksum(checkpoint))
+    except BadZipFile as error:
+        raise ValueError(f"--ckpt_path {file}: expected what was saved, got a damaged file. Copy it again.") from error
     except UnpicklingError as error:  # torch's own words advise to load it nevertheless
         raise ValueError(f"--ckpt_path {file}: expected weights and plain values, got code or other objects") from error
     except KeyError as error:
@@ -259,15 +259,7 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
     except Exception as error:  # whatever another file leads torch to
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--ckpt_path {file}: expected a checkpoint of this project, got {reason}") from error
-    if not whole:
-        raise ValueError(f"--ckpt_path {file}: expected what was saved, got a damaged file. Copy it again.")
     return checkpoint
-
-
-def _is_intact(file: str | Path) -> bool:
-    """Return whether the archive's own checksums hold, which cover the optimizer's state too."""
-    with ZipFile(file) as archive:
-        return archive.testzip() is None
 
 
 def best_epoch(run: Path) -> int | None:

@@ -29,7 +29,7 @@ ALLOWED = {
     "launch": set(),
     "quiet": set(),
     "compare": {"data", "evaluation", "runs"},
-    "runs": {"models"},
+    "runs": set(),
     "cli": {"callbacks", "tasks", "data", "evaluation", "launch", "quiet", "runs"},
     "startup": set(),
     "__main__": {"audit", "cli", "compare", "export", "predict", "startup"},

@@ -471,7 +471,6 @@ def test_a_run_on_a_divided_folder_predicts_its_test_images(photos, tmp_path):
 
 def test_a_stored_config_names_no_code(whole_run, tmp_path):
     checkpoint = torch.load(whole_run / "checkpoints" / "last.ckpt", weights_only=True)
-    del checkpoint["checksum"]  # who forges a checkpoint forges that too
     config = yaml.safe_load(checkpoint["config"])
     config["trainer"]["callbacks"] = [{"class_path": "lightning.pytorch.callbacks.LambdaCallback"}]
     torch.save(checkpoint | {"config": yaml.safe_dump(config)}, tmp_path / "hostile.ckpt")
@@ -725,7 +724,7 @@ def test_predict_and_the_report_agree_to_the_last_digit_whatever_the_batch_size(
 def test_a_checkpoint_is_calibrated_anew_and_else_left_as_it_was(whole_run, tmp_path, capsys):
     file = tmp_path / "best.ckpt"
     before = torch.load(whole_run / "checkpoints" / "best.ckpt", weights_only=True)
-    torch.save({key: value for key, value in before.items() if key not in ("calibration", "checksum")}, file)
+    torch.save({key: value for key, value in before.items() if key != "calibration"}, file)
     cli.calibrate(["--ckpt_path", str(file), "--calibration.selective_accuracy", "0.5"])
     assert "now carries this calibration" in capsys.readouterr().out
     after = torch.load(file, weights_only=True)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from PIL import Image
 
 import flowers
 from flowers import FlowerPredictor, cli, predict
-from flowers.callbacks import AtomicCheckpointIO
 from flowers.callbacks.collect import CollectsPredictions, as_predictions
 from flowers.runs import read_checkpoint
 
@@ -168,7 +168,7 @@ def test_what_cannot_be_restored_is_named(checkpoint, tmp_path):
         {"state_dict": {name: torch.zeros(1).expand(10**9)}},
     ]
     for change in odd:
-        torch.save({key: value for key, value in content.items() if key != "checksum"} | change, tmp_path / "odd.ckpt")
+        torch.save(content | change, tmp_path / "odd.ckpt")
         with pytest.raises(ValueError, match=r"odd\.ckpt: expected a checkpoint of this project"):
             FlowerPredictor(tmp_path / "odd.ckpt")
 
@@ -309,37 +309,32 @@ def test_the_package_opens_without_torch():
 
 
 def test_a_damaged_checkpoint_is_refused(checkpoint, tmp_path):
-    content = torch.load(checkpoint, weights_only=True)
-    key = next(key for key, value in content["state_dict"].items() if value.ndim == 4)
-    for change in ("weight", "temperature", "image_size"):
-        damaged = torch.load(checkpoint, weights_only=True)
-        if change == "weight":
-            damaged["state_dict"][key].view(torch.int32).flatten()[0] ^= 1  # a single bit
-        elif change == "temperature":
-            damaged["calibration"]["temperature"] *= 1.01
-        else:
-            damaged["FlowersDataModule"]["image_size"] += 1
-        torch.save(damaged, tmp_path / "damaged.ckpt")
-        with pytest.raises(ValueError, match=r"damaged\.ckpt: expected what was saved, got a damaged file"):
-            FlowerPredictor(tmp_path / "damaged.ckpt")
-        with pytest.raises(ValueError, match="got a damaged file"):
-            cli.main(["test", "--ckpt_path", str(tmp_path / "damaged.ckpt")])
-    del content["checksum"]  # one from before there were checksums
-    torch.save(content, tmp_path / "old.ckpt")
-    assert FlowerPredictor(tmp_path / "old.ckpt").class_names
-
-
-def test_a_checkpoint_changed_on_purpose_gets_a_checksum_of_its_own(checkpoint, tmp_path):
-    content = read_checkpoint(checkpoint)
-    changed = content | {"calibration": content["calibration"] | {"temperature": 2.0}}
-    AtomicCheckpointIO().save_checkpoint(changed, tmp_path / "new.ckpt")
-    assert FlowerPredictor(tmp_path / "new.ckpt").temperature == 2.0
+    whole = checkpoint.read_bytes()
+    original = read_checkpoint(checkpoint)["state_dict"]
+    rng = np.random.default_rng(0)
+    for position in (*rng.integers(0, len(whole), size=40), len(whole) // 2):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(rng.integers(8))  # a single bit
+        file = tmp_path / "damaged.ckpt"
+        file.write_bytes(damaged)
+        try:
+            weights = read_checkpoint(file)["state_dict"]
+        except ValueError:
+            continue
+        # Padding, or a date of the archive.
+        assert all(torch.equal(value, weights[name]) for name, value in original.items())
+    weights = next(name for name in ZipFile(checkpoint).namelist() if "/data/" in name)
+    start = whole.index(ZipFile(checkpoint).read(weights))
+    file.write_bytes(whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :])
+    with pytest.raises(ValueError, match=r"damaged\.ckpt: expected what was saved, got a damaged file"):
+        FlowerPredictor(file)
+    with pytest.raises(ValueError, match="got a damaged file"):
+        cli.main(["test", "--ckpt_path", str(file)])
 
 
 @pytest.mark.parametrize("name", ["os.system", "flowers.cli.main", "flowers.tasks.expect", "antigravity.Task"])
 def test_no_code_of_a_checkpoints_choice_runs(name, checkpoint, tmp_path):
     content = torch.load(checkpoint, weights_only=True)
-    del content["checksum"]
     content["config"] = f"model:\n  class_path: {name}\n"
     torch.save(content, tmp_path / "hostile.ckpt")
     with pytest.raises(ValueError, match="expected a checkpoint with a task of this package"):
@@ -360,5 +355,4 @@ def test_a_checkpoint_of_an_earlier_version_still_gives_its_answers(drawn, tmp_p
     run = cli.main(["test", "--ckpt_path", str(copied), "--data.root", str(drawn)])
     assert run.datamodule.image_size == 32
     resumed = ["--ckpt_path", str(copied), "--data.root", str(drawn), "--trainer.max_epochs", "26"]
-    with pytest.warns(UserWarning, match="dirpath has changed"):
-        assert cli.main(["fit", *resumed]).trainer.current_epoch == 26
+    assert cli.main(["fit", *resumed]).trainer.current_epoch == 26

@@ -13,7 +13,6 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from flowers.callbacks.monitor import monitor_mode
-from flowers.models import checkpoint_checksum
 
 
 class _SaveOne(ModelCheckpoint):
@@ -96,13 +95,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
-        """Write the file, with a checksum of what it says.
+        """Write the file.
 
         Raises:
             OSError: It cannot be written; what was there before still is.
         """
         file = Path(path).resolve()  # of a link, what it leads to
-        checkpoint = checkpoint | {"checksum": checkpoint_checksum(checkpoint)}
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{file.name}.partial")
         try:

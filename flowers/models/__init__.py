@@ -1,6 +1,5 @@
 """Networks: pure ``nn.Module``, from images in [0, 1] to logits."""
 
-from flowers.models.checksum import checkpoint_checksum
 from flowers.models.classifier import ImageClassifier
 from flowers.models.cnn import flower_cnn
 from flowers.models.layers import Norm, Standardize
@@ -14,7 +13,6 @@ __all__ = [
     "Preprocessing",
     "Stage",
     "Standardize",
-    "checkpoint_checksum",
     "flower_cnn",
     "preprocessing",
     "pretrained",

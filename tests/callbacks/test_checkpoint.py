@@ -8,13 +8,13 @@ import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
 import torch
 
 from flowers.callbacks import AtomicCheckpointIO, SaveBest
-from flowers.models import checkpoint_checksum
 
 
 def epochs(best: SaveBest, *results: tuple[float, float]) -> list[int]:
@@ -71,7 +71,7 @@ def test_a_disk_that_is_really_full_leaves_the_previous_checkpoint_whole(tmp_pat
                 AtomicCheckpointIO().save_checkpoint({"epoch": 2, "state_dict": state}, disk / "last.ckpt")
             saved = torch.load(disk / "last.ckpt", weights_only=True)
             assert saved["epoch"] == 1
-            assert saved["checksum"] == checkpoint_checksum(saved)
+            assert ZipFile(disk / "last.ckpt").testzip() is None
         assert [file.name for file in disk.iterdir()] == ["last.ckpt"]  # the half is not left to fill the disk
     finally:
         subprocess.run(["umount", str(disk)], check=True)
@@ -99,7 +99,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
         process.join()
         assert process.exitcode == -signal.SIGKILL
         saved = torch.load(file, weights_only=True)
-        assert saved["checksum"] == checkpoint_checksum(saved)
+        assert ZipFile(file).testzip() is None
         assert (saved["state_dict"]["weight"] == saved["epoch"]).all()
         epochs.append(saved["epoch"])
     assert epochs == sorted(epochs)
