@@ -172,6 +172,9 @@ class FlowerPredictor:
     def _decode(self, image: ImageLike) -> Tensor | OSError:
         try:
             return load_image(_as_file(image), **self.decoding)
+        except MemoryError:
+            name = f"{image}: " if isinstance(image, str | Path) else ""
+            return OSError(f"{name}not enough memory to decode it")
         except OSError as error:
             # Pillow names the file already, others do not.
             name = str(image) if isinstance(image, str | Path) else ""

@@ -46,6 +46,8 @@ def load_named(file: Path, **decoding: Any) -> Tensor:  # noqa: ANN401
         return load_image(file, **decoding)
     except OSError as error:
         raise OSError(f"{file}: {error}") from error
+    except MemoryError as error:
+        raise OSError(f"{file}: not enough memory to decode it. Close other programs.") from error
 
 
 def load_thumbnail(file: str | Path, *, longest: int) -> Image.Image:

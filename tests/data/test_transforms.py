@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image, ImageCms
 
-from flowers.data import load_image, load_thumbnail, to_float
+from flowers.data import load_image, load_named, load_thumbnail, to_float
 from flowers.decoding import decode_image
 
 
@@ -43,3 +43,17 @@ def test_a_thumbnail_is_upright_and_has_the_colours_and_proportions_of_the_photo
 def test_floats_are_exact_fractions_of_255():
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     assert torch.equal(to_float(images).flatten(), torch.arange(256) / 255)
+
+
+def test_a_shortage_of_memory_names_the_file_and_calls_no_image_broken(tmp_path, monkeypatch):
+    file = tmp_path / "photo.png"
+    Image.new("RGB", (8, 8)).save(file)
+
+    def exhausted(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "resize", exhausted)
+    with pytest.raises(MemoryError):
+        load_image(file, image_size=4, resize="stretch")
+    with pytest.raises(OSError, match=r"photo\.png: not enough memory"):
+        load_named(file, image_size=4, resize="stretch")
