@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, pad
+from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 from tqdm import tqdm
 
 from flowers.data.cache import build_once, cache_key
@@ -24,10 +25,41 @@ if TYPE_CHECKING:
 
 DuplicateRule = Literal["near", "exact", "ignore"]
 
+class _Stage(NamedTuple):
+    """How images are aligned and compared.
+
+    Args:
+        reduction: By how much the thumbnails are reduced.
+        width: Of a pixel's surroundings, in pixels.
+        steps: Gauss-Newton steps.
+        threshold: Least similarity to go on with.
+    """
+
+    reduction: int
+    width: int
+    steps: int
+    threshold: float
+
+
+class _Images(NamedTuple):
+    """What is compared of N images.
+
+    Args:
+        thumbnails: Grey bytes ``(N, 48, 48)``.
+        spectra: Lowest frequencies ``(N, 10, 10)`` of the centres, of length 1; zero for a flat image.
+        contrast: Local contrast ``(N, 16, 16)`` for the first stage.
+        solver: Its ``_solver`` ``(N, 6, 256)``, of a precision that is enough for a step.
+    """
+
+    thumbnails: Tensor
+    spectra: Tensor
+    contrast: Tensor
+    solver: Tensor
+
+
 # CONSTANTS
-_COARSE_THRESHOLD = 0.70
-# Of each stage of the alignment: by how much thumbnails are reduced, Gauss-Newton steps, smallest similarity.
-_STAGES = ((2, 2, 0.4), (2, 4, 0.7), (1, 3, 0.6))
+_COARSE_THRESHOLD = 0.72
+_THRESHOLD = 0.48
 # Frequencies of the coarse comparison: half waves across and down the image that are together fewer than this.
 _FREQUENCIES = 10
 # Pixels at each edge of a thumbnail that the coarse comparison leaves out: a frame may be there, or a crop's loss.
@@ -36,13 +68,22 @@ _EDGE = 4
 _FLAT = 10.0
 # Deviation in grey levels that rounding and compression make by themselves.
 _NOISE = 2.0
+# Mean square of the local contrast, about 1 in texture, that counts as different: two skies with one bird each are not
+# the same picture because the bird is.
+_BLANK = 0.05
 # Largest change of an image's sides, and shift in halves of a side, that the alignment makes.
-_MOST_CHANGE = 0.25
+_MOST_CHANGE = 0.2
 # In a larger group not all pairs are looked for: one placeholder saved in N ways would have N * N / 2.
 _LARGE_GROUP = 50
+# Stages of the alignment. Most pairs end at the first one, for which all there is of an image is computed once.
+_STAGES = (
+    _Stage(reduction=3, width=3, steps=2, threshold=0.35),
+    _Stage(reduction=2, width=5, steps=3, threshold=0.6),
+    _Stage(reduction=1, width=5, steps=3, threshold=_THRESHOLD),
+)
 _ROWS = 512
 _COLUMNS = 4096
-_BATCH = 512
+_BATCH = 1024
 _FORMAT = 2  # raise it when the similarity changes: pairs cached before are then computed anew
 
 
@@ -124,18 +165,18 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
     different = np.setdiff1d(np.arange(len(thumbnails)), same.indices[:, 1])
     # Compared in the order of their contents, images have the same pairs whatever their order.
     order = np.array(sorted(different, key=contents.__getitem__), dtype=np.int64)
-    spectra = _spectra(thumbnails, order)
+    images = _describe(thumbnails[order])
     pairs = np.empty((0, 2), dtype=np.int64)
     similarity = np.empty(0, dtype=np.float32)
     group = np.arange(len(order))
     in_large_group = np.zeros(len(order), dtype=bool)
-    for candidates in _candidates(spectra):
+    for candidates in _candidates(images.spectra):
         while len(candidates):
             first, second = candidates.T
             candidates = candidates[~in_large_group[first] | (group[first] != group[second])]
             batch = candidates[:_BATCH]
             candidates = candidates[_BATCH:]
-            cosine = _similarity(thumbnails, order, spectra, batch)
+            cosine = _similarity(images, batch)
             is_duplicate = cosine > 0
             if is_duplicate.any():
                 pairs = np.concatenate([pairs, batch[is_duplicate]])
@@ -164,21 +205,35 @@ def _content(thumbnail: NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(thumbnail.tobytes()).digest()
 
 
-def _spectra(thumbnails: NDArray[np.uint8], order: NDArray[np.int64]) -> Tensor:
+def _describe(thumbnails: NDArray[np.uint8]) -> _Images:
+    spectra = torch.zeros(len(thumbnails), _FREQUENCIES, _FREQUENCIES)
+    size = thumbnails.shape[1] // _STAGES[0].reduction
+    contrast = torch.zeros(len(thumbnails), size, size)
+    solver = torch.zeros(len(thumbnails), 6, size**2, dtype=torch.bfloat16)
+    images = _Images(torch.from_numpy(thumbnails), spectra, contrast, solver)
+    for start in range(0, len(thumbnails), _BATCH):
+        block = slice(start, start + _BATCH)
+        spectra[block] = _spectra(thumbnails[block])
+        contrast[block] = _local_contrast(images.thumbnails[block].float(), _STAGES[0])
+        solver[block] = _solver(contrast[block])
+    return images
+
+
+def _is_used() -> NDArray[np.bool_]:
+    """Return which frequencies ``(10, 10)`` are compared."""
+    total = np.add.outer(np.arange(_FREQUENCIES), np.arange(_FREQUENCIES))
+    return (total > 0) & (total < _FREQUENCIES)
+
+
+def _spectra(thumbnails: NDArray[np.uint8]) -> Tensor:
     """Return the lowest frequencies ``(N, 10, 10)`` of the thumbnails' centres, of length 1; zero for a flat image."""
-    frequency = np.arange(_FREQUENCIES)
-    total = frequency[:, None] + frequency
-    is_used = (total > 0) & (total < _FREQUENCIES)
-    spectra = np.zeros((len(order), _FREQUENCIES, _FREQUENCIES), dtype=np.float32)
-    for start in range(0, len(order), _COLUMNS):
-        images = thumbnails[order[start : start + _COLUMNS]][:, _EDGE:-_EDGE, _EDGE:-_EDGE].astype(np.float32)
-        values = dctn(images, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES] * is_used
-        # A few strong ones, as of a bright object on a dark ground, would outweigh all others.
-        limit = 2 * np.abs(values).sum(axis=(1, 2), keepdims=True) / is_used.sum()
-        values = values.clip(-limit, limit)
-        length = np.linalg.norm(values, axis=(1, 2), keepdims=True)
-        spectra[start : start + _COLUMNS] = np.where(length < _FLAT, 0, values / length.clip(_FLAT))
-    return torch.from_numpy(spectra)
+    centres = thumbnails[:, _EDGE:-_EDGE, _EDGE:-_EDGE].astype(np.float32)
+    spectra = dctn(centres, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES] * _is_used()
+    # A few large ones, as of a bright object on a dark ground, would outweigh all others.
+    limit = 2 * np.abs(spectra).sum(axis=(1, 2), keepdims=True) / _is_used().sum()
+    spectra = spectra.clip(-limit, limit)
+    length = np.linalg.norm(spectra, axis=(1, 2), keepdims=True)
+    return torch.from_numpy(np.where(length < _FLAT, 0, spectra / length.clip(_FLAT)))
 
 
 def _in_all_orientations(spectra: Tensor) -> Tensor:
@@ -199,8 +254,7 @@ def _oriented(images: Tensor, orientation: Tensor) -> Tensor:
 def _candidates(spectra: Tensor) -> Iterator[NDArray[np.int64]]:
     """Yield the pairs ``(P, 2)``, in any order, whose spectra are similar in one of eight orientations."""
     count = len(spectra)
-    total = torch.arange(_FREQUENCIES)[:, None] + torch.arange(_FREQUENCIES)
-    is_used = (total > 0) & (total < _FREQUENCIES)
+    is_used = torch.from_numpy(_is_used())
     packed = spectra[:, is_used]
     starts = range(0, count, _ROWS)
     generator = torch.Generator().manual_seed(0)
@@ -215,83 +269,92 @@ def _candidates(spectra: Tensor) -> Iterator[NDArray[np.int64]]:
             yield pairs[torch.randperm(len(pairs), generator=generator)].numpy()
 
 
-def _similarity(
-    thumbnails: NDArray[np.uint8], order: NDArray[np.int64], spectra: Tensor, pairs: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Return the similarity ``(P,)`` of pairs ``(P, 2)`` in their best orientation; 0 for no duplicates."""
+def _similarity(images: _Images, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the similarity ``(P,)`` of pairs ``(P, 2)`` after alignment; 0 where a stage finds no duplicates."""
     first, second = torch.from_numpy(pairs).T
-    cosine = (_in_all_orientations(spectra[first]) * spectra[second]).sum((2, 3))
-    orientation, pair = (cosine >= _COARSE_THRESHOLD).nonzero().T
-    reference = torch.from_numpy(thumbnails[order[second[pair]]]).float()
-    moving = _oriented(torch.from_numpy(thumbnails[order[first[pair]]]).float(), orientation)
-    similarity = torch.zeros(len(pairs)).scatter_reduce(0, pair, _aligned_similarity(reference, moving), "amax")
-    values: NDArray[np.float32] = similarity.numpy()
-    return values
-
-
-def _aligned_similarity(reference: Tensor, moving: Tensor) -> Tensor:
-    """Return the similarity ``(P,)`` of images ``(P, S, S)`` after alignment; 0 where it is below a threshold."""
-    similarity = torch.zeros(len(reference))
-    left = torch.arange(len(reference))
-    if len(left) == 0:
-        return similarity
-    transform = torch.eye(2, 3).repeat(len(reference), 1, 1)
-    for reduction, steps, threshold in _STAGES:
-        images = avg_pool2d(torch.stack([reference[left], moving[left]]), reduction)
-        cosine, transform = _align(*_local_contrast(images), transform, steps=steps)
-        is_similar = cosine >= threshold
+    cosine = torch.zeros(len(pairs))
+    left = torch.arange(len(pairs))
+    orientation = (_in_all_orientations(images.spectra[first]) * images.spectra[second]).sum((2, 3)).argmax(0)
+    transform = torch.eye(2, 3).repeat(len(pairs), 1, 1)
+    for stage in _STAGES:
+        if stage is _STAGES[0]:
+            moving = images.contrast[first]
+            reference = images.contrast[second]
+            solver = images.solver[second].float()
+        else:
+            moving = _local_contrast(images.thumbnails[first[left]].float(), stage)
+            reference = _local_contrast(images.thumbnails[second[left]].float(), stage)
+            solver = _solver(reference)
+        moving = _oriented(moving, orientation[left])
+        transform = _aligned(transform, reference, moving, solver=solver, steps=stage.steps)
+        similarity = _overlap_cosine(transform, reference, moving)
+        is_similar = similarity >= stage.threshold
         left = left[is_similar]
         transform = transform[is_similar]
         if len(left) == 0:
-            return similarity
-    similarity[left] = cosine[is_similar]
-    return similarity
+            break
+    cosine[left] = similarity[is_similar]
+    values: NDArray[np.float32] = cosine.numpy()
+    return values
 
 
-def _local_contrast(images: Tensor) -> Tensor:
-    """Return each pixel's deviation from the mean of 5 x 5 pixels, in their standard deviations."""
-    mean = avg_pool2d(images, 5, stride=1, padding=2, count_include_pad=False)
-    deviation = images - mean
-    variance = avg_pool2d(deviation**2, 5, stride=1, padding=2, count_include_pad=False)
-    return deviation / (variance + _NOISE**2).sqrt()
+def _local_contrast(images: Tensor, stage: _Stage) -> Tensor:
+    """Return each pixel's deviation from the mean of its surroundings, in their standard deviations."""
+    images = avg_pool2d(images[:, None], stage.reduction)
+    around = partial(avg_pool2d, kernel_size=stage.width, stride=1, padding=stage.width // 2, count_include_pad=False)
+    deviation = images - around(images)
+    return (deviation / (around(deviation**2) + _NOISE**2).sqrt())[:, 0]
 
 
-def _align(reference: Tensor, moving: Tensor, transform: Tensor, *, steps: int) -> tuple[Tensor, Tensor]:
-    """Improve the affine transforms that lay one image on the other.
-
-    Args:
-        reference: Images ``(P, S, S)``.
-        moving: Images ``(P, S, S)``.
-        transform: Where in the moving image each pixel of the reference lies, ``(P, 2, 3)`` as of ``affine_grid``.
-        steps: Gauss-Newton steps.
-
-    Returns:
-        Cosine ``(P,)`` of the images where they overlap, and the transforms.
-    """
+def _solver(reference: Tensor) -> Tensor:
+    """Return what turns differences from images ``(P, S, S)`` into a Gauss-Newton step ``(P, 6, S * S)``."""
     size = reference.shape[-1]
-    # Derivative of the reference by the six numbers of the transform, without the outermost pixels.
-    position = (torch.arange(size) + 0.5) * 2 / size - 1
-    slopes = [(reference[:, 2:-2, 3:-1] - reference[:, 2:-2, 1:-3]), (reference[:, 3:-1, 2:-2] - reference[:, 1:-3, 2:-2])]
-    derivatives = []
-    for slope in slopes:
-        slope = pad(slope * size / 4, (2, 2, 2, 2))
-        derivatives += [slope * position, slope * position[:, None], slope]
-    jacobian = torch.stack(derivatives, 1).flatten(2)
+    edge = _edge(size)
+    across = torch.zeros_like(reference)
+    down = torch.zeros_like(reference)
+    across[:, :, 1:-1] = (reference[:, :, 2:] - reference[:, :, :-2]) * size / 4
+    down[:, 1:-1] = (reference[:, 2:] - reference[:, :-2]) * size / 4
+    x = (torch.arange(size) + 0.5) * 2 / size - 1
+    y = x[:, None]
+    jacobian = torch.stack([across * x, across * y, across, down * x, down * y, down], 1) * edge
+    jacobian = jacobian.flatten(2)
     normal = jacobian @ jacobian.transpose(1, 2)
-    damping = 0.02 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-3
-    solver = torch.linalg.solve(normal + damping[:, None, None] * torch.eye(6), jacobian)
+    damping = 0.02 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-3  # little contrast says little of the transform
+    return torch.linalg.solve(normal + damping[:, None, None] * torch.eye(6), jacobian)
 
-    inside = torch.zeros(size, size, dtype=torch.bool)
-    inside[2:-2, 2:-2] = True
+
+def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, solver: Tensor, steps: int) -> Tensor:
+    """Return better affine transforms ``(P, 2, 3)``, as of ``affine_grid``, from references to moving images."""
     identity = torch.eye(2, 3)
-    for step in range(steps + 1):
-        grid = affine_grid(transform, [len(moving), 1, size, size], align_corners=False)
-        overlap = (grid.abs() <= 1 - 1 / size).all(-1) & inside
-        warped = grid_sample(moving[:, None], grid, align_corners=False)[:, 0]
-        if step < steps:
-            difference = ((reference - warped) * overlap).flatten(1)
-            update = (solver @ difference[:, :, None]).unflatten(1, (2, 3))[..., 0]
-            transform = identity + (transform + update - identity).clamp(-_MOST_CHANGE, _MOST_CHANGE)
-    first = (reference * overlap).flatten(1)
-    second = (warped * overlap).flatten(1)
-    return torch.cosine_similarity(first, second), transform
+    for _ in range(steps):
+        warped, overlap = _warped(transform, moving)
+        difference = ((reference - warped) * overlap).flatten(1)
+        step = (solver @ difference[:, :, None]).view(-1, 2, 3)
+        transform = identity + (transform + step - identity).clamp(-_MOST_CHANGE, _MOST_CHANGE)
+    return transform
+
+
+def _overlap_cosine(transform: Tensor, reference: Tensor, moving: Tensor) -> Tensor:
+    """Return the cosine ``(P,)`` of references and aligned images; less where most of them is blank."""
+    warped, overlap = _warped(transform, moving)
+    blank = _BLANK * overlap.sum((1, 2))
+    product = (reference * warped * overlap).sum((1, 2))
+    first = (reference**2 * overlap).sum((1, 2)) + blank
+    second = (warped**2 * overlap).sum((1, 2)) + blank
+    return product / (first * second).sqrt().clip(1e-6)
+
+
+def _warped(transform: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the moving images laid on the references, and where they overlap, both ``(P, S, S)``."""
+    size = moving.shape[-1]
+    grid = affine_grid(transform, [len(moving), 1, size, size], align_corners=False)
+    overlap = ((grid[..., 0].abs() < 1) & (grid[..., 1].abs() < 1)) * _edge(size)
+    return grid_sample(moving[:, None], grid, padding_mode="border", align_corners=False)[:, 0], overlap
+
+
+def _edge(size: int) -> Tensor:
+    """Return 1 for the pixels of an image, but 0 for those at its edges, whose surroundings are partly unknown."""
+    inner = torch.zeros(size, size)
+    width = max(1, size // 12)
+    inner[width:-width, width:-width] = 1
+    return inner
