@@ -58,7 +58,7 @@ class _Images(NamedTuple):
 
 
 # CONSTANTS
-_COARSE_THRESHOLD = 0.72
+_COARSE_THRESHOLD = 0.70
 _THRESHOLD = 0.48
 # Frequencies of the coarse comparison: half waves across and down the image that are together fewer than this.
 _FREQUENCIES = 10
@@ -171,9 +171,11 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
     group = np.arange(len(order))
     in_large_group = np.zeros(len(order), dtype=bool)
     for candidates in _candidates(images.spectra):
-        while len(candidates):
+        while True:
             first, second = candidates.T
             candidates = candidates[~in_large_group[first] | (group[first] != group[second])]
+            if len(candidates) == 0:
+                break
             batch = candidates[:_BATCH]
             candidates = candidates[_BATCH:]
             cosine = _similarity(images, batch)

@@ -47,7 +47,7 @@ CHANGES = {
     "shifted": lambda image: shift(image, 6, -5),
     "3 % cut off": lambda image: image.crop((10, 7, 310, 233)),
     "5 % cut off": lambda image: image.crop((16, 12, 304, 228)),
-    "8 % cut off the left": lambda image: image.crop((26, 0, 320, 240)),
+    "6 % cut off the left": lambda image: image.crop((19, 0, 320, 240)),
     "white border": lambda image: frame(image, "white"),
     "black border": lambda image: frame(image, "black"),
     "rotated by 3 degrees": lambda image: image.rotate(3, Image.Resampling.BICUBIC),
