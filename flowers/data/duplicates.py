@@ -33,12 +33,14 @@ class _Stage(NamedTuple):
         width: Of a pixel's surroundings, in pixels.
         steps: Gauss-Newton steps.
         threshold: Least similarity to go on with.
+        weak_threshold: Least similarity of all parts but the most different.
     """
 
     reduction: int
     width: int
     steps: int
     threshold: float
+    weak_threshold: float = -1
 
 
 class _Images(NamedTuple):
@@ -59,7 +61,6 @@ class _Images(NamedTuple):
 
 # CONSTANTS
 _COARSE_THRESHOLD = 0.70
-_THRESHOLD = 0.48
 # Frequencies of the coarse comparison: half waves across and down the image that are together fewer than this.
 _FREQUENCIES = 10
 # Pixels at each edge of a thumbnail that the coarse comparison leaves out: a frame may be there, or a crop's loss.
@@ -79,7 +80,7 @@ _LARGE_GROUP = 50
 _STAGES = (
     _Stage(reduction=3, width=3, steps=2, threshold=0.35),
     _Stage(reduction=2, width=5, steps=3, threshold=0.6),
-    _Stage(reduction=1, width=5, steps=3, threshold=_THRESHOLD),
+    _Stage(reduction=1, width=5, steps=3, threshold=0.48, weak_threshold=0.38),
 )
 _ROWS = 512
 _COLUMNS = 4096
@@ -289,8 +290,8 @@ def _similarity(images: _Images, pairs: NDArray[np.int64]) -> NDArray[np.float32
             solver = _solver(reference)
         moving = _oriented(moving, orientation[left])
         transform = _aligned(transform, reference, moving, solver=solver, steps=stage.steps)
-        similarity = _overlap_cosine(transform, reference, moving)
-        is_similar = similarity >= stage.threshold
+        similarity, weak_similarity = _compare(transform, reference, moving)
+        is_similar = (similarity >= stage.threshold) & (weak_similarity >= stage.weak_threshold)
         left = left[is_similar]
         transform = transform[is_similar]
         if len(left) == 0:
@@ -336,14 +337,23 @@ def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, solver: Te
     return transform
 
 
-def _overlap_cosine(transform: Tensor, reference: Tensor, moving: Tensor) -> Tensor:
-    """Return the cosine ``(P,)`` of references and aligned images; less where most of them is blank."""
+def _compare(transform: Tensor, reference: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cosine ``(P,)`` of aligned images, and the least one without the parts that differ most.
+
+    A part is a sixteenth of the image. Left out are the parts that differ most and hold a quarter of the contrast.
+    """
     warped, overlap = _warped(transform, moving)
-    blank = _BLANK * overlap.sum((1, 2))
-    product = (reference * warped * overlap).sum((1, 2))
-    first = (reference**2 * overlap).sum((1, 2)) + blank
-    second = (warped**2 * overlap).sum((1, 2)) + blank
-    return product / (first * second).sqrt().clip(1e-6)
+    # The mean over each part of the overlap; ``_BLANK`` lowers the cosine of parts without structure.
+    mean = partial(avg_pool2d, kernel_size=reference.shape[-1] // 4)
+    products = mean(reference * warped * overlap).flatten(1)
+    first = mean(reference**2 * overlap).flatten(1)
+    second = mean(warped**2 * overlap).flatten(1)
+    blank = _BLANK * mean(overlap).flatten(1)
+    cosine = products.sum(1) / ((first + blank).sum(1) * (second + blank).sum(1)).sqrt().clip(1e-6)
+    parts, order = (products / ((first + _BLANK) * (second + _BLANK)).sqrt()).sort(1)
+    contrast = (first * second).sqrt().gather(1, order).cumsum(1)
+    weakest = (contrast < contrast[:, -1:] / 4).sum(1, keepdim=True)
+    return cosine, parts.gather(1, weakest)[:, 0]
 
 
 def _warped(transform: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
