@@ -3,31 +3,89 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+import torch
+from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
 from tqdm import tqdm
 
 from flowers.data.cache import build_once, cache_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
 DuplicateRule = Literal["near", "exact", "ignore"]
 
-# On the 3,308 photos of flower_photos at hand the pairs from 0.53 up are all the same picture, looked at by eye, and
-# below 0.50 nearly none is. A recompressed, halved, brightened or grey copy has 0.92 or more; 3 % cut off gives 0.5 to
-# 0.9. The rest up to the threshold is a margin for sets whose images are more alike than flowers are.
-_THRESHOLD = 0.75
-# At half the resolution, which is cheap to compare, no pair above the threshold had less than 0.80.
+class _Stage(NamedTuple):
+    """How images are aligned and compared.
+
+    Args:
+        reduction: By how much the thumbnails are reduced.
+        width: Of a pixel's surroundings, in pixels.
+        steps: Gauss-Newton steps.
+        threshold: Least similarity to go on with.
+        weak_threshold: Least similarity of all parts but the most different.
+    """
+
+    reduction: int
+    width: int
+    steps: int
+    threshold: float
+    weak_threshold: float = -1
+
+
+class _Images(NamedTuple):
+    """What is compared of N images.
+
+    Args:
+        thumbnails: Grey bytes ``(N, 48, 48)``.
+        spectra: Lowest frequencies ``(N, 10, 10)`` of the centres, of length 1; zero for a flat image.
+        contrast: Local contrast ``(N, 16, 16)`` for the first stage.
+        solver: Its ``_solver`` ``(N, 6, 256)``, of a precision that is enough for a step.
+    """
+
+    thumbnails: Tensor
+    spectra: Tensor
+    contrast: Tensor
+    solver: Tensor
+
+
+# CONSTANTS
 _COARSE_THRESHOLD = 0.70
-_TILE = 4096
-_FORMAT = 1  # raise it when the similarity changes: pairs cached before are then computed anew
+# Frequencies of the coarse comparison: half waves across and down the image that are together fewer than this.
+_FREQUENCIES = 10
+# Pixels at each edge of a thumbnail that the coarse comparison leaves out: a frame may be there, or a crop's loss.
+_EDGE = 4
+# Length of a coarse descriptor below which an image is flat: a contrast of a quarter of a grey level.
+_FLAT = 10.0
+# Deviation in grey levels that rounding and compression make by themselves.
+_NOISE = 2.0
+# Mean square of the local contrast, about 1 in texture, that counts as different: two skies with one bird each are not
+# the same picture because the bird is.
+_BLANK = 0.05
+# Largest change of an image's sides, and shift in halves of a side, that the alignment makes.
+_MOST_CHANGE = 0.2
+# In a larger group not all pairs are looked for: one placeholder saved in N ways would have N * N / 2.
+_LARGE_GROUP = 50
+# Stages of the alignment. Most pairs end at the first one, for which all there is of an image is computed once.
+_STAGES = (
+    _Stage(reduction=3, width=3, steps=2, threshold=0.35),
+    _Stage(reduction=2, width=5, steps=3, threshold=0.6),
+    _Stage(reduction=1, width=5, steps=3, threshold=0.48, weak_threshold=0.38),
+)
+_ROWS = 512
+_COLUMNS = 4096
+_BATCH = 1024
+_FORMAT = 2  # raise it when the similarity changes: pairs cached before are then computed anew
 
 
 class Pairs(NamedTuple):
@@ -49,7 +107,7 @@ def duplicate_pairs(
 
     Args:
         sha256: Checksums of the N files; empty where a file could not be read.
-        thumbnails: Grey bytes ``(N, 32, 32)``.
+        thumbnails: Grey bytes ``(N, 48, 48)``.
         rule: Identical files and ``near`` duplicates, ``exact`` ones only, or none.
         cache_dir: Folder of the cache, where near duplicates are remembered.
 
@@ -68,7 +126,7 @@ def duplicate_pairs(
 
     others = np.setdiff1d(np.arange(len(sha256)), exact.indices[:, 1])  # one file of each content
     content = hashlib.sha256(thumbnails[others].data).hexdigest()
-    entry = build_once(cache_dir, cache_key(f"similar {_FORMAT} {_THRESHOLD} {_COARSE_THRESHOLD}", content), build)
+    entry = build_once(cache_dir, cache_key(f"similar {_FORMAT}", content), build)
     with np.load(entry / "pairs.npz") as stored:
         return Pairs(
             np.concatenate([exact.indices, others[stored["indices"]]]),
@@ -85,32 +143,54 @@ def identical_pairs(contents: Sequence[str | bytes]) -> Pairs:
 
 
 def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
-    """Return the pairs of images whose thumbnails have much the same gradients.
+    """Return the pairs of images that are the same picture, whole or nearly whole, turned and mirrored or not.
 
-    The similarity is the cosine between the brightness gradients of two thumbnails: whatever brightness, contrast,
-    colour, size and compression change leaves it near 1. So that two skies, two frames or two outlines on black are not
-    all that counts, the mean gradient is taken away, large ones are cut off, and the outermost pixels left out. It is a
-    dHash (https://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html) with values in place of
-    bits, so that all pairs are compared by matrix products: at half the resolution first, then the few that are left.
-    Of images with the very same thumbnail, as a placeholder saved many times, each is paired with the first only.
+    First all pairs are compared by the lowest frequencies of their centres, as perceptual hashes do
+    (https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html). Mirroring an image changes the signs
+    of its odd frequencies and transposing it exchanges the two axes, so one matrix product compares eight orientations.
+
+    The few pairs left are then aligned: Gauss-Newton steps find the shift, scale, rotation and shear between the two
+    (https://doi.org/10.1023/B:VISI.0000011205.11775.fd), at half the resolution first. What is compared is the local
+    contrast, each pixel's deviation from its surroundings as a multiple of their standard deviation
+    (http://yann.lecun.com/exdb/publis/pdf/jarrett-iccv-09.pdf): light and colour hardly change it, and an outline on a
+    plain ground counts no more than what is inside. The similarity is its cosine where the aligned images overlap.
+
+    Of images with the very same thumbnail, as a placeholder saved many times, each is paired with the first only; a
+    group of many similar ones has pairs enough to connect it. The order of the images does not matter.
 
     Args:
-        thumbnails: Grey bytes ``(N, 32, 32)``.
+        thumbnails: Grey bytes ``(N, 48, 48)``.
     """
-    same = identical_pairs(["" if np.ptp(thumbnail) == 0 else thumbnail.tobytes() for thumbnail in thumbnails])
+    contents = [_content(thumbnail) for thumbnail in thumbnails]
+    same = identical_pairs(contents)
     different = np.setdiff1d(np.arange(len(thumbnails)), same.indices[:, 1])
-    thumbnails, count = thumbnails[different], len(different)
-    coarse = _coarse_descriptors(thumbnails)
-    found, similarity = [same.indices], [same.similarity]
-    starts = range(0, count, _TILE)
-    tiles = [(row, column) for row in starts for column in starts if column >= row]
-    for row, column in tqdm(tiles, desc="Comparing images", unit="tile", disable=None if count > _TILE else True):
-        close = coarse[row : row + _TILE] @ coarse[column : column + _TILE].T >= _COARSE_THRESHOLD
-        pairs = np.argwhere(np.triu(close, 1) if row == column else close) + np.array([row, column])
-        fine = _fine_similarity(thumbnails, pairs)
-        found.append(different[pairs[fine >= _THRESHOLD]])
-        similarity.append(fine[fine >= _THRESHOLD])
-    return Pairs(np.concatenate(found), np.concatenate(similarity))
+    # Compared in the order of their contents, images have the same pairs whatever their order.
+    order = np.array(sorted(different, key=contents.__getitem__), dtype=np.int64)
+    images = _describe(thumbnails[order])
+    pairs = np.empty((0, 2), dtype=np.int64)
+    similarity = np.empty(0, dtype=np.float32)
+    group = np.arange(len(order))
+    in_large_group = np.zeros(len(order), dtype=bool)
+    for candidates in _candidates(images.spectra):
+        while True:
+            first, second = candidates.T
+            candidates = candidates[~in_large_group[first] | (group[first] != group[second])]
+            if len(candidates) == 0:
+                break
+            batch = candidates[:_BATCH]
+            candidates = candidates[_BATCH:]
+            cosine = _similarity(images, batch)
+            is_duplicate = cosine > 0
+            if is_duplicate.any():
+                pairs = np.concatenate([pairs, batch[is_duplicate]])
+                similarity = np.concatenate([similarity, cosine[is_duplicate]])
+                group = connected(len(order), pairs)
+                in_large_group = np.bincount(group)[group] > _LARGE_GROUP
+    pairs = np.sort(order[pairs], axis=1)
+    by_index = np.lexsort(pairs.T[::-1])
+    return Pairs(
+        np.concatenate([same.indices, pairs[by_index]]), np.concatenate([same.similarity, similarity[by_index]])
+    )
 
 
 def connected(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -121,32 +201,172 @@ def connected(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     return numbers
 
 
-def _coarse_descriptors(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return unit vectors ``(N, 364)``."""
-    half = thumbnails.shape[1] // 2
-    blocks = [
-        _gradients(thumbnails[at : at + _TILE].reshape(-1, half, 2, half, 2).mean((2, 4), dtype=np.float32), border=1)
-        for at in range(0, len(thumbnails), _TILE)
-    ]
-    return np.concatenate(blocks) if blocks else np.empty((0, 1), dtype=np.float32)
+def _content(thumbnail: NDArray[np.uint8]) -> bytes:
+    """Return a checksum; empty for a thumbnail of one grey."""
+    if np.ptp(thumbnail) == 0:
+        return b""
+    return hashlib.sha256(thumbnail.tobytes()).digest()
 
 
-def _fine_similarity(thumbnails: NDArray[np.uint8], pairs: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return the similarity ``(P,)`` of pairs ``(P, 2)`` at full resolution."""
-    blocks = [np.empty(0, dtype=np.float32)]
-    for at in range(0, len(pairs), _TILE):
-        first, second = (_gradients(thumbnails[side].astype(np.float32), border=2) for side in pairs[at : at + _TILE].T)
-        blocks.append(np.einsum("nd,nd->n", first, second))
-    return np.concatenate(blocks)
+def _describe(thumbnails: NDArray[np.uint8]) -> _Images:
+    spectra = torch.zeros(len(thumbnails), _FREQUENCIES, _FREQUENCIES)
+    size = thumbnails.shape[1] // _STAGES[0].reduction
+    contrast = torch.zeros(len(thumbnails), size, size)
+    solver = torch.zeros(len(thumbnails), 6, size**2, dtype=torch.bfloat16)
+    images = _Images(torch.from_numpy(thumbnails), spectra, contrast, solver)
+    for start in range(0, len(thumbnails), _BATCH):
+        block = slice(start, start + _BATCH)
+        spectra[block] = _spectra(thumbnails[block])
+        contrast[block] = _local_contrast(images.thumbnails[block].float(), _STAGES[0])
+        solver[block] = _solver(contrast[block])
+    return images
 
 
-def _gradients(images: NDArray[np.float32], *, border: int) -> NDArray[np.float32]:
-    """Return the gradients of images ``(N, S, S)`` as unit vectors; zero for an image without any."""
-    inner = images[:, border:-border, border:-border]
-    gradients = (np.diff(inner, axis=axis).reshape(len(images), -1) for axis in (2, 1))
-    vectors = np.concatenate([values - values.mean(axis=1, keepdims=True) for values in gradients], axis=1)
-    limit = 2 * np.abs(vectors).mean(axis=1, keepdims=True)
-    vectors = vectors.clip(-limit, limit)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = vectors / np.maximum(lengths, 1e-6)
-    return unit
+def _is_used() -> NDArray[np.bool_]:
+    """Return which frequencies ``(10, 10)`` are compared."""
+    total = np.add.outer(np.arange(_FREQUENCIES), np.arange(_FREQUENCIES))
+    return (total > 0) & (total < _FREQUENCIES)
+
+
+def _spectra(thumbnails: NDArray[np.uint8]) -> Tensor:
+    """Return the lowest frequencies ``(N, 10, 10)`` of the thumbnails' centres, of length 1; zero for a flat image."""
+    centres = thumbnails[:, _EDGE:-_EDGE, _EDGE:-_EDGE].astype(np.float32)
+    spectra = dctn(centres, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES] * _is_used()
+    # A few large ones, as of a bright object on a dark ground, would outweigh all others.
+    limit = 2 * np.abs(spectra).sum(axis=(1, 2), keepdims=True) / _is_used().sum()
+    spectra = spectra.clip(-limit, limit)
+    length = np.linalg.norm(spectra, axis=(1, 2), keepdims=True)
+    return torch.from_numpy(np.where(length < _FLAT, 0, spectra / length.clip(_FLAT)))
+
+
+def _in_all_orientations(spectra: Tensor) -> Tensor:
+    """Return the spectra ``(8, N, 10, 10)`` of the images as ``_oriented`` turns them."""
+    sign = (-1.0) ** torch.arange(_FREQUENCIES)
+    mirrored = [spectra, spectra * sign, spectra * sign[:, None], spectra * sign * sign[:, None]]
+    return torch.stack(mirrored + [spectrum.transpose(1, 2) for spectrum in mirrored])
+
+
+def _oriented(images: Tensor, orientation: Tensor) -> Tensor:
+    """Return images ``(P, S, S)`` mirrored and transposed as their numbers from 0 to 7 ``(P,)`` say."""
+    orientation = orientation[:, None, None]
+    images = torch.where(orientation % 2 == 1, images.flip(2), images)
+    images = torch.where(orientation // 2 % 2 == 1, images.flip(1), images)
+    return torch.where(orientation >= 4, images.transpose(1, 2), images)
+
+
+def _candidates(spectra: Tensor) -> Iterator[NDArray[np.int64]]:
+    """Yield the pairs ``(P, 2)``, in any order, whose spectra are similar in one of eight orientations."""
+    count = len(spectra)
+    is_used = torch.from_numpy(_is_used())
+    packed = spectra[:, is_used]
+    starts = range(0, count, _ROWS)
+    generator = torch.Generator().manual_seed(0)
+    for row in tqdm(starts, desc="Comparing images", unit="row", disable=None if count > _COLUMNS else True):
+        oriented = _in_all_orientations(spectra[row : row + _ROWS])[:, :, is_used]
+        for column in range(row, count, _COLUMNS):
+            others = packed[column : column + _COLUMNS]
+            cosine = (oriented.flatten(0, 1) @ others.T).unflatten(0, (8, -1)).amax(0)
+            pairs = (cosine >= _COARSE_THRESHOLD).nonzero() + torch.tensor([row, column])
+            pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+            # At random, a few batches connect images that are all alike.
+            yield pairs[torch.randperm(len(pairs), generator=generator)].numpy()
+
+
+def _similarity(images: _Images, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the similarity ``(P,)`` of pairs ``(P, 2)`` after alignment; 0 where a stage finds no duplicates."""
+    first, second = torch.from_numpy(pairs).T
+    cosine = torch.zeros(len(pairs))
+    left = torch.arange(len(pairs))
+    orientation = (_in_all_orientations(images.spectra[first]) * images.spectra[second]).sum((2, 3)).argmax(0)
+    transform = torch.eye(2, 3).repeat(len(pairs), 1, 1)
+    for stage in _STAGES:
+        if stage is _STAGES[0]:
+            moving = images.contrast[first]
+            reference = images.contrast[second]
+            solver = images.solver[second].float()
+        else:
+            moving = _local_contrast(images.thumbnails[first[left]].float(), stage)
+            reference = _local_contrast(images.thumbnails[second[left]].float(), stage)
+            solver = _solver(reference)
+        moving = _oriented(moving, orientation[left])
+        transform = _aligned(transform, reference, moving, solver=solver, steps=stage.steps)
+        similarity, weak_similarity = _compare(transform, reference, moving)
+        is_similar = (similarity >= stage.threshold) & (weak_similarity >= stage.weak_threshold)
+        left = left[is_similar]
+        transform = transform[is_similar]
+        if len(left) == 0:
+            break
+    cosine[left] = similarity[is_similar]
+    values: NDArray[np.float32] = cosine.numpy()
+    return values
+
+
+def _local_contrast(images: Tensor, stage: _Stage) -> Tensor:
+    """Return each pixel's deviation from the mean of its surroundings, in their standard deviations."""
+    images = avg_pool2d(images[:, None], stage.reduction)
+    around = partial(avg_pool2d, kernel_size=stage.width, stride=1, padding=stage.width // 2, count_include_pad=False)
+    deviation = images - around(images)
+    return (deviation / (around(deviation**2) + _NOISE**2).sqrt())[:, 0]
+
+
+def _solver(reference: Tensor) -> Tensor:
+    """Return what turns differences from images ``(P, S, S)`` into a Gauss-Newton step ``(P, 6, S * S)``."""
+    size = reference.shape[-1]
+    edge = _edge(size)
+    across = torch.zeros_like(reference)
+    down = torch.zeros_like(reference)
+    across[:, :, 1:-1] = (reference[:, :, 2:] - reference[:, :, :-2]) * size / 4
+    down[:, 1:-1] = (reference[:, 2:] - reference[:, :-2]) * size / 4
+    x = (torch.arange(size) + 0.5) * 2 / size - 1
+    y = x[:, None]
+    jacobian = torch.stack([across * x, across * y, across, down * x, down * y, down], 1) * edge
+    jacobian = jacobian.flatten(2)
+    normal = jacobian @ jacobian.transpose(1, 2)
+    damping = 0.02 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-3  # little contrast says little of the transform
+    return torch.linalg.solve(normal + damping[:, None, None] * torch.eye(6), jacobian)
+
+
+def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, solver: Tensor, steps: int) -> Tensor:
+    """Return better affine transforms ``(P, 2, 3)``, as of ``affine_grid``, from references to moving images."""
+    identity = torch.eye(2, 3)
+    for _ in range(steps):
+        warped, overlap = _warped(transform, moving)
+        difference = ((reference - warped) * overlap).flatten(1)
+        step = (solver @ difference[:, :, None]).view(-1, 2, 3)
+        transform = identity + (transform + step - identity).clamp(-_MOST_CHANGE, _MOST_CHANGE)
+    return transform
+
+
+def _compare(transform: Tensor, reference: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the cosine ``(P,)`` of aligned images, and the least one without the parts that differ most.
+
+    A part is a sixteenth of the image. Left out are the parts that differ most and hold a quarter of the contrast.
+    """
+    warped, overlap = _warped(transform, moving)
+    # The mean over each part of the overlap; ``_BLANK`` lowers the cosine of parts without structure.
+    mean = partial(avg_pool2d, kernel_size=reference.shape[-1] // 4)
+    products = mean(reference * warped * overlap).flatten(1)
+    first = mean(reference**2 * overlap).flatten(1)
+    second = mean(warped**2 * overlap).flatten(1)
+    blank = _BLANK * mean(overlap).flatten(1)
+    cosine = products.sum(1) / ((first + blank).sum(1) * (second + blank).sum(1)).sqrt().clip(1e-6)
+    parts, order = (products / ((first + _BLANK) * (second + _BLANK)).sqrt()).sort(1)
+    contrast = (first * second).sqrt().gather(1, order).cumsum(1)
+    weakest = (contrast < contrast[:, -1:] / 4).sum(1, keepdim=True)
+    return cosine, parts.gather(1, weakest)[:, 0]
+
+
+def _warped(transform: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the moving images laid on the references, and where they overlap, both ``(P, S, S)``."""
+    size = moving.shape[-1]
+    grid = affine_grid(transform, [len(moving), 1, size, size], align_corners=False)
+    overlap = ((grid[..., 0].abs() < 1) & (grid[..., 1].abs() < 1)) * _edge(size)
+    return grid_sample(moving[:, None], grid, padding_mode="border", align_corners=False)[:, 0], overlap
+
+
+def _edge(size: int) -> Tensor:
+    """Return 1 for the pixels of an image, but 0 for those at its edges, whose surroundings are partly unknown."""
+    inner = torch.zeros(size, size)
+    width = max(1, size // 12)
+    inner[width:-width, width:-width] = 1
+    return inner

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 # Raise it when a fact or a thumbnail changes: what was cached before is then read anew.
-_FORMAT = 2
-THUMBNAIL_SIZE = 32
+_FORMAT = 3
+THUMBNAIL_SIZE = 48
 # No photo is as large; reading such a file whole could take all memory.
 _MAX_BYTES = 2**30
 # What the process lacks says nothing about the file.
@@ -64,7 +64,7 @@ class FolderFacts:
 
     Args:
         images: Facts of each file.
-        thumbnails: Grey bytes ``(N, 32, 32)``, the same whatever size the images are trained at; black if undecodable.
+        thumbnails: Grey bytes ``(N, 48, 48)``, the same whatever size the images are trained at; black if undecodable.
     """
 
     images: tuple[ImageFacts, ...]
@@ -109,7 +109,7 @@ def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFa
     stamps = [_stamp(root, path) for path in paths]
     entry = build_once(cache_dir, cache_key(f"facts {_FORMAT}", str(root.resolve()), *stamps), build)
     images = [ImageFacts(*facts) for facts in json.loads((entry / "facts.json").read_text(encoding="utf-8"))]
-    # Mapped, the processes of a machine share it; those of a million images take 1 GiB.
+    # Mapped, the processes of a machine share it; those of a million images take 2 GiB.
     thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
     failed = [index for index, facts in enumerate(images) if facts.error is not None]
     for index, retry in zip(failed, _read_all([root / paths[i] for i in failed]), strict=True):

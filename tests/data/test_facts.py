@@ -28,7 +28,7 @@ def test_every_file_has_its_checksum_and_its_thumbnail(folder, tmp_path):
     assert found.errors == {}
     for path, sha256, thumbnail in zip(folder.paths, found.sha256, found.thumbnails, strict=True):
         assert sha256 == hashlib.sha256((folder.root / path).read_bytes()).hexdigest()
-        grey = Image.open(folder.root / path).resize((32, 32), Image.Resampling.BICUBIC).convert("L")
+        grey = Image.open(folder.root / path).resize((48, 48), Image.Resampling.BICUBIC).convert("L")
         assert np.abs(np.asarray(grey).astype(int) - thumbnail).max() <= 1
 
 
