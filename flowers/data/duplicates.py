@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -85,6 +87,8 @@ _STAGES = (
 _ROWS = 512
 _COLUMNS = 4096
 _BATCH = 1024
+# Tiles compared at a time, whatever the number of cores, so that it does not matter.
+_TILES = 16
 _FORMAT = 2  # raise it when the similarity changes: pairs cached before are then computed anew
 
 
@@ -166,26 +170,18 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
     different = np.setdiff1d(np.arange(len(thumbnails)), same.indices[:, 1])
     # Compared in the order of their contents, images have the same pairs whatever their order.
     order = np.array(sorted(different, key=contents.__getitem__), dtype=np.int64)
-    images = _describe(thumbnails[order])
+    count = len(order)
+    tiles = [(row, column) for row in range(0, count, _ROWS) for column in range(row, count, _COLUMNS)]
     pairs = np.empty((0, 2), dtype=np.int64)
     similarity = np.empty(0, dtype=np.float32)
-    group = np.arange(len(order))
-    in_large_group = np.zeros(len(order), dtype=bool)
-    for candidates in _candidates(images.spectra):
-        while True:
-            first, second = candidates.T
-            candidates = candidates[~in_large_group[first] | (group[first] != group[second])]
-            if len(candidates) == 0:
-                break
-            batch = candidates[:_BATCH]
-            candidates = candidates[_BATCH:]
-            cosine = _similarity(images, batch)
-            is_duplicate = cosine > 0
-            if is_duplicate.any():
-                pairs = np.concatenate([pairs, batch[is_duplicate]])
-                similarity = np.concatenate([similarity, cosine[is_duplicate]])
-                group = connected(len(order), pairs)
-                in_large_group = np.bincount(group)[group] > _LARGE_GROUP
+    with _one_thread_each() as pool:
+        images = _describe(thumbnails[order], pool)
+        starts = range(0, len(tiles), _TILES)
+        for start in tqdm(starts, desc="Comparing images", disable=None if len(starts) > 1 else True):
+            known = (pairs,) * _TILES
+            results = list(pool.map(partial(_tile_pairs, images), tiles[start : start + _TILES], known))
+            pairs = np.concatenate([pairs, *(result.indices for result in results)])
+            similarity = np.concatenate([similarity, *(result.similarity for result in results)])
     pairs = np.sort(order[pairs], axis=1)
     by_index = np.lexsort(pairs.T[::-1])
     return Pairs(
@@ -208,17 +204,35 @@ def _content(thumbnail: NDArray[np.uint8]) -> bytes:
     return hashlib.sha256(thumbnail.tobytes()).digest()
 
 
-def _describe(thumbnails: NDArray[np.uint8]) -> _Images:
+@contextmanager
+def _one_thread_each() -> Iterator[ThreadPoolExecutor]:
+    """Make a pool of threads, each of which computes alone.
+
+    Torch shares every operation between all cores, which with small ones on a busy machine is nine times as slow.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _describe(thumbnails: NDArray[np.uint8], pool: ThreadPoolExecutor) -> _Images:
     spectra = torch.zeros(len(thumbnails), _FREQUENCIES, _FREQUENCIES)
     size = thumbnails.shape[1] // _STAGES[0].reduction
     contrast = torch.zeros(len(thumbnails), size, size)
     solver = torch.zeros(len(thumbnails), 6, size**2, dtype=torch.bfloat16)
     images = _Images(torch.from_numpy(thumbnails), spectra, contrast, solver)
-    for start in range(0, len(thumbnails), _BATCH):
+
+    def describe(start: int) -> None:
         block = slice(start, start + _BATCH)
         spectra[block] = _spectra(thumbnails[block])
         contrast[block] = _local_contrast(images.thumbnails[block].float(), _STAGES[0])
         solver[block] = _solver(contrast[block])
+
+    list(pool.map(describe, range(0, len(thumbnails), _BATCH)))
     return images
 
 
@@ -254,28 +268,50 @@ def _oriented(images: Tensor, orientation: Tensor) -> Tensor:
     return torch.where(orientation >= 4, images.transpose(1, 2), images)
 
 
-def _candidates(spectra: Tensor) -> Iterator[NDArray[np.int64]]:
-    """Yield the pairs ``(P, 2)``, in any order, whose spectra are similar in one of eight orientations."""
-    count = len(spectra)
+def _tile_pairs(images: _Images, tile: tuple[int, int], known: NDArray[np.int64]) -> Pairs:
+    """Return the duplicates between 512 images and 4,096 others.
+
+    Args:
+        images: All N images.
+        tile: Numbers of the first images of both.
+        known: Pairs ``(P, 2)`` of other tiles.
+    """
+    pairs = np.empty((0, 2), dtype=np.int64)
+    similarity = np.empty(0, dtype=np.float32)
+    candidates = _candidates(images.spectra, *tile)
+    group = connected(len(images.spectra), known)
+    while len(candidates) > 0:
+        in_large_group = np.bincount(group)[group] > _LARGE_GROUP
+        first, second = candidates.T
+        candidates = candidates[~in_large_group[first] | (group[first] != group[second])]
+        batch = candidates[:_BATCH]
+        candidates = candidates[_BATCH:]
+        cosine = _similarity(images, batch)
+        if cosine.any():
+            pairs = np.concatenate([pairs, batch[cosine > 0]])
+            similarity = np.concatenate([similarity, cosine[cosine > 0]])
+            group = connected(len(images.spectra), np.concatenate([known, pairs]))
+    return Pairs(pairs, similarity)
+
+
+def _candidates(spectra: Tensor, row: int, column: int) -> NDArray[np.int64]:
+    """Return the pairs ``(P, 2)`` of a tile whose spectra are similar in one of eight orientations."""
     is_used = torch.from_numpy(_is_used())
-    packed = spectra[:, is_used]
-    starts = range(0, count, _ROWS)
-    generator = torch.Generator().manual_seed(0)
-    for row in tqdm(starts, desc="Comparing images", unit="row", disable=None if count > _COLUMNS else True):
-        oriented = _in_all_orientations(spectra[row : row + _ROWS])[:, :, is_used]
-        for column in range(row, count, _COLUMNS):
-            others = packed[column : column + _COLUMNS]
-            cosine = (oriented.flatten(0, 1) @ others.T).unflatten(0, (8, -1)).amax(0)
-            pairs = (cosine >= _COARSE_THRESHOLD).nonzero() + torch.tensor([row, column])
-            pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-            # At random, a few batches connect images that are all alike.
-            yield pairs[torch.randperm(len(pairs), generator=generator)].numpy()
+    oriented = _in_all_orientations(spectra[row : row + _ROWS])[:, :, is_used]
+    others = spectra[column : column + _COLUMNS, is_used]
+    cosine = (oriented.flatten(0, 1) @ others.T).unflatten(0, (8, -1)).amax(0)
+    pairs = (cosine >= _COARSE_THRESHOLD).nonzero().numpy() + np.array([row, column])
+    pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+    # At random, a few batches connect images that are all alike.
+    return np.random.default_rng(0).permutation(pairs)
 
 
 def _similarity(images: _Images, pairs: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the similarity ``(P,)`` of pairs ``(P, 2)`` after alignment; 0 where a stage finds no duplicates."""
     first, second = torch.from_numpy(pairs).T
     cosine = torch.zeros(len(pairs))
+    if len(pairs) == 0:
+        return cosine.numpy()
     left = torch.arange(len(pairs))
     orientation = (_in_all_orientations(images.spectra[first]) * images.spectra[second]).sum((2, 3)).argmax(0)
     transform = torch.eye(2, 3).repeat(len(pairs), 1, 1)
