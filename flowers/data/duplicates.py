@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 DuplicateRule = Literal["near", "exact", "ignore"]
 
+
 class _Stage(NamedTuple):
     """How images are aligned and compared.
 

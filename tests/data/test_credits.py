@@ -6,7 +6,7 @@ import pytest
 
 from flowers.data import read_credits
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "flower_photos"
+PHOTOS = Path(__file__).parents[2] / "data" / "flower_photos"
 
 
 def test_the_credits_of_each_photo_are_read(tmp_path):
@@ -29,6 +29,7 @@ def test_without_the_file_there_are_none(tmp_path):
     assert read_credits(tmp_path) == {}
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real photos beside the project")
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photos in data/flower_photos")
 def test_all_credits_of_flower_photos_are_read():
-    assert len(read_credits(SHARED)) == 3670
+    assert len(read_credits(PHOTOS)) == 3670

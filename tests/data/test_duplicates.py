@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from flowers.data import duplicate_pairs, index_folder, load_image, read_facts
 from flowers.data.duplicates import connected, identical_pairs, similar_pairs
 
-SHARED = Path(__file__).parents[3] / "shared" / "data" / "flower_photos"
+PHOTOS = Path(__file__).parents[2] / "data" / "flower_photos"
 
 
 def photo(number: int) -> Image.Image:
@@ -175,9 +175,10 @@ def test_the_rules_count_what_they_say(tmp_path):
     assert pairs == {"near": [[0, 1], [2, 3]], "exact": [[0, 1]], "ignore": []}
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real photos beside the project")
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photos in data/flower_photos")
 def test_the_known_pairs_of_flower_photos_are_found(tmp_path):
-    index = index_folder(SHARED)
+    index = index_folder(PHOTOS)
     facts = read_facts(index.root, index.paths, cache_dir=tmp_path)
     pairs = duplicate_pairs(facts.sha256, facts.thumbnails, rule="near", cache_dir=tmp_path).indices
     number = [path.partition("/")[2].partition("_")[0] for path in index.paths]
@@ -188,4 +189,5 @@ def test_the_known_pairs_of_flower_photos_are_found(tmp_path):
         "2344751399~2333321040 2588234269~2588453601 4609168052~4608559939 4609168052~4609166128"
     )
     assert {frozenset(pair.split("~")) for pair in known.split()} <= found
-    assert len(pairs) == 40  # each looked at: the same picture, or the same scene a moment later
+    if len(index.paths) == 3308:  # without the photos of the tf_for_poets test, the pairs were looked at one by one
+        assert len(pairs) == 40
