@@ -37,7 +37,7 @@ from flowers.callbacks import (
     WriteReport,
     check_monitor,
     is_all,
-    monitor_mode,
+    linked_mode,
     progress,
 )
 from flowers.data import FlowersDataModule
@@ -87,7 +87,7 @@ class FlowersCLI(LightningCLI):
         parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_integer_seed)
         parser.link_arguments("checkpoint.monitor", "early_stopping.monitor")
-        parser.link_arguments(("checkpoint.monitor", "checkpoint.mode"), "early_stopping.mode", monitor_mode)
+        parser.link_arguments(("checkpoint.monitor", "checkpoint.mode"), "early_stopping.mode", linked_mode)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, with the configuration stored in the checkpoint of ``--ckpt_path`` below what is typed."""
@@ -101,13 +101,16 @@ class FlowersCLI(LightningCLI):
             rest += ["--ckpt_path", ckpt_path or "null"]
             rank_zero_info(f"--ckpt_path last: {ckpt_path or 'there is none yet, training begins'}")
         silent = [word for word in rest if not word.startswith("--print_config")]
+        stored, checkpoint = [], None
         if ckpt_path is None:
-            ckpt_path = parser.parse_args([verb, *silent])[verb].ckpt_path  # a configuration may name it
-        checkpoint = None if ckpt_path is None else read_checkpoint(ckpt_path)
-        stored_values = {} if checkpoint is None else stored_config(checkpoint, verb, ckpt_path=ckpt_path)
-        stored = ["--config", yaml.safe_dump(stored_values)] if stored_values else []
-        first = parser.parse_args([verb, *stored, *silent])[verb]
-        check_network(first.model, stored_values.get("model", {}), ckpt_path=ckpt_path)
+            first = parser.parse_args([verb, *silent])[verb]
+            ckpt_path = first.ckpt_path  # a configuration may name it
+        if ckpt_path is not None:
+            checkpoint = read_checkpoint(ckpt_path)
+            stored_values = stored_config(checkpoint, verb, ckpt_path=ckpt_path)
+            stored = ["--config", yaml.safe_dump(stored_values)]
+            first = parser.parse_args([verb, *stored, *silent])[verb]
+            check_network(first.model, stored_values.get("model", {}), ckpt_path=ckpt_path)
         # Else options that this class shares with the default class would keep the default class's defaults.
         self._parser(verb).set_defaults({"model": {"class_path": first.model.class_path}} | _data_defaults(first.model))
         self.config = parser.parse_args([verb, *stored, *rest])
@@ -134,10 +137,11 @@ class FlowersCLI(LightningCLI):
             checkpoint,
             max_epochs=-1 if config.trainer.max_epochs is None else config.trainer.max_epochs,
             min_epochs=config.trainer.min_epochs,
+            monitor=config.checkpoint.monitor,
             patience=config.early_stopping.patience,
         )
         if reason:
-            rank_zero_info(f"--ckpt_path {ckpt_path}: this run is finished: {reason}. Give more of it to train on.")
+            rank_zero_info(f"--ckpt_path {ckpt_path}: this run is finished: {reason}. Raise it to train on.")
             raise SystemExit(0)
 
     def _parse_ckpt_path(self) -> None:
@@ -179,7 +183,10 @@ class FlowersCLI(LightningCLI):
             self.datamodule.setup("fit")
             self._warn_of_leaks()
             if trainer.logger is None and not trainer.fast_dev_run:
-                root = Path(trainer.default_root_dir or ".") / "lightning_logs"
+                folder = Path(trainer.default_root_dir or ".")
+                if folder.resolve() != self.datamodule.index.root.resolve():  # lightning_logs beside classes is none
+                    self.datamodule.check_outside(folder, option="--trainer.default_root_dir")
+                root = folder / "lightning_logs"
                 rank = getattr(rank_zero_only, "rank", 0)
                 run = run_folder(root, resumed=self._get(self.config_init, "ckpt_path"), rank=rank)
                 kwargs["logger"] = ForgivingLogger(run)
@@ -200,9 +207,10 @@ class FlowersCLI(LightningCLI):
 
     def _warn_of_leaks(self) -> None:
         """Warn where the weights to begin with were trained on images that this run evaluates."""
-        weights = str(self.config[str(self.subcommand)].get("model.init_args.weights", ""))
-        if weights.endswith(".ckpt"):
-            checkpoint = torch.load(Path(weights).expanduser(), map_location="cpu", weights_only=True)
+        weights = self.config[str(self.subcommand)].get("model.init_args.weights") or ""
+        file = Path(weights).expanduser()
+        if file.is_file():
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
             if leaks := self.datamodule.describe_leaks(checkpoint.get("FlowersDataModule", {})):
                 rank_zero_warn(f"--model.weights {weights} {leaks}")
 

@@ -56,7 +56,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 # Bytes 4 to 12 of the photos that phones store as HEIC.
-_HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1")
+_HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1"))
 _GREYS = Image.frombytes("L", (256, 1), bytes(range(256)))
 # A profile that changes no colour by more than this, of 255, is one of sRGB. Of the 66 profiles in
 # flower_photos 42 change no colour by more than 1, the others some colour by at least 9.
@@ -80,15 +80,14 @@ def decode_image(
         image_size: Side S of the result, in pixels.
         resize: ``stretch`` scales both sides to S; ``crop`` scales the short side to S and cuts out
             the centre.
-        interpolation: How pixels between pixels are found; where an image shrinks all of them
-            count.
+        interpolation: Resampling filter, antialiased where an image shrinks.
 
     Returns:
         Bytes ``(S, S, 3)``, sRGB.
 
     Raises:
-        OSError: The file is of no format in ``IMAGE_FORMATS``, is truncated or broken, has pixels
-            of 32 bits, whose range nobody knows, or more pixels than Pillow's limit for hostile
+        OSError: The file is of no format in ``IMAGE_FORMATS``, is truncated or broken, has
+            32-bit pixels, whose range is undefined, or more pixels than Pillow's limit for hostile
             images.
     """
     with open_image(file) as image:
@@ -154,9 +153,9 @@ def to_srgb(image: Image.Image) -> Image.Image:
         raise OSError(f"{pixels} have no known range: expected 8 or 16 bits")
     image.load()
     convert = _conversion(image)
-    orientation = image.getexif().get(ExifTags.Base.Orientation)
-    if orientation in _UPRIGHT:
-        image = image.transpose(_UPRIGHT[orientation])
+    transpose = _UPRIGHT.get(exif_orientation(image))
+    if transpose is not None:
+        image = image.transpose(transpose)
     if image.mode.startswith("I"):
         return _from_16_bits(image, convert)
     if not image.has_transparency_data:
@@ -178,6 +177,15 @@ def _from_16_bits(image: Image.Image, convert: Callable[[Image.Image], Image.Ima
     channels = [np.interp(levels, np.arange(256), channel) for channel in greys.T]
     table = np.stack(channels, axis=-1).astype(np.uint8)
     return Image.fromarray(table[np.asarray(image).clip(0, 2**16 - 1)])
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image: 1, upright, where it has none or its EXIF data are damaged."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # whatever damaged EXIF data lead Pillow to; the pixels are whole
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -171,9 +173,11 @@ def _naming(option: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise  # the folder is not to blame
         raise OSError(
             f"{option}: expected a folder that can be written, got {folder} "
-            f"({error.strerror or error}). Nothing was written there; give another with {option}."
+            f"({error.strerror or error}). Give another with {option}."
         ) from error
 
 
@@ -322,22 +326,31 @@ def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_p
     Raises:
         ValueError: The networks differ; both are named.
     """
-    if stored and _network(given) != _network(stored):
-        raise ValueError(
-            f"--ckpt_path {ckpt_path}: its network is {_network(stored)}, the options (or a --config) make "
-            f"{_network(given)}. Leave out what makes another network, or leave out --ckpt_path to train a new one."
-        )
+    if not stored:
+        return
+    stored_options = _network_options(stored)
+    given_options = _network_options(given)
+    # An option that is newer than the checkpoint says nothing about it.
+    common = stored_options.keys() & given_options.keys()
+    if stored["class_path"] == given["class_path"] and all(stored_options[n] == given_options[n] for n in common):
+        return
+    networks = []
+    for model, options in ((stored, stored_options), (given, given_options)):
+        words = [f"{name} {value}" for name, value in options.items()]
+        networks.append(" ".join([model["class_path"].removeprefix("flowers.tasks."), *words]))
+    raise ValueError(
+        f"--ckpt_path {ckpt_path}: its network is {networks[0]}, the options (or a --config) make {networks[1]}. "
+        f"Leave out what makes another network, or leave out --ckpt_path to train a new one."
+    )
 
 
-def _network(model: Mapping[str, Any]) -> str:
-    """Return the class and the options that make a network."""
-    words = [model["class_path"].removeprefix("flowers.tasks.")]
-    options = model.get("init_args", {})
-    for name in _NETWORK_OPTIONS:
-        if name in options:
-            value = options[name]
-            words.append(f"{name} {list(value) if isinstance(value, list | tuple) else value}")
-    return " ".join(words)
+def _network_options(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that make a network; a tuple is a list, as in YAML."""
+    options = {}
+    for name, value in model.get("init_args", {}).items():
+        if name in _NETWORK_OPTIONS:
+            options[name] = list(value) if isinstance(value, tuple) else value
+    return options
 
 
 def check_optimizer(given: Mapping[str, Any], checkpoint: Mapping[str, Any], *, ckpt_path: str) -> None:
@@ -358,7 +371,7 @@ def check_optimizer(given: Mapping[str, Any], checkpoint: Mapping[str, Any], *, 
         if stored and not given.get(name):
             words.append(f"--{name} {stored['class_path']}")
             options = stored.get("init_args", {}).items()
-            words += [f"--{name}.{option} {value}" for option, value in options if value is not None]
+            words += [f"--{name}.{option} {shlex.quote(str(value))}" for option, value in options if value is not None]
     if words:
         raise ValueError(
             f"--ckpt_path {ckpt_path}: its run was given an optimizer or a schedule of its own, which a checkpoint "
@@ -366,19 +379,28 @@ def check_optimizer(given: Mapping[str, Any], checkpoint: Mapping[str, Any], *, 
         )
 
 
-def why_finished(checkpoint: Mapping[str, Any], *, max_epochs: int, min_epochs: int | None, patience: int) -> str:
+def why_finished(
+    checkpoint: Mapping[str, Any], *, max_epochs: int, min_epochs: int | None, monitor: str, patience: int
+) -> str:
     """Return why there is nothing left to train for a run; empty if there is.
 
     Args:
-        checkpoint: Its ``last.ckpt``.
+        checkpoint: The checkpoint that it would be resumed from.
         max_epochs: Epochs to train; -1 without an end.
         min_epochs: Epochs that early stopping waits for.
+        monitor: Metric that early stopping monitors.
         patience: Epochs without an improvement that early stopping waits for.
+
+    Raises:
+        ValueError: The checkpoint has no state of a training.
     """
+    if "loops" not in checkpoint:
+        raise ValueError("--ckpt_path: expected a checkpoint to resume from, got one without the state of a training")
     num_epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     if 0 <= max_epochs <= num_epochs:
         return f"it has trained {num_epochs} epochs, --trainer.max_epochs is {max_epochs}"
     for key, state in checkpoint.get("callbacks", {}).items():
-        if key.startswith("EarlyStopping") and state["wait_count"] >= patience and num_epochs >= (min_epochs or 0):
+        is_early_stopping = key.startswith("EarlyStopping") and f"'{monitor}'" in key
+        if is_early_stopping and state["wait_count"] >= patience and num_epochs >= (min_epochs or 0):
             return f"early stopping ended it after {num_epochs} epochs, --early_stopping.patience is {patience}"
     return ""

@@ -75,11 +75,16 @@ def read_stored() -> dict[str, Any]:
     return content if isinstance(content, dict) and content.keys() >= settings.keys() else {}
 
 
-def store(checksums: dict[str, str]) -> None:
-    """Store the settings, and the checksums of the results."""
-    partial = args.out / ".settings.partial"
-    partial.write_text(json.dumps(settings | {"results": checksums}))
-    partial.replace(stored)
+def store(results: dict[str, list[str]]) -> None:
+    """Store the settings, and the file and checksum of each result."""
+    replace(stored, json.dumps(settings | {"results": results}))
+
+
+def replace(file: Path, text: str) -> None:
+    """Replace a file by another at once."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+    partial.replace(file)
 
 
 def checksum(file: Path) -> str:
@@ -87,7 +92,7 @@ def checksum(file: Path) -> str:
     return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
-def cross_validate() -> None:
+def cross_validate(earlier: dict[str, list[str]]) -> None:
     """Train, test and write the results, in place of earlier ones unless somebody has edited them."""
     keys = [(seed, fold) for seed in range(args.seeds) for fold in range(args.folds)]
     runs = {(s, f): read_predictions(predict_fold(args.out / f"seed_{s}-fold_{f}", f, s)) for s, f in keys}
@@ -97,14 +102,17 @@ def cross_validate() -> None:
         "summary.json": summary_json(runs),
         "predictions.csv": predictions_csv(pool(runs)),
     }
-    for name, value in earlier.get("results", {}).items():
-        if checksum(args.out / name) == value:
-            (args.out / name).unlink()
-    files: list[Path] = []
+    written = {}
     for name, text in results.items():
-        files += write_new(args.out, {name: text}, option="--out")
-    store({file.name: checksum(file) for file in files})
-    print(f"{summary}\nWritten to {args.out}: {', '.join(file.name for file in files)}")
+        earlier_name, earlier_checksum = earlier.get(name, ["", ""])
+        file = args.out / earlier_name
+        if earlier_checksum and checksum(file) == earlier_checksum:
+            replace(file, text)
+        else:
+            [file] = write_new(args.out, {name: text}, option="--out")
+        written[name] = [file.name, checksum(file)]
+    store(written)
+    print(f"{summary}\nWritten to {args.out}: {', '.join(file for file, _ in written.values())}")
 
 
 settings = {"folds": args.folds, "options": options, "configs": [config.read_text() for config in args.config]}
@@ -122,7 +130,8 @@ except Timeout:
     parser.error(f"--out {args.out}: another cross-validation writes into it; wait, or give another folder")
 try:
     with lock:
-        store(earlier.get("results", {}))
-        cross_validate()
+        results = read_stored().get("results", {})
+        store(results)
+        cross_validate(results)
 except OSError as error:
     sys.exit(f"{error}\nWhat is done lies in {args.out}; the same command goes on from there.")

@@ -431,6 +431,17 @@ def test_another_logger_gets_the_config_and_the_manifest_too(drawn, tmp_path):
     assert {"config.yaml", "manifest.csv", "metrics.csv"} <= names
 
 
+def test_what_is_written_among_the_photos_would_become_a_class(whole_run, drawn, tmp_path):
+    root = tmp_path / "photos"
+    shutil.copytree(drawn, root)
+    with pytest.raises(ValueError, match=r"--trainer\.default_root_dir .*runs: expected a folder outside of --data"):
+        fit(tmp_path, root, f"--trainer.default_root_dir={root / 'runs'}")
+    words = ["--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), f"--data.root={root}"]
+    with pytest.raises(ValueError, match=r"--report\.folder .*out: expected a folder outside of --data"):
+        cli.main(["test", *words, f"--report.folder={root / 'out'}"])
+    assert {path.name for path in root.iterdir()} == {path.name for path in drawn.iterdir()}
+
+
 def test_wrong_data_leaves_no_run_folder(drawn, tmp_path):
     with pytest.raises(ValueError, match="val_fraction"):
         fit(tmp_path, drawn, "--data.val_fraction=0.95")

@@ -193,6 +193,12 @@ def test_an_exif_tag_of_an_odd_type_is_no_reason_to_refuse_a_photo(field_type):
     assert np.array_equal(odd, decoded(encoded(flower((24, 12)), format="JPEG", exif=plain)))
 
 
+def test_damaged_exif_data_are_no_reason_to_refuse_a_photo():
+    for exif in (b"Exif\0\0junk", b"Exif\0\0II*\0\xff\xff\xff\xff", b"x"):
+        odd = decoded(encoded(flower((24, 12)), format="PNG", exif=exif))
+        assert np.array_equal(odd, decoded(encoded(flower((24, 12)), format="PNG")))
+
+
 def test_every_kind_of_pixel_becomes_the_colour_a_person_sees():
     grey16 = Image.fromarray(np.full((8, 8), 128 * 257, dtype=np.uint16))
     clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))

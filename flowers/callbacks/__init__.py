@@ -9,7 +9,7 @@ from flowers.callbacks.freeze import FreezeBackbone
 from flowers.callbacks.guard import StopOnBadLoss
 from flowers.callbacks.hold import HoldRunFolder
 from flowers.callbacks.interval import PrintInterval
-from flowers.callbacks.monitor import check_monitor, monitor_mode
+from flowers.callbacks.monitor import check_monitor, linked_mode
 from flowers.callbacks.predictions import WritePredictions
 from flowers.callbacks.progress import PrintEpochs, progress
 from flowers.callbacks.record import RecordRun
@@ -45,6 +45,6 @@ __all__ = [
     "WriteReport",
     "check_monitor",
     "is_all",
-    "monitor_mode",
+    "linked_mode",
     "progress",
 ]

@@ -69,7 +69,7 @@ def _compute(
     name = f"the features of view {view}" if view else "the features"
     rank_zero_info(f"Computing {name} of {len(indices):,} images, once")
     for chosen in tqdm(batches, desc=f"Computing {name}", unit="batch", disable=None):
-        pixels = torch.from_numpy(data.pixels[chosen]).permute(0, 3, 1, 2).to(task.device)
+        pixels = data.images(chosen).to(task.device)
         images = to_float(pixels)
         if view:
             where = torch.from_numpy(chosen).to(task.device)

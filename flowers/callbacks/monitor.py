@@ -21,13 +21,24 @@ def monitor_mode(monitor: str, mode: Literal["min", "max"] | None) -> Literal["m
     """
     known_mode = _MODES.get(monitor.split("/")[1]) if "/" in monitor else None
     if mode is None and known_mode is None:
-        raise ValueError(f"--checkpoint.mode: expected min or max beside --checkpoint.monitor {monitor}")
+        raise ValueError(
+            f"--checkpoint.monitor {monitor}: expected val/loss, val/acc, val/f1 or val/recall/<class>; for a metric "
+            f"of your own give --checkpoint.mode min or max"
+        )
     if mode is not None and known_mode not in (None, mode):
         raise ValueError(
             f"--checkpoint.mode {mode}: expected {known_mode} for --checkpoint.monitor {monitor}; leave the option "
             f"out (null), it follows from the metric"
         )
     return mode or known_mode or "max"
+
+
+def linked_mode(monitor: str, mode: Literal["min", "max"] | None) -> Literal["min", "max"]:
+    """Return ``monitor_mode`` without an error, for a link of options: where there is one, ``SaveBest`` raises it."""
+    try:
+        return monitor_mode(monitor, mode)
+    except ValueError:
+        return "max"
 
 
 def check_monitor(monitor: str, recalls: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ class WritePredictions(CollectsPredictions):
     The probabilities are calibrated where the checkpoint carries a calibration.
 
     Args:
-        file: CSV file to write; it must not exist. One that is made meanwhile stays: the results
+        file: CSV file to write; it must not exist. If it appears during the run, it stays: the results
             then get a number.
     """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +75,9 @@ def _relative(path: str | Path) -> Path:
 def _write_new(file: Path, text: str) -> None:
     """Write a file, or one with the next free number where another text stands there already."""
     content = text.encode("utf-8", "surrogateescape")
-    earlier = takewhile(Path.exists, (numbered(file, number) for number in count(1)))
-    if all(one.read_bytes() != content for one in earlier):
-        write_new(file.parent, {file.name: content}, option="--trainer.default_root_dir")
+    number = 1
+    while (earlier := numbered(file, number)).exists():
+        if earlier.read_bytes() == content:
+            return
+        number += 1
+    write_new(file.parent, {file.name: content}, option="--trainer.default_root_dir")

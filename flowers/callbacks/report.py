@@ -60,7 +60,14 @@ class WriteReport(CollectsPredictions):
         self._seconds = 0.0
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Refuse a folder among the photos, and start the clock.
+
+        Raises:
+            ValueError: The report would be written among the photos.
+        """
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if self.folder and isinstance(data, FlowersDataModule):
+            data.check_outside(Path(self.folder).expanduser(), option="--report.folder")
         self._start = time.perf_counter()
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -2,47 +2,64 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from flowers.data import FlowersDataModule
 from flowers.evaluation import wilson_interval
 
-# Early stopping waits for 15 epochs by default; five in a row at chance are no accident where training learns.
+# A single epoch at chance may be coincidence; early stopping waits for 15 by default.
 _NUM_EPOCHS = 5
 
 
 class WarnAtChance(Callback):
-    """Warns once if the validation accuracy stays at chance for five epochs while the training accuracy is above it.
+    """Warns once if the validation accuracy stays at chance for five epochs while the training accuracy rises above it.
 
-    Chance is the accuracy of always answering the largest class.
+    Chance is the accuracy of always answering the largest class. Accuracies are compared by their 95 % intervals, since
+    those of a small validation split scatter.
     """
 
     def __init__(self) -> None:
         self._epochs_at_chance = 0
+        self._is_validated = False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that this epoch has a validation."""
+        self._is_validated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count the epochs at chance."""
         data = trainer.datamodule  # type: ignore[attr-defined]
-        metrics = trainer.callback_metrics
-        if not isinstance(data, FlowersDataModule) or not {"train/acc", "val/acc"} <= metrics.keys():
+        if not (self._is_validated and isinstance(data, FlowersDataModule)):
             return
-        val_chance = _chance(data, "val")
-        val_acc = float(metrics["val/acc"])
-        train_acc = float(metrics["train/acc"])
-        num_images = len(data.indices["train"])
-        lowest_train_acc, _ = wilson_interval(round(train_acc * num_images), num_images)
-        learns = lowest_train_acc > _chance(data, "train")
-        self._epochs_at_chance = self._epochs_at_chance + 1 if learns and val_acc <= val_chance else 0
+        self._is_validated = False
+        val_acc = trainer.callback_metrics["val/acc"]
+        train_acc = trainer.callback_metrics["train/acc"]
+        lowest_val, highest_val = _interval(val_acc, data, "val")
+        lowest_train, _ = _interval(train_acc, data, "train")
+        counts = data.class_counts("val")
+        chance = max(counts) / sum(counts)
+        is_at_chance = lowest_val <= chance and highest_val < lowest_train
+        self._epochs_at_chance = self._epochs_at_chance + 1 if is_at_chance else 0
         if self._epochs_at_chance == _NUM_EPOCHS:
             rank_zero_warn(
-                f"The validation accuracy ({val_acc:.1%}) has been no better than always answering the largest class "
-                f"({val_chance:.1%}) for {_NUM_EPOCHS} epochs, while the training accuracy is {train_acc:.1%}. Do the "
-                f"validation images carry the labels of the training images? Look at them, and try --model.ema_decay "
-                f"null and --model.lr lower."
+                f"The validation accuracy ({val_acc:.1%}) has been at chance ({chance:.1%}: always the largest class) "
+                f"for {_NUM_EPOCHS} epochs, while the training accuracy is {train_acc:.1%}. Check the labels of the "
+                f"validation images, and try --model.ema_decay null or a lower --model.lr."
             )
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of epochs at chance."""
+        return {"epochs_at_chance": self._epochs_at_chance}
 
-def _chance(data: FlowersDataModule, split: str) -> float:
-    counts = data.class_counts(split)
-    return max(counts) / max(1, sum(counts))
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the number of epochs at chance."""
+        self._epochs_at_chance = state_dict["epochs_at_chance"]
+
+
+def _interval(accuracy: Tensor, data: FlowersDataModule, split: str) -> tuple[float, float]:
+    num_images = len(data.indices[split])
+    return wilson_interval(round(float(accuracy) * num_images), num_images)

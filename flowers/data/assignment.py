@@ -112,7 +112,7 @@ class _Assigner:
         pictures, num_labels = np.unique(pairs[:, 0], return_counts=True)
         found: NDArray[np.bool_] = self.usable & np.isin(self.pictures, pictures[num_labels > 1])
         if found.any():
-            what = {"train": "only trained on", "leave_out": "left out", "keep": "kept as any other"}
+            what = {"train": "never evaluated", "leave_out": "left out", "keep": "kept as any other"}
             self.notes.append(
                 f"{found.sum()} images are the same picture under two labels, {what[self.options.contradictions]} "
                 f"(--data.contradictions): {self._named(found)}"
@@ -221,6 +221,8 @@ class _Assigner:
         if given is None:
             return fraction
         if name in given:
+            return 0.0
+        if fraction == 0:
             return 0.0
         self.notes.append(
             f"There is no {name} folder with images: a fraction of {fraction:g} of train is taken instead "

@@ -43,8 +43,8 @@ KINDS = {
     ),
     "leak": Kind(
         "Duplicates in two splits",
-        "The same picture stands in two split folders. It is not trained on if it is validated or tested with, and not "
-        "validated with if it is tested with.",
+        "The same picture is in two split folders. Only the duplicate in the later split is used (test before "
+        "validation before training).",
     ),
     "identical": Kind("Identical files", "Copies weigh double in training. They always stay on one side of the split."),
     "similar": Kind(

@@ -93,13 +93,13 @@ def _damage(entry: Path) -> str:
                 return f"{name} has changed"
     except OSError as error:
         if error.errno not in _DAMAGE:
-            raise
+            raise OSError(f"--data.cache_dir {entry.parent}: {error}") from error
         return str(error)
     return ""
 
 
 def _write_checksums(folder: Path) -> None:
-    """Complete a new entry and write it to the disk, lest its rename survive a power cut alone."""
+    """Complete a new entry and flush it to disk, so that a power failure after its rename leaves no part of it."""
     text = json.dumps({file.name: _checksum(file) for file in folder.iterdir()}).encode()
     (folder / _CHECKSUMS).write_bytes(b"%d\n" % zlib.crc32(text) + text)
     for path in (*folder.iterdir(), folder):
@@ -210,10 +210,10 @@ def decode_all(
             if index in skip:
                 return
             file = root / paths[index]
-            image = load_named(file, **decoding).permute(1, 2, 0).numpy()
-            if hashlib.sha256(file.read_bytes()).hexdigest() != sha256[index]:
+            content = file.read_bytes()
+            if hashlib.sha256(content).hexdigest() != sha256[index]:
                 raise OSError(f"{file}: its content changed after it was checked. Start again.")
-            images[index] = image
+            images[index] = load_named(file, content=content, **decoding).permute(1, 2, 0).numpy()
 
         in_threads(decode, len(paths), description="Decoding images")
         images.flush()

@@ -105,8 +105,21 @@ class FlowersDataModule(LightningDataModule):
         self.split_options.check_folder(self.index)
         self.features: list[NDArray[np.float32]] = []  # (N, F) each, plain and augmented, under a frozen backbone
         self._is_set_up = False
-        if self.cache_dir.resolve().is_relative_to(self.index.root.resolve()):
-            raise ValueError(f"--data.cache_dir {self.cache_dir}: expected a folder outside of --data.root {root}")
+        self.check_outside(self.cache_dir, option="--data.cache_dir")
+
+    def check_outside(self, folder: Path, *, option: str) -> None:
+        """Refuse a folder to write into that lies among the photos, where it would become a class.
+
+        Args:
+            folder: The folder.
+            option: The option that names it.
+
+        Raises:
+            ValueError: It lies among the photos.
+        """
+        root = self.index.root
+        if folder.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"{option} {folder}: expected a folder outside of --data.root {root}")
 
     @property
     def class_names(self) -> list[str]:
@@ -269,13 +282,21 @@ class FlowersDataModule(LightningDataModule):
         Args:
             state_dict: What the checkpoint carries of its data module.
         """
-        evaluated = content_numbers(row for row in self.manifest_rows() if row.split in ("val", "test"))
-        num_leaks = np.isin(evaluated, np.asarray(state_dict.get("trained_on", ()))).sum()
+        if not state_dict:
+            return ""
+        rows = self.manifest_rows()
+        if "trained_on" not in state_dict:
+            if state_dict["split_fingerprint"] == fingerprints(rows)["split_fingerprint"]:
+                return ""
+            return "is of an earlier version: it is unknown which of the validation and test images it was trained on."
+        evaluated = content_numbers(row for row in rows if row.split in ("val", "test"))
+        num_leaks = np.isin(evaluated, state_dict["trained_on"].numpy()).sum()
         if not num_leaks:
             return ""
         return (
             f"was trained on {num_leaks:,} of the {len(evaluated):,} validation and test images: their accuracy is "
-            f"too high. For an honest one give the manifest.csv of the checkpoint's run folder with --data.manifest."
+            f"too high. For an unbiased estimate pass the manifest.csv of the checkpoint's run folder to "
+            f"--data.manifest."
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -12,25 +12,23 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from PIL import ExifTags
 
 from flowers.data.cache import build_once, cache_key, in_threads
 from flowers.data.transforms import load_image
-from flowers.decoding import open_image
+from flowers.decoding import exif_orientation, open_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from PIL import Image
 
 # Raise it when a fact or a thumbnail changes: what was cached before is then read anew.
 _FORMAT = 3
 THUMBNAIL_SIZE = 48
 # No photo is as large; reading such a file whole could take all memory.
 _MAX_BYTES = 2**30
-# What the process lacks says nothing about the file.
+# Errors of a process without resources, not of the file.
 _EXHAUSTED = {errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
@@ -88,8 +86,8 @@ def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFa
     ``rsync --times``, so the inode and the time of its last change count too: no program can set
     them. Where a file system changes them without reason, the files are only read again.
 
-    A file that could not be read or decoded is tried again in every call: it may have failed for
-    once only. Too little memory makes Pillow call a progressive JPEG broken.
+    A file that could not be read or decoded is tried again in every call: the failure may be
+    temporary. Too little memory makes Pillow call a progressive JPEG broken.
 
     Args:
         root: Folder the paths are relative to.
@@ -144,7 +142,7 @@ def _read(file: Path) -> tuple[ImageFacts, NDArray[np.uint8]]:
         with open_image(io.BytesIO(content)) as image:
             facts = facts._replace(format=image.format or "", mode=image.mode, width=image.width, height=image.height)
             thumbnail = load_image(io.BytesIO(content), image_size=THUMBNAIL_SIZE, resize="stretch").float().numpy()
-            facts = facts._replace(orientation=_orientation(image), frames=getattr(image, "n_frames", 1))
+            facts = facts._replace(orientation=exif_orientation(image), frames=getattr(image, "n_frames", 1))
     except Exception as error:  # Pillow's readers raise whatever broken bytes lead them to
         _check_resources(file, error)
         # Pillow names the buffer ("cannot identify image file <_io.BytesIO object at 0x...>"); the path says more.
@@ -161,8 +159,3 @@ def _check_resources(file: Path, error: Exception) -> None:
             f"{file}: cannot be read now: {os.strerror(number)}. Close other programs, raise the "
             f"limits of this process (ulimit -a), or take the file out of the folder."
         ) from error
-
-
-def _orientation(image: Image.Image) -> int:
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return orientation if isinstance(orientation, int) else 1

@@ -30,8 +30,7 @@ class Batch(NamedTuple):
             the images' features ``(B, F)``.
         targets: Labels ``(B,)``, or soft targets ``(B, K)`` after MixUp or CutMix.
         indices: Positions of the images in the folder's index ``(B,)``.
-        keys: What the augmentation of each image is drawn by ``(B,)``: its index; for an image that comes again in the
-            same epoch another number.
+        keys: Seed of each image's augmentation ``(B,)``: its index, or another number for a repetition in the epoch.
     """
 
     images: Tensor

@@ -32,8 +32,8 @@ def share(items: Sequence[T], *, batch_size: int, rank: int, world_size: int) ->
 class ShardedSampler(Sampler[int]):
     """The positions of a split that one process reads, in an order that depends on (seed, epoch) alone.
 
-    An image that comes again in the same epoch has ``num_images`` added to its position for each time before, so that
-    whoever reads it can augment it in another way.
+    The r-th repetition of an image in an epoch has the position ``i + r * num_images``, so that it can be augmented in
+    another way.
 
     Evaluation reads each image exactly once over all processes, where torch's ``DistributedSampler`` pads with
     duplicates: whole batches, or single images where there are fewer batches than processes. In training all processes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,10 +41,16 @@ def load_image(
     return torch.from_numpy(square).permute(2, 0, 1)
 
 
-def load_named(file: Path, **decoding: Any) -> Tensor:  # noqa: ANN401
-    """Return ``load_image`` of a file, which an error names."""
+def load_named(file: Path, *, content: bytes | None = None, **decoding: Any) -> Tensor:  # noqa: ANN401
+    """Return ``load_image`` of a file, which an error names.
+
+    Args:
+        file: The file.
+        content: Its content, where it has been read before.
+        decoding: Options of ``load_image``.
+    """
     try:
-        return load_image(file, **decoding)
+        return load_image(file if content is None else io.BytesIO(content), **decoding)
     except OSError as error:
         raise OSError(f"{file}: {error}") from error
     except MemoryError as error:

@@ -102,8 +102,10 @@ def read_weights(arch: str, weights: str) -> dict[str, Tensor]:
     if not file.is_file():
         raise FileNotFoundError(f"--model.weights {weights}: expected a file of weights, there is none")
     try:
-        if is_zipfile(file) and ZipFile(file).testzip() is not None:  # torch does not verify its archives
-            raise ValueError("a damaged file")
+        if is_zipfile(file):
+            with ZipFile(file) as archive:
+                if archive.testzip() is not None:  # the archive's CRC-32, which torch does not verify
+                    raise ValueError("a damaged file")
         content = torch.load(file, map_location="cpu", weights_only=True)
         for wrapper in ("state_dict", "model"):  # as torchvision's references and others write them
             content = content.get(wrapper, content)

@@ -52,7 +52,8 @@ def warmup_ema(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], N
     """
 
     def update(averages: list[Tensor], weights: list[Tensor], num_updates: Tensor) -> None:
-        warm_decay = (1 + int(num_updates)) / (10 + int(num_updates))
-        get_ema_multi_avg_fn(min(decay, warm_decay))(averages, weights, num_updates)  # type: ignore[no-untyped-call]
+        count = int(num_updates)
+        average = get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))  # type: ignore[no-untyped-call]
+        average(averages, weights, num_updates)
 
     return update

@@ -5,7 +5,8 @@ import torch
 import yaml
 
 from flowers import cli
-from flowers.callbacks import check_monitor, monitor_mode
+from flowers.__main__ import main
+from flowers.callbacks.monitor import check_monitor, monitor_mode
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ def test_the_mode_follows_from_the_metric_and_a_contradiction_is_refused(monitor
 def test_a_metric_of_the_users_own_needs_a_mode():
     assert monitor_mode("val/auroc", "max") == "max"
     for monitor in ("val/auroc", "auroc"):
-        with pytest.raises(ValueError, match="expected min or max"):
+        with pytest.raises(ValueError, match="for a metric of your own"):
             monitor_mode(monitor, None)
 
 
@@ -36,9 +37,21 @@ SMALL = ["--model.widths=[8,16]", "--data.image_size=32", "--data.crop_size=24",
 SMALL += ["--trainer.log_every_n_steps=1"]
 
 
-def test_a_misspelt_metric_is_refused_before_there_is_a_run_folder(drawn, tmp_path):
-    with pytest.raises(ValueError, match="val/recall/tulips"):
-        cli.main(["fit", "--data.root", str(drawn), *SMALL, "--checkpoint.monitor", "val/recall/tulip"])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--checkpoint.monitor=val/recall/tulip"], "val/recall/tulips"),
+        (["--checkpoint.monitor=val/accuracy"], "expected val/loss, val/acc, val/f1 or val/recall/<class>"),
+        (["--checkpoint.monitor=val/accuracy", "--checkpoint.mode=max"], "expected one of val/loss, val/acc"),
+        (["--checkpoint.monitor=val/loss", "--checkpoint.mode=max"], "expected min for"),
+    ],
+)
+def test_a_wrong_metric_is_refused_before_there_is_a_run_folder(options, expected, drawn, tmp_path, capsys):
+    words = ["fit", "--data.root", str(drawn), *SMALL, *options]
+    assert main(words) == 1
+    error = capsys.readouterr().err
+    assert expected in error
+    assert "Traceback" not in error
     assert not (tmp_path / "lightning_logs").exists()
 
 
