@@ -83,7 +83,7 @@ _LARGE_GROUP = 50
 _STAGES = (
     _Stage(reduction=3, width=3, steps=2, threshold=0.35),
     _Stage(reduction=2, width=5, steps=3, threshold=0.6),
-    _Stage(reduction=1, width=5, steps=3, threshold=0.48, weak_threshold=0.38),
+    _Stage(reduction=1, width=5, steps=3, threshold=0.50, weak_threshold=0.38),
 )
 _ROWS = 512
 _COLUMNS = 4096
@@ -402,8 +402,8 @@ def _warped(transform: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _edge(size: int) -> Tensor:
-    """Return 1 for the pixels of an image, but 0 for those at its edges, whose surroundings are partly unknown."""
+    """Return 1 for the pixels ``(S, S)`` that are compared, and 0 for those at the edges."""
     inner = torch.zeros(size, size)
-    width = max(1, size // 12)
+    width = max(2, size // 12)  # a frame of 5 % and most pixels whose surroundings it is in
     inner[width:-width, width:-width] = 1
     return inner
