@@ -183,6 +183,8 @@ def exif_orientation(image: Image.Image) -> int:
     """Return the EXIF orientation of an image: 1, upright, where it has none or its EXIF data are damaged."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except MemoryError:
+        raise
     except Exception:  # whatever damaged EXIF data lead Pillow to; the pixels are whole
         return 1
     return orientation if isinstance(orientation, int) else 1

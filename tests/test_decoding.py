@@ -150,7 +150,7 @@ def test_whatever_a_decoder_raises_becomes_one_kind_of_error_but_too_little_memo
         def broken(image, raised=raised):
             raise raised("required argument is not an integer")
 
-        monkeypatch.setattr(Image.Image, "getexif", broken)
+        monkeypatch.setattr(Image.Image, "load", broken)
         with pytest.raises(expected, match="required argument") as caught:
             decoded(file)
         assert type(caught.value) is expected

@@ -166,3 +166,14 @@ def test_weights_already_downloaded_need_no_network(tmp_path, monkeypatch):
     torch.save(state, tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
     net = pretrained("squeezenet1_1", 3)
     assert torch.equal(net.backbone.state_dict()["features.0.weight"], state["features.0.weight"])
+
+
+def test_damaged_weights_are_refused(tmp_path):
+    file = tmp_path / "w.pth"
+    torch.save(get_model("squeezenet1_1", weights=None).state_dict(), file)
+    pretrained("squeezenet1_1", 3, weights=str(file))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1  # a single bit
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"--model.weights .*w\.pth: .*a damaged file"):
+        pretrained("squeezenet1_1", 3, weights=str(file))
