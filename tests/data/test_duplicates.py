@@ -121,7 +121,7 @@ def test_textures_of_one_outline_on_white_are_told_apart():
     for image in pixels:
         image[outside] = 255
     pairs = similar_pairs(thumbnails([Image.fromarray(image) for image in pixels])).indices
-    assert len(pairs) <= 0.03 * 30 * 29 / 2
+    assert len(pairs) == 0
 
 
 @pytest.mark.parametrize(
@@ -188,4 +188,4 @@ def test_the_known_pairs_of_flower_photos_are_found(tmp_path):
         "2344751399~2333321040 2588234269~2588453601 4609168052~4608559939 4609168052~4609166128"
     )
     assert {frozenset(pair.split("~")) for pair in known.split()} <= found
-    assert len(pairs) == 40  # each looked at: the same picture, or the same scene a moment later
+    assert len(pairs) == 36  # each looked at: the same picture
