@@ -92,7 +92,9 @@ def test_a_folder_that_cannot_be_is_named(tmp_path):
     (tmp_path / "file").write_text("mine")
     for write in (write_new, write_folder):
         options = {"option": "--out"} if write is write_new else {"name": "audit"}
-        with pytest.raises(OSError, match=r"--out: expected a folder that can be written, got .*file.*Give another with --out"):
+        with pytest.raises(
+            OSError, match=r"--out: expected a folder that can be written, got .*file.*Give another with --out"
+        ):
             write(tmp_path / "file" / "below", {"a.csv": "new"}, **options)
     assert tree(tmp_path) == {"file": "mine"}
 

@@ -121,7 +121,7 @@ def test_textures_of_one_outline_on_white_are_told_apart():
     for image in pixels:
         image[outside] = 255
     pairs = similar_pairs(thumbnails([Image.fromarray(image) for image in pixels])).indices
-    assert len(pairs) <= 0.03 * 30 * 29 / 2
+    assert len(pairs) == 0
 
 
 @pytest.mark.parametrize(
@@ -190,4 +190,4 @@ def test_the_known_pairs_of_flower_photos_are_found(tmp_path):
     )
     assert {frozenset(pair.split("~")) for pair in known.split()} <= found
     if len(index.paths) == 3308:  # without the photos of the tf_for_poets test, the pairs were looked at one by one
-        assert len(pairs) == 40
+        assert len(pairs) == 36
