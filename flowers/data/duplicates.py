@@ -60,11 +60,11 @@ class _Images(NamedTuple):
     solver: Tensor
 
 
-# Of the 3,308 photos of flower_photos at hand 36 pairs reach the threshold. All were looked at: the same picture. So were
-# those from 0.40 up: below the threshold are 4 pairs of one scene taken a moment later (0.51 to 0.55) and, up to 0.49,
-# dandelions that are not the same. The rest of the gap is a margin for images that are more alike than photos are: of 50
-# million pairs of synthetic flowers one has more, 0.70, and of textures cut out by one outline none has.
-# What changed copies reach, and how many are missed: scripts/bench_duplicates.py.
+# Of the 3,308 photos of flower_photos at hand 36 pairs reach the threshold; looked at one by one, all are the same
+# picture. Below it are 4 pairs of one scene taken a moment later (0.51 to 0.55) and, up to 0.49, pairs that are not the
+# same. The rest of the gap is a margin for images that are more alike than photos are: of 50 million pairs of synthetic
+# flowers one has more, 0.70, and of textures cut out by one outline none has. What changed duplicates reach, and how
+# many are missed: scripts/bench_duplicates.py.
 _THRESHOLD = 0.65
 # 5 of 10,000 pairs of these photos reach it, and 29 of synthetic flowers; higher, shifted and cropped ones are missed.
 _COARSE_THRESHOLD = 0.70
