@@ -63,8 +63,8 @@ class _Images(NamedTuple):
     solver: Tensor
 
 
-# Measured on the 3,308 photos of flower_photos at hand. 36 pairs reach this threshold, all with 0.74 or more, and all of
-# them are the same picture. The other pairs from 0.46 up were looked at, too: 4 of one scene taken a moment later (0.61
+# Measured on the 3,308 photos of flower_photos at hand. 36 pairs reach this threshold, all with 0.74 or more, and all
+# of them are the same picture. The other pairs from 0.46 up were looked at, too: 4 of one scene taken a moment later (0.61
 # to 0.65), then only pairs of different dandelions (0.59 and less). The margin is for images that are more alike than
 # photos are: of the 50 million pairs of 10,000 synthetic flowers 5 reach the threshold, all of roses of the same shape,
 # and of the pairs of textures cut out by one outline 2 %. scripts/bench_duplicates.py measures how many are missed.
@@ -166,8 +166,8 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
     of its odd frequencies and transposing it exchanges the two axes, so one matrix product compares eight orientations.
 
     The few pairs left are then aligned: Gauss-Newton steps find the shift, scale, rotation and shear between the two
-    (https://doi.org/10.1023/B:VISI.0000011205.11775.fd), at a third of the resolution first. What is
-    compared is the local contrast, each pixel's deviation from its surroundings as a multiple of their standard deviation
+    (https://doi.org/10.1023/B:VISI.0000011205.11775.fd), at a third of the resolution first. What is compared is the
+    local contrast, each pixel's deviation from its surroundings as a multiple of their standard deviation
     (http://yann.lecun.com/exdb/publis/pdf/jarrett-iccv-09.pdf): light and colour hardly change it, and an outline on a
     plain ground counts no more than what is inside. The similarity is its cosine where the aligned images overlap.
 
