@@ -63,32 +63,40 @@ class _Images(NamedTuple):
     solver: Tensor
 
 
-# Measured on the 3,308 photos of flower_photos at hand. 36 pairs reach this threshold, all with 0.74 or more, and all
-# of them are the same picture. The other pairs from 0.46 up were looked at, too: 4 of one scene taken a moment later (0.61
-# to 0.65), then only pairs of different dandelions (0.59 and less). The margin is for images that are more alike than
-# photos are: of the 50 million pairs of 10,000 synthetic flowers 5 reach the threshold, all of roses of the same shape,
-# and of the pairs of textures cut out by one outline 2 %. scripts/bench_duplicates.py measures how many are missed.
+# Measured on the 3,308 photos of flower_photos at hand. 36 pairs reach this threshold, all with
+# 0.74 or more, and all of them are the same picture. The other pairs from 0.46 up were looked at,
+# too: 4 of one scene taken a moment later (0.61 to 0.65), then only pairs of different dandelions
+# (0.59 and less). The margin is for images that are more alike than photos are: of the 50 million
+# pairs of 10,000 synthetic flowers 5 reach the threshold, all of roses of the same shape, and of
+# the pairs of textures cut out by one outline 2 %. scripts/bench_duplicates.py measures how many
+# are missed.
 _THRESHOLD = 0.65
-# The 36 pairs have 0.73 or more; 5 of 10,000 pairs of these photos reach the threshold, and 29 of synthetic flowers.
-# Without it 5 more pairs of the same scene would be found, two of which others connect anyway.
+# The 36 pairs have 0.73 or more; 5 of 10,000 pairs of these photos reach the threshold, and 29 of
+# synthetic flowers. Without it 5 more pairs of the same scene would be found, two of which others
+# connect anyway.
 _COARSE_THRESHOLD = 0.70
-# Frequencies of the coarse comparison: half waves across and down the image that are together fewer than this.
+# Frequencies of the coarse comparison: half waves across and down the image that are together fewer
+# than this.
 _FREQUENCIES = 10
-# Pixels at each edge of a thumbnail that the coarse comparison leaves out: a frame may be there, or a crop's loss.
+# Pixels at each edge of a thumbnail that the coarse comparison leaves out: a frame may be there, or
+# a crop's loss.
 _EDGE = 4
-# Length of a coarse descriptor below which an image is flat: a contrast of a quarter of a grey level.
+# Length of a coarse descriptor below which an image is flat: a contrast of a quarter of a grey
+# level.
 _FLAT = 10.0
 # Deviation in grey levels that rounding and compression make by themselves.
 _NOISE = 2.0
-# Mean square of the local contrast, about 1 in texture, that counts as different: two skies with one bird each are not
-# the same picture because the bird is.
+# Mean square of the local contrast, about 1 in texture, that counts as different: two skies with
+# one bird each are not the same picture because the bird is.
 _BLANK = 0.05
 # Largest change of an image's sides, and shift in halves of a side, that the alignment makes.
 _MOST_CHANGE = 0.2
-# In a larger group not all pairs are looked for: one placeholder saved in N ways would have N * N / 2.
+# In a larger group not all pairs are looked for: one placeholder saved in N ways would have N * N /
+# 2.
 _LARGE_GROUP = 50
-# Stages of the alignment. Most pairs end at the first one, for which all there is of an image is computed once. After
-# the second one 99.9 % of 40 photos changed in 22 ways are left, and 13 % of the candidates among different photos.
+# Stages of the alignment. Most pairs end at the first one, for which all there is of an image is
+# computed once. After the second one 99.9 % of 40 photos changed in 22 ways are left, and 13 % of
+# the candidates among different photos.
 _STAGES = (
     _Stage(pool=3, stride=3, width=3, steps=1, threshold=0.45),
     _Stage(pool=3, stride=3, width=3, steps=2, threshold=0.55),
@@ -162,17 +170,21 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
     """Return the pairs of images that are the same picture, whole or nearly whole, turned and mirrored or not.
 
     First all pairs are compared by the lowest frequencies of their centres, as perceptual hashes do
-    (https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html). Mirroring an image changes the signs
-    of its odd frequencies and transposing it exchanges the two axes, so one matrix product compares eight orientations.
+    (https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html). Mirroring an
+    image changes the signs of its odd frequencies and transposing it exchanges the two axes, so one
+    matrix product compares eight orientations.
 
-    The few pairs left are then aligned: Gauss-Newton steps find the shift, scale, rotation and shear between the two
-    (https://doi.org/10.1023/B:VISI.0000011205.11775.fd), at a third of the resolution first. What is compared is the
-    local contrast, each pixel's deviation from its surroundings as a multiple of their standard deviation
-    (http://yann.lecun.com/exdb/publis/pdf/jarrett-iccv-09.pdf): light and colour hardly change it, and an outline on a
-    plain ground counts no more than what is inside. The similarity is its cosine where the aligned images overlap.
+    The few pairs left are then aligned: Gauss-Newton steps find the shift, scale, rotation and
+    shear between the two (https://doi.org/10.1023/B:VISI.0000011205.11775.fd), at a third of the
+    resolution first. What is compared is the local contrast, each pixel's deviation from its
+    surroundings as a multiple of their standard deviation
+    (http://yann.lecun.com/exdb/publis/pdf/jarrett-iccv-09.pdf): light and colour hardly change it,
+    and an outline on a plain ground counts no more than what is inside. The similarity is its
+    cosine where the aligned images overlap.
 
-    Of images with the very same thumbnail, as a placeholder saved many times, each is paired with the first only; a
-    group of many similar ones has pairs enough to connect it. The order of the images does not matter.
+    Of images with the very same thumbnail, as a placeholder saved many times, each is paired with
+    the first only; a group of many similar ones has pairs enough to connect it. The order of the
+    images does not matter.
 
     Args:
         thumbnails: Grey bytes ``(N, 48, 48)``.
