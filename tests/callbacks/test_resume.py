@@ -32,7 +32,6 @@ class KeepBestOfFirstEpoch(SeedSteps):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize(("mode", "validations", "epochs"), [("max", 1, 0), ("min", 2, 1)])
 def test_a_checkpoint_of_a_validation_goes_on_after_it(drawn, tmp_path, monkeypatch, *, mode, validations, epochs):
     # Six steps an epoch, validated after the third and the sixth, and between them the rate of learning falls.
