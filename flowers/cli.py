@@ -141,7 +141,7 @@ class FlowersCLI(LightningCLI):
             patience=config.early_stopping.patience,
         )
         if reason:
-            rank_zero_info(f"--ckpt_path {ckpt_path}: this run is finished: {reason}. Raise it to train on.")
+            rank_zero_info(f"--ckpt_path {ckpt_path}: this run is finished: {reason}. Raise that number to continue.")
             raise SystemExit(0)
 
     def _parse_ckpt_path(self) -> None:
@@ -209,7 +209,7 @@ class FlowersCLI(LightningCLI):
         """Warn where the weights to begin with were trained on images that this run evaluates."""
         weights = self.config[str(self.subcommand)].get("model.init_args.weights") or ""
         file = Path(weights).expanduser()
-        if file.is_file():
+        if file.suffix in (".ckpt", ".pth", ".pt") and file.is_file():
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
             if leaks := self.datamodule.describe_leaks(checkpoint.get("FlowersDataModule", {})):
                 rank_zero_warn(f"--model.weights {weights} {leaks}")
