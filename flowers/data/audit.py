@@ -43,14 +43,14 @@ KINDS = {
     ),
     "leak": Kind(
         "Duplicates in two splits",
-        "The same picture is in two split folders. Only the duplicate in the later split is used (test before "
-        "validation before training).",
+        "The same picture is in two split folders. Only one of the two is used: that of the test split, or else that "
+        "of the validation split.",
     ),
     "identical": Kind("Identical files", "Copies weigh double in training. They always stay on one side of the split."),
     "similar": Kind(
         "Near duplicates",
-        "The same picture resized, recompressed or recoloured, or a shot taken a moment later. They stay on one side "
-        "of the split, unless --data.duplicates exact.",
+        "The same picture resized, recompressed, recoloured, mirrored, turned or cropped a little, or a shot taken a "
+        "moment later. They stay in one split, unless --data.duplicates exact.",
     ),
     "tiny": Kind("Tiny images", "There is little in them to learn from, or to judge by."),
     "ignored": Kind(
