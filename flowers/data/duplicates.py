@@ -14,7 +14,7 @@ import torch
 from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch.nn.functional import affine_grid, avg_pool2d, grid_sample
+from torch.nn.functional import grid_sample, normalize
 from tqdm import tqdm
 
 from flowers.data.cache import build_once, cache_key
@@ -53,14 +53,12 @@ class _Images(NamedTuple):
     Args:
         thumbnails: Grey bytes ``(N, 48, 48)``.
         spectra: Lowest frequencies ``(N, 10, 10)`` of the centres, of length 1; zero for a flat image.
-        contrast: Local contrast ``(N, 16, 16)`` for the first stage.
-        solver: Its ``_solver`` ``(N, 6, 256)``, of a precision that is enough for a step.
+        gradients: Histograms of gradient directions ``(N, 8, 8, 8)``, of length 1.
     """
 
     thumbnails: Tensor
     spectra: Tensor
-    contrast: Tensor
-    solver: Tensor
+    gradients: Tensor
 
 
 # Measured on the 3,308 photos of flower_photos at hand. 36 pairs reach this threshold, all with
@@ -74,7 +72,10 @@ _THRESHOLD = 0.65
 # The 36 pairs have 0.73 or more; 5 of 10,000 pairs of these photos reach the threshold, and 29 of
 # synthetic flowers. Without it 5 more pairs of the same scene would be found, two of which others
 # connect anyway.
-_COARSE_THRESHOLD = 0.70
+_SPECTRA_THRESHOLD = 0.70
+# Of the changed photos of scripts/bench_duplicates.py that are found without it 0.3 % have less;
+# it leaves 10 % of the candidates among these photos, and 5 % of those among synthetic flowers.
+_GRADIENTS_THRESHOLD = 0.78
 # Frequencies of the coarse comparison: half waves across and down the image that are together fewer
 # than this.
 _FREQUENCIES = 10
@@ -94,22 +95,22 @@ _MOST_CHANGE = 0.2
 # In a larger group not all pairs are looked for: one placeholder saved in N ways would have N * N /
 # 2.
 _LARGE_GROUP = 50
-# Stages of the alignment. Most pairs end at the first one, for which all there is of an image is
-# computed once. After the second one 99.9 % of 40 photos changed in 22 ways are left, and 13 % of
-# the candidates among different photos.
+# Directions, and side and distance in pixels of the squares in which they are counted.
+_DIRECTIONS = 8
+_CELL = 12
+_CELL_STRIDE = 4
+# The first stage finds the transform at a third of the resolution, and ends for most pairs.
 _STAGES = (
-    _Stage(pool=3, stride=3, width=3, steps=1, threshold=0.45),
-    _Stage(pool=3, stride=3, width=3, steps=2, threshold=0.55),
-    _Stage(pool=2, stride=2, width=5, steps=3, threshold=0.6),
-    _Stage(pool=2, stride=1, width=5, steps=3, threshold=_THRESHOLD),
+    _Stage(pool=3, stride=3, width=3, steps=3, threshold=0.55),
+    _Stage(pool=2, stride=1, width=5, steps=2, threshold=_THRESHOLD),
 )
 # Images compared at a time: the products of eight orientations take 64 MiB a thread.
 _ROWS = 512
 _COLUMNS = 4096
-_BATCH = 1024
+_BATCH = 2048
 # Tiles compared at a time, whatever the number of cores, so that it does not matter.
 _TILES = 16
-_FORMAT = 2  # raise it when the similarity changes: pairs cached before are then computed anew
+_FORMAT = 3  # raise it when the similarity changes: pairs cached before are then computed anew
 
 
 class Pairs(NamedTuple):
@@ -174,7 +175,10 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
     image changes the signs of its odd frequencies and transposing it exchanges the two axes, so one
     matrix product compares eight orientations.
 
-    The few pairs left are then aligned: Gauss-Newton steps find the shift, scale, rotation and
+    Then the pairs left are compared by histograms of gradient directions
+    (https://doi.org/10.1109/CVPR.2005.177), which a small shift or rotation hardly changes.
+
+    The few pairs left are aligned: Gauss-Newton steps find the shift, scale, rotation and
     shear between the two (https://doi.org/10.1023/B:VISI.0000011205.11775.fd), at a third of the
     resolution first. What is compared is the local contrast, each pixel's deviation from its
     surroundings as a multiple of their standard deviation
@@ -245,19 +249,15 @@ def _one_thread_each() -> Iterator[ThreadPoolExecutor]:
 
 def _describe(thumbnails: NDArray[np.uint8], pool: ThreadPoolExecutor) -> _Images:
     spectra = torch.zeros(len(thumbnails), _FREQUENCIES, _FREQUENCIES)
-    size = thumbnails.shape[1] // _STAGES[0].stride
-    contrast = torch.zeros(len(thumbnails), size, size)
-    solver = torch.zeros(len(thumbnails), 6, size**2, dtype=torch.bfloat16)
-    images = _Images(torch.from_numpy(thumbnails), spectra, contrast, solver)
+    gradients = torch.zeros(len(thumbnails), _DIRECTIONS, 8, 8, dtype=torch.bfloat16)
 
     def describe(start: int) -> None:
-        block = slice(start, start + _BATCH)
+        block = slice(start, start + _ROWS)
         spectra[block] = _spectra(thumbnails[block])
-        contrast[block] = _local_contrast(images.thumbnails[block].float(), _STAGES[0])
-        solver[block] = _solver(contrast[block])
+        gradients[block] = _gradients(thumbnails[block])
 
-    list(pool.map(describe, range(0, len(thumbnails), _BATCH)))
-    return images
+    list(pool.map(describe, range(0, len(thumbnails), _ROWS)))
+    return _Images(torch.from_numpy(thumbnails), spectra, gradients)
 
 
 def _is_used() -> NDArray[np.bool_]:
@@ -282,6 +282,28 @@ def _in_all_orientations(spectra: Tensor) -> Tensor:
     sign = (-1.0) ** torch.arange(_FREQUENCIES)
     mirrored = [spectra, spectra * sign, spectra * sign[:, None], spectra * sign * sign[:, None]]
     return torch.stack(mirrored + [spectrum.transpose(1, 2) for spectrum in mirrored])
+
+
+def _gradients(thumbnails: NDArray[np.uint8]) -> Tensor:
+    """Return histograms of gradient directions ``(N, 8, 8, 8)``: directions, then squares down and across."""
+    smooth = _mean(torch.from_numpy(thumbnails).float(), torch.arange(2, 44), 3)
+    across = smooth[:, 1:-1, 2:] - smooth[:, 1:-1, :-2]
+    down = smooth[:, 2:, 1:-1] - smooth[:, :-2, 1:-1]
+    direction = torch.atan2(down, across)[:, None] * _DIRECTIONS / (2 * torch.pi)
+    distance = (direction - torch.arange(_DIRECTIONS)[:, None, None]).remainder(_DIRECTIONS)
+    weight = (1 - torch.minimum(distance, _DIRECTIONS - distance)).clip(0)  # shared between the nearest two
+    starts = torch.arange(0, 32, _CELL_STRIDE)
+    histograms = _mean(weight * torch.hypot(across, down)[:, None], starts, _CELL).sqrt()
+    return normalize((histograms - histograms.mean((1, 2, 3), keepdim=True)).flatten(1)).view_as(histograms)
+
+
+def _oriented_gradients(gradients: Tensor, orientation: Tensor) -> Tensor:
+    """Return the histograms ``(P, 8, 8, 8)`` of the images as ``_oriented`` turns them."""
+    orientation = orientation[:, None, None, None]
+    turn = torch.arange(_DIRECTIONS)
+    gradients = torch.where(orientation % 2 == 1, gradients[:, (4 - turn) % 8].flip(3), gradients)
+    gradients = torch.where(orientation // 2 % 2 == 1, gradients[:, -turn % 8].flip(2), gradients)
+    return torch.where(orientation >= 4, gradients[:, (2 - turn) % 8].transpose(2, 3), gradients)
 
 
 def _oriented(images: Tensor, orientation: Tensor) -> Tensor:
@@ -327,7 +349,7 @@ def _candidates(spectra: Tensor, row: int, column: int) -> tuple[NDArray[np.int6
     oriented = _in_all_orientations(spectra[row : row + _ROWS])[:, :, is_used]
     others = spectra[column : column + _COLUMNS, is_used]
     cosine = (oriented.flatten(0, 1) @ others.T).view(8, -1, len(others))
-    first, second = (cosine.amax(0) >= _COARSE_THRESHOLD).nonzero(as_tuple=True)
+    first, second = (cosine.amax(0) >= _SPECTRA_THRESHOLD).nonzero(as_tuple=True)
     orientation = cosine[:, first, second].argmax(0).numpy()
     pairs = np.stack([first.numpy() + row, second.numpy() + column], axis=1)
     # In random order, so that a few batches connect images that are all alike.
@@ -337,67 +359,73 @@ def _candidates(spectra: Tensor, row: int, column: int) -> tuple[NDArray[np.int6
 
 def _similarity(images: _Images, pairs: NDArray[np.int64], orientations: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the similarity ``(P,)`` of pairs ``(P, 2)`` after alignment; 0 where a stage finds no duplicates."""
-    cosine = torch.zeros(len(pairs))
-    if len(pairs) == 0:
-        return cosine.numpy()
     first, second = torch.from_numpy(pairs).T
     orientation = torch.from_numpy(orientations)
-    left = torch.arange(len(pairs))
-    transform = torch.eye(2, 3).repeat(len(pairs), 1, 1)
+    oriented = _oriented_gradients(images.gradients[first], orientation).flatten(1)
+    cosine = (oriented * images.gradients[second].flatten(1)).sum(1, dtype=torch.float32)
+    left = (cosine >= _GRADIENTS_THRESHOLD).nonzero()[:, 0]
+    transform = torch.eye(2, 3).repeat(len(left), 1, 1)
+    cosine.zero_()
     for stage in _STAGES:
-        if stage.stride == _STAGES[0].stride:
-            moving = images.contrast[first[left]]
-            reference = images.contrast[second[left]]
-            solver = images.solver[second[left]].float()
-        else:
-            moving = _local_contrast(images.thumbnails[first[left]].float(), stage)
-            reference = _local_contrast(images.thumbnails[second[left]].float(), stage)
-            solver = _solver(reference)
+        if len(left) == 0:
+            return cosine.numpy()
+        moving = _local_contrast(images.thumbnails[first[left]].float(), stage)
+        reference = _local_contrast(images.thumbnails[second[left]].float(), stage)
         moving = _oriented(moving, orientation[left])
-        transform = _aligned(transform, reference, moving, solver=solver, steps=stage.steps)
+        transform = _aligned(transform, reference, moving, steps=stage.steps)
         similarity = _overlap_cosine(transform, reference, moving)
         is_similar = similarity >= stage.threshold
         left = left[is_similar]
         transform = transform[is_similar]
-        if len(left) == 0:
-            break
     cosine[left] = similarity[is_similar]
     return cosine.numpy()
 
 
 def _local_contrast(images: Tensor, stage: _Stage) -> Tensor:
     """Return each pixel's deviation from the mean of its surroundings, in their standard deviations."""
-    images = avg_pool2d(images[:, None], stage.pool, stage.stride)
-    around = partial(avg_pool2d, kernel_size=stage.width, stride=1, padding=stage.width // 2, count_include_pad=False)
+    images = _mean(images, torch.arange(0, images.shape[1] - stage.pool + 1, stage.stride), stage.pool)
+    around = partial(_mean, starts=torch.arange(images.shape[1]) - stage.width // 2, width=stage.width)
     deviation = images - around(images)
-    return (deviation / (around(deviation**2) + _NOISE**2).sqrt())[:, 0]
+    return deviation / (around(deviation**2) + _NOISE**2).sqrt()
 
 
-def _solver(reference: Tensor) -> Tensor:
-    """Return what turns differences from images ``(P, S, S)`` into a Gauss-Newton step ``(P, 6, S * S)``."""
+def _mean(images: Tensor, starts: Tensor, width: int) -> Tensor:
+    """Return the means of squares of pixels: as ``avg_pool2d``, which is ten times as slow for a single channel.
+
+    Args:
+        images: Images ``(..., S, S)``.
+        starts: First columns and first rows of the squares ``(T,)``; what is outside the image is left out.
+        width: Of the squares, in pixels.
+    """
+    distance = torch.arange(images.shape[-1]) - starts[:, None]
+    is_inside = ((distance >= 0) & (distance < width)).float()
+    mean = is_inside / is_inside.sum(1, keepdim=True)
+    return mean @ images @ mean.T
+
+
+def _jacobian(reference: Tensor) -> Tensor:
+    """Return how much each pixel of the images ``(P, S, S)`` changes with each of six parameters ``(P, 6, S * S)``."""
     size = reference.shape[-1]
-    edge = _edge(size)
     across = torch.zeros_like(reference)
     down = torch.zeros_like(reference)
     across[:, :, 1:-1] = (reference[:, :, 2:] - reference[:, :, :-2]) * size / 4
     down[:, 1:-1] = (reference[:, 2:] - reference[:, :-2]) * size / 4
-    x = (torch.arange(size) + 0.5) * 2 / size - 1
-    y = x[:, None]
-    jacobian = torch.stack([across * x, across * y, across, down * x, down * y, down], 1) * edge
-    jacobian = jacobian.flatten(2)
-    normal = jacobian @ jacobian.transpose(1, 2)
-    damping = 0.02 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-3  # little contrast says little of the transform
-    solver: Tensor = torch.linalg.solve(normal + damping[:, None, None] * torch.eye(6), jacobian)
-    return solver
+    x, y, _ = _coordinates(size).T.view(3, size, size)
+    jacobian = torch.stack([across * x, across * y, across, down * x, down * y, down], 1)
+    return (jacobian * _edge(size)).flatten(2)
 
 
-def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, solver: Tensor, steps: int) -> Tensor:
+def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, steps: int) -> Tensor:
     """Return better affine transforms ``(P, 2, 3)``, as of ``affine_grid``, from references to moving images."""
     identity = torch.eye(2, 3)
+    jacobian = _jacobian(reference)
+    normal = jacobian @ jacobian.transpose(1, 2)
+    damping = 0.02 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-3  # little contrast says little of the transform
+    normal += damping[:, None, None] * torch.eye(6)
     for _ in range(steps):
         warped, overlap = _warped(transform, moving)
         difference = ((reference - warped) * overlap).flatten(1)
-        step = (solver @ difference[:, :, None]).view(-1, 2, 3)
+        step = torch.linalg.solve(normal, jacobian @ difference[:, :, None]).view(-1, 2, 3)
         transform = identity + (transform + step - identity).clamp(-_MOST_CHANGE, _MOST_CHANGE)
     return transform
 
@@ -415,10 +443,17 @@ def _overlap_cosine(transform: Tensor, reference: Tensor, moving: Tensor) -> Ten
 def _warped(transform: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
     """Return the moving images laid on the references, and where they overlap, both ``(P, S, S)``."""
     size = moving.shape[-1]
-    grid = affine_grid(transform, [len(moving), 1, size, size], align_corners=False)
+    grid = (_coordinates(size) @ transform.transpose(1, 2)).view(-1, size, size, 2)
     overlap = (grid.abs().amax(-1) < 1) * _edge(size)
     warped: Tensor = grid_sample(moving[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
     return warped, overlap
+
+
+def _coordinates(size: int) -> Tensor:
+    """Return x, y and 1 of each pixel ``(S * S, 3)``, from -1 to 1 across the image as in ``affine_grid``."""
+    across = (torch.arange(size) + 0.5) * 2 / size - 1
+    y, x = torch.meshgrid(across, across, indexing="ij")
+    return torch.stack([x, y, torch.ones_like(x)], -1).view(-1, 3)
 
 
 def _edge(size: int) -> Tensor:
