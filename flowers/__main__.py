@@ -1,47 +1,74 @@
-"""``python -m flowers <verb>``: the door, which opens fast and leaves the heavy imports to the verb."""
+"""``python -m flowers <command>``, also installed as ``flowers``: opens fast, and imports what the command needs."""
 
 from __future__ import annotations
 
 import io
 import sys
 import traceback
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import version
+from inspect import Parameter, getdoc, signature
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flowers import startup
 
-VERBS = {
-    "audit": "look for broken files, copies and contradicting labels before training",
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# Lightning's commands; every other one is the function of its name in flowers/cli/<name>.py.
+LIGHTNING_COMMANDS = {
     "fit": "train a network",
     "validate": "evaluate a checkpoint on the validation split",
-    "test": "evaluate a checkpoint on the test split",
+    "test": "evaluate a checkpoint on the test split and write a report",
     "calibrate": "fit a checkpoint's temperature and rejection threshold anew",
-    "compare": "put runs beside each other, with a test on shared test images",
-    "export": "write a checkpoint as ONNX or torch.export",
-    "predict": "classify images with a checkpoint: any (--data.predict_path), or the test split",
 }
+COMMANDS = LIGHTNING_COMMANDS | {
+    "predict": "classify photos with a checkpoint",
+    "audit": "look for broken files, duplicates and conflicting labels before training",
+    "compare": "compare runs, with a test on shared test images",
+    "cross_validate": "train and test on every fold, with several seeds",
+    "export": "write a checkpoint as ONNX or torch.export",
+}
+# Names of other programs for the same thing.
+_SYNONYMS = {"train": "fit", "val": "validate", "eval": "test", "evaluate": "test", "classify": "predict"}
 
-HELP = """usage: python -m flowers <verb> [--config FILE ...] [options]
+HELP = """usage: python -m flowers <command> ...
 
 Turn a folder of labelled photos into a classifier a person can trust.
 
-verbs:
-{verbs}
+commands:
+{commands}
 
-  python -m flowers fit --config configs/quickstart.yaml   train on drawn flowers, nothing else needed
+  python -m flowers fit --config configs/quickstart.yaml   train on synthetic flowers, nothing else needed
   python -m flowers fit --config configs/cnn.yaml          train on flower_photos, downloaded when missing
-  python -m flowers audit --root DIR                       what is wrong with a folder of photos
-  python -m flowers <verb> --help                          all options of a verb
-""".format(verbs="\n".join(f"  {verb:<10} {purpose}" for verb, purpose in VERBS.items()))
+  python -m flowers predict photo.jpg --ckpt_path RUN      classify with the best checkpoint of a run folder
+  python -m flowers audit DIR                              what is wrong with a folder of photos
+  python -m flowers <command> --help                       all options of a command
+""".format(commands="\n".join(f"  {name:<14} {purpose}" for name, purpose in COMMANDS.items()))
+
+_FIT = """flowers: fit: expected a configuration or a folder of photos, for example
+  python -m flowers fit --config configs/quickstart.yaml                train on synthetic flowers, in a minute
+  python -m flowers fit --config configs/cnn.yaml --data.root DIR       train on your photos, DIR/<class>/<image>
+  python -m flowers fit --help                                          all options"""
 
 
-def main(args: list[str]) -> int:
-    """Run a verb and return the exit status."""
-    if not args or args[0] in ("-h", "--help"):
+def main(args: list[str] | None = None) -> int:
+    """Run a command and return the exit status.
+
+    Args:
+        args: The command and its options; by default those of the process.
+    """
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help", "help"):
         print(HELP)
         return 0
-    if args[0] not in VERBS:
-        print(f"flowers: expected one of {', '.join(VERBS)} as the first word, got {args[0]!r}.", file=sys.stderr)
-        print("The verb comes before all options: python -m flowers fit --config FILE", file=sys.stderr)
+    if args[0] == "--version":
+        print(f"flowers {version('flowers')}")
+        return 0
+    if args[0] not in COMMANDS or args == ["fit"]:
+        print(_FIT if args == ["fit"] else _unknown(args[0]), file=sys.stderr)
         return 2
     startup.prepare()
     # A file name that is no UTF-8 must not end a run when it is printed.
@@ -49,7 +76,7 @@ def main(args: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(args)
+        return _run(args[0], args[1:])
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -63,6 +90,16 @@ def main(args: list[str]) -> int:
         return 2 if args[0] == "audit" else 1
 
 
+def _unknown(word: str) -> str:
+    """Return what to say of a word that is no command: all commands, and the nearest, if one is near."""
+    nearest = _SYNONYMS.get(word) or next(iter(get_close_matches(word, COMMANDS, n=1)), None)
+    question = f", did you mean {nearest}?" if nearest else ""
+    return (
+        f"flowers: expected a command first, got {word!r}{question}\n"
+        f"The commands are {', '.join(COMMANDS)}: python -m flowers COMMAND [options]"
+    )
+
+
 def _own_error(error: BaseException | None) -> BaseException | None:
     """Return what the package itself raised for the user, in an error or beneath it: jsonargparse wraps a model's."""
     while error is not None:
@@ -74,35 +111,65 @@ def _own_error(error: BaseException | None) -> BaseException | None:
     return None
 
 
-def _run(args: list[str]) -> int:
-    if args[0] == "audit":
-        from flowers import audit  # noqa: PLC0415
+def _run(name: str, args: list[str]) -> int:
+    if name in LIGHTNING_COMMANDS:
+        from flowers.cli import training  # noqa: PLC0415 (importing Lightning takes seconds)
 
-        return audit.main(args[1:])
-    asks = args[0] == "predict" and not {"-h", "--help"}.isdisjoint(args)
-    if asks or (
-        args[0] == "predict" and any(word.startswith(("--data.pred", "--predictions.contact")) for word in args)
-    ):
-        from flowers import predict  # noqa: PLC0415
-
-        return predict.main(["--help"] if asks else args[1:])
-    if args[0] == "export":
-        from flowers import export  # noqa: PLC0415
-
-        return export.main(args[1:])
-    if args[0] == "compare":
-        from flowers import compare  # noqa: PLC0415
-
-        compare.main(args[1:])
+        if name == "calibrate":
+            training.calibrate(args)
+        else:
+            training.main([name, *args])
         return 0
-    from flowers import cli  # noqa: PLC0415 (importing Lightning takes seconds)
+    function = getattr(import_module(f"flowers.cli.{name}"), name)
+    return run_function(function, args) or 0
 
-    if args[0] == "calibrate":
-        cli.calibrate(args[1:])
-    else:
-        cli.main(args)
-    return 0
+
+def run_function(function: Callable[..., int | None], args: Sequence[str]) -> int | None:
+    """Turn a typed function into a command: what stands before its ``*`` is positional, the rest are options.
+
+    A parameter of type ``list[str]`` takes several words; one named ``fit_options`` takes all options that the function
+    has not, with what follows them.
+
+    Args:
+        function: Its docstring is the help.
+        args: The words after the command.
+    """
+    from docstring_parser import parse  # noqa: PLC0415 (and these imports are slower than --help)
+    from jsonargparse import ArgumentParser  # noqa: PLC0415
+
+    doc = parse(getdoc(function) or "")
+    helps = {parameter.arg_name: parameter.description for parameter in doc.params}
+    parameters = signature(function).parameters
+    parser = ArgumentParser(
+        prog=f"python -m flowers {function.__name__}",
+        description=f"{doc.short_description}\n\n{doc.long_description or ''}",
+        allow_abbrev=False,
+    )
+    lists = [name for name, parameter in parameters.items() if str(parameter.annotation).startswith("list[str]")]
+    lists = [name for name in lists if name != "fit_options"]
+    for name in lists:
+        is_positional = parameters[name].kind is Parameter.POSITIONAL_OR_KEYWORD
+        option: dict[str, Any] = {} if is_positional else {"default": parameters[name].default}
+        parser.add_argument(name if is_positional else f"--{name}", nargs="+", help=helps[name], **option)
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip={*lists, "fit_options"})
+    own, rest = list(args), {}
+    if "fit_options" in parameters:
+        own, fit_options = _split(args, {"--help", "-h", *(f"--{name}" for name in parameters)})
+        rest = {"fit_options": fit_options}
+    return function(**parser.parse_args(own).as_dict(), **rest)
+
+
+def _split(args: Sequence[str], known: set[str]) -> tuple[list[str], list[str]]:
+    """Return the words of known options, and those of all others; a value goes with the option before it."""
+    own: list[str] = []
+    other: list[str] = []
+    target = own
+    for word in args:
+        if word.startswith("-"):
+            target = own if word.partition("=")[0] in known else other
+        target.append(word)
+    return own, other
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from flowers import tasks
+from flowers.checkpoint import checkpoint_file, read_checkpoint
 from flowers.data import load_image, to_float
 from flowers.evaluation import softmax
-from flowers.runs import read_checkpoint
 from flowers.startup import num_allowed_cores
 from flowers.tasks import ClassificationTask, TestTimeAugmentation
 
@@ -49,7 +49,7 @@ class FlowerPredictor:
     """A checkpoint that classifies images as ``predict`` does.
 
     Args:
-        checkpoint: The file, as ``lightning_logs/version_0/checkpoints/best.ckpt``.
+        checkpoint: The file, or a run folder as ``lightning_logs/version_0``, whose ``best.ckpt`` is taken.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:<n>``.
         batch_size: Images that the network looks at together.
         tta: Test-time augmentation, ``none``, ``flip`` or ``flip+crops``; by default that of the checkpoint.
@@ -67,6 +67,7 @@ class FlowerPredictor:
         batch_size: int = 32,
         tta: TestTimeAugmentation | None = None,
     ) -> None:
+        checkpoint = checkpoint_file(checkpoint)
         content = read_checkpoint(checkpoint)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"

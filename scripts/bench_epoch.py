@@ -12,7 +12,7 @@ from flowers import startup
 startup.prepare()  # the allocator comes before torch
 from lightning.pytorch.profilers import SimpleProfiler  # noqa: E402
 
-from flowers.cli import main  # noqa: E402
+from flowers.cli.training import main  # noqa: E402
 
 EPOCHS = 3
 DATA = ("train_dataloader_next", "FlowersDataModule.on_after_batch_transfer")

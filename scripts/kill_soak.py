@@ -17,8 +17,9 @@ from pathlib import Path
 
 import torch
 
+from flowers.checkpoint import read_checkpoint
 from flowers.data import draw_flowers
-from flowers.runs import last_checkpoint, read_checkpoint
+from flowers.run_folder import last_checkpoint
 
 parser = argparse.ArgumentParser(allow_abbrev=False, description="Kill and resume a training at random times.")
 parser.add_argument("--kills", type=int, default=100, help="how often (100)")

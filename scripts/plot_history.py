@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from flowers.checkpoint import best_epoch
 from flowers.evaluation import figure_bytes, history_figure, read_history
-from flowers.runs import best_epoch, check_new, write_new
+from flowers.run_folder import check_new, write_new
 
 parser = argparse.ArgumentParser(allow_abbrev=False, description="Draw the curves of a run.")
 parser.add_argument("run", type=Path, help="run folder, as lightning_logs/version_0")

@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from flowers.runs import last_checkpoint, read_checkpoint
+from flowers.checkpoint import read_checkpoint
+from flowers.run_folder import last_checkpoint
 
 parser = argparse.ArgumentParser(allow_abbrev=False, description="Train on two machines, and cut their cable.")
 parser.add_argument("--epochs", type=int, default=8, help="epochs of the training (8)")

@@ -18,24 +18,23 @@ ALLOWED = {
     "data": {"decoding"},
     "evaluation": set(),
     "tasks": {"models"},
-    "callbacks": {"models", "tasks", "evaluation", "data", "runs"},
-    "inference": {"tasks", "data", "evaluation", "runs", "startup"},
-    "export": {"data", "export_formats", "inference", "runs"},
+    "callbacks": {"models", "tasks", "evaluation", "data", "run_folder"},
+    "inference": {"tasks", "data", "evaluation", "checkpoint", "startup"},
     "export_formats": set(),
-    "audit": {"data", "evaluation", "runs"},
-    "predict": {"data", "evaluation", "inference", "launch", "prediction_files", "runs", "tasks"},
-    "prediction_files": {"inference", "runs"},
     "decoding": set(),
     "launch": set(),
     "quiet": set(),
-    "compare": {"data", "evaluation", "runs"},
-    "runs": set(),
-    "cli": {"callbacks", "tasks", "data", "evaluation", "launch", "quiet", "runs"},
+    "checkpoint": set(),
+    "run_folder": set(),
+    "cli": {
+        *("callbacks", "checkpoint", "data", "evaluation", "export_formats", "inference", "launch", "quiet"),
+        *("run_folder", "tasks"),
+    },
     "startup": set(),
-    "__main__": {"audit", "cli", "compare", "export", "predict", "startup"},
+    "__main__": {"cli", "startup"},
     "__init__": {"inference"},
 }
-LIGHTNING = ("cli", "launch", "predict", "data/datamodule", "tasks/", "callbacks/")
+LIGHTNING = ("cli/training", "cli/predict", "launch", "data/datamodule", "tasks/", "callbacks/")
 
 
 def part(file: Path) -> str:
@@ -67,3 +66,8 @@ def test_imports_follow_the_design(file: Path):
 def test_lightning_stays_where_it_belongs(file: Path):
     if any(name.split(".")[0] in ("lightning", "pytorch_lightning") for name in imports(file)):
         assert str(file.relative_to(PACKAGE)).startswith(LIGHTNING)
+
+
+@pytest.mark.parametrize("file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda file: file.name)
+def test_no_command_imports_another(file: Path):
+    assert not [name for name in imports(file) if name.startswith("flowers.cli.")]

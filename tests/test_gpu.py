@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowers import cli
+from flowers.cli import training
 from flowers.data import BatchAugmentation
 from flowers.data.augment import uniform_draws
 
@@ -20,10 +20,10 @@ pytestmark = [
 
 def test_the_overlay_trains_and_tests_on_the_gpu(drawn):
     args = [f"--config={CONFIGS / 'cnn.yaml'}", f"--config={CONFIGS / 'gpu.yaml'}", f"--data.root={drawn}"]
-    run = cli.main(["fit", *args, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"])
+    run = training.main(["fit", *args, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"])
     assert run.model.device.type == "cuda"
     best = run.trainer.checkpoint_callback.best_model_path
-    [metrics] = [cli.main(["test", "--ckpt_path", best]).trainer.callback_metrics]
+    [metrics] = [training.main(["test", "--ckpt_path", best]).trainer.callback_metrics]
     assert torch.isfinite(metrics["test/loss"])
 
 

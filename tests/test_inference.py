@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -16,9 +17,13 @@ import torch
 from PIL import Image
 
 import flowers
-from flowers import FlowerPredictor, cli, predict
+from flowers import FlowerPredictor
+from flowers.__main__ import run_function
 from flowers.callbacks.collect import CollectsPredictions, as_predictions
-from flowers.runs import read_checkpoint
+from flowers.checkpoint import read_checkpoint
+from flowers.cli import training
+from flowers.cli.predict import predict
+from flowers.evaluation import read_predictions
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = {
@@ -33,15 +38,20 @@ def checkpoint(request, drawn, tmp_path_factory):
     words = ["--model", request.param, *MODELS[request.param], "--data.image_size", "40", "--data.crop_size", "32"]
     where = ["--data.root", str(drawn), "--trainer.default_root_dir", str(folder)]
     trainer = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"]
-    cli.main(["fit", *words, *where, *trainer])
+    training.main(["fit", *words, *where, *trainer])
     return folder / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
 
 
 @pytest.fixture(scope="module")
 def expected(checkpoint, tmp_path_factory):
     """What ``test`` says of the test images: path and probabilities."""
-    cli.main(["test", "--ckpt_path", str(checkpoint)])
+    training.main(["test", "--ckpt_path", str(checkpoint)])
     with (checkpoint.parent.parent / "predictions.csv").open(newline="") as opened:
+        return [*csv.DictReader(opened)]
+
+
+def read_table(file: str | Path) -> list[dict[str, str]]:
+    with open(file, newline="", errors="surrogateescape") as opened:
         return [*csv.DictReader(opened)]
 
 
@@ -60,7 +70,7 @@ def test_a_predictor_says_what_the_evaluation_said(checkpoint, expected, drawn, 
 
 @pytest.mark.parametrize("batch_size", ["1", "64"])
 def test_over_the_validation_files_the_answers_are_those_of_validate_to_the_last_bit(checkpoint, drawn, batch_size):
-    run = cli.main(["validate", "--ckpt_path", str(checkpoint), "--data.batch_size", batch_size])
+    run = training.main(["validate", "--ckpt_path", str(checkpoint), "--data.batch_size", batch_size])
     [collected] = [callback for callback in run.trainer.callbacks if isinstance(callback, CollectsPredictions)]
     predictor = FlowerPredictor(checkpoint, batch_size=int(batch_size))
     expected = as_predictions(collected.gather(run.trainer), run.datamodule, temperature=predictor.temperature)
@@ -75,37 +85,51 @@ def test_over_the_validation_files_the_answers_are_those_of_validate_to_the_last
 @pytest.mark.slow
 def test_three_processes_write_the_file_of_one(checkpoint, drawn, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    verb = [sys.executable, "-m", "flowers", "predict", "--ckpt_path", str(checkpoint), "--trainer.accelerator", "cpu"]
-    files = ["--data.predict_path", str(drawn / "roses"), str(tmp_path / "broken.jpg"), str(drawn / "tulips")]
+    files = [str(drawn / "roses"), str(tmp_path / "broken.jpg"), str(drawn / "tulips")]
+    command = [sys.executable, "-m", "flowers", "predict", *files, "--ckpt_path", str(checkpoint)]
     for name, devices in (("one", "1"), ("three", "3")):
-        words = ["--data.batch_size", "8", "--trainer.devices", devices, "--predictions.file", f"{name}.csv"]
-        done = subprocess.run([*verb, *files, *words], capture_output=True, text=True, check=False, timeout=120)
+        words = ["--accelerator", "cpu", "--batch_size", "8", "--devices", devices, "--out", f"{name}.csv"]
+        done = subprocess.run([*command, *words], capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 1, done.stderr  # a file could not be read
         assert "60 images classified, 1 could not be read" in done.stdout
-    for suffix in (".csv", ".json"):
-        assert Path("one" + suffix).read_bytes() == Path("three" + suffix).read_bytes()
-    assert {file.name for file in tmp_path.iterdir()} == {"broken.jpg"} | {
-        f"{name}.{suffix}" for name in ("one", "three") for suffix in ("csv", "json")
-    }
+    assert Path("one.csv").read_bytes() == Path("three.csv").read_bytes()
+    assert {file.name for file in tmp_path.iterdir()} == {"broken.jpg", "one.csv", "three.csv"}
 
 
-@pytest.mark.parametrize("batch_size", ["1", "64"])
-def test_the_verb_says_what_the_evaluation_said_in_an_empty_folder(checkpoint, expected, drawn, tmp_path, batch_size):
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_predict_writes_the_probabilities_of_test_in_an_empty_folder(checkpoint, expected, drawn, tmp_path, batch_size):
     copy = tmp_path / "moved.ckpt"
     shutil.copy(checkpoint, copy)
     files = [str(drawn / row["path"]) for row in reversed(expected)]  # the order is that of the input
-    words = ["--ckpt_path", str(copy), "--data.predict_path", *files, "--data.batch_size", batch_size]
-    assert predict.main([*words, "--predictions.file", str(tmp_path / "p.csv")]) == 0
-    with (tmp_path / "p.csv").open(newline="") as opened:
-        rows = [*csv.DictReader(opened)]
+    assert predict(files, ckpt_path=str(copy), batch_size=batch_size) == 0
+    rows = read_table("predictions.csv")
     assert [row["path"] for row in rows] == files
     for row, ours in zip(reversed(rows), expected, strict=True):
-        assert row["predicted"] == ours["predicted"]
-        assert float(row["probability"]) == pytest.approx(float(ours[row["predicted"]]), rel=1e-4)
-        assert row["error"] == ""
-    records = json.loads((tmp_path / "p.json").read_text())
-    assert [record["path"] for record in records] == files
-    assert [record["predicted"] for record in records] == [row["predicted"] for row in rows]
+        assert [row[name] for name in ("label", "predicted", "rejected", "error")] == [
+            *("", ours["predicted"], ours["rejected"], "")
+        ]
+        for name in ("daisy", "tulips"):
+            assert float(row[name]) == pytest.approx(float(ours[name]), rel=1e-4, abs=1e-6)
+
+
+def test_up_to_twenty_photos_get_a_line_each_and_more_are_counted(checkpoint, drawn, capsys):
+    photo = str(sorted((drawn / "roses").iterdir())[0])
+    predict([photo], ckpt_path=str(checkpoint.parents[1]))
+    line, last = capsys.readouterr().out.splitlines()
+    answer = FlowerPredictor(checkpoint)(photo)
+    best = sorted(answer.probabilities, key=answer.probabilities.__getitem__, reverse=True)[:3]
+    classes = ", ".join(f"{name} {answer.probabilities[name]:.1%}" for name in best)
+    assert line == f"{photo}: {'not sure: ' if answer.rejected else ''}{classes}"
+    assert last == "1 images classified, 0 could not be read: predictions.csv"
+    predict([str(drawn / "roses")], ckpt_path=str(checkpoint))
+    *lines, last = capsys.readouterr().out.splitlines()
+    counts = Counter(
+        "not sure" if row["rejected"] == "True" else row["predicted"] for row in read_table("predictions-2.csv")
+    )
+    assert [line.split(maxsplit=1) for line in lines if line[0] == " "] == [
+        [str(count), name] for name, count in counts.most_common()
+    ]
+    assert last.startswith("30 images classified")
 
 
 def test_all_kinds_of_images_go_one_way(checkpoint, drawn):
@@ -155,7 +179,7 @@ def test_a_bit_of_the_optimizer_counts_too(checkpoint, tmp_path):
     content[place + 3] ^= 64
     (tmp_path / "flipped.ckpt").write_bytes(content)
     with pytest.raises(ValueError, match="got a damaged file"):
-        cli.main(["fit", "--ckpt_path", str(tmp_path / "flipped.ckpt")])
+        training.main(["fit", "--ckpt_path", str(tmp_path / "flipped.ckpt")])
 
 
 def test_what_cannot_be_restored_is_named(checkpoint, tmp_path):
@@ -182,21 +206,21 @@ def test_a_bad_file_is_a_row_with_its_error(checkpoint, drawn, tmp_path, capsys)
     (folder / "0000-broken.jpg").write_bytes(good[0].read_bytes()[:200])
     (folder / "notes.txt").write_text("no image")
     (folder / ".hidden.jpg").write_bytes(good[0].read_bytes())
-    words = ["--ckpt_path", str(checkpoint), "--data.predict_path", str(tmp_path / "photos")]
-    assert predict.main([*words, "--predictions.contact_sheet", str(tmp_path / "sheet.png")]) == 1
-    assert "3 images classified, 1 could not be read" in capsys.readouterr().out
-    with (tmp_path / "predictions.csv").open(newline="") as opened:
-        rows = [*csv.DictReader(opened)]
+    sheet = tmp_path / "sheet.png"
+    assert predict([str(tmp_path / "photos")], ckpt_path=str(checkpoint), contact_sheet=sheet) == 1
+    printed = capsys.readouterr().out
+    assert "3 images classified, 1 could not be read" in printed
+    assert f"{folder / '0000-broken.jpg'}: cannot be read" in printed
+    rows = read_table("predictions.csv")
     assert sorted(Path(row["path"]).name for row in rows) == ["0000-broken.jpg", *(file.name for file in good)]
     [bad] = [row for row in rows if row["error"]]
     assert bad["path"].endswith("0000-broken.jpg")
     assert bad["predicted"] == bad["tulips"] == ""
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert len(sheet.convert("RGB").getcolors(10_000_000)) > 100
-    before = (tmp_path / "predictions.csv").read_bytes()
-    with pytest.raises(FileExistsError, match=r"--predictions\.file"):
-        predict.main(words)
-    assert (tmp_path / "predictions.csv").read_bytes() == before
+    assert len(read_predictions("predictions.csv", needs_labels=False).paths) == 3
+    with pytest.raises(ValueError, match="expected labelled images"):
+        read_predictions("predictions.csv")
+    with Image.open(sheet) as opened:
+        assert len(opened.convert("RGB").getcolors(10_000_000)) > 100
 
 
 def test_ignored_files_of_a_folder_are_counted_in_one_line(checkpoint, drawn, tmp_path, capsys):
@@ -207,16 +231,15 @@ def test_ignored_files_of_a_folder_are_counted_in_one_line(checkpoint, drawn, tm
         shutil.copy(photo, folder / "phone" / name)
     shutil.copytree(folder / "phone", folder / "lightning_logs")
     (folder / "LICENSE.txt").touch()
-    words = ["--ckpt_path", str(checkpoint), "--data.predict_path", str(folder)]
-    assert predict.main(words) == 0
-    [line, result] = capsys.readouterr().out.splitlines()
+    assert predict([str(folder)], ckpt_path=str(checkpoint)) == 0
+    line, *_, result = capsys.readouterr().out.splitlines()
     assert line.startswith("2 files are ignored: name does not end in .jpg, ")
     assert "(.heic 1, .JPG_large 1)" in line
     assert "pillow-heif" in line
     assert result.startswith("2 images classified, 0 could not be read")
 
 
-@pytest.mark.parametrize("name", ["predictions.csv", "predictions.json", "sheet.png"])
+@pytest.mark.parametrize("name", ["predictions.csv", "sheet.png"])
 def test_a_file_made_while_it_predicts_stays(name, checkpoint, drawn, monkeypatch, capsys):
     stream = FlowerPredictor.stream
 
@@ -228,48 +251,41 @@ def test_a_file_made_while_it_predicts_stays(name, checkpoint, drawn, monkeypatc
 
     monkeypatch.setattr(FlowerPredictor, "stream", interrupted)
     files = [str(file) for file in sorted((drawn / "tulips").iterdir())[:3]]
-    words = ["--ckpt_path", str(checkpoint), "--predictions.contact_sheet", "sheet.png", "--data.predict_path", *files]
-    assert predict.main(words) == 0
+    assert predict(files, ckpt_path=str(checkpoint), contact_sheet=Path("sheet.png")) == 0
     assert Path(name).read_text() == "mine"
-    other = {"sheet.png"} if name == "sheet.png" else {"predictions.csv", "predictions.json"}
-    numbered = {file.replace(".", "-2.") for file in other}
-    names = {"predictions.csv", "predictions.json", "sheet.png"} - other | {name} | numbered
-    assert {file.name for file in Path().iterdir()} == names
-    printed = capsys.readouterr().out
-    assert all(file in printed for file in numbered)
+    written = name.replace(".", "-2.")
+    assert {file.name for file in Path().iterdir()} == {"predictions.csv", "sheet.png", written}
+    assert written in capsys.readouterr().out
     [table] = (file for file in Path().glob("predictions*.csv") if file.name != name)
-    with table.open(newline="") as opened:
-        assert [row["path"] for row in csv.DictReader(opened)] == files
+    assert [row["path"] for row in read_table(table)] == files
 
 
-def test_what_is_meant_by_a_path(drawn, checkpoint, tmp_path, capsys):
-    ckpt = ["--ckpt_path", str(checkpoint), "--data.predict_path"]
-    assert predict.main([*ckpt, f"{drawn}/r*/000*.jpg", str(drawn / "daisy" / "0001.jpg"), "nowhere.jpg"]) == 1
-    with (tmp_path / "predictions.csv").open(newline="") as opened:
-        paths = [row["path"] for row in csv.DictReader(opened)]
-    assert paths == [*map(str, sorted(drawn.glob("r*/000*.jpg"))), str(drawn / "daisy" / "0001.jpg"), "nowhere.jpg"]
-    with pytest.raises(FileNotFoundError, match=r"--data\.predict_path nowhere: expected a file, a folder"):
-        predict.main([*ckpt, "nowhere", "--predictions.file", "q.csv"])
+def test_what_is_meant_by_a_path(drawn, checkpoint, tmp_path):
+    daisy = str(drawn / "daisy" / "0001.jpg")
+    assert predict([f"{drawn}/r*/000*.jpg", daisy, "nowhere.jpg"], ckpt_path=str(checkpoint)) == 1
+    paths = [row["path"] for row in read_table("predictions.csv")]
+    assert paths == [*map(str, sorted(drawn.glob("r*/000*.jpg"))), daisy, "nowhere.jpg"]
+    with pytest.raises(FileNotFoundError, match=r"photos nowhere: expected a file, a folder"):
+        predict(["nowhere"], ckpt_path=str(checkpoint))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"--data\.predict_path empty: expected images"):
-        predict.main([*ckpt, "empty", "--predictions.file", "q.csv"])
+    with pytest.raises(ValueError, match=r"photos empty: expected images"):
+        predict(["empty"], ckpt_path=str(checkpoint))
 
 
 @pytest.mark.parametrize(
-    ("words", "error", "said"),
+    ("words", "error", "message"),
     [
-        (["--predictions.file", "x.json"], SystemExit, "2"),
-        (["--predictions.file", "nowhere/x.csv"], FileNotFoundError, r"--predictions\.file .*make it first"),
-        (["--predictions.contact_sheet", "photo.jpg"], FileExistsError, r"--predictions\.contact_sheet photo\.jpg"),
-        (["--trainer.accelerator", "abacus"], SystemExit, "2"),
-        (["--trainer.devices", "x"], ValueError, r"--trainer\.devices x .*expected devices of this machine"),
-        (["--data.batch_size", "0"], SystemExit, "2"),
+        (["--out", "."], ValueError, r"--out \.: expected the name of a CSV file"),
+        (["--contact_sheet", "sheet.csv"], ValueError, r"--contact_sheet sheet\.csv: expected"),
+        (["--accelerator", "abacus"], SystemExit, "2"),
+        (["--devices", "x"], ValueError, r"--devices x .*expected devices of this machine"),
+        (["--batch_size", "0"], ValueError, "batch_size of 1 or more"),
     ],
 )
-def test_a_wrong_option_is_named_before_any_work(words, error, said, checkpoint, drawn):
+def test_a_wrong_option_is_named_before_any_work(words, error, message, checkpoint, drawn):
     shutil.copy(sorted((drawn / "roses").iterdir())[0], "photo.jpg")
-    with pytest.raises(error, match=said):
-        predict.main(["--ckpt_path", str(checkpoint), "--data.predict_path", "photo.jpg", *words])
+    with pytest.raises(error, match=message):
+        run_function(predict, ["photo.jpg", "--ckpt_path", str(checkpoint), *words])
     assert [file.name for file in Path.cwd().iterdir()] == ["photo.jpg"]
 
 
@@ -294,10 +310,9 @@ def test_test_time_augmentation_is_used_where_it_is_asked_for(checkpoint, drawn,
     mirrored = np.ascontiguousarray(image[:, ::-1])
     assert augmented(image).probability == pytest.approx(augmented(mirrored).probability, rel=1e-3)
     Image.fromarray(image).save(tmp_path / "rose.png")
-    words = ["--ckpt_path", str(checkpoint), "--data.predict_path", str(tmp_path / "rose.png"), "--model.tta", "flip"]
-    assert predict.main(words) == 0
-    [record] = json.loads((tmp_path / "predictions.json").read_text())
-    assert record["probability"] == pytest.approx(augmented(image).probability, rel=1e-5)
+    assert predict([str(tmp_path / "rose.png")], ckpt_path=str(checkpoint), tta="flip") == 0
+    [row] = read_table("predictions.csv")
+    assert float(row[row["predicted"]]) == pytest.approx(augmented(image).probability, rel=1e-5)
 
 
 def test_the_package_opens_without_torch():
@@ -329,10 +344,10 @@ def test_a_damaged_checkpoint_is_refused(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"damaged\.ckpt: expected what was saved, got a damaged file"):
         FlowerPredictor(file)
     with pytest.raises(ValueError, match="got a damaged file"):
-        cli.main(["test", "--ckpt_path", str(file)])
+        training.main(["test", "--ckpt_path", str(file)])
 
 
-@pytest.mark.parametrize("name", ["os.system", "flowers.cli.main", "flowers.tasks.expect", "antigravity.Task"])
+@pytest.mark.parametrize("name", ["os.system", "flowers.training.main", "flowers.tasks.expect", "antigravity.Task"])
 def test_no_code_of_a_checkpoints_choice_runs(name, checkpoint, tmp_path):
     content = torch.load(checkpoint, weights_only=True)
     content["config"] = f"model:\n  class_path: {name}\n"
@@ -352,7 +367,7 @@ def test_a_checkpoint_of_an_earlier_version_still_gives_its_answers(drawn, tmp_p
     for answer, probabilities in zip(FlowerPredictor(file)(images), expected, strict=True):
         assert answer.probabilities == pytest.approx(probabilities, abs=1e-5)
     copied = shutil.copy(file, tmp_path)
-    run = cli.main(["test", "--ckpt_path", str(copied), "--data.root", str(drawn)])
+    run = training.main(["test", "--ckpt_path", str(copied), "--data.root", str(drawn)])
     assert run.datamodule.image_size == 32
     resumed = ["--ckpt_path", str(copied), "--data.root", str(drawn), "--trainer.max_epochs", "26"]
-    assert cli.main(["fit", *resumed]).trainer.current_epoch == 26
+    assert training.main(["fit", *resumed]).trainer.current_epoch == 26

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowers import cli, predict
+from flowers.cli import training
+from flowers.cli.predict import predict
 from flowers.launch import check_num_nodes, launched_devices, plan_devices
 
 CPU = {"accelerator": "cpu"}
@@ -48,14 +49,18 @@ def test_srun_is_believed_too(monkeypatch):
 @pytest.mark.parametrize(
     ("main", "words"),
     [
-        (cli.main, ["fit"]),
-        (cli.main, ["fit", "--trainer.devices", "2"]),
-        (predict.main, ["--ckpt_path", "best.ckpt", "--data.predict_path", "photos"]),
+        (training.main, ["fit"]),
+        (training.main, ["fit", "--trainer.devices", "2"]),
     ],
 )
 def test_no_machine_is_waited_for_in_vain(main, words):
     with pytest.raises(ValueError, match=r"--trainer\.num_nodes 2: .* use torchrun --nnodes, .* or srun"):
         main([*words, "--trainer.num_nodes", "2"])
+
+
+def test_predict_waits_for_no_machine_in_vain(drawn):
+    with pytest.raises(ValueError, match=r"--num_nodes 2: .* use torchrun --nnodes, .* or srun"):
+        predict([str(drawn)], ckpt_path="best.ckpt", num_nodes=2)
 
 
 @pytest.mark.parametrize("name", ["MASTER_ADDR", "OMPI_COMM_WORLD_SIZE"])
@@ -68,5 +73,5 @@ def test_processes_may_be_started_by_hand_or_by_mpirun(monkeypatch, name):
 def test_a_gpu_that_is_not_there_is_missed_before_there_is_a_run_folder(drawn, tmp_path):
     overlay = Path(__file__).parents[1] / "configs" / "multi_gpu.yaml"
     with pytest.raises(ValueError, match=r"--trainer\.accelerator gpu .* expected devices of this machine, got No"):
-        cli.main(["fit", "--config", str(overlay), "--data.root", str(drawn)])
+        training.main(["fit", "--config", str(overlay), "--data.root", str(drawn)])
     assert not (tmp_path / "lightning_logs").exists()

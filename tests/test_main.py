@@ -4,27 +4,96 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
+from importlib.metadata import version
 
 import pytest
 import torch
 
-from flowers import cli, startup
-from flowers.__main__ import VERBS, main
+from flowers import startup
+from flowers.__main__ import COMMANDS, LIGHTNING_COMMANDS, main, run_function
+from flowers.cli import training
 
 
-def test_help_names_every_verb_and_imports_nothing_heavy():
+def test_help_names_every_command_and_imports_nothing_heavy():
     code = "import sys; from flowers.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for verb in VERBS:
-        assert f"\n  {verb} " in run.stdout
+    for name in COMMANDS:
+        assert f"\n  {name} " in run.stdout
 
 
-@pytest.mark.parametrize("args", [["--config", "configs/cnn.yaml", "fit"], ["fitt"], ["--data.root", "x"]])
-def test_the_verb_comes_first(args, capsys):
+@pytest.mark.parametrize("args", [[], ["help"], ["-h"]])
+def test_help_is_what_people_try_first(args, capsys):
+    assert main(args) == 0
+    assert "commands:" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"flowers {version('flowers')}\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "nearest"),
+    [
+        (["--config", "configs/cnn.yaml", "fit"], None),
+        (["--data.root", "x"], None),
+        (["fitt"], "fit"),
+        (["train"], "fit"),
+        (["classify"], "predict"),
+        (["cross-validate"], "cross_validate"),
+    ],
+)
+def test_another_word_gets_the_nearest_command(args, nearest, capsys):
     assert main(args) == 2
-    said = capsys.readouterr().err
-    assert repr(args[0]) in said
-    assert ", ".join(VERBS) in said
+    message = capsys.readouterr().err
+    assert repr(args[0]) in message
+    assert ", ".join(COMMANDS) in message
+    assert ("did you mean" in message) == (nearest is not None)
+    assert nearest is None or f"did you mean {nearest}?" in message
+
+
+def test_fit_alone_asks_for_a_folder_or_a_configuration(capsys, tmp_path):
+    assert main(["fit"]) == 2
+    message = capsys.readouterr().err
+    assert "configs/quickstart.yaml" in message
+    assert "--data.root DIR" in message
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_stands_before_the_star_is_positional(capsys):
+    def command(photos: list[str], *, size: int = 3, others: list[str] | None = None) -> int:
+        """Do something.
+
+        Args:
+            photos: Files.
+            size: In pixels.
+            others: More files.
+        """
+        assert (photos, size, others) == (["a", "007"], 4, ["b", "c"])
+        return 1
+
+    assert run_function(command, ["a", "007", "--size", "4", "--others", "b", "c"]) == 1
+    with pytest.raises(SystemExit):
+        run_function(command, ["--help"])
+    said = capsys.readouterr().out
+    for words in ("Do something.", "Files.", "In pixels. (type: int, default: 3)", "More files."):
+        assert words in said
+
+
+def test_other_options_go_to_fit():
+    def command(config: list[str], *, folds: int = 5, fit_options: list[str] | None = None) -> None:
+        """Do something.
+
+        Args:
+            config: Files.
+            folds: Parts.
+            fit_options: Options of fit.
+        """
+        assert (config, folds) == (["a.yaml"], 2)
+        assert fit_options == ["--data.root", "x", "--model.widths=[8]"]
+
+    run_function(command, ["a.yaml", "--data.root", "x", "--folds", "2", "--model.widths=[8]"])
 
 
 def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(monkeypatch, capsys, drawn):
@@ -40,9 +109,9 @@ def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(monk
     def bug(args):
         raise KeyError("bug")
 
-    monkeypatch.setattr(cli, "main", bug)
+    monkeypatch.setattr(training, "main", bug)
     with pytest.raises(KeyError, match="bug"):
-        main(["fit"])
+        main(["fit", "--data.root", str(drawn)])
 
 
 def test_the_command_as_users_type_it(drawn, tmp_path):
@@ -79,5 +148,7 @@ def test_the_threads_follow_affinity_and_control_group(quota, cores, monkeypatch
     assert startup.num_allowed_cores() == cores
 
 
-def test_every_verb_is_one_of_lightnings_or_has_a_home_of_its_own():
-    assert set(VERBS) == {*cli.FlowersCLI.subcommands(), "audit", "calibrate", "compare", "export"}
+def test_every_command_has_a_function():
+    assert set(LIGHTNING_COMMANDS) == {*training.FlowersCLI.subcommands(), "calibrate"}
+    for name in COMMANDS.keys() - LIGHTNING_COMMANDS.keys():
+        assert callable(getattr(import_module(f"flowers.cli.{name}"), name))

@@ -8,34 +8,74 @@ from pathlib import Path
 
 import pytest
 
-from flowers import cli, predict
-from flowers.__main__ import VERBS
+from flowers.__main__ import COMMANDS, run_function
+from flowers.cli import training
+from flowers.cli.audit import audit
+from flowers.cli.compare import compare
+from flowers.cli.cross_validate import cross_validate
+from flowers.cli.export import export
+from flowers.cli.predict import predict
 from flowers.tasks import CNNTask, TransferTask
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ALL = "\n".join([README, *((ROOT / name / "README.md").read_text(encoding="utf-8") for name in ("configs", "scripts"))])
 
 
-def test_every_command_names_a_verb_and_files_that_exist():
-    commands = re.findall(r"python -m flowers (\w+)(.*)", README)
+def test_every_command_exists_and_names_files_that_exist():
+    commands = re.findall(r"python -m flowers (\w+)(.*)", ALL)
     assert len(commands) >= 8
-    for verb, rest in commands:
-        assert verb in VERBS
+    for name, rest in commands:
+        assert name in COMMANDS
         for config in re.findall(r"--config ([\w./]+)", rest):
             assert (ROOT / config).is_file(), config
-    for script in re.findall(r"python (scripts/\w+\.py)", README):
+    for script in re.findall(r"python (scripts/\w+\.py)", ALL):
         assert (ROOT / script).is_file(), script
+    for folder in (ROOT, ROOT / "configs", ROOT / "scripts"):
+        for link in re.findall(r"\]\(([\w./]+)[#)]", (folder / "README.md").read_text(encoding="utf-8")):
+            assert (folder / link).is_file(), link
+
+
+def test_every_configuration_and_script_is_described():
+    for folder, pattern in (("configs", "*.yaml"), ("scripts", "*.py")):
+        text = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+        assert not [file.name for file in (ROOT / folder).glob(pattern) if file.name not in text]
+
+
+def test_the_network_of_ones_own_trains(photos, tmp_path, monkeypatch):
+    [program] = re.findall(r"```python\n([^`]*class MyTask[^`]*)```", README)
+    (tmp_path / "my_package.py").write_text(program)
+    monkeypatch.syspath_prepend(tmp_path)
+    size = ["--data.image_size", "32", "--data.crop_size", "32"]
+    words = ["--data.root", str(photos(cat=12, dog=12)), "--model", "my_package.MyTask", "--model.width", "8", *size]
+    run = training.main(["fit", *words, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"])
+    best = str(tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt")
+    assert training.main(["test", "--ckpt_path", best, "--model", "my_package.MyTask"]).model.net.head.in_features == 8
+    assert run.model.net.head.in_features == 8
+
+
+def test_the_configuration_of_ones_own_is_one(tmp_path):
+    [text] = re.findall(r"```yaml\n([^`]*)```", README)
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(SystemExit) as ended:
+        training.main(["fit", "--config", "own.yaml", "--print_config"])
+    assert ended.value.code == 0
+
+
+def test_the_front_page_is_short():
+    assert len(README.splitlines()) <= 150
 
 
 def test_every_option_exists(capsys):
     with pytest.raises(SystemExit):
-        cli.main(["fit", "--help"])
-    with pytest.raises(SystemExit):
-        predict.main(["--help"])
+        training.main(["fit", "--help"])
+    for function in (audit, compare, cross_validate, export, predict):
+        with pytest.raises(SystemExit):
+            run_function(function, ["--help"])
     known = capsys.readouterr().out
     tasks = (CNNTask(["a", "b"], widths=(8,)), TransferTask(["a", "b"], weights="none"))
     hparams = {name for task in tasks for name in task.hparams}
-    options = set(re.findall(r"--([a-z_]+(?:\.[a-z_]+)+)", README))
+    options = set(re.findall(r"--([a-z_]+(?:\.[a-z_]+)+)", ALL))
     assert len(options) > 10
     for option in options:
         if option.startswith("trainer.strategy."):
@@ -46,10 +86,10 @@ def test_every_option_exists(capsys):
 
 
 def test_every_option_of_a_strategy_exists(capsys):
-    options = re.findall(r"--trainer\.strategy(?:\.[a-z_]+)? [^ `]+", README)
+    options = re.findall(r"--trainer\.strategy(?:\.[a-z_]+)? [^ `]+", ALL)
     assert len(options) == 3
     with pytest.raises(SystemExit):
-        cli.main(["fit", *" ".join(options).split(), "--print_config"])
+        training.main(["fit", *" ".join(options).split(), "--print_config"])
     known = capsys.readouterr().out
     for _, _, setting in (option.partition("strategy.") for option in options):
         assert setting.replace(" ", ": ") in known

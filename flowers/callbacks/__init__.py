@@ -10,7 +10,6 @@ from flowers.callbacks.guard import StopOnBadLoss
 from flowers.callbacks.hold import HoldRunFolder
 from flowers.callbacks.interval import PrintInterval
 from flowers.callbacks.monitor import check_monitor, linked_mode
-from flowers.callbacks.predictions import WritePredictions
 from flowers.callbacks.progress import PrintEpochs, progress
 from flowers.callbacks.record import RecordRun
 from flowers.callbacks.report import WriteReport
@@ -41,7 +40,6 @@ __all__ = [
     "StopOnBadLoss",
     "StopOnSignal",
     "WarnAtChance",
-    "WritePredictions",
     "WriteReport",
     "check_monitor",
     "is_all",

@@ -29,7 +29,7 @@ class CollectsPredictions(Callback):
         """Begin anew."""
         self._batches = []
 
-    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_batch_end(  # noqa: PLR0917 (Lightning's signature)
         self,
@@ -46,7 +46,7 @@ class CollectsPredictions(Callback):
             Prediction(indices.cpu(), logits.cpu(), None if tta_log_probs is None else tta_log_probs.cpu())
         )
 
-    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+    on_test_batch_end = on_validation_batch_end
 
     def gather(self, trainer: Trainer) -> Prediction:
         """Return the predictions of all processes, in the folder's order; every process has to call it."""

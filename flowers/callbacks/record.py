@@ -13,7 +13,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from flowers.callbacks.checkpoint import SaveBest
 from flowers.callbacks.tensorboard import ForgivingLogger
 from flowers.data import FlowersDataModule, manifest_text
-from flowers.runs import numbered, write_new
+from flowers.run_folder import numbered, write_new
 
 
 class RecordRun(SaveConfigCallback):

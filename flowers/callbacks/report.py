@@ -36,7 +36,7 @@ from flowers.evaluation import (
     report_markdown,
     training_seconds,
 )
-from flowers.runs import write_new
+from flowers.run_folder import write_new
 from flowers.tasks import ClassificationTask, Prediction
 
 
@@ -84,16 +84,19 @@ class WriteReport(CollectsPredictions):
         report, run = self._report(collected, trainer, pl_module, data)
         self._target = Path(self.folder).expanduser() if self.folder else run
         temperature = 1.0 if report.temperature is None else report.temperature
+        threshold = (pl_module.calibration or {}).get("threshold", 0.0)
         drawn = report_figures(report)
         self._contents = {
             "report.html": report_html(report, drawn),
             "report.json": report_json(report),
             "report.md": report_markdown(report),
             # The same probabilities as those of predict.
-            "predictions.csv": predictions_csv(as_predictions(collected, data, temperature=temperature)),
+            "predictions.csv": predictions_csv(
+                as_predictions(collected, data, temperature=temperature), threshold=threshold
+            ),
         }
         if report.tta is not None:
-            self._contents["predictions_tta.csv"] = predictions_csv(report.tta.predictions)
+            self._contents["predictions_tta.csv"] = predictions_csv(report.tta.predictions, threshold=threshold)
         for title, figure in drawn.items():
             self._contents[f"figures/{title.lower().replace(' ', '_')}.png"] = figure_bytes(figure)
 

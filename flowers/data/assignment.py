@@ -9,6 +9,7 @@ import numpy as np
 
 from flowers.data.credits import read_credits
 from flowers.data.duplicates import connected
+from flowers.data.files import shortened
 from flowers.data.manifest import QUARANTINED, SKIPPED, read_manifest, split_of_manifest
 from flowers.data.quarantine import in_quarantine
 from flowers.data.splits import SPLITS, SplitOptions, stratified_folds, stratified_split, tf_for_poets_split
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from flowers.data.duplicates import Pairs
     from flowers.data.facts import FolderFacts
     from flowers.data.folder import FolderIndex
-
-# Beyond, a line on the screen is longer than anybody reads.
-_MAX_LISTED = 50
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ class _Assigner:
         if others:
             self.notes.append(
                 f"--data.quarantine: {len(others)} lines name a file that is gone or has another content since, not "
-                f"followed: {', '.join(others[:6])}{' ...' if len(others) > 6 else ''}"
+                f"followed: {shortened(others)}"
             )
 
     def assign(self) -> Assignment:
@@ -270,6 +268,4 @@ class _Assigner:
             )
 
     def _named(self, images: NDArray[np.int64] | NDArray[np.bool_]) -> str:
-        paths = np.array(self.index.paths, dtype=object)[images].tolist()
-        more = len(paths) - _MAX_LISTED
-        return ", ".join(paths[:_MAX_LISTED]) + (f" and {more:,} more, see the manifest" if more > 0 else "")
+        return shortened(np.array(self.index.paths, dtype=object)[images].tolist())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +22,12 @@ from flowers.data.duplicates import duplicate_pairs
 from flowers.data.facts import FolderFacts, read_facts
 from flowers.data.files import summarize_ignored
 from flowers.data.folder import index_folder
-from flowers.data.loading import Batch, CachedImages, StreamedImages, batch_loader, draw_views
+from flowers.data.loading import Batch, SplitImages, batch_loader, draw_views, read_files
 from flowers.data.manifest import ManifestRow, compare_fingerprints, content_numbers, fingerprints
 from flowers.data.sampling import ShardedSampler
 from flowers.data.sources import ensure_root
 from flowers.data.splits import SPLITS, SplitOptions, split_table
-from flowers.data.transforms import load_named, to_float
+from flowers.data.transforms import to_float
 from flowers.decoding import Interpolation, Resize
 
 
@@ -226,10 +226,9 @@ class FlowersDataModule(LightningDataModule):
         balance = self.index.labels[indices] if train and self.sampler == "balanced" else None
         shard = {"batch_size": self.batch_size, "rank": rank, "world_size": world_size}
         sampler = ShardedSampler(len(indices), shuffle=train, seed=self.seed, balance=balance, **shard)
-        if self.cache:
-            dataset: CachedImages | StreamedImages = CachedImages(self._read, self.index.labels, indices)
-        else:
-            dataset = StreamedImages(self.index, indices, **self.decoding)
+        # Without a cache worker processes read: they are given what they need, not the data module.
+        read = self._read if self.cache else partial(read_files, index=self.index, decoding=self.decoding)
+        dataset = SplitImages(read, self.index.labels, indices)
         return batch_loader(dataset, sampler, num_workers=0 if self.cache else self.num_workers)
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
@@ -241,7 +240,7 @@ class FlowersDataModule(LightningDataModule):
         if self.cache:
             # Permuted, the bytes are channels_last as they lie: nothing is copied for it.
             return torch.from_numpy(self.pixels[indices]).permute(0, 3, 1, 2)
-        return torch.stack([load_named(self.index.root / self.index.paths[i], **self.decoding) for i in indices])
+        return read_files(indices, index=self.index, decoding=self.decoding)
 
     def _read(self, indices: NDArray[np.int64], keys: NDArray[np.int64]) -> Tensor:
         """Return bytes of images ``(B, 3, S, S)``, or their features ``(B, F)``."""

@@ -145,16 +145,18 @@ def reasons_to_ignore(files: Iterable[IgnoredFile]) -> str:
     reasons = []
     if endings:
         counts = [f"{ending} {count:,}" for ending, count in endings.most_common()]
-        reasons.append(f"{_OTHER_ENDING} ({_shortened(counts)})")
-    reasons += [f"{reason} ({_shortened(paths[reason])})" for reason in sorted(paths)]
+        reasons.append(f"{_OTHER_ENDING} ({shortened(counts)})")
+    reasons += [f"{reason} ({shortened(paths[reason])})" for reason in sorted(paths)]
     text = "; ".join(reasons)
     if any(ending.lower() in _HEIC_EXTENSIONS for ending in endings):
         text += ". Convert .heic and .heif to JPEG, for instance with the package pillow-heif"
     return text
 
 
-def _shortened(items: list[str]) -> str:
-    return ", ".join(items[:_MAX_LISTED] + ["..."] * (len(items) > _MAX_LISTED))
+def shortened(items: Sequence[str]) -> str:
+    """Return a list as words: the first eight, and how many more there are."""
+    more = len(items) - _MAX_LISTED
+    return ", ".join(items[:_MAX_LISTED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def summarize_ignored(files: Sequence[IgnoredFile]) -> str:

@@ -61,13 +61,13 @@ def _reduce(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
 ForkingPickler.register(Batch, _reduce)
 
 
-class CachedImages(Dataset[Batch]):
-    """The images of one split, from what was computed once; a batch is one indexed read.
+class SplitImages(Dataset[Batch]):
+    """The images of one split, read a batch at a time.
 
     Args:
         read: Maps indices ``(B,)`` of the folder and keys ``(B,)`` to bytes ``(B, 3, S, S)``, or to the images'
             features ``(B, F)``.
-        labels: Integers ``(N,)``.
+        labels: Integers ``(N,)`` of all images of the folder.
         indices: The images of the split.
     """
 
@@ -86,18 +86,33 @@ class CachedImages(Dataset[Batch]):
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """Return the batch of the sampler's positions (the hook of PyTorch's fetcher for whole batches)."""
-        indices, keys = _locate(positions, self.indices, num_images=len(self.labels))
+        repetitions, rows = np.divmod(np.asarray(positions), len(self.indices))
+        indices = self.indices[rows]
+        keys = indices + len(self.labels) * repetitions
         targets = torch.from_numpy(self.labels[indices])
         return Batch(self.read(indices, keys), targets, torch.from_numpy(indices), torch.from_numpy(keys))
 
 
-def _locate(
-    positions: Sequence[int], split: NDArray[np.int64], *, num_images: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the folder's indices ``(B,)`` of a sampler's positions in a split, and the keys ``(B,)``."""
-    repetitions, rows = np.divmod(np.asarray(positions), len(split))
-    indices = split[rows]
-    return indices, indices + num_images * repetitions
+def read_files(
+    indices: NDArray[np.int64],
+    keys: NDArray[np.int64] | None = None,
+    *,
+    index: FolderIndex,
+    decoding: dict[str, Any],
+) -> Tensor:
+    """Return decoded files as bytes ``(B, 3, S, S)``, channels_last.
+
+    Args:
+        indices: The images ``(B,)``.
+        keys: Not used; a ``read`` of ``SplitImages`` has them.
+        index: The folder.
+        decoding: Options of ``load_image``.
+
+    Raises:
+        OSError: A file became unreadable after it was checked; the message names it.
+    """
+    images = [load_named(index.root / index.paths[number], **decoding) for number in indices]
+    return torch.stack(images).contiguous(memory_format=torch.channels_last)
 
 
 def draw_views(
@@ -124,37 +139,6 @@ def draw_views(
             drawn = (draws * len(features)).astype(np.int64) == number
             rows[drawn] = view[indices[drawn]]
     return torch.from_numpy(rows)
-
-
-class StreamedImages(Dataset[Batch]):
-    """The images of one split, decoded at each access; what ``--data.cache false`` reads through worker processes.
-
-    Args:
-        index: The folder's index.
-        indices: The images of the split.
-        decoding: Options of ``load_image``.
-    """
-
-    def __init__(self, index: FolderIndex, indices: NDArray[np.int64], **decoding: Any) -> None:  # noqa: ANN401
-        self.index = index
-        self.indices = indices
-        self.decoding = decoding
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        """Return the batch of the sampler's positions.
-
-        Raises:
-            OSError: A file became unreadable after it was checked; the message names it.
-        """
-        indices, keys = _locate(positions, self.indices, num_images=len(self.index.paths))
-        files = [self.index.root / self.index.paths[index] for index in indices]
-        images = torch.stack([load_named(file, **self.decoding) for file in files])
-        images = images.contiguous(memory_format=torch.channels_last)
-        targets = torch.from_numpy(self.index.labels[indices])
-        return Batch(images, targets, torch.from_numpy(indices), torch.from_numpy(keys))
 
 
 class ResumableLoader(DataLoader[Batch]):

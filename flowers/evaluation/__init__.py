@@ -32,12 +32,20 @@ from flowers.evaluation.plots import (
     reliability_figure,
     roc_figure,
 )
-from flowers.evaluation.predictions import Predictions, predictions_csv, read_predictions
+from flowers.evaluation.predictions import (
+    PREDICTION_COLUMNS,
+    Predictions,
+    error_row,
+    prediction_row,
+    predictions_csv,
+    read_predictions,
+)
 from flowers.evaluation.report import Augmented, Example, Report, report_figures, report_numbers
 from flowers.evaluation.report_page import report_html, report_json, report_markdown
 from flowers.evaluation.scores import confusion, scores
 
 __all__ = [
+    "PREDICTION_COLUMNS",
     "Augmented",
     "Curve",
     "Example",
@@ -58,6 +66,7 @@ __all__ = [
     "confusion_figure",
     "data_uri",
     "differing_options",
+    "error_row",
     "figure_bytes",
     "figure_svg",
     "fit_rejection",
@@ -73,6 +82,7 @@ __all__ = [
     "pool",
     "pooled_confusion",
     "precision_recall_figure",
+    "prediction_row",
     "predictions_csv",
     "read_history",
     "read_predictions",

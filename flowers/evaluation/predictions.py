@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+# First columns of a table of predictions, whoever writes it; the classes follow.
+PREDICTION_COLUMNS = ("path", "label", "predicted", "rejected", "error")
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Predictions:
     Args:
         class_names: Names of the K classes.
         paths: Paths of the images, relative to the root.
-        labels: Integers ``(N,)`` that index the class names.
+        labels: Integers ``(N,)`` that index the class names; -1 for an unknown label.
         probs: Probabilities ``(N, K)``.
     """
 
@@ -38,10 +42,15 @@ class Predictions:
         return right
 
 
-def read_predictions(file: str | Path) -> Predictions:
-    """Read a CSV file with the columns ``path, label, predicted`` and after them one of each class.
+def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predictions:
+    """Read a table of predictions, as ``test``, ``predict`` and ``cross_validate`` write it.
 
     An image that stands there several times, as in a cross-validation of several seeds, gets its mean probabilities.
+    Rows of images that could not be read are left out.
+
+    Args:
+        file: CSV file with ``PREDICTION_COLUMNS`` (``rejected`` and ``error`` may be missing) and the classes.
+        needs_labels: Whether a row without a label is an error; else its label is -1.
 
     Raises:
         OSError: The file cannot be read.
@@ -49,24 +58,30 @@ def read_predictions(file: str | Path) -> Predictions:
     """
     with open(file, newline="", encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
         header, *lines = [*csv.reader(opened)] or [[]]
-    if not {"path", "label", "predicted"} <= set(header) or not any(lines):
-        raise ValueError(
-            f"{file}: expected the columns path, label, predicted and the classes, as python -m flowers predict and "
-            f"scripts/cross_validate.py write them, got {', '.join(header) or 'an empty file'}"
-        )
-    first_class = header.index("predicted") + 1
-    names, path, label = header[first_class:], header.index("path"), header.index("label")
     lines = [line for line in lines if line]
+    columns = [*PREDICTION_COLUMNS]
+    first_class = 5 if header[:5] == columns else 3  # earlier versions wrote path, label and predicted
+    if header[:first_class] != columns[:first_class] or not lines:
+        raise ValueError(
+            f"{file}: expected the columns {', '.join(columns)} and the classes, as test, predict and cross_validate "
+            f"write them, got {', '.join(header) or 'an empty file'}"
+        )
     short = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
     if short is not None:
         raise ValueError(f"{file}: expected {len(header)} columns in each line, got another number in line {short}")
-    unknown = sorted({line[label] for line in lines} - set(names))
+    if first_class == 5:
+        lines = [line for line in lines if not line[4]]
+    names = header[first_class:]
+    unknown = sorted({line[1] for line in lines} - {*names, ""})
     if unknown:
         raise ValueError(f"{file}: expected a column for each label, got none for {', '.join(unknown)}")
-    paths = [*dict.fromkeys(line[path] for line in lines)]
+    if needs_labels and not all(line[1] for line in lines):
+        raise ValueError(f"{file}: expected labelled images, as of test; predict does not know the labels")
+    paths = [*dict.fromkeys(line[0] for line in lines)]
     position = {name: number for number, name in enumerate(paths)}
-    where = np.array([position[line[path]] for line in lines])
-    sums, counts = np.zeros((len(paths), len(names))), np.zeros((len(paths), 1))
+    where = np.array([position[line[0]] for line in lines])
+    sums = np.zeros((len(paths), len(names)))
+    counts = np.zeros((len(paths), 1))
     try:
         np.add.at(sums, where, np.array([line[first_class:] for line in lines], dtype=np.float64))
     except ValueError as error:
@@ -74,7 +89,7 @@ def read_predictions(file: str | Path) -> Predictions:
     np.add.at(counts, where, 1)
     _check_probs(sums / counts, names, file=file)
     labels = np.zeros(len(paths), dtype=np.int64)
-    labels[where] = [names.index(line[label]) for line in lines]
+    labels[where] = [names.index(line[1]) if line[1] else -1 for line in lines]
     return Predictions(tuple(names), tuple(paths), labels, sums / counts)
 
 
@@ -87,12 +102,45 @@ def _check_probs(probs: NDArray[np.float64], names: list[str], *, file: str | Pa
         raise ValueError(f"{file}: expected probabilities, got {probs[~good][0].tolist()} for an image")
 
 
-def predictions_csv(predictions: Predictions) -> str:
-    """Return predictions as CSV: path, label, predicted, and the probability of each class."""
+def predictions_csv(predictions: Predictions, *, threshold: float | None = None) -> str:
+    """Return predictions as a table with ``PREDICTION_COLUMNS`` and the probability of each class.
+
+    Args:
+        predictions: Of labelled images.
+        threshold: A smaller probability is rejected; None where it is not known.
+    """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     names = predictions.class_names
-    writer.writerow(["path", "label", "predicted", *names])
+    writer.writerow([*PREDICTION_COLUMNS, *names])
     for path, label, probs in zip(predictions.paths, predictions.labels, predictions.probs, strict=True):
-        writer.writerow([path, names[label], names[probs.argmax()], *(f"{prob:.7g}" for prob in probs)])
+        rejected = None if threshold is None else not probs.max() >= threshold
+        writer.writerow(prediction_row(path, probs, names, label=names[label], rejected=rejected))
     return text.getvalue()
+
+
+def prediction_row(
+    path: str,
+    probs: Sequence[float] | NDArray[np.float64],
+    class_names: Sequence[str],
+    *,
+    label: str = "",
+    rejected: bool | None = None,
+) -> list[str]:
+    """Return a row of the table for an image.
+
+    Args:
+        path: Of the image.
+        probs: Probabilities ``(K,)``.
+        class_names: Names of the K classes.
+        label: Its label, where it is known.
+        rejected: Whether the probability is below the checkpoint's threshold, where it is known.
+    """
+    predicted = class_names[int(np.argmax(probs))]
+    first = [path, label, predicted, "" if rejected is None else str(rejected), ""]
+    return first + [f"{prob:.7g}" for prob in probs]
+
+
+def error_row(path: str, error: str, class_names: Sequence[str]) -> list[str]:
+    """Return a row of the table for an image that cannot be read."""
+    return [path, "", "", "", error] + [""] * len(class_names)

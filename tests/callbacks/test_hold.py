@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from filelock import FileLock
 
-from flowers import cli
 from flowers.callbacks import SeedSteps, hold
+from flowers.cli import training
 
 SMALL = ["--data.image_size", "32", "--data.crop_size", "24", "--model.widths", "[8,16]"]
 SMALL += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"]
@@ -14,7 +14,7 @@ SMALL += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"]
 
 def test_a_second_training_in_a_run_folder_is_refused_and_changes_nothing(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(hold, "_PATIENCE", 0.1)
-    cli.main(["fit", *SMALL, "--data.root", str(drawn), "--trainer.max_epochs", "1"])
+    training.main(["fit", *SMALL, "--data.root", str(drawn), "--trainer.max_epochs", "1"])
     run = tmp_path / "lightning_logs" / "version_0"
     go_on = ["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"]
 
@@ -23,9 +23,9 @@ def test_a_second_training_in_a_run_folder_is_refused_and_changes_nothing(drawn,
 
     before = files()
     with FileLock(run / ".lock"), pytest.raises(ValueError, match=r"--ckpt_path: another training writes into .*_0\."):
-        cli.main(go_on)
+        training.main(go_on)
     assert files() == before
-    assert cli.main(go_on).trainer.current_epoch == 2
+    assert training.main(go_on).trainer.current_epoch == 2
 
 
 class Fails(SeedSteps):
@@ -34,8 +34,8 @@ class Fails(SeedSteps):
 
 
 def test_a_training_that_fails_lets_go_of_its_folder(drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "SeedSteps", Fails)
+    monkeypatch.setattr(training, "SeedSteps", Fails)
     with pytest.raises(RuntimeError, match="no more"):
-        cli.main(["fit", *SMALL, "--data.root", str(drawn), "--trainer.max_epochs", "1"])
+        training.main(["fit", *SMALL, "--data.root", str(drawn), "--trainer.max_epochs", "1"])
     with FileLock(tmp_path / "lightning_logs" / "version_0" / ".lock", timeout=0) as lock:
         assert lock.is_locked

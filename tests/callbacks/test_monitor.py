@@ -4,9 +4,9 @@ import pytest
 import torch
 import yaml
 
-from flowers import cli
 from flowers.__main__ import main
 from flowers.callbacks.monitor import check_monitor, monitor_mode
+from flowers.cli import training
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_wrong_metric_is_refused_before_there_is_a_run_folder(options, expecte
 @pytest.mark.parametrize("monitor", ["val/loss", "val/recall/daisy"])
 def test_the_kept_epoch_and_early_stopping_are_those_of_the_metric(monitor, drawn, tmp_path):
     options = ["--checkpoint.monitor", monitor, "--trainer.max_epochs", "4", "--model.lr", "0.02"]
-    run = cli.main(["fit", "--data.root", str(drawn), *SMALL, *options])
+    run = training.main(["fit", "--data.root", str(drawn), *SMALL, *options])
     best, early_stopping = run.trainer.checkpoint_callback, run.trainer.early_stopping_callback
     assert (early_stopping.monitor, early_stopping.mode) == (monitor, monitor_mode(monitor, None))
     value = run.trainer.callback_metrics[monitor]

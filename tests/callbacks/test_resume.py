@@ -10,15 +10,15 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flowers import cli
 from flowers.callbacks import ResumeEpoch, SeedSteps
+from flowers.cli import training
 
 SMALL = ["--data.image_size", "32", "--data.crop_size", "24", "--model.widths", "[8,16]", "--data.batch_size", "20"]
 SMALL += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1", "--trainer.max_epochs", "2"]
 
 
 def fit(folder, drawn, *words):
-    return cli.main(["fit", *SMALL, "--data.root", str(drawn), "--trainer.default_root_dir", str(folder), *words])
+    return training.main(["fit", *SMALL, "--data.root", str(drawn), "--trainer.default_root_dir", str(folder), *words])
 
 
 def curve(run, name):
@@ -36,13 +36,13 @@ class KeepBestOfFirstEpoch(SeedSteps):
 def test_a_checkpoint_of_a_validation_goes_on_after_it(drawn, tmp_path, monkeypatch, *, mode, validations, epochs):
     # Six steps an epoch, validated after the third and the sixth, and between them the rate of learning falls. It is
     # known beforehand, unlike the metrics that can be monitored.
-    monkeypatch.setattr(cli, "check_monitor", lambda monitor, recalls: None)
+    monkeypatch.setattr(training, "check_monitor", lambda monitor, recalls: None)
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "SeedSteps", KeepBestOfFirstEpoch)
+        patch.setattr(training, "SeedSteps", KeepBestOfFirstEpoch)
         words = ["--checkpoint.monitor", "lr-AdamW/weights", "--checkpoint.mode", mode]
         fit(tmp_path, drawn, "--trainer.val_check_interval", "0.5", *words)
     assert torch.load("first.ckpt", weights_only=True)["global_step"] == 3 * validations
-    cli.main(["fit", "--ckpt_path", "first.ckpt"])
+    training.main(["fit", "--ckpt_path", "first.ckpt"])
     whole, resumed = (tmp_path / "lightning_logs" / f"version_{number}" for number in (0, 1))
     assert curve(resumed, "val/loss") == curve(whole, "val/loss")[validations:]
     assert curve(resumed, "train/loss") == curve(whole, "train/loss")[epochs:]
@@ -57,12 +57,12 @@ class SignalAfter(SeedSteps):
 def test_with_a_limit_of_batches_one_is_left_to_end_the_epoch_with(drawn, tmp_path, monkeypatch):
     limit = ["--trainer.limit_train_batches", "5"]
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "SeedSteps", SignalAfter)
+        patch.setattr(training, "SeedSteps", SignalAfter)
         with pytest.raises(SystemExit):
             fit(tmp_path, drawn, *limit)
     words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path), "--data.batch_size", "10"]
     with pytest.warns(UserWarning, match="images a step: 10"):
-        again = cli.main(["fit", *words])
+        again = training.main(["fit", *words])
     assert again.trainer.global_step == 4 + 1 + 5
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flowers import cli
 from flowers.callbacks import ShardedStrategy
-from flowers.runs import read_checkpoint
+from flowers.checkpoint import read_checkpoint
+from flowers.cli import training
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # What the overlay says of GPUs does not hold here; the rest does. Blocks small enough for a small network.
@@ -28,10 +28,10 @@ PARTS += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1", "-
 # One after the other in the same two processes: importing takes longer than training.
 SCRIPT = """
 import json, sys, warnings
-from flowers import cli
+from flowers.cli import training
 warnings.filterwarnings("error", category=FutureWarning)
 for words in json.loads(sys.argv[1]):
-    cli.main(["fit", *words])
+    training.main(["fit", *words])
 """
 
 
@@ -81,7 +81,7 @@ def test_parts_learn_what_the_whole_learns_and_either_goes_on_from_the_other(dra
     whole, sharded = (tmp_path / name / "lightning_logs" / "version_0" for name in where)
     assert_same(sharded, whole)
     best = str(sharded / "checkpoints" / "best.ckpt")
-    validated = cli.main(["validate", "--ckpt_path", best]).trainer.callback_metrics
+    validated = training.main(["validate", "--ckpt_path", best]).trainer.callback_metrics
     found = curves(sharded)
     epoch = read_checkpoint(best)["epoch"]
     assert [float(validated[f"val/{name}"]) for name in ("loss", "acc")] == pytest.approx(
@@ -99,7 +99,7 @@ def test_parts_learn_what_the_whole_learns_and_either_goes_on_from_the_other(dra
 )
 def test_what_does_not_go_with_it_is_refused_before_any_work(words, option, drawn, tmp_path):
     with pytest.raises(ValueError, match=f"{option}: expected .* ShardedStrategy"):
-        cli.main(["fit", *PARTS, *SHARDED, "--data.root", str(drawn), *words])
+        training.main(["fit", *PARTS, *SHARDED, "--data.root", str(drawn), *words])
     assert not (tmp_path / "lightning_logs").exists()
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flowers import cli
 from flowers.callbacks import SeedSteps, StopOnSignal
+from flowers.cli import training
 
 CNN = ["--model.widths", "[8,16]"]
 TRANSFER = ["--model", "TransferTask", "--model.arch", "mobilenet_v3_small", "--model.weights", "none"]
@@ -51,7 +51,7 @@ class SignalAfter(SeedSteps):
 def fit(folder, drawn, *words):
     options = ["--model.dropout", "0.5", "--model.ema_decay", "0.5", "--data.augment.mixup_prob", "0.2"]
     options += ["--data.root", str(drawn), "--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "3"]
-    return cli.main(["fit", *SMALL, *options, *words])
+    return training.main(["fit", *SMALL, *options, *words])
 
 
 def last(folder):
@@ -87,7 +87,7 @@ def never_ended(drawn, tmp_path_factory):
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_a_run_that_was_asked_to_end_goes_on_exactly(never_ended, drawn, tmp_path, monkeypatch, capsys, *, step):
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "SeedSteps", lambda: SignalAfter(step))
+        patch.setattr(training, "SeedSteps", lambda: SignalAfter(step))
         with pytest.raises(SystemExit) as ended:
             fit(tmp_path, drawn)
     assert ended.value.code == 128 + signal.SIGTERM
@@ -95,7 +95,7 @@ def test_a_run_that_was_asked_to_end_goes_on_exactly(never_ended, drawn, tmp_pat
     said = capsys.readouterr().out
     assert f"SIGTERM: ended in epoch {step // 3} after step {step}. To go on: python -m flowers fit --ckpt_path" in said
     metrics, checkpoint = never_ended
-    again = cli.main(["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]).trainer
+    again = training.main(["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]).trainer
     assert_equal(last(tmp_path), checkpoint)
     assert dict(again.callback_metrics) == metrics
 
@@ -108,7 +108,7 @@ class SignalAtStart(SeedSteps):
 
 
 def test_a_signal_before_the_first_step_ends_after_it(drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "SeedSteps", SignalAtStart)
+    monkeypatch.setattr(training, "SeedSteps", SignalAtStart)
     with pytest.raises(SystemExit) as ended:
         fit(tmp_path, drawn)
     assert ended.value.code == 128 + signal.SIGTERM
@@ -133,12 +133,12 @@ def test_a_signal_while_the_processes_ask_each_other_is_not_lost():
 def test_a_validation_that_is_due_is_waited_for(drawn, tmp_path, monkeypatch):
     halves = ["--data.batch_size", "20", "--trainer.val_check_interval", "0.5"]  # after steps 3 and 6 of an epoch
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "SeedSteps", lambda: SignalAfter(3))
+        patch.setattr(training, "SeedSteps", lambda: SignalAfter(3))
         with pytest.raises(SystemExit):
             fit(tmp_path / "ended", drawn, *halves)
     assert last(tmp_path / "ended")["global_step"] == 4
     fit(tmp_path / "never_ended", drawn, *halves)
-    cli.main(["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path / "ended")])
+    training.main(["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path / "ended")])
     assert_equal(last(tmp_path / "ended"), last(tmp_path / "never_ended"))
     assert len({str(curve(tmp_path / name, "val/loss")) for name in ("ended", "never_ended")}) == 1
 
@@ -163,26 +163,26 @@ def test_another_reason_to_stop_is_not_taken_for_the_time_limit(drawn, tmp_path)
 def test_every_kind_of_run_goes_on_exactly(words, drawn, tmp_path, monkeypatch):
     def train(name):
         where = ["--data.root", str(drawn), "--trainer.default_root_dir", str(tmp_path / name)]
-        cli.main(["fit", *TINY, *words, *where, "--trainer.max_epochs", "3", "--model.ema_decay", "0.5"])
+        training.main(["fit", *TINY, *words, *where, "--trainer.max_epochs", "3", "--model.ema_decay", "0.5"])
 
     train("never_ended")
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "SeedSteps", lambda: SignalAfter(4))
+        patch.setattr(training, "SeedSteps", lambda: SignalAfter(4))
         with pytest.raises(SystemExit):
             train("ended")
-    cli.main(["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path / "ended")])
+    training.main(["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path / "ended")])
     assert_equal(last(tmp_path / "ended"), last(tmp_path / "never_ended"))
 
 
 @pytest.mark.parametrize("batch_size", ["8", "60"])
 def test_an_epoch_that_goes_on_with_other_steps_has_as_many_as_are_left(batch_size, drawn, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "SeedSteps", lambda: SignalAfter(1))
+        patch.setattr(training, "SeedSteps", lambda: SignalAfter(1))
         with pytest.raises(SystemExit):
             fit(tmp_path, drawn)  # 32 of 120 images are read
     words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs", "1"]
     with pytest.warns(UserWarning, match=r"processes: 1 \(before: 1\)"):
-        run = cli.main(["fit", *words, "--data.batch_size", batch_size])
+        run = training.main(["fit", *words, "--data.batch_size", batch_size])
     assert run.trainer.global_step == {"8": 1 + (120 - 32) // 8, "60": 2}[batch_size]
     assert "val/acc" in run.trainer.callback_metrics
 
@@ -195,13 +195,13 @@ def test_a_time_limit_ends_as_a_signal_does_and_counts_on(drawn, tmp_path, capsy
     assert "--trainer.max_time: ended in epoch 0 after step 1" in capsys.readouterr().out
     words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]
     with pytest.raises(ValueError, match=r"--trainer\.max_time: expected more time than .* already taken"):
-        cli.main(["fit", *words])
-    cli.main(["fit", *words, "--trainer.max_time", "00:01:00:00"])
+        training.main(["fit", *words])
+    training.main(["fit", *words, "--trainer.max_time", "00:01:00:00"])
     assert last(tmp_path)["epoch"] == 2
 
 
 def test_steps_that_are_accumulated_are_finished_first(drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "SeedSteps", lambda: SignalAfter(0))
+    monkeypatch.setattr(training, "SeedSteps", lambda: SignalAfter(0))
     with pytest.raises(SystemExit):
         fit(tmp_path, drawn, "--trainer.accumulate_grad_batches", "2")
     kept = last(tmp_path)

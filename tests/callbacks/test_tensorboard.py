@@ -7,8 +7,8 @@ import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flowers import cli
 from flowers.callbacks import ForgivingLogger, LogToTensorBoard
+from flowers.cli import training
 from flowers.data import FlowersDataModule
 
 SMALL = [
@@ -24,7 +24,7 @@ SMALL = [
 
 
 def fit(root: Path, *args: str) -> EventAccumulator:
-    cli.main(["fit", "--data.root", str(root), *SMALL, "--trainer.log_every_n_steps", "1", *args])
+    training.main(["fit", "--data.root", str(root), *SMALL, "--trainer.log_every_n_steps", "1", *args])
     return EventAccumulator("lightning_logs/version_0", size_guidance={"images": 0}).Reload()
 
 
@@ -65,7 +65,7 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(drawn, monkeypatch):
 def test_a_resumed_run_is_compared_by_its_best_accuracy_even_if_it_gets_no_better(drawn):
     before = fit(drawn, "--trainer.max_epochs", "2")
     last = "lightning_logs/version_0/checkpoints/last.ckpt"
-    cli.main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "3"])
+    training.main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "3"])
     after = EventAccumulator("lightning_logs/version_0").Reload()
     values = [event.value for event in after.Scalars("hp/val_acc")]
     assert values[-1] == pytest.approx(max(event.value for event in after.Scalars("val/acc")))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from flowers.data import Batch, index_folder
-from flowers.data.loading import CachedImages, StreamedImages, batch_loader, draw_views
+from flowers.data.loading import SplitImages, batch_loader, draw_views, read_files
 from flowers.data.sampling import ShardedSampler
 
 
@@ -25,7 +25,7 @@ def sampler(count, *, batch_size, shuffle=False, rank=0, world_size=1):
 
 def test_cached_batches_are_what_was_asked_for_in_channels_last():
     images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
-    dataset = CachedImages(reader(images), np.arange(10) % 3, np.array([9, 7, 2]))
+    dataset = SplitImages(reader(images), np.arange(10) % 3, np.array([9, 7, 2]))
     assert len(dataset) == 3
     batch = dataset.__getitems__([1, 2, 1 + 2 * len(dataset)])
     assert np.array_equal(batch.images.permute(0, 2, 3, 1).numpy(), images[[7, 2, 7]])
@@ -37,7 +37,7 @@ def test_cached_batches_are_what_was_asked_for_in_channels_last():
 
 @pytest.mark.parametrize(("count", "batches"), [(9, 2), (8, 2), (3, 1)])
 def test_a_short_last_batch_is_left_out_unless_it_is_the_only_one(count, batches):
-    dataset = CachedImages(reader(np.zeros((20, 4, 4, 3), dtype=np.uint8)), np.zeros(20, dtype=np.int64), np.arange(20))
+    dataset = SplitImages(reader(np.zeros((20, 4, 4, 3), dtype=np.uint8)), np.zeros(20, dtype=np.int64), np.arange(20))
     train = batch_loader(dataset, sampler(count, batch_size=4, shuffle=True), num_workers=0)
     assert len(list(train)) == len(train) == batches
     evaluation = batch_loader(dataset, sampler(count, batch_size=4), num_workers=0)
@@ -46,7 +46,7 @@ def test_a_short_last_batch_is_left_out_unless_it_is_the_only_one(count, batches
 
 def loaders(world_size, batch_size, epoch):
     images = np.zeros((100, 2, 2, 3), dtype=np.uint8)
-    dataset = CachedImages(reader(images), np.arange(100), np.arange(100))
+    dataset = SplitImages(reader(images), np.arange(100), np.arange(100))
     where = {"batch_size": batch_size, "shuffle": True, "world_size": world_size}
     shards = [sampler(100, rank=rank, **where) for rank in range(world_size)]
     for shard in shards:
@@ -78,7 +78,8 @@ def test_an_epoch_goes_on_with_the_images_that_are_left_whatever_the_steps(world
 
 def test_a_file_that_became_unreadable_is_named(photos):
     index = index_folder(photos(cat=2, dog=2))
-    dataset = StreamedImages(index, np.arange(4), image_size=8, resize="stretch")
+    read = partial(read_files, index=index, decoding={"image_size": 8, "resize": "stretch"})
+    dataset = SplitImages(read, index.labels, np.arange(4))
     (index.root / index.paths[1]).write_bytes(b"gone bad")
     with pytest.raises(OSError, match=r"cat/001\.png"):
         dataset.__getitems__([0, 1])

@@ -11,8 +11,8 @@ import torch
 import yaml
 from torchvision.models import get_model
 
-from flowers import cli
 from flowers.callbacks import SeedSteps
+from flowers.cli import training
 from flowers.tasks import TransferTask
 
 ARCH = "mobilenet_v3_small"
@@ -31,7 +31,7 @@ def weights(tmp_path_factory):
 
 def fit(folder, root, weights, *args):
     words = ["--model", "TransferTask", "--model.arch", ARCH, "--model.weights", str(weights), *SMALL]
-    return cli.main(
+    return training.main(
         ["fit", "--data.root", str(root), "--trainer.default_root_dir", str(folder), *words, *map(str, args)]
     )
 
@@ -50,7 +50,7 @@ class KillAt(SeedSteps):
 
 def _fit_and_die(folder, root, weights):
     torch.set_num_threads(1)
-    cli.SeedSteps = KillAt
+    training.SeedSteps = KillAt
     fit(folder, root, weights, *UNFREEZING)
 
 
@@ -69,7 +69,7 @@ def test_killed_while_unfreezing_and_resumed_equals_never_interrupted_bit_for_bi
     mine.unlink()  # a checkpoint is restored without them
     runs = [tmp_path / name / "lightning_logs" / "version_0" / "checkpoints" for name in ("whole", "killed")]
     assert torch.load(runs[1] / "last.ckpt", weights_only=True)["epoch"] == 1
-    cli.main(["fit", "--ckpt_path", str(runs[1] / "last.ckpt")])
+    training.main(["fit", "--ckpt_path", str(runs[1] / "last.ckpt")])
     whole, resumed = (torch.load(run / "last.ckpt", weights_only=True) for run in runs)
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(whole[part][key], resumed[part][key]) for key in whole[part])
@@ -97,7 +97,7 @@ def test_the_checkpoint_of_a_probe_is_an_ordinary_one(probed, weights, tmp_path,
     assert all(torch.equal(start[key], value) for key, value in backbone.items())
     task = TransferTask.load_from_checkpoint(probed / "checkpoints" / "best.ckpt", weights_only=True)
     assert task.hparams.arch == ARCH
-    cli.main(["test", "--ckpt_path", str(probed / "checkpoints" / "best.ckpt")])
+    training.main(["test", "--ckpt_path", str(probed / "checkpoints" / "best.ckpt")])
     page = (probed / "report.html").read_text()
     assert "There are no overlays" not in page
     assert page.count("data:image/jpeg") == 2 * page.count('<div class="card">')
@@ -118,7 +118,9 @@ def test_a_probe_can_be_fine_tuned_on(probed, tmp_path):
     before = torch.load(best, weights_only=True)["state_dict"]
     (tmp_path / "tuned").mkdir()
     words = ["--freeze.unfreeze_epoch", "0", "--trainer.max_epochs", "4"]
-    run = cli.main(["fit", "--ckpt_path", str(best), *words, "--trainer.default_root_dir", str(tmp_path / "tuned")])
+    run = training.main(
+        ["fit", "--ckpt_path", str(best), *words, "--trainer.default_root_dir", str(tmp_path / "tuned")]
+    )
     after = run.model.state_dict()
     first = "net.backbone.features.0.0.weight"
     assert not torch.equal(after[first], before[first])
@@ -127,15 +129,17 @@ def test_a_probe_can_be_fine_tuned_on(probed, tmp_path):
 def test_the_images_are_those_the_weights_were_trained_on_unless_told_otherwise(drawn):
     args = ["fit", "--data.root", str(drawn), "--model", "TransferTask", "--model.weights", "none"]
     quick = ["--data.batch_size", "2", "--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "true"]
-    run = cli.main([*args, *quick, "--model.arch", "efficientnet_b0"])
+    run = training.main([*args, *quick, "--model.arch", "efficientnet_b0"])
     data, task = run.datamodule, TransferTask(["a", "b"], weights="none")
     assert (run.model.lr, run.model.ema_decay) == (task.lr, task.ema_decay)  # not those of the default task
     assert (data.image_size, data.crop_size, data.interpolation) == (224, 224, "bicubic")
     typed = ["--model.arch", "mobilenet_v3_small", "--data.image_size", "64"]
-    data = cli.main([*args, *quick, *typed]).datamodule
+    data = training.main([*args, *quick, *typed]).datamodule
     assert (data.image_size, data.crop_size, data.interpolation) == (64, 64, "bilinear")
     assert (data.augment.cutmix_prob, data.augment.min_scale) == (0.0, 0.5)
-    data = cli.main([*args, *quick, *typed, "--data.crop_size", "48", "--data.augment.cutmix_prob", "0.2"]).datamodule
+    data = training.main(
+        [*args, *quick, *typed, "--data.crop_size", "48", "--data.augment.cutmix_prob", "0.2"]
+    ).datamodule
     assert (data.image_size, data.crop_size) == (64, 48)
     assert (data.augment.cutmix_prob, data.augment.min_scale) == (0.2, 0.5)
 
@@ -143,7 +147,7 @@ def test_the_images_are_those_the_weights_were_trained_on_unless_told_otherwise(
 def test_the_printed_configuration_is_the_one_that_runs(drawn, capsys):
     words = ["--model", "TransferTask", "--model.arch", "efficientnet_b0", "--data.root", str(drawn)]
     with pytest.raises(SystemExit):
-        cli.main(["fit", *words, "--print_config"])
+        training.main(["fit", *words, "--print_config"])
     config = yaml.safe_load(capsys.readouterr().out)
     task = TransferTask(["a", "b"], weights="none")
     assert config["model"]["init_args"]["lr"] == task.lr
@@ -155,14 +159,14 @@ def test_a_resumed_training_says_which_options_it_does_not_take(probed, tmp_path
     other = ["--ckpt_path", str(probed / "checkpoints" / "best.ckpt"), "--trainer.default_root_dir", str(tmp_path)]
     said = r"--model\.stage_decay 0\.3 \(0\.5\): the training goes on"
     with pytest.warns(UserWarning, match=said):
-        cli.main(["fit", *other, "--model.stage_decay", "0.3", "--trainer.max_epochs", "3"])
+        training.main(["fit", *other, "--model.stage_decay", "0.3", "--trainer.max_epochs", "3"])
 
 
 @pytest.mark.parametrize("words", [["--data.cache", "false"], ["--model", "CNNTask", "--model.widths", "[8]"]])
 def test_what_a_probe_cannot_do_is_said_before_there_is_a_run_folder(words, drawn, tmp_path):
     model = [] if "CNNTask" in words else ["--model", "TransferTask", "--model.arch", ARCH, "--model.weights", "none"]
     with pytest.raises(ValueError, match=r"--freeze\.unfreeze_epoch null: expected --"):
-        cli.main(["fit", "--data.root", str(drawn), *model, *words, *SMALL, "--freeze.unfreeze_epoch", "null"])
+        training.main(["fit", "--data.root", str(drawn), *model, *words, *SMALL, "--freeze.unfreeze_epoch", "null"])
     assert not (tmp_path / "lightning_logs").exists()
 
 
@@ -177,5 +181,5 @@ def test_a_size_that_the_network_cannot_take_is_named_before_there_is_a_run_fold
     typed = ["--data.image_size", str(sizes[0]), "--data.crop_size", str(sizes[1])]
     model = ["--model", "TransferTask", "--model.arch", arch, "--model.weights", "none"]
     with pytest.raises(ValueError, match=said):
-        cli.main(["fit", "--data.root", str(drawn), *model, *typed])
+        training.main(["fit", "--data.root", str(drawn), *model, *typed])
     assert not (tmp_path / "lightning_logs").exists()

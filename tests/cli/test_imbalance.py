@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowers import cli
+from flowers.cli import training
 from flowers.data import FlowersDataModule, ManifestRow, manifest_text
 from flowers.evaluation import read_predictions, scores
 
@@ -42,10 +42,10 @@ def train_and_score(folder: Path, run: Path, *options: str) -> dict[str, float]:
     size = ["--data.image_size", "16", "--data.crop_size", "16", "--data.augment.cutmix_prob", "0"]
     small = ["--model.widths", "[8]", "--model.lr", "0.01", "--trainer.max_epochs", "10"]
     where = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(run)]
-    cli.main(["fit", *data, *size, *small, *where, *options])
+    training.main(["fit", *data, *size, *small, *where, *options])
     last = run / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
-    cli.main(["predict", "--ckpt_path", str(last), "--predictions.file", str(run / "predictions.csv")])
-    return scores(read_predictions(run / "predictions.csv"))
+    training.main(["test", "--ckpt_path", str(last)])
+    return scores(read_predictions(last.parents[1] / "predictions.csv"))
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,12 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from flowers import cli
 from flowers.callbacks import AtomicCheckpointIO, SeedSteps
-from flowers.runs import claim_run_folder, read_checkpoint, stored_config
+from flowers.checkpoint import read_checkpoint, stored_config
+from flowers.cli import training
+from flowers.cli.predict import predict
+from flowers.evaluation import read_predictions
+from flowers.run_folder import claim_run_folder
 from flowers.tasks import CNNTask
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -32,11 +35,11 @@ SMALL = {
 }
 
 
-def fit(folder: Path, root: Path, *args: str) -> cli.FlowersCLI:
+def fit(folder: Path, root: Path, *args: str) -> training.FlowersCLI:
     config = folder / "small.yaml"
     config.write_text(yaml.safe_dump(SMALL))
     where = ["--data.root", str(root), "--trainer.default_root_dir", str(folder)]
-    return cli.main(["fit", "--config", str(config), *where, *args])
+    return training.main(["fit", "--config", str(config), *where, *args])
 
 
 def last(run: Path) -> dict:
@@ -69,11 +72,13 @@ def test_every_config_trains_and_tests(config, drawn):
     if config not in ("quickstart", "cnn", "multi_gpu"):
         small += ["--model.weights", "none"]
     for verb in ("fit", "test"):
-        cli.main([verb, *args, *small])
+        training.main([verb, *args, *small])
 
 
 def test_the_config_alone_is_enough_without_one(drawn):
-    run = cli.main(["fit", "--data.root", str(drawn), "--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"])
+    run = training.main(
+        ["fit", "--data.root", str(drawn), "--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"]
+    )
     assert isinstance(run.model, CNNTask)
     assert run.model.class_names == run.datamodule.class_names
 
@@ -125,27 +130,29 @@ def test_the_checkpoint_is_plain_data_of_a_known_shape(whole_run):
 
 def test_a_checkpoint_is_enough_to_evaluate_and_predict_elsewhere(whole_run, tmp_path, capsys):
     ckpt = ["--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt")]
-    cli.main(["validate", *ckpt])
+    training.main(["validate", *ckpt])
     assert "val/acc: " in capsys.readouterr().out
-    run = cli.main(["test", *ckpt])
+    run = training.main(["test", *ckpt])
     right = round(float(run.trainer.callback_metrics["test/acc"]) * 15)
     assert f"test/acc: {right} of 15 images are right" in capsys.readouterr().out
     assert run.datamodule.image_size == 32
-    cli.main(["predict", *ckpt])
-    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]  # and no run folder
-    with (tmp_path / "predictions.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    right = sum(row["label"] == row["predicted"] for row in rows) / len(rows)
-    assert right == pytest.approx(float(run.trainer.callback_metrics["test/acc"]))
-    assert [row["path"] for row in rows] == sorted(row["path"] for row in rows)
-    with pytest.raises(FileExistsError, match=r"--predictions\.file"):
-        cli.main(["predict", *ckpt])
+    assert not [*tmp_path.iterdir()]  # no run folder
+
+
+def test_a_run_folder_stands_for_its_best_checkpoint(whole_run, tmp_path):
+    run = training.main(["validate", "--ckpt_path", str(whole_run)])
+    assert run.config["validate"].ckpt_path == str(whole_run / "checkpoints" / "best.ckpt")
+    copied = shutil.copytree(whole_run, tmp_path / "run")
+    resumed = training.main(["fit", "--ckpt_path", str(copied), "--trainer.max_epochs", "30"])  # from its last one
+    assert resumed.trainer.log_dir == str(copied)
+    weights = ["--model.weights", str(whole_run), "--trainer.fast_dev_run", "true"]
+    assert training.main(["fit", "--data.root", str(run.datamodule.index.root), "--model", "TransferTask", *weights])
 
 
 def test_what_is_typed_wins_over_the_checkpoint(whole_run):
     ckpt = ["--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt")]
     with pytest.warns(UserWarning, match=r"--data\.image_size is 40"):
-        run = cli.main(["test", *ckpt, "--data.image_size", "40"])
+        run = training.main(["test", *ckpt, "--data.image_size", "40"])
     assert run.datamodule.image_size == 40
 
 
@@ -156,7 +163,7 @@ def test_the_summary_names_commands_that_exist(drawn, tmp_path, capsys):
     assert f"Best epoch       {best.best_epoch}" in printed
     assert f"{float(run.trainer.callback_metrics['val/acc']):.4f}" in printed
     command = next(line for line in printed.splitlines() if "python -m flowers test" in line)
-    cli.main(command.split("python -m flowers ")[1].split())
+    training.main(command.split("python -m flowers ")[1].split())
 
 
 def test_same_seed_same_metrics_other_seed_others(drawn, tmp_path):
@@ -180,7 +187,7 @@ class KillAt(SeedSteps):
 
 def _fit_and_die(folder, root):
     torch.set_num_threads(1)
-    cli.SeedSteps = KillAt
+    training.SeedSteps = KillAt
     fit(folder, root)
 
 
@@ -193,7 +200,7 @@ def test_killed_and_resumed_equals_never_interrupted_bit_for_bit(whole_run, draw
     assert process.exitcode == -signal.SIGKILL
     run = tmp_path / "lightning_logs" / "version_0"
     assert last(run)["epoch"] == 1
-    cli.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
+    training.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
     assert [path.name for path in run.parent.iterdir()] == ["version_0"]  # it went on in its own folder
     ours, theirs = last(run), last(whole_run)
     for part in ("state_dict", "current_model_state"):
@@ -215,7 +222,7 @@ def test_last_is_the_run_that_saved_last_or_a_new_one(drawn, tmp_path, monkeypat
     fit(tmp_path, drawn, *words, "2")
     assert [last(logs / f"version_{number}")["epoch"] for number in (0, 1)] == [0, 1]
     monkeypatch.chdir(logs / "version_0")
-    cli.main(["fit", *words, "3"])
+    training.main(["fit", *words, "3"])
     assert last(logs / "version_0")["epoch"] == 2
     assert {path.name for path in logs.iterdir()} == {"version_0", "version_1"}
 
@@ -226,7 +233,7 @@ def test_another_batch_than_before_is_said(drawn, tmp_path):
     with pytest.warns(
         UserWarning, match=r"processes: 1 \(before: 1\), images a step: 64 \(before: 32\)\. An epoch has"
     ):
-        cli.main(["fit", *words, "2", "--trainer.accumulate_grad_batches", "2"])
+        training.main(["fit", *words, "2", "--trainer.accumulate_grad_batches", "2"])
 
 
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
@@ -234,19 +241,19 @@ def test_resuming_adds_to_the_run_and_replaces_nothing(drawn, tmp_path):
     fit(tmp_path, drawn, "--trainer.max_epochs", "1")
     run = tmp_path / "lightning_logs" / "version_0"
     before = (run / "config.yaml").read_text()
-    cli.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs", "2"])
+    training.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs", "2"])
     assert last(run)["epoch"] == 1
     assert (run / "config.yaml").read_text() == before
     assert yaml.safe_load((run / "config-2.yaml").read_text())["trainer"]["max_epochs"] == 2
     assert not (run / "manifest-2.csv").exists()
     # From another checkpoint than the last a new run begins: the old one's last epochs stay.
     best = str(run / "checkpoints" / "best.ckpt")
-    cli.main(["fit", "--ckpt_path", best, "--trainer.max_epochs", "3"])
+    training.main(["fit", "--ckpt_path", best, "--trainer.max_epochs", "3"])
     assert last(run)["epoch"] == 1
     assert (run / "checkpoints" / "best.ckpt").exists()
     assert last(run.with_name("version_1"))["epoch"] == 2
     # No epoch of this one is validated, so none is its best.
-    cli.main(["fit", "--ckpt_path", best, "--trainer.max_epochs", "3", "--trainer.limit_val_batches", "0"])
+    training.main(["fit", "--ckpt_path", best, "--trainer.max_epochs", "3", "--trainer.limit_val_batches", "0"])
     assert [file.name for file in (run.with_name("version_2") / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
@@ -269,18 +276,18 @@ def test_a_finished_run_says_so_and_stays_as_it_is(options, more, drawn, tmp_pat
     num_epochs = last(run)["epoch"]
     words = ["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]
     with pytest.raises(SystemExit) as ended:
-        cli.main(words)
+        training.main(words)
     assert ended.value.code == 0
     assert "this run is finished" in caplog.text
     assert files(tmp_path) == before
-    cli.main([*words, *more])
+    training.main([*words, *more])
     assert last(run)["epoch"] == num_epochs + 1
 
 
 def test_a_schedule_of_another_length_is_taken_up_at_its_own_rate(drawn, tmp_path, caplog):
     fit(tmp_path, drawn, "--trainer.max_epochs=1")
     words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]
-    cli.main(["fit", *words, "--trainer.max_epochs=3"])
+    training.main(["fit", *words, "--trainer.max_epochs=3"])
     assert "learning rate goes from 0 to 0.0" in caplog.text
     events = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0")).Reload()
     rates = [event.value for tag in events.Tags()["scalars"] if tag.startswith("lr-") for event in events.Scalars(tag)]
@@ -293,9 +300,9 @@ def test_a_resumed_run_asks_for_the_optimizer_that_it_was_given(drawn, tmp_path)
     fit(tmp_path, drawn, "--trainer.max_epochs=1", *optimizer)
     words = ["fit", "--ckpt_path=last", f"--trainer.default_root_dir={tmp_path}", "--trainer.max_epochs=2"]
     with pytest.raises(ValueError, match=r"Give again: --optimizer torch\.optim\.SGD --optimizer\.lr 0\.1") as refused:
-        cli.main(words)
+        training.main(words)
     again = str(refused.value).partition("Give again: ")[2].split()
-    cli.main([*words, *again])
+    training.main([*words, *again])
     assert last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 1
 
 
@@ -306,7 +313,7 @@ def test_a_configuration_of_another_network_than_the_checkpoints_is_refused(draw
         words = ["--config", str(CONFIGS / f"{config}.yaml"), "--model.widths=[48,96,192]"]
         words = words if config == "cnn" else words[:2]
         with pytest.raises(ValueError, match=rf"its network is CNNTask widths \[8, 16\].* make {name}"):
-            cli.main(["fit", "--ckpt_path=last", f"--trainer.default_root_dir={tmp_path}", *words])
+            training.main(["fit", "--ckpt_path=last", f"--trainer.default_root_dir={tmp_path}", *words])
     assert files(tmp_path) == before
 
 
@@ -315,11 +322,11 @@ def test_weights_that_were_trained_on_images_this_run_evaluates_are_reported(who
     data = ["--data.image_size=64", "--data.crop_size=64", f"--data.root={drawn}", "--trainer.max_epochs=1"]
     net = ["--model=TransferTask", "--model.arch=squeezenet1_1", "--model.weights=none", "--trainer.accelerator=cpu"]
     net += ["--trainer.log_every_n_steps=1"]
-    cli.main(["fit", *net, *data, f"--trainer.default_root_dir={tmp_path}"])
+    training.main(["fit", *net, *data, f"--trainer.default_root_dir={tmp_path}"])
     weights = f"--model.weights={tmp_path}/lightning_logs/version_0/checkpoints/best.ckpt"
-    cli.main(["fit", *net, weights, *data])  # the same split: not a word (warnings are errors)
+    training.main(["fit", *net, weights, *data])  # the same split: not a word (warnings are errors)
     with pytest.warns(UserWarning, match=r"best\.ckpt was trained on \d+ of the 30 validation and test images"):
-        cli.main(["fit", *net, weights, *data, "--data.split_seed=7"])
+        training.main(["fit", *net, weights, *data, "--data.split_seed=7"])
     # Other data, some of it the same: told when it is evaluated.
     other = tmp_path / "other" / "photos"
     shutil.copytree(drawn, other)
@@ -329,13 +336,13 @@ def test_weights_that_were_trained_on_images_this_run_evaluates_are_reported(who
         pytest.warns(UserWarning, match="holds other images than those that the checkpoint's run had"),
         pytest.warns(UserWarning, match=r"the checkpoint was trained on \d+ of the \d+ validation and test images"),
     ):
-        cli.main(evaluate)
+        training.main(evaluate)
 
 
 def test_a_small_folder_learns_with_the_shipped_recipe(drawn, tmp_path):
     size = ["--data.image_size=40", "--data.crop_size=32", "--data.batch_size=16", "--model.widths=[24,48]"]
     short = ["--trainer.max_epochs=10", "--trainer.accelerator=cpu", f"--data.root={drawn}", "--trainer.logger=false"]
-    run = cli.main(["fit", "--config", str(CONFIGS / "cnn.yaml"), *size, *short])
+    run = training.main(["fit", "--config", str(CONFIGS / "cnn.yaml"), *size, *short])
     # 70 steps. An average with its decay of 0.995 from the first one on stands at chance, 0.2.
     assert run.trainer.callback_metrics["val/acc"] > 0.35
 
@@ -406,7 +413,7 @@ def test_a_moved_run_goes_on_where_it_lies(drawn, tmp_path):
     run = tmp_path / "moved"
     (tmp_path / "lightning_logs" / "version_0").rename(run)
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    cli.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs=3"])
+    training.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs=3"])
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert last(run)["epoch"] == 2
     state = next(state for key, state in last(run)["callbacks"].items() if key.startswith("SaveBest"))
@@ -418,7 +425,7 @@ def test_a_checkpoint_named_last_elsewhere_does_not_make_its_place_a_run(whole_r
     (tmp_path / "home" / "u").mkdir(parents=True)
     copy = tmp_path / "home" / "u" / "last.ckpt"
     copy.write_bytes((whole_run / "checkpoints" / "last.ckpt").read_bytes())
-    cli.main(["fit", "--ckpt_path", str(copy), "--trainer.max_epochs=5", f"--trainer.default_root_dir={tmp_path}"])
+    training.main(["fit", "--ckpt_path", str(copy), "--trainer.max_epochs=5", f"--trainer.default_root_dir={tmp_path}"])
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["u"]
     assert last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 4
 
@@ -438,7 +445,7 @@ def test_what_is_written_among_the_photos_would_become_a_class(whole_run, drawn,
         fit(tmp_path, root, f"--trainer.default_root_dir={root / 'runs'}")
     words = ["--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), f"--data.root={root}"]
     with pytest.raises(ValueError, match=r"--report\.folder .*out: expected a folder outside of --data"):
-        cli.main(["test", *words, f"--report.folder={root / 'out'}"])
+        training.main(["test", *words, f"--report.folder={root / 'out'}"])
     assert {path.name for path in root.iterdir()} == {path.name for path in drawn.iterdir()}
 
 
@@ -454,7 +461,7 @@ def test_a_checkpoint_finds_its_data_from_another_folder(drawn, tmp_path, monkey
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     ckpt = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
-    assert cli.main(["test", "--ckpt_path", str(ckpt)]).datamodule.index.root == tmp_path / "photos"
+    assert training.main(["test", "--ckpt_path", str(ckpt)]).datamodule.index.root == tmp_path / "photos"
 
 
 def test_a_run_among_the_photos_becomes_no_class(photos, monkeypatch):
@@ -473,8 +480,8 @@ def test_a_run_on_a_divided_folder_predicts_its_test_images(photos, tmp_path):
         shutil.copy(file, folder)
     fit(tmp_path, tmp_path / "divided", "--trainer.max_epochs=1")
     ckpt = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
-    cli.main(["predict", "--ckpt_path", str(ckpt), "--predictions.file", str(tmp_path / "p.csv")])
-    with (tmp_path / "p.csv").open(newline="") as opened:
+    training.main(["test", "--ckpt_path", str(ckpt)])
+    with (ckpt.parents[1] / "predictions.csv").open(newline="") as opened:
         rows = [*csv.DictReader(opened)]
     assert len(rows) == 8
     assert all(row["path"].split("/")[:2] == ["test", row["label"]] for row in rows)
@@ -490,7 +497,7 @@ def test_a_stored_config_names_no_code(whole_run, tmp_path):
     config["model"]["class_path"] = "antigravity.Task"
     torch.save(checkpoint | {"config": yaml.safe_dump(config)}, tmp_path / "hostile.ckpt")
     with pytest.raises(ValueError, match="its model is no part of this package"):
-        cli.main(["test", "--ckpt_path", str(tmp_path / "hostile.ckpt")])
+        training.main(["test", "--ckpt_path", str(tmp_path / "hostile.ckpt")])
 
 
 @pytest.mark.parametrize(
@@ -519,18 +526,18 @@ def test_a_checkpoint_imports_nothing(verb, hostile, whole_run, tmp_path, monkey
         assert not {"optimizer", "lr_scheduler"} & config.keys()
         return
     with pytest.raises(ValueError, match="its configuration names code other than a model of this package"):
-        cli.main(words)
+        training.main(words)
 
 
 @pytest.mark.parametrize("words", [["--model.widths", "[8,16,32]"], ["--model.widths", "[8,24]"]])
 def test_another_network_than_the_checkpoints_is_named(words, whole_run):
     with pytest.raises(ValueError, match=r"--ckpt_path .*: its network is CNNTask .*, the options .* make"):
-        cli.main(["validate", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), *words])
+        training.main(["validate", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), *words])
 
 
 def test_a_smaller_image_than_the_crops_of_the_training_can_be_evaluated(whole_run):
     with pytest.warns(UserWarning, match="--data.image_size is 20; the checkpoint was trained with 32"):
-        run = cli.main(
+        run = training.main(
             ["validate", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), "--data.image_size=20"]
         )
     assert run.datamodule.image_size == 20
@@ -541,7 +548,7 @@ def test_another_file_than_a_checkpoint_is_named(content, whole_run, tmp_path):
     whole = (whole_run / "checkpoints" / "best.ckpt").read_bytes()
     (tmp_path / "x.ckpt").write_bytes(whole[: len(whole) // 2] if content is None else content)
     with pytest.raises(ValueError, match=r"--ckpt_path .*x\.ckpt: expected a checkpoint of this project"):
-        cli.main(["test", "--ckpt_path", str(tmp_path / "x.ckpt")])
+        training.main(["test", "--ckpt_path", str(tmp_path / "x.ckpt")])
 
 
 @pytest.mark.slow
@@ -549,8 +556,8 @@ def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(d
     script = tmp_path / "ddp.py"
     script.write_text(
         "import sys\n"
-        "from flowers import cli\n"
-        "run = cli.main(sys.argv[1:])\n"
+        "from flowers.cli import training\n"
+        "run = training.main(sys.argv[1:])\n"
         "if run.trainer.is_global_zero: print({k: float(v) for k, v in run.trainer.callback_metrics.items()})\n"
     )
 
@@ -566,7 +573,7 @@ def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(d
     run_in_two(["fit", *fit_args, "--trainer.max_epochs=5", "--model.ema_decay=0.5"])
     [run] = (tmp_path / "lightning_logs").iterdir()
     best, ckpt = read_checkpoint(run / "checkpoints" / "best.ckpt"), f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}"
-    validated = cli.main(["validate", ckpt])
+    validated = training.main(["validate", ckpt])
     assert 0.05 < best["calibration"]["temperature"] < 20
     assert validated.model.calibration == best["calibration"]
     events = EventAccumulator(str(run)).Reload()
@@ -574,7 +581,7 @@ def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(d
         assert events.Scalars(name)[best["epoch"]].value == pytest.approx(float(value), rel=1e-6), name
 
     tested = run_in_two(["test", ckpt])
-    alone = {name: float(value) for name, value in cli.main(["test", ckpt]).trainer.callback_metrics.items()}
+    alone = {name: float(value) for name, value in training.main(["test", ckpt]).trainer.callback_metrics.items()}
     assert tested == pytest.approx(alone, rel=1e-6)
     # The first report is that of two processes, the second that of one.
     two, one = (json.loads((run / name).read_text()) for name in ("report.json", "report-2.json"))
@@ -584,7 +591,7 @@ def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(d
     assert (run / "predictions.csv").read_bytes() == (run / "predictions-2.csv").read_bytes()
 
     with pytest.warns(UserWarning, match=r"processes: 1 \(before: 2\), images a step: 5 \(before: 10\)"):
-        cli.main(["fit", "--ckpt_path", "last", "--trainer.devices", "1", "--trainer.max_epochs", "6"])
+        training.main(["fit", "--ckpt_path", "last", "--trainer.devices", "1", "--trainer.max_epochs", "6"])
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 5
 
 
@@ -644,27 +651,27 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
 )
 def test_a_wrong_option_is_named(args, said, drawn, capsys):
     with pytest.raises(SystemExit) as caught:
-        cli.main(["fit", "--data.root", str(drawn), *args])
+        training.main(["fit", "--data.root", str(drawn), *args])
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+@pytest.mark.parametrize("verb", ["validate", "test"])
 def test_an_untrained_network_is_not_evaluated(verb, drawn, capsys):
     with pytest.raises(SystemExit):
-        cli.main([verb, "--data.root", str(drawn)])
+        training.main([verb, "--data.root", str(drawn)])
     assert f"--ckpt_path: expected the checkpoint to {verb}" in capsys.readouterr().err
 
 
 def test_a_missing_checkpoint_is_named():
     with pytest.raises(FileNotFoundError, match=r"--ckpt_path latest: expected a checkpoint file"):
-        cli.main(["fit", "--ckpt_path", "latest"])
+        training.main(["fit", "--ckpt_path", "latest"])
 
 
 def test_a_checkpoint_of_other_classes_is_refused(whole_run, photos):
     root = photos(ant=10, bee=10, cat=10, dog=10, emu=10)
     with pytest.raises(ValueError, match="the checkpoint tells apart the classes"):
-        cli.main(["test", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), "--data.root", str(root)])
+        training.main(["test", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), "--data.root", str(root)])
 
 
 def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(drawn, tmp_path, capsys):
@@ -672,7 +679,7 @@ def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(dra
     run = tmp_path / "lightning_logs" / "version_0"
     ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
     capsys.readouterr()
-    tested = cli.main(["test", *ckpt])
+    tested = training.main(["test", *ckpt])
     names = {"report.html", "report.json", "report.md", "predictions.csv"}
     assert names <= {path.name for path in run.iterdir()}
     numbers = json.loads((run / "report.json").read_text())
@@ -693,24 +700,28 @@ def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(dra
     assert page.count('<div class="card">') == min(8, wrong) + min(8, numbers["right"])
     assert page.count("data:image/jpeg") == 2 * page.count('<div class="card">')  # each with what the network looked at
     before = {name: (run / name).read_bytes() for name in names}
-    cli.main(["test", *ckpt, "--report.num_examples", "0"])
+    training.main(["test", *ckpt, "--report.num_examples", "0"])
     assert {name: (run / name).read_bytes() for name in names} == before
     assert {"report-2.html", "predictions-2.csv", "figures-2"} <= {path.name for path in run.iterdir()}
 
 
-def test_test_time_augmentation_is_told_beside_the_plain_accuracy_and_used_by_predict(whole_run, tmp_path, capsys):
+def test_test_time_augmentation_is_told_beside_the_plain_accuracy_and_used_by_predict(
+    whole_run, drawn, tmp_path, capsys
+):
     run = tmp_path / "run"
     shutil.copytree(whole_run, run, ignore=shutil.ignore_patterns("report*", "predictions*", "figures*"))
     ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
-    plain = cli.main(["test", *ckpt]).trainer.callback_metrics
-    tested = cli.main(["test", *ckpt, "--model.tta", "flip+crops"]).trainer.callback_metrics
+    plain = training.main(["test", *ckpt]).trainer.callback_metrics
+    tested = training.main(["test", *ckpt, "--model.tta", "flip+crops"]).trainer.callback_metrics
     assert tested["test/acc"] == plain["test/acc"]
     numbers = json.loads((run / "report-2.json").read_text())["test_time_augmentation"]
     assert numbers["accuracy"] == pytest.approx(float(tested["test/acc_tta"]))
     assert "test/acc_tta: " in capsys.readouterr().out
     assert "(flip+crops)" in (run / "report-2.html").read_text()
-    cli.main(["predict", *ckpt, "--model.tta", "flip+crops", "--predictions.file", str(tmp_path / "p.csv")])
-    assert (tmp_path / "p.csv").read_bytes() == (run / "predictions_tta-2.csv").read_bytes()
+    augmented = read_predictions(run / "predictions_tta-2.csv")
+    files = [str(drawn / path) for path in augmented.paths]
+    predict(files, ckpt_path=str(run), tta="flip+crops")
+    assert (read_predictions("predictions.csv", needs_labels=False).probs == augmented.probs).all()
     assert (run / "predictions.csv").read_bytes() == (run / "predictions-2.csv").read_bytes()
     assert (run / "predictions.csv").read_bytes() != (run / "predictions_tta-2.csv").read_bytes()
 
@@ -718,25 +729,25 @@ def test_test_time_augmentation_is_told_beside_the_plain_accuracy_and_used_by_pr
 def test_predict_and_the_report_agree_to_the_last_digit_whatever_the_batch_size(whole_run, drawn, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(whole_run, run, ignore=shutil.ignore_patterns("report*", "predictions*", "figures*"))
-    ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
-    cli.main(["test", *ckpt])
-    for size in ("1", "32"):
-        file = tmp_path / f"{size}.csv"
-        cli.main(["predict", *ckpt, "--data.batch_size", size, "--predictions.file", str(file)])
-    ours = (run / "predictions.csv").read_bytes()
-    assert (tmp_path / "32.csv").read_bytes() == ours
-    one, many = ([*csv.DictReader((tmp_path / f"{size}.csv").read_text().splitlines())] for size in (1, 32))
-    for a, b in zip(one, many, strict=True):
-        assert (a["path"], a["predicted"]) == (b["path"], b["predicted"])
-        for name in ("daisy", "roses"):
-            assert float(a[name]) == pytest.approx(float(b[name]), abs=2e-6)
+    training.main(["test", "--ckpt_path", str(run)])
+    tested = [row[2:] for row in csv.reader((run / "predictions.csv").read_text().splitlines())]
+    files = [str(drawn / path) for path in read_predictions(run / "predictions.csv").paths]
+    for size in (1, 32):
+        predict(files, ckpt_path=str(run), batch_size=size, out=tmp_path / f"{size}.csv")
+    one, many = (
+        [row[2:] for row in csv.reader((tmp_path / f"{size}.csv").read_text().splitlines())] for size in (1, 32)
+    )
+    assert many == tested  # all but the path as it was given and the label
+    for a, b in zip(one[1:], many[1:], strict=True):
+        assert a[0] == b[0]
+        assert [float(prob) for prob in a[3:]] == pytest.approx([float(prob) for prob in b[3:]], abs=2e-6)
 
 
 def test_a_checkpoint_is_calibrated_anew_and_else_left_as_it_was(whole_run, tmp_path, capsys):
     file = tmp_path / "best.ckpt"
     before = torch.load(whole_run / "checkpoints" / "best.ckpt", weights_only=True)
     torch.save({key: value for key, value in before.items() if key != "calibration"}, file)
-    cli.calibrate(["--ckpt_path", str(file), "--calibration.selective_accuracy", "0.5"])
+    training.calibrate(["--ckpt_path", str(file), "--calibration.selective_accuracy", "0.5"])
     assert "now carries this calibration" in capsys.readouterr().out
     after = torch.load(file, weights_only=True)
     assert after["calibration"]["temperature"] == pytest.approx(before["calibration"]["temperature"], rel=1e-4)
@@ -744,4 +755,4 @@ def test_a_checkpoint_is_calibrated_anew_and_else_left_as_it_was(whole_run, tmp_
     assert after.keys() == before.keys()
     assert all(torch.equal(after["state_dict"][key], before["state_dict"][key]) for key in before["state_dict"])
     with pytest.raises(ValueError, match="all validation images"):
-        cli.calibrate(["--ckpt_path", str(file), "--data.batch_size", "5", "--trainer.limit_val_batches", "2"])
+        training.calibrate(["--ckpt_path", str(file), "--data.batch_size", "5", "--trainer.limit_val_batches", "2"])

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from argparse import ArgumentParser
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from flowers.checkpoint import checkpoint_file
 from flowers.data import DRAWN_CLASSES, draw_flower, find_images, load_named
 from flowers.export_formats import (
     Classifier,
@@ -24,11 +24,8 @@ from flowers.export_formats import (
     write_torch_export,
 )
 from flowers.inference import FlowerPredictor
-from flowers.runs import check_new, publish, scratch_folder
+from flowers.run_folder import check_new, publish, scratch_folder
 
-_PURPOSE = (
-    "Write a checkpoint as ONNX or torch.export: bytes in, calibrated probabilities out, nothing else to get wrong."
-)
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 # Both compute in 32 bits, in another order; int8 may differ more, but has to agree on the class.
 _TOLERANCE = 1e-4
@@ -36,51 +33,69 @@ _INT8_AGREEMENT = 0.99
 _NUM_IMAGES = 200
 
 
-def main(args: list[str]) -> int:
-    """Run the verb and return the exit status: 0, or 1 where the file disagreed with the checkpoint and was deleted.
+def export(
+    checkpoint: str,
+    *,
+    format: Literal["onnx", "torch_export"] = "onnx",
+    quantize: Literal["int8"] | None = None,
+    out: Path | None = None,
+    images: list[str] | None = None,
+) -> int:
+    """Write a checkpoint as ONNX or torch.export: bytes in, calibrated probabilities out.
+
+    The file is compared with the checkpoint; the exit status is 1 where it disagreed and was deleted.
 
     Args:
-        args: The options, as on the command line.
+        checkpoint: Checkpoint, or a run folder as lightning_logs/version_0, whose best checkpoint is taken.
+        format: What to write.
+        quantize: 8-bit weights and features, with ONNX; the class has to agree for 99 % of other images.
+        out: File to write; by default best.onnx, best.pt2 or best.int8.onnx beside best.ckpt.
+        images: Files, folders or patterns; 200 are compared, as many others choose the ranges of int8. By default
+            synthetic flowers.
 
     Raises:
         FileExistsError: The file to write exists.
         ValueError: The checkpoint is none, an option is wrong, or a package is missing.
         OSError: A file cannot be read or written.
     """
-    options = _options(args)
-    missing = [name for name in _PACKAGES if find_spec(name) is None] if options.format == "onnx" else []
+    if quantize and format != "onnx":
+        raise ValueError("--quantize int8: expected --format onnx")
+    missing = [name for name in _PACKAGES if find_spec(name) is None] if format == "onnx" else []
     if missing:
         raise ValueError(f"--format onnx: {', '.join(missing)} are missing; install them: pip install -e '.[export]'")
-    int8 = options.quantize == "int8"
-    suffix = {"onnx": ".int8.onnx" if int8 else ".onnx", "torch_export": ".pt2"}[options.format]
-    file = options.out or Path(options.ckpt_path).with_suffix(suffix)
-    predictor = FlowerPredictor(options.ckpt_path, device="cpu")
+    int8 = quantize == "int8"
+    suffix = {"onnx": ".int8.onnx" if int8 else ".onnx", "torch_export": ".pt2"}[format]
+    file = out or checkpoint_file(checkpoint).with_suffix(suffix)
+    predictor = FlowerPredictor(checkpoint, device="cpu")
     check_new(file, option="--out")
     if file.suffix != (kind := Path(f"x{suffix}").suffix):
         raise ValueError(f"--out {file}: expected a name that ends with {kind}")
     if predictor.task.tta != "none":
         print(f"The file looks at one view of an image, predict with this checkpoint at several ({predictor.task.tta})")
     module = Classifier(predictor.task.net, predictor.temperature).eval()
-    images = check_images(options.images, predictor.decoding, count=2 * _NUM_IMAGES if int8 else _NUM_IMAGES)
-    if int8 and len(images) < 2:
+    pixels = check_images(images, predictor.decoding, count=2 * _NUM_IMAGES if int8 else _NUM_IMAGES)
+    if int8 and len(pixels) < 2:
         raise ValueError("--images: expected at least 2 images with --quantize int8, better hundreds")
     # Other images than those the ranges are chosen on say whether they were chosen well.
-    ranges, images = (images[::2], images[1::2]) if int8 else (None, images)
-    metadata = _metadata(predictor, quantized=options.quantize)
+    ranges = None
+    if int8:
+        ranges = pixels[::2]
+        pixels = pixels[1::2]
+    metadata = _metadata(predictor, quantized=quantize)
     # Nobody shall find a file that is not compared yet.
     with scratch_folder(file.parent, option="--out") as folder:
         unchecked = folder / file.name
-        if options.format == "onnx":
-            write_onnx(module, images, unchecked, metadata=metadata, ranges=ranges)
+        if format == "onnx":
+            write_onnx(module, pixels, unchecked, metadata=metadata, ranges=ranges)
             run = onnx_runner(unchecked)
         else:
-            write_torch_export(module, images, unchecked, metadata=metadata)
+            write_torch_export(module, pixels, unchecked, metadata=metadata)
             run = torch_export_runner(unchecked)
-        if wrong := disagreement(run, module, images, int8=int8):
+        if wrong := disagreement(run, module, pixels, int8=int8):
             print(f"{file} is deleted, it disagrees with the checkpoint: {wrong}")
             return 1
         [file] = publish({unchecked: file})
-    _print_cost(file, run, module, images)
+    _print_cost(file, run, module, pixels)
     return 0
 
 
@@ -98,40 +113,19 @@ def _metadata(predictor: FlowerPredictor, *, quantized: str | None) -> dict[str,
     }
 
 
-def _options(args: list[str]) -> Any:  # noqa: ANN401
-    parser = ArgumentParser(prog="python -m flowers export", allow_abbrev=False, description=_PURPOSE)
-    parser.add_argument("--ckpt_path", required=True, help="checkpoint, as best.ckpt in a run folder's checkpoints")
-    parser.add_argument("--format", choices=("onnx", "torch_export"), default="onnx", help="what to write (onnx)")
-    parser.add_argument(
-        "--quantize",
-        choices=("int8",),
-        help="8-bit weights and features, with ONNX; the class has to agree for 99 %% of other images",
-    )
-    parser.add_argument("--out", type=Path, help="file to write (best.onnx, .pt2 or .int8.onnx, beside best.ckpt)")
-    parser.add_argument(
-        "--images",
-        nargs="+",
-        help="files, folders or patterns; 200 are compared, as many others choose int8's ranges (drawn flowers)",
-    )
-    options = parser.parse_args(args)
-    if options.quantize and options.format != "onnx":
-        parser.error("--quantize int8: expected --format onnx")
-    return options
-
-
-def check_images(wanted: list[str] | None, decoding: dict[str, Any], *, count: int = _NUM_IMAGES) -> NDArray[np.uint8]:
+def check_images(photos: list[str] | None, decoding: dict[str, Any], *, count: int = _NUM_IMAGES) -> NDArray[np.uint8]:
     """Return the images ``(N, S, S, 3)`` on which an exported file is compared.
 
     Args:
-        wanted: Files, folders or patterns, of which images are taken evenly; None for drawn flowers.
+        photos: Files, folders or patterns, of which images are taken evenly; None for drawn flowers.
         decoding: How images are decoded, options of ``load_image``.
         count: Number of images, if there are as many.
     """
-    if wanted is None:
+    if photos is None:
         rng = np.random.default_rng(0)
         drawn = [draw_flower(DRAWN_CLASSES[i % 5], image_size=decoding["image_size"], rng=rng) for i in range(count)]
         return np.stack([np.asarray(image) for image in drawn])
-    files, _ = find_images(wanted, option="--images")
+    files, _ = find_images(photos, option="--images")
     chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, num=count).astype(int))]
     return np.stack([load_named(Path(file), **decoding).permute(1, 2, 0).numpy() for file in chosen])
 

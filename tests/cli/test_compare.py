@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from flowers import compare
+from flowers.cli import compare
 from flowers.evaluation import Predictions, predictions_csv
 
 
@@ -27,7 +28,7 @@ def make_run(folder, rights, *, config="model: {lr: 1}"):
 def test_runs_are_put_beside_each_other(tmp_path, capsys):
     good = make_run(tmp_path / "runs" / "good", [True] * 40)
     bad = make_run(tmp_path / "runs" / "bad", [True] * 30 + [False] * 10, config="model: {lr: 2}")
-    compare.main([good, bad])
+    compare.compare([good, bad])
     said = capsys.readouterr().out
     assert "good is better, p = 0.002" in said
     assert "| model.lr | 1 | 2 |" in said
@@ -40,7 +41,7 @@ def test_runs_are_put_beside_each_other(tmp_path, capsys):
     }
     assert json.loads((made / "compare.json").read_text())["runs"]["good"]["best_validation_accuracy"] == 0.5
     with pytest.raises(FileExistsError, match="--out"):
-        compare.main([good, bad, "--out", str(made)])
+        compare.compare([good, bad], out=made)
 
 
 def test_a_folder_made_while_it_compares_stays(tmp_path, monkeypatch, capsys):
@@ -53,7 +54,7 @@ def test_a_folder_made_while_it_compares_stays(tmp_path, monkeypatch, capsys):
         return figures(runs)
 
     monkeypatch.setattr(compare, "comparison_figures", comparison_figures)
-    compare.main([*runs, "--out", "out"])
+    compare.compare(runs, out=Path("out"))
     assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [("compare.md", "mine")]
     assert "| one | " in (tmp_path / "out-2" / "compare.md").read_text()
     assert "Look at out-2/compare.html" in capsys.readouterr().out
@@ -64,7 +65,7 @@ def test_the_newest_test_counts_and_is_named(tmp_path, capsys):
     for name in ("predictions-2.csv", "predictions-10.csv", "predictions_tta.csv", "predictions_val.csv"):
         (tmp_path / "y" / name).write_text((tmp_path / "y" / "predictions.csv").read_text())
     (tmp_path / "y" / "predictions-10.csv").write_text((tmp_path / "x" / "predictions.csv").read_text())
-    compare.main([first, second])
+    compare.compare([first, second])
     said = capsys.readouterr().out
     assert "y was tested 3 times: predictions-10.csv is the newest" in said
     assert "no difference can be told, p = 1" in said
@@ -84,7 +85,7 @@ def test_a_damaged_run_is_named(name, content, said, tmp_path):
     first, second = make_run(tmp_path / "x", [True] * 4), make_run(tmp_path / "y", [True] * 4)
     (tmp_path / "y" / name).write_bytes(content)
     with pytest.raises(ValueError, match=said):
-        compare.main([first, second])
+        compare.compare([first, second])
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"facts": {"Test": {}}}', "[1]"])
@@ -92,7 +93,7 @@ def test_a_report_that_names_no_checkpoint_is_let_pass(content, tmp_path, capsys
     first, second = make_run(tmp_path / "x", [True] * 4), make_run(tmp_path / "y", [True] * 4)
     (tmp_path / "x" / "report.json").write_text(content)
     (tmp_path / "y" / "report.json").write_text('{"facts": {"Test": {"checkpoint": "best.ckpt"}}}')
-    compare.main([first, second])
+    compare.compare([first, second])
     said = capsys.readouterr().out
     assert "| x |  | 4 |" in said
     assert "| y | best.ckpt | 4 |" in said
@@ -105,7 +106,7 @@ def test_a_run_without_curves_says_so_and_links_keep_their_names(tmp_path, capsy
     make_run(tmp_path / "y", [True] * 4)
     (tmp_path / "baseline").symlink_to("y")
     (tmp_path / "x" / "config.yaml").write_text("")
-    compare.main(["x", "baseline"])
+    compare.compare(["x", "baseline"])
     said = capsys.readouterr().out
     assert "x: no curves can be read" in said
     assert "| baseline | " in said
@@ -113,16 +114,15 @@ def test_a_run_without_curves_says_so_and_links_keep_their_names(tmp_path, capsy
 
 
 @pytest.mark.parametrize("words", [["x"], ["x", "x"], ["x", "./x"]])
-def test_two_different_runs_are_needed(words, tmp_path, capsys):
+def test_two_different_runs_are_needed(words, tmp_path):
     make_run(tmp_path / "x", [True] * 4)
-    with pytest.raises(SystemExit):
-        compare.main(words)
-    assert "RUN: expected two or more different run folders" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="runs: expected two or more different run folders"):
+        compare.compare(words)
 
 
 def test_a_folder_that_is_no_runs_is_named(tmp_path):
     make_run(tmp_path / "x", [True] * 4)
     (tmp_path / "empty").mkdir()
     for name in ("empty", "missing"):
-        with pytest.raises(ValueError, match=f"RUN {name}: expected a run folder with curves or predictions"):
-            compare.main(["x", name])
+        with pytest.raises(ValueError, match=f"{name}: expected a run folder with curves or predictions"):
+            compare.compare(["x", name])

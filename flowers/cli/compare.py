@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -23,42 +22,40 @@ from flowers.evaluation import (
     read_predictions,
     training_seconds,
 )
-from flowers.runs import write_folder
+from flowers.run_folder import write_folder
 
 _TESTED = re.compile(r"predictions(?:-(\d+))?\.csv")
-_PURPOSE = "Compare runs: scores, a test on shared test images, the options that differ, and curves."
 
 
-def main(args: list[str]) -> None:
-    """Compare runs: a table, McNemar's test on shared test images, the options that differ, and their curves.
+def compare(runs: list[str], *, out: Path | None = None) -> None:
+    """Compare runs: scores, McNemar's test on shared test images, the options that differ, and curves.
 
     Args:
-        args: Run folders and options, as on the command line.
+        runs: Two or more run folders, as lightning_logs/version_0.
+        out: New folder for the results; by default the next free lightning_logs/compare_<n>.
 
     Raises:
         ValueError: A folder is no run's, or a file in it is damaged.
         FileExistsError: The folder for the results exists.
         OSError: A folder or file cannot be read or written.
     """
-    parser = ArgumentParser(prog="python -m flowers compare", allow_abbrev=False, description=_PURPOSE)
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folder, as lightning_logs/version_0; two or more")
-    parser.add_argument("--out", type=Path, help="new folder for the results; by default lightning_logs/compare_<n>")
-    options = parser.parse_args(args)
-    folders = [Path(run) for run in options.runs]
+    folders = [Path(run) for run in runs]
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
-        parser.error(f"RUN: expected two or more different run folders, got {' '.join(options.runs)}")
-    if options.out is not None and options.out.exists():
-        raise FileExistsError(f"--out {options.out}: it exists. Give another name.")
-    runs = [read_run(folder, name=name) for folder, name in zip(folders, _names(folders), strict=True)]
-    text, figures = comparison_markdown(runs), comparison_figures(runs)
+        raise ValueError(f"runs: expected two or more different run folders, got {' '.join(runs)}")
+    if out is not None and out.exists():
+        raise FileExistsError(f"--out {out}: it exists. Give another name.")
+    named = zip(folders, _names(folders), strict=True)
+    results = [read_run(folder, name=name) for folder, name in named]
+    text = comparison_markdown(results)
+    figures = comparison_figures(results)
     contents: dict[str, str | bytes] = {
-        "compare.html": comparison_html(runs, figures),
-        "compare.json": comparison_json(runs),
+        "compare.html": comparison_html(results, figures),
+        "compare.json": comparison_json(results),
         "compare.md": text,
     }
     for title, figure in figures.items():
         contents[f"{title.replace(' ', '_')}.png"] = figure_bytes(figure)
-    target = write_folder(options.out, contents, name="compare")
+    target = write_folder(out, contents, name="compare")
     print(f"{text}\nLook at {os.path.relpath(target / 'compare.html')}")
 
 
@@ -73,11 +70,11 @@ def read_run(folder: Path, *, name: str) -> Run:
         ValueError: There are neither predictions nor curves in it.
     """
     if (folder / "summary.json").exists():
-        raise ValueError(f"RUN {folder}: expected the folder of one run; a cross-validation has its own summary.md")
+        raise ValueError(f"{folder}: expected the folder of one run; a cross-validation has its own summary.md")
     tested = sorted(filter(_TESTED.fullmatch, (file.name for file in folder.glob("predictions*.csv"))), key=_number)
     curves = read_history(folder) if folder.is_dir() else {}
     if not tested and not curves:
-        raise ValueError(f"RUN {folder}: expected a run folder with curves or predictions, as lightning_logs/version_0")
+        raise ValueError(f"{folder}: expected a run folder with curves or predictions, as lightning_logs/version_0")
     if not curves:
         print(f"{name}: no curves can be read")
     if len(tested) > 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flowers.runs import write_folder, write_new
+from flowers.run_folder import write_folder, write_new
 
 PAIR = ("a.csv", "figures/b.png")
 

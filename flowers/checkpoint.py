@@ -1,16 +1,11 @@
-"""Run folders, files that overwrite nothing, and what a checkpoint says of its run."""
+"""Reading a checkpoint safely, and what it says of the run that it comes from."""
 
 from __future__ import annotations
 
-import errno
-import os
 import shlex
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from tempfile import TemporaryDirectory
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
@@ -27,201 +22,10 @@ _PLAIN_TRAINER_OPTIONS = {
 _NETWORK_OPTIONS = ("arch", "widths", "depth", "stem_stride", "norm")
 
 
-def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
-    """Return the folder of a run: a new one, or that of the ``last.ckpt`` it resumes, where it goes on.
-
-    Args:
-        root: Folder of the run folders.
-        resumed: Checkpoint to resume from; from any other than ``last.ckpt`` a run begins anew, so that the epochs
-            after that checkpoint stay.
-        rank: Number of this process; only the first makes a folder, Lightning tells it to the others.
-    """
-    if resumed is not None and Path(resumed).name == "last.ckpt":
-        run = Path(resumed).resolve().parents[1]
-        if (run / "config.yaml").exists():
-            return run
-    return claim_run_folder(root) if rank == 0 else (root / "version_other").resolve()
-
-
-def claim_run_folder(
-    root: Path,
-    name: str = "version",
-    *,
-    option: str = "--trainer.default_root_dir",
-) -> Path:
-    """Make and return the next free ``root/<name>_<number>``, another for each run that starts.
-
-    Args:
-        root: Folder of the run folders.
-        name: What kind of run it is.
-        option: The option that names another root, or another folder.
-
-    Raises:
-        OSError: The folder cannot be made.
-    """
-    with _naming(option, root):
-        root.mkdir(parents=True, exist_ok=True)
-        taken = (path.name.removeprefix(f"{name}_") for path in root.glob(f"{name}_*"))
-        number = max((int(digits) for digits in taken if digits.isdecimal()), default=-1) + 1
-        while True:
-            try:
-                (root / f"{name}_{number}").mkdir()
-            except FileExistsError:
-                number += 1
-            else:
-                return (root / f"{name}_{number}").resolve()
-
-
-def last_checkpoint(root: Path) -> str | None:
-    """Return the ``last.ckpt`` of a run folder, or of the run under ``lightning_logs`` that saved one last; or None.
-
-    Args:
-        root: A run folder, or the folder that holds ``lightning_logs``.
-    """
-    own = root / "checkpoints" / "last.ckpt"
-    found = [own] if own.is_file() else [*root.glob("lightning_logs/*/checkpoints/last.ckpt")]
-    return str(max(found, key=lambda file: file.stat().st_mtime_ns)) if found else None
-
-
-def check_new(file: Path, *, option: str) -> None:
-    """Say what is wrong with a file to be written, before any work.
-
-    Args:
-        file: The file.
-        option: The option that names it.
-
-    Raises:
-        FileExistsError: The file exists.
-        FileNotFoundError: Its folder does not.
-    """
-    if file.exists():
-        raise FileExistsError(f"{option} {file}: the file exists. Give another name, or move it.")
-    if not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{option} {file}: expected a folder that exists, make it first")
-
-
-def publish(finished: Mapping[Path, Path]) -> list[Path]:
-    """Give finished files and folders their names, and return the names; nothing is overwritten.
-
-    Where one of the names is taken, even since a moment ago, all get the next free number, as in
-    ``report-2.html``, and that is printed.
-
-    Args:
-        finished: Files and folders, each with its name on the same disk.
-    """
-    number = 0
-    while True:
-        number += 1
-        names = [numbered(name, number) for name in finished.values()]
-        try:
-            with ExitStack() as undo:
-                for file, name in zip(finished, names, strict=True):
-                    _publish(file, name, undo)
-                undo.pop_all()
-        except FileExistsError:
-            continue
-        if number > 1:
-            taken = ", ".join(name.name for name in finished.values() if name.exists())
-            instead = ", ".join(name.name for name in names)
-            print(f"Not overwritten: {taken}. Written instead: {instead}")
-        return names
-
-
-def numbered(file: Path, number: int) -> Path:
-    """Return ``a.csv`` as it is for number 1, and else as ``a-2.csv``."""
-    return file if number == 1 else file.with_stem(f"{file.stem}-{number}")
-
-
-def _publish(file: Path, name: Path, undo: ExitStack) -> None:
-    if file.is_dir():
-        name.mkdir()
-        undo.callback(name.rmdir)
-        for inner in file.iterdir():
-            _publish(inner, name / inner.name, undo)
-        return
-    try:
-        os.link(file, name)  # unlike a rename, refuses a name that exists
-        undo.callback(name.unlink)
-    except FileExistsError:
-        raise
-    except OSError:  # a disk without links, as exFAT
-        with file.open("rb") as source, name.open("xb") as target:
-            undo.callback(name.unlink)
-            shutil.copyfileobj(source, target)
-
-
-@contextmanager
-def scratch_folder(parent: Path, *, option: str) -> Iterator[Path]:
-    """Make a folder for files that are not finished, on the disk where they will be published.
-
-    Args:
-        parent: Folder of the finished files, made where it is missing.
-        option: The option that names it.
-
-    Raises:
-        OSError: The files cannot be written.
-    """
-    with _naming(option, parent):
-        parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".unfinished-", dir=parent) as folder:
-            yield Path(folder)
-
-
-@contextmanager
-def _naming(option: str, folder: Path) -> Iterator[None]:
-    """Name the option in what the system says of a folder that cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise  # the folder is not to blame
-        raise OSError(
-            f"{option}: expected a folder that can be written, got {folder} "
-            f"({error.strerror or error}). Give another with {option}."
-        ) from error
-
-
-def write_new(folder: Path, contents: Mapping[str, str | bytes], *, option: str) -> list[Path]:
-    """Write all files or none, overwrite nothing, and return the names (see ``publish``).
-
-    Args:
-        folder: Where to write, made where it is missing.
-        contents: Name and content of each file; a name may have a folder, as ``figures/loss.png``.
-        option: The option that names the folder.
-
-    Raises:
-        OSError: The files cannot be written.
-    """
-    with scratch_folder(folder, option=option) as scratch:
-        for name, content in contents.items():
-            data = content
-            if isinstance(data, str):
-                data = data.encode("utf-8", "surrogateescape")  # file names that are no UTF-8
-            (scratch / name).parent.mkdir(exist_ok=True)
-            (scratch / name).write_bytes(data)
-        names = dict.fromkeys(Path(name).parts[0] for name in contents)
-        return publish({scratch / name: folder / name for name in names})
-
-
-def write_folder(folder: Path | None, contents: Mapping[str, str | bytes], *, name: str) -> Path:
-    """Write files into a new folder, and return it.
-
-    Args:
-        folder: The folder that ``--out`` names; None for ``lightning_logs/<name>_<number>``.
-        contents: Name and content of each file.
-        name: What kind of results they are.
-
-    Raises:
-        OSError: The files cannot be written.
-    """
-    if folder is None:
-        folder = claim_run_folder(Path("lightning_logs"), name, option="--out")
-        write_new(folder, contents, option="--out")
-        return folder
-    folder = folder.resolve()  # else a name that ends in .. would lead elsewhere
-    inside = {f"{folder.name}/{file}": content for file, content in contents.items()}
-    [folder] = write_new(folder.parent, inside, option="--out")
-    return folder
+def checkpoint_file(path: str | Path) -> Path:
+    """Return the best checkpoint of a run folder; any other path as it is."""
+    best = Path(path) / "checkpoints" / "best.ckpt"
+    return best if best.is_file() else Path(path)
 
 
 def read_checkpoint(file: str | Path) -> dict[str, Any]:

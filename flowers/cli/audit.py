@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import auto_cli
+import numpy as np
 
 from flowers.data import (
     KINDS,
@@ -27,7 +27,7 @@ from flowers.data import (
     reasons_to_ignore,
 )
 from flowers.evaluation import LabelIssue, Predictions, data_uri, label_issues, read_predictions, render_page
-from flowers.runs import write_folder
+from flowers.run_folder import write_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,12 +40,6 @@ _LABELS = (
     "(confident learning), and a network errs too, the more the less accurate it is: look before you relabel. None of "
     "them is on the quarantine list. The most likely wrong ones come first.",
 )
-
-
-def main(args: list[str]) -> int:
-    """Run the verb and return the exit status: 0 for a clean folder, 1 for findings."""
-    status: int = auto_cli(audit, args=args, as_positional=False, prog="python -m flowers audit", allow_abbrev=False)
-    return status
 
 
 def audit(
@@ -65,7 +59,7 @@ def audit(
     Args:
         root: Folder root/<class>/<image> or root/{train,val,test}/<class>/<image>.
         out: New folder for the results; by default the next free lightning_logs/audit_<n>.
-        predictions: The predictions.csv of scripts/cross_validate.py; with it, the labels to look at are found too.
+        predictions: The predictions.csv of cross_validate; with it, label issues are found too.
         duplicates: What counts as the same picture; not near, where different images look much alike.
         min_side: Images with a shorter side are reported as tiny, in pixels.
         cache_dir: Folder of the cache; by default flowers in $XDG_CACHE_HOME or ~/.cache.
@@ -81,17 +75,17 @@ def audit(
         for option, path in {"--out": Path(out or "lightning_logs"), "--cache_dir": cache}.items():
             if path.resolve().is_relative_to(folder.resolve()):
                 raise ValueError(
-                    f"{option} {path}: expected a folder outside of --root {root}, where only photos lie. Give "
+                    f"{option} {path}: expected a folder outside of {root}, where only photos lie. Give "
                     f"another, as {option} {folder.resolve()}-{option.removeprefix('--')}"
                 )
         if out is not None and Path(out).exists():
             raise FileExistsError(f"--out {out}: it exists. Give another name: what lies there may have been edited.")
         if predictions is not None and not Path(predictions).is_file():
-            raise FileNotFoundError(f"--predictions {predictions}: expected a file, as cross_validate.py writes it")
-        asked = read_predictions(predictions) if predictions is not None else None
+            raise FileNotFoundError(f"--predictions {predictions}: expected a file, as cross_validate writes it")
+        asked = read_predictions(predictions, needs_labels=False) if predictions is not None else None
         found = audit_folder(folder, cache_dir=cache, duplicates=duplicates, min_side=min_side)
     except (ValueError, OSError) as error:  # the data's messages speak of the options of fit
-        raise type(error)(str(error).replace("--data.root", "--root")) from error
+        raise type(error)(str(error).replace("--data.root", "root")) from error
     issues: list[LabelIssue] = []
     if asked is not None:
         asked = _of_this_folder(asked, found, file=str(predictions))
@@ -106,19 +100,34 @@ def audit(
     return 1 if found.findings or issues else 0
 
 
-def _of_this_folder(asked: Predictions, found: Audit, *, file: str) -> Predictions:
+def _of_this_folder(predictions: Predictions, found: Audit, *, file: str) -> Predictions:
     """Return the predictions of images that are still there under that label; say how many and how good they are."""
-    names = asked.class_names
-    kept = [i for i, path in enumerate(asked.paths) if found.labels.get(path) == names[asked.labels[i]]]
-    if not kept:
+    names = predictions.class_names
+    rows = []
+    paths = []
+    labels = []
+    for row, (path, label) in enumerate(zip(predictions.paths, predictions.labels, strict=True)):
+        inside = _inside(path, found)
+        own = found.labels.get(inside)
+        if own in names and label in (-1, names.index(own)):
+            rows.append(row)
+            paths.append(inside)
+            labels.append(names.index(own))
+    if not rows:
         raise ValueError(f"--predictions {file}: expected predictions of the images of this folder, got none of them")
-    known = Predictions(names, tuple(asked.paths[i] for i in kept), asked.labels[kept], asked.probs[kept])
-    right = (known.probs.argmax(axis=1) == known.labels).mean()
+    known = Predictions(names, tuple(paths), np.array(labels), predictions.probs[rows])
     print(
-        f"--predictions {file} has {len(kept):,} of the {len(found.labels):,} images, {right:.1%} of them right; "
-        f"{len(asked.paths) - len(kept):,} more are gone, or have another label now"
+        f"--predictions {file} has {len(rows):,} of the {len(found.labels):,} images, {known.right.mean():.1%} of them "
+        f"correct; {len(predictions.paths) - len(rows):,} more are gone, or have another label now"
     )
     return known
+
+
+def _inside(path: str, found: Audit) -> str:
+    """Return a path as the folder has it: ``predict`` writes paths as they were given."""
+    if path in found.labels:
+        return path
+    return Path(os.path.relpath(path, found.root)).as_posix()
 
 
 def _summary(found: Audit, issues: list[LabelIssue], *, folder: Path) -> str:

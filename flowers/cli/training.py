@@ -33,25 +33,24 @@ from flowers.callbacks import (
     StopOnBadLoss,
     StopOnSignal,
     WarnAtChance,
-    WritePredictions,
     WriteReport,
     check_monitor,
     is_all,
     linked_mode,
     progress,
 )
-from flowers.data import FlowersDataModule
-from flowers.launch import check_num_nodes, launched_devices, plan_devices
-from flowers.quiet import quieten_lightning
-from flowers.runs import (
+from flowers.checkpoint import (
     check_network,
     check_optimizer,
-    last_checkpoint,
+    checkpoint_file,
     read_checkpoint,
-    run_folder,
     stored_config,
     why_finished,
 )
+from flowers.data import FlowersDataModule
+from flowers.launch import check_num_nodes, launched_devices, plan_devices
+from flowers.quiet import quieten_lightning
+from flowers.run_folder import last_checkpoint, run_folder
 from flowers.tasks import ClassificationTask, CNNTask, TransferTask, check_size
 
 _TRAINER_DEFAULTS = {
@@ -63,7 +62,13 @@ _DEFAULT_MODEL = "flowers.tasks.CNNTask"
 
 
 class FlowersCLI(LightningCLI):
-    """``fit``, ``validate``, ``test`` and ``predict`` for a ``ClassificationTask`` and the ``FlowersDataModule``."""
+    """``fit``, ``validate`` and ``test`` for a ``ClassificationTask`` and the ``FlowersDataModule``."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the trainer's methods that are commands; ``predict`` is one of its own, for any photos."""
+        commands = LightningCLI.subcommands()
+        return {name: commands[name] for name in ("fit", "validate", "test")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks as option groups, and say once what several parts need."""
@@ -75,7 +80,6 @@ class FlowersCLI(LightningCLI):
         parser.add_lightning_class_args(Calibrate, "calibration")
         parser.add_lightning_class_args(LogToTensorBoard, "tensorboard")
         parser.add_lightning_class_args(WriteReport, "report")
-        parser.add_lightning_class_args(WritePredictions, "predictions")
         parser.set_defaults(
             {
                 "model": {"class_path": _DEFAULT_MODEL},
@@ -93,18 +97,21 @@ class FlowersCLI(LightningCLI):
         """Parse, with the configuration stored in the checkpoint of ``--ckpt_path`` below what is typed."""
         assert isinstance(args, list)
         verb, *rest = args
-        ckpt_path = _typed(rest, "--ckpt_path")
-        if verb == "fit" and ckpt_path == "last":
-            silent = [word for word in rest if not word.startswith("--print_config")]
-            folder = parser.parse_args([verb, *silent])[verb].trainer.default_root_dir
-            ckpt_path = last_checkpoint(Path(folder or "."))
-            rest += ["--ckpt_path", ckpt_path or "null"]
-            rank_zero_info(f"--ckpt_path last: {ckpt_path or 'there is none yet, training begins'}")
         silent = [word for word in rest if not word.startswith("--print_config")]
-        stored, checkpoint = [], None
-        if ckpt_path is None:
+        ckpt_path = _typed(rest, "--ckpt_path")
+        if ckpt_path is None or ckpt_path == "last":
             first = parser.parse_args([verb, *silent])[verb]
             ckpt_path = first.ckpt_path  # a configuration may name it
+        if verb == "fit" and ckpt_path == "last":
+            ckpt_path = last_checkpoint(Path(first.trainer.default_root_dir or "."))
+            rank_zero_info(f"--ckpt_path last: {ckpt_path or 'there is none yet, training begins'}")
+            rest += ["--ckpt_path", ckpt_path or "null"]
+        elif ckpt_path is not None and Path(ckpt_path).is_dir():
+            last = last_checkpoint(Path(ckpt_path)) if verb == "fit" else None  # a training resumes where it was
+            ckpt_path = last or str(checkpoint_file(ckpt_path))
+            rest += ["--ckpt_path", ckpt_path]
+        silent = [word for word in rest if not word.startswith("--print_config")]
+        stored: list[str] = []
         if ckpt_path is not None:
             checkpoint = read_checkpoint(ckpt_path)
             stored_values = stored_config(checkpoint, verb, ckpt_path=ckpt_path)
@@ -126,7 +133,7 @@ class FlowersCLI(LightningCLI):
         if verb == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
             parser.error("--trainer.max_steps: expected -1 for a run that goes on, which is counted in epochs")
         check_num_nodes(config.trainer.num_nodes)
-        if verb == "fit" and checkpoint is not None:
+        if verb == "fit" and ckpt_path is not None:
             check_optimizer(config, checkpoint, ckpt_path=ckpt_path)
             self._end_if_finished(checkpoint, config, ckpt_path=ckpt_path)
 
@@ -155,6 +162,8 @@ class FlowersCLI(LightningCLI):
         """Make data, model and trainer; a model that a checkpoint restores reads no other weights before."""
         config = self.config[str(self.subcommand)]
         weights = config.get("model.init_args.weights")
+        if weights is not None and Path(weights).is_dir():
+            weights = config["model.init_args.weights"] = str(checkpoint_file(weights))
         if weights is not None and config.ckpt_path is not None:
             config["model.init_args.weights"] = "none"
         super().instantiate_classes()
@@ -263,7 +272,7 @@ def calibrate(args: list[str]) -> None:
 def _callback_groups(verb: str, trainer: Any) -> list[str]:  # noqa: ANN401
     """Return the option groups whose callbacks a verb uses; it accepts all, so that one config serves every verb."""
     if verb != "fit":
-        return {"validate": ["calibration"], "test": ["report"], "predict": ["predictions"]}[verb]
+        return {"validate": ["calibration"], "test": ["report"]}[verb]
     # The user's word against a logger or checkpoints goes for the callbacks that would insist on them.
     saving = [] if trainer.enable_checkpointing is False else ["checkpoint", "last_checkpoint"]
     return [

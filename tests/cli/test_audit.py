@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowers import audit, startup
-from flowers.__main__ import main
+from flowers import startup
+from flowers.__main__ import main, run_function
+from flowers.cli import audit
 from flowers.data import FlowersDataModule, draw_flowers
 from flowers.evaluation import LabelIssue
 
@@ -28,7 +29,7 @@ QUOTES = "pâquerette \"quoted\" 'name'.png"
 
 def run(root: Path, *options: str, out: str = "out") -> tuple[int, dict, str, list[dict]]:
     """Return status, JSON, page and quarantine list."""
-    status = audit.main(["--root", str(root), "--out", out, *options])
+    status = run_function(audit.audit, [str(root), "--out", out, *options])
     out = Path(out)
     with (out / "quarantine.csv").open(newline="", errors="surrogateescape") as file:
         return (
@@ -241,7 +242,7 @@ def test_the_json_holds_what_the_page_shows(hostile):
 def test_a_name_that_is_no_utf8_is_printed_on_any_terminal(photos, tmp_path):
     root = photos(cat=3, dog=3)
     (root / "cat" / "\udcff.gif").touch()
-    command = [sys.executable, "-m", "flowers", "audit", "--root", str(root), "--out", "out"]
+    command = [sys.executable, "-m", "flowers", "audit", str(root), "--out", "out"]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     ran = subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, check=False)
     assert ran.returncode == 1, ran.stderr
@@ -284,14 +285,28 @@ def test_predictions_of_files_that_are_gone_are_not_shown(photos, capsys, tmp_pa
     assert "gone.png" not in page
     assert "2 more are gone, or have another label now" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="--predictions nowhere"):
-        audit.main(["--root", str(root), "--predictions", "nowhere.csv"])
+        audit.audit(str(root), predictions="nowhere.csv")
+
+
+def test_predictions_of_predict_get_their_labels_from_the_folder(photos, tmp_path):
+    root = photos(cat=4, dog=4)
+    rows = ["path,label,predicted,rejected,error,cat,dog"]
+    for name, other in (("cat", "dog"), ("dog", "cat")):
+        for number in range(4):
+            predicted = name if number else other
+            probs = "0.9,0.1" if predicted == "cat" else "0.1,0.9"
+            rows.append(f"{os.path.relpath(root, tmp_path)}/{name}/{number:03d}.png,,{predicted},False,,{probs}")
+    rows.append("broken.png,,,,no image,,")
+    Path("predictions.csv").write_text("\n".join(rows))
+    _, facts, _, _ = run(root, "--predictions", "predictions.csv")
+    assert [issue["path"] for issue in facts["label_issues"]] == ["cat/000.png", "dog/000.png"]
 
 
 @pytest.mark.parametrize("option", ["--out", "--cache_dir"])
 def test_nothing_is_written_among_the_photos(photos, option):
     root = photos(cat=3, dog=3)
-    with pytest.raises(ValueError, match=f"{option} .*: expected a folder outside of --root"):
-        audit.main(["--root", str(root), option, str(root / "new")])
+    with pytest.raises(ValueError, match=f"{option} .*: expected a folder outside of "):
+        run_function(audit.audit, [str(root), option, str(root / "new")])
     assert {path.name for path in root.iterdir()} == {"cat", "dog"}
 
 
@@ -300,7 +315,7 @@ def test_inside_the_photos_the_audit_says_where_it_could_write(photos, monkeypat
     (root / "lightning_logs" / "version_0").mkdir(parents=True)  # of a training there
     monkeypatch.chdir(root)
     with pytest.raises(ValueError, match=r"--out lightning_logs: .* as --out (\S+)$") as raised:
-        audit.main(["--root", "."])
+        audit.audit(".")
     place = str(raised.value).rpartition(" ")[2]
     assert run(Path(), "--min_side", "8", out=place)[1]["class_counts"] == {"cat": 3, "dog": 3}
 
@@ -308,11 +323,11 @@ def test_inside_the_photos_the_audit_says_where_it_could_write(photos, monkeypat
 def test_results_are_never_written_over(photos, tmp_path):
     root = photos(cat=3, dog=3)
     for number in range(2):
-        audit.main(["--root", str(root)])
+        audit.audit(str(root))
         assert (tmp_path / "lightning_logs" / f"audit_{number}" / "audit.html").exists()
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError, match="--out mine"):
-        audit.main(["--root", str(root), "--out", "mine"])
+        audit.audit(str(root), out="mine")
 
 
 def test_a_folder_made_while_it_audits_stays(photos, tmp_path, monkeypatch, capsys):
@@ -324,7 +339,7 @@ def test_a_folder_made_while_it_audits_stays(photos, tmp_path, monkeypatch, caps
         return audit_folder(*args, **options)
 
     monkeypatch.setattr(audit, "audit_folder", audited)
-    audit.main(["--root", str(root), "--out", "out"])
+    audit.audit(str(root), out="out")
     assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [("quarantine.csv", "mine")]
     assert (tmp_path / "out-2" / "audit.html").is_file()
     assert "Look at out-2/audit.html" in capsys.readouterr().out
@@ -332,13 +347,13 @@ def test_a_folder_made_while_it_audits_stays(photos, tmp_path, monkeypatch, caps
 
 def test_an_audit_that_cannot_run_has_a_status_of_its_own(photos, capsys, monkeypatch):
     monkeypatch.setattr(startup, "prepare", lambda: None)  # it sets threads, for the tests that follow too
-    assert main(["audit", "--root", "nowhere"]) == 2
-    assert "flowers: --root nowhere: expected a folder" in capsys.readouterr().err
+    assert main(["audit", "nowhere"]) == 2
+    assert "flowers: root nowhere: expected a folder" in capsys.readouterr().err
     root = photos(cat=3, dog=3)
     shutil.rmtree(root / "dog")
-    assert main(["audit", "--root", str(root)]) == 2
+    assert main(["audit", str(root)]) == 2
     monkeypatch.setattr(audit, "audit_folder", None)
-    assert main(["audit", "--root", str(root)]) == 2  # a bug is no finding
+    assert main(["audit", str(root)]) == 2  # a bug is no finding
     assert "Traceback" in capsys.readouterr().err
     with pytest.raises(SystemExit) as raised:
         main(["audit"])

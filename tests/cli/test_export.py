@@ -18,12 +18,14 @@ import pytest
 import yaml
 from PIL import Image, PngImagePlugin
 
-from flowers import FlowerPredictor, export
+from flowers import FlowerPredictor
+from flowers.__main__ import run_function
 from flowers.callbacks import AtomicCheckpointIO
+from flowers.cli import export
 from flowers.models import pretrained
 from flowers.tasks import CNNTask
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 NAMES = ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
 
 
@@ -48,7 +50,7 @@ def checkpoint(tmp_path):
 
 @pytest.mark.parametrize(("kind", "suffix"), [("onnx", ".onnx"), ("torch_export", ".pt2")])
 def test_the_file_takes_bytes_and_gives_the_predictors_probabilities(kind, suffix, checkpoint, drawn, capsys):
-    assert export.main(["--ckpt_path", str(checkpoint), "--format", kind]) == 0
+    assert export.export(str(checkpoint), format=kind) == 0
     said = capsys.readouterr().out
     assert "200 images: the same class for 100.0%" in said
     assert "batch of 32: " in said
@@ -66,7 +68,7 @@ def test_the_file_takes_bytes_and_gives_the_predictors_probabilities(kind, suffi
 
 
 def test_the_file_says_what_it_is(checkpoint):
-    export.main(["--ckpt_path", str(checkpoint)])
+    export.export(str(checkpoint))
     said = {entry.key: entry.value for entry in onnx.load(checkpoint.with_suffix(".onnx")).metadata_props}
     assert json.loads(said["class_names"]) == NAMES
     assert (said["image_size"], said["resize"], said["interpolation"]) == ("40", "stretch", "bicubic")
@@ -128,7 +130,7 @@ def test_the_readmes_program_answers_as_the_predictor_without_torch(tmp_path):
     (tmp_path / "photos").mkdir()
     photos = all_kinds_of_photos(tmp_path / "photos")
     checkpoint = write_checkpoint(tmp_path, temperature=0.02)  # a low one shows small differences
-    assert export.main(["--ckpt_path", str(checkpoint)]) == 0
+    assert export.export(str(checkpoint)) == 0
     model, predictor = onnx.load(tmp_path / "best.onnx"), FlowerPredictor(checkpoint, device="cpu")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     folders, expected = [], []
@@ -181,8 +183,7 @@ def test_torchvisions_networks_are_exported_as_they_are(arch, kind, tmp_path, ca
 
 
 def test_int8_is_small_and_measured(checkpoint, tmp_path, capsys):
-    words = ["--ckpt_path", str(checkpoint), "--quantize", "int8", "--out", str(tmp_path / "small.onnx")]
-    status = export.main(words)
+    status = export.export(str(checkpoint), quantize="int8", out=tmp_path / "small.onnx")
     said = capsys.readouterr().out
     agreement = float(said.partition("the same class for ")[2].partition("%")[0])
     assert (status == 0) == (agreement >= 99) == (tmp_path / "small.onnx").exists()
@@ -192,7 +193,7 @@ def test_int8_is_small_and_measured(checkpoint, tmp_path, capsys):
 def test_a_file_that_disagrees_is_deleted(checkpoint, monkeypatch, capsys):
     runner = export.onnx_runner
     monkeypatch.setattr(export, "onnx_runner", lambda file: lambda images: runner(file)(images[:, ::-1]) + 0.001)
-    assert export.main(["--ckpt_path", str(checkpoint)]) == 1
+    assert export.export(str(checkpoint)) == 1
     assert "is deleted, it disagrees with the checkpoint" in capsys.readouterr().out
     assert not checkpoint.with_suffix(".onnx").exists()
 
@@ -205,7 +206,7 @@ def test_a_file_made_while_it_exports_stays(checkpoint, monkeypatch, capsys):
         return compare(*args, **options)
 
     monkeypatch.setattr(export, "disagreement", disagreement)
-    assert export.main(["--ckpt_path", str(checkpoint), "--format", "torch_export"]) == 0
+    assert export.export(str(checkpoint), format="torch_export") == 0
     assert file.read_text() == "mine"
     assert export.torch_export_runner(file.with_name("best-2.pt2"))(np.zeros((1, 40, 40, 3), dtype=np.uint8)).size
     assert "Not overwritten: best.pt2. Written instead: best-2.pt2" in capsys.readouterr().out
@@ -213,15 +214,15 @@ def test_a_file_made_while_it_exports_stays(checkpoint, monkeypatch, capsys):
 
 
 def test_other_images_can_be_asked_for(checkpoint, drawn, capsys):
-    assert export.main(["--ckpt_path", str(checkpoint), "--images", str(drawn / "roses")]) == 0
+    assert run_function(export.export, [str(checkpoint), "--images", str(drawn / "roses")]) == 0
     assert "30 images: the same class for 100.0%" in capsys.readouterr().out
     with pytest.raises(FileExistsError, match=r"--out .*best\.onnx: the file exists"):
-        export.main(["--ckpt_path", str(checkpoint)])
+        export.export(str(checkpoint))
 
 
 def test_a_missing_extra_is_named(checkpoint, monkeypatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(ValueError, match=r"--format onnx: onnxscript .* pip install -e '\.\[export\]'"):
-        export.main(["--ckpt_path", str(checkpoint)])
-    with pytest.raises(SystemExit):
-        export.main(["--ckpt_path", str(checkpoint), "--format", "torch_export", "--quantize", "int8"])
+        export.export(str(checkpoint))
+    with pytest.raises(ValueError, match="--quantize int8: expected --format onnx"):
+        export.export(str(checkpoint), format="torch_export", quantize="int8")

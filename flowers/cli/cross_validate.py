@@ -1,0 +1,184 @@
+"""``python -m flowers cross_validate``: train and test on every fold, with several seeds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from flowers.evaluation import (
+    Predictions,
+    pool,
+    predictions_csv,
+    read_predictions,
+    summary_json,
+    summary_markdown,
+)
+from flowers.run_folder import write_new
+
+_LOG_LINES = 15  # of a run that failed
+
+
+def cross_validate(
+    config: list[str],
+    *,
+    folds: int = 5,
+    seeds: int = 3,
+    out: Path = Path("lightning_logs/cross_validation"),
+    fit_options: list[str] | None = None,
+) -> None:
+    """Train and test on every fold with several seeds; started again, it resumes where it was interrupted.
+
+    Other options, as --data.root DIR, go to fit. Writes summary.md, summary.json and predictions.csv.
+
+    Args:
+        config: Configurations of fit, as configs/cnn.yaml.
+        folds: Parts that test in turn, at least 2.
+        seeds: Trainings of each fold.
+        out: Folder of the results.
+        fit_options: Options of fit.
+
+    Raises:
+        ValueError: An option is out of its range, or the folder holds something else.
+        OSError: A file cannot be read or written.
+        SystemExit: A run failed or was interrupted; what is done stays.
+    """
+    options = fit_options or []
+    for file in config:
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"config {file}: expected a file")
+    if folds < 2 or seeds < 1 or any(word.startswith("--data.fold") for word in options):
+        raise ValueError("--folds, --seeds: expected at least 2 folds and 1 seed, and no --data.fold beside them")
+    settings = {"folds": folds, "options": options, "configs": [Path(file).read_text() for file in config]}
+    earlier = _read_settings(out, settings)
+    out.mkdir(parents=True, exist_ok=True)
+    if not earlier and any(not file.name.startswith(".") for file in out.iterdir()):
+        raise ValueError(f"--out {out}: expected a new folder or that of a cross-validation, got one with other files")
+    if any(out.rglob("*.ckpt")) and any(earlier.get(name) != value for name, value in settings.items()):
+        raise ValueError(f"--out {out}: a cross-validation with other settings lies there; give another folder")
+    words = [word for file in config for word in ("--config", file)]
+    try:
+        with FileLock(out / ".lock").acquire(timeout=0):
+            results = _read_settings(out, settings).get("results", {})
+            _write_settings(out, settings | {"results": results})
+            runs = _run_all(out, [*words, *options, "--data.folds", str(folds)], folds=folds, seeds=seeds)
+            results = _write_results(out, runs, results)
+            _write_settings(out, settings | {"results": results})
+    except Timeout:
+        raise ValueError(
+            f"--out {out}: another cross-validation writes into it; wait, or give another folder"
+        ) from None
+
+
+def _run_all(out: Path, options: list[str], *, folds: int, seeds: int) -> dict[tuple[int, int], Predictions]:
+    """Return the predictions for each seed and test fold, from earlier runs where they are finished."""
+    keys = [(seed, fold) for seed in range(seeds) for fold in range(folds)]
+    runs = {}
+    seconds = []
+    for number, (seed, fold) in enumerate(keys):
+        print(f"seed {seed + 1} of {seeds}, fold {fold + 1} of {folds}", end="", flush=True)
+        start = time.perf_counter()
+        folder = out / f"seed_{seed}-fold_{fold}"
+        is_finished = (folder / "predictions.csv").exists()
+        if not is_finished:
+            _run_fold(folder, [*options, "--seed_everything", str(seed), "--data.fold", str(fold)])
+            seconds.append(time.perf_counter() - start)
+        runs[seed, fold] = read_predictions(folder / "predictions.csv")
+        print(f": test accuracy {runs[seed, fold].right.mean():.1%}", end="")
+        if seconds:
+            left = sum(seconds) / len(seconds) * (len(keys) - number - 1) / 60
+            print(f", {left:.0f} min left", end="")
+        print(flush=True)
+    return runs
+
+
+def _run_fold(folder: Path, options: list[str]) -> None:
+    """Train, or resume a training, and test its best checkpoint."""
+    folder.mkdir(exist_ok=True)
+    trained = folder / "trained"
+    if not trained.exists():
+        last = _newest_run(folder) / "checkpoints" / "last.ckpt"
+        new = [*options, "--trainer.default_root_dir", str(folder)]
+        _run_command(folder, "fit", *(["--ckpt_path", str(last)] if last.exists() else new))
+        trained.touch()
+    best = _newest_run(folder) / "checkpoints" / "best.ckpt"
+    _run_command(folder, "test", "--ckpt_path", str(best), "--report.folder", str(folder))
+
+
+def _newest_run(folder: Path) -> Path:
+    runs = sorted(folder.glob("lightning_logs/version_*"), key=lambda run: int(run.name.rpartition("_")[2]))
+    return runs[-1] if runs else folder
+
+
+def _run_command(folder: Path, *words: str) -> None:
+    """Run a command in a process of its own, with its output in the folder's log."""
+    log = folder / "log.txt"
+    try:
+        with log.open("ab") as output:
+            command = [sys.executable, "-m", "flowers", *words]
+            subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=True)
+    except subprocess.CalledProcessError as error:
+        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+        print("\n" + "\n".join(last), file=sys.stderr)
+        print(f"{words[0]} failed, its output is in {log}; the same command resumes from there.", file=sys.stderr)
+        sys.exit(error.returncode)
+    except KeyboardInterrupt:
+        sys.exit(f"\nInterrupted. What is done lies in {folder.parent}; the same command resumes from there.")
+
+
+def _read_settings(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what an earlier start stored; nothing, where there was none."""
+    try:
+        content = json.loads((out / "settings.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and content.keys() >= settings.keys() else {}
+
+
+def _write_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Store the settings, and the file and checksum of each result."""
+    _replace(out / "settings.json", json.dumps(settings))
+
+
+def _replace(file: Path, text: str) -> None:
+    """Replace a file by another at once."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+    partial.replace(file)
+
+
+def _checksum(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def _write_results(
+    out: Path, runs: dict[tuple[int, int], Predictions], earlier: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """Write the results, in place of earlier ones unless somebody has edited them.
+
+    Returns:
+        The file and checksum of each.
+    """
+    summary = summary_markdown(runs)
+    texts = {
+        "summary.md": summary,
+        "summary.json": summary_json(runs),
+        "predictions.csv": predictions_csv(pool(runs)),
+    }
+    written = {}
+    for name, text in texts.items():
+        earlier_name, earlier_checksum = earlier.get(name, ["", ""])
+        file = out / earlier_name
+        if earlier_checksum and _checksum(file) == earlier_checksum:
+            _replace(file, text)
+        else:
+            [file] = write_new(out, {name: text}, option="--out")
+        written[name] = [file.name, _checksum(file)]
+    print(f"\n{summary}\nWritten to {out}: {', '.join(file for file, _ in written.values())}")
+    return written
