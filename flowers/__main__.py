@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import traceback
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 from inspect import Parameter, getdoc, signature
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowers import startup
+from flowers.arguments import OneLineErrors, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,6 +71,9 @@ def main(args: list[str] | None = None) -> int:
     if args[0] not in COMMANDS or args == ["fit"]:
         print(_FIT if args == ["fit"] else _unknown(args[0]), file=sys.stderr)
         return 2
+    is_silent = {"-h", "--help", "--print_config"} & set(args) or "LOCAL_RANK" in os.environ
+    if args[0] in LIGHTNING_COMMANDS and not is_silent:
+        print(f"flowers {args[0]}: loading PyTorch and Lightning ...", file=sys.stderr, flush=True)
     startup.prepare()
     # A file name that is no UTF-8 must not end a run when it is printed.
     for stream in (sys.stdout, sys.stderr):
@@ -92,8 +96,7 @@ def main(args: list[str] | None = None) -> int:
 
 def _unknown(word: str) -> str:
     """Return what to say of a word that is no command: all commands, and the nearest, if one is near."""
-    nearest = _SYNONYMS.get(word) or next(iter(get_close_matches(word, COMMANDS, n=1)), None)
-    question = f", did you mean {nearest}?" if nearest else ""
+    question = f", did you mean {_SYNONYMS[word]}?" if word in _SYNONYMS else did_you_mean(word, COMMANDS)
     return (
         f"flowers: expected a command first, got {word!r}{question}\n"
         f"The commands are {', '.join(COMMANDS)}: python -m flowers COMMAND [options]"
@@ -137,10 +140,13 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     from docstring_parser import parse  # noqa: PLC0415 (and these imports are slower than --help)
     from jsonargparse import ArgumentParser  # noqa: PLC0415
 
+    class Parser(OneLineErrors, ArgumentParser):  # type: ignore[misc]
+        """A parser with errors in one line."""
+
     doc = parse(getdoc(function) or "")
     helps = {parameter.arg_name: parameter.description for parameter in doc.params}
     parameters = signature(function).parameters
-    parser = ArgumentParser(
+    parser = Parser(
         prog=f"python -m flowers {function.__name__}",
         description=f"{doc.short_description}\n\n{doc.long_description or ''}",
         allow_abbrev=False,

@@ -24,4 +24,13 @@ def quieten_lightning() -> None:
 
 def _is_about_the_run(record: logging.LogRecord) -> bool:
     message = record.getMessage()
-    return "Tip:" not in message and "Trainer already configured with model summary" not in message
+    noise = (
+        "Tip:",
+        "TPU available",
+        "HPU available",
+        "GPU available",
+        "LOCAL_RANK: 0",
+        "to estimate number of stepping batches",
+        "`Trainer.fit` stopped",
+    )
+    return not any(words in message for words in noise)

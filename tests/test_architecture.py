@@ -26,12 +26,23 @@ ALLOWED = {
     "quiet": set(),
     "checkpoint": set(),
     "run_folder": set(),
+    "arguments": set(),
     "cli": {
-        *("callbacks", "checkpoint", "data", "evaluation", "export_formats", "inference", "launch", "quiet"),
+        *(
+            "arguments",
+            "callbacks",
+            "checkpoint",
+            "data",
+            "evaluation",
+            "export_formats",
+            "inference",
+            "launch",
+            "quiet",
+        ),
         *("run_folder", "tasks"),
     },
     "startup": set(),
-    "__main__": {"cli", "startup"},
+    "__main__": {"arguments", "cli", "startup"},
     "__init__": {"inference"},
 }
 LIGHTNING = ("cli/training", "cli/predict", "launch", "data/datamodule", "tasks/", "callbacks/")

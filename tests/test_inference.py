@@ -51,7 +51,7 @@ def expected(checkpoint, tmp_path_factory):
 
 
 def read_table(file: str | Path) -> list[dict[str, str]]:
-    with open(file, newline="", errors="surrogateescape") as opened:
+    with Path(file).open(newline="", errors="surrogateescape") as opened:
         return [*csv.DictReader(opened)]
 
 

@@ -4,13 +4,12 @@ from flowers.callbacks.batch import PrintEffectiveBatch
 from flowers.callbacks.calibrate import Calibrate
 from flowers.callbacks.checkpoint import AtomicCheckpointIO, SaveBest, SaveLast
 from flowers.callbacks.collect import is_all
+from flowers.callbacks.console import PrintEpochs, PrintInterval, console_callbacks
 from flowers.callbacks.early_stopping import EarlyStopping
 from flowers.callbacks.freeze import FreezeBackbone
 from flowers.callbacks.guard import StopOnBadLoss
 from flowers.callbacks.hold import HoldRunFolder
-from flowers.callbacks.interval import PrintInterval
 from flowers.callbacks.monitor import check_monitor, linked_mode
-from flowers.callbacks.progress import PrintEpochs, progress
 from flowers.callbacks.record import RecordRun
 from flowers.callbacks.report import WriteReport
 from flowers.callbacks.resume import ResumeEpoch
@@ -42,7 +41,7 @@ __all__ = [
     "WarnAtChance",
     "WriteReport",
     "check_monitor",
+    "console_callbacks",
     "is_all",
     "linked_mode",
-    "progress",
 ]

@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from lightning.pytorch import callbacks
+from lightning.pytorch import LightningModule, Trainer, callbacks
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's early stopping, whose patience can be changed when a run is resumed."""
+    """Lightning's early stopping, with the tie rule of ``SaveBest``: of equal metrics, the lower loss is better.
+
+    Its patience can be changed when a run is resumed.
+    """
+
+    _loss = float("inf")
+    _best_loss: float | None = None
+
+    @property
+    def monitor_op(self) -> Callable[[Tensor, Tensor], Any]:
+        """Whether a metric is better than another."""
+        is_better = super().monitor_op
+        if self._best_loss is None:  # Lightning's constructor compares this function itself
+            return is_better
+        has_lower_loss = self._loss < self._best_loss
+        return lambda current, best: is_better(current, best) | (current.eq(best) & has_lower_loss)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the metric."""
+        self._loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
+        self._best_loss = float("inf") if self._best_loss is None else self._best_loss
+        super().on_validation_end(trainer, pl_module)
+        if self.wait_count == 0 and not self._should_skip_check(trainer):
+            self._best_loss = self._loss
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report why the training ends."""
+        if self.stopped_epoch and self.wait_count >= self.patience:
+            rank_zero_info(
+                f"Early stopping: {self.monitor} has not improved for {self.wait_count} epochs "
+                f"(--early_stopping.patience {self.patience})"
+            )
+        elif self.stopped_epoch:
+            rank_zero_info(f"Early stopping: {self.stopping_reason_message}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, with the loss of the best epoch."""
+        return super().state_dict() | {"best_loss": self._best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state; Lightning would restore the patience too, over the user's."""
         super().load_state_dict(state_dict | {"patience": self.patience})
+        self._best_loss = state_dict.get("best_loss")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flowers.callbacks.collect import CollectsPredictions, as_predictions, is_all
+from flowers.callbacks.console import print_classes
 from flowers.data import FlowersDataModule, read_credits, to_float
 from flowers.evaluation import (
     Augmented,
@@ -34,6 +35,7 @@ from flowers.evaluation import (
     report_html,
     report_json,
     report_markdown,
+    report_numbers,
     training_seconds,
 )
 from flowers.run_folder import write_new
@@ -81,10 +83,12 @@ class WriteReport(CollectsPredictions):
         if not (whole and trainer.is_global_zero and isinstance(data, FlowersDataModule)):
             return
         assert isinstance(pl_module, ClassificationTask)
+        print("Writing the report ...", flush=True)
         report, run = self._report(collected, trainer, pl_module, data)
         self._target = Path(self.folder).expanduser() if self.folder else run
         temperature = 1.0 if report.temperature is None else report.temperature
         threshold = (pl_module.calibration or {}).get("threshold", 0.0)
+        print_classes(report_numbers(report)["classes"])
         drawn = report_figures(report)
         self._contents = {
             "report.html": report_html(report, drawn),

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Console
+from rich.markdown import Markdown
 
 from flowers.data import read_manifest
 from flowers.evaluation import (
@@ -56,7 +59,11 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
     for title, figure in figures.items():
         contents[f"{title.replace(' ', '_')}.png"] = figure_bytes(figure)
     target = write_folder(out, contents, name="compare")
-    print(f"{text}\nLook at {os.path.relpath(target / 'compare.html')}")
+    if sys.stdout.isatty():
+        Console().print(Markdown(text))
+    else:
+        print(text)
+    print(f"Look at {os.path.relpath(target / 'compare.html')}")
 
 
 def read_run(folder: Path, *, name: str) -> Run:

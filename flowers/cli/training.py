@@ -10,10 +10,11 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
+from flowers.arguments import OneLineErrors
 from flowers.callbacks import (
     AtomicCheckpointIO,
     Calibrate,
@@ -35,9 +36,9 @@ from flowers.callbacks import (
     WarnAtChance,
     WriteReport,
     check_monitor,
+    console_callbacks,
     is_all,
     linked_mode,
-    progress,
 )
 from flowers.checkpoint import (
     check_network,
@@ -59,6 +60,10 @@ _TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data module's sampler counts every image once
 }
 _DEFAULT_MODEL = "flowers.tasks.CNNTask"
+
+
+class _Parser(OneLineErrors, LightningArgumentParser):
+    """A parser with errors in one line."""
 
 
 class FlowersCLI(LightningCLI):
@@ -156,7 +161,8 @@ class FlowersCLI(LightningCLI):
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         # A checkpoint is data: unpickling anything else would run its code.
-        return super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+        kwargs = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
+        return kwargs if subcommand == "fit" else kwargs | {"verbose": False}  # PrintInterval has the result
 
     def instantiate_classes(self) -> None:
         """Make data, model and trainer; a model that a checkpoint restores reads no other weights before."""
@@ -174,7 +180,11 @@ class FlowersCLI(LightningCLI):
         """Make the trainer; ``fit`` logs into a run folder of its own, the other verbs leave none behind."""
         trainer = self._get(self.config_init, "trainer")
         fabric = plan_devices(**{name: trainer[name] for name in ("accelerator", "devices", "num_nodes")})
-        kwargs["enable_progress_bar"], shown = progress(trainer)
+        shown = console_callbacks(trainer)
+        kwargs["enable_model_summary"] = bool(trainer.enable_model_summary)  # the console has a line for it
+        kwargs["enable_progress_bar"] = any(
+            isinstance(callback, ProgressBar) for callback in [*shown, *(trainer.callbacks or [])]
+        )
         sizes = {self.datamodule.image_size: "--data.image_size"}
         if self.subcommand == "fit":
             sizes = {self.datamodule.crop_size: "--data.crop_size"} | sizes
@@ -243,6 +253,7 @@ def main(args: list[str]) -> FlowersCLI:
         trainer_defaults=_TRAINER_DEFAULTS | launched_devices(),
         seed_everything_default=0,
         # An option cut short is misspelt, not meant.
+        parser_class=_Parser,
         parser_kwargs={"prog": "python -m flowers", "allow_abbrev": False},
         subclass_mode_model=True,
         load_from_checkpoint_support=False,  # the task's own flat, plain hyper-parameters are what is saved

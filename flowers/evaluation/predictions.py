@@ -71,6 +71,8 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
         raise ValueError(f"{file}: expected {len(header)} columns in each line, got another number in line {short}")
     if first_class == 5:
         lines = [line for line in lines if not line[4]]
+    if not lines:
+        raise ValueError(f"{file}: expected predictions, got none: no image could be read")
     names = header[first_class:]
     unknown = sorted({line[1] for line in lines} - {*names, ""})
     if unknown:

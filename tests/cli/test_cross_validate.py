@@ -140,9 +140,9 @@ def test_a_missing_configuration_is_named():
 
 
 def test_a_run_that_fails_shows_the_end_of_its_output(drawn, tmp_path, capsys):
-    (tmp_path / "small.yaml").write_text("{model: {init_args: {lr: -1}}}")
+    (tmp_path / "small.yaml").write_text("trainer: {max_epochs: 1}")
     with pytest.raises(SystemExit) as ended:
-        cross_validate(["small.yaml"], folds=2, fit_options=["--data.root", str(drawn)])
+        cross_validate(["small.yaml"], folds=2, fit_options=["--data.root", str(drawn), "--model.lr", "-1"])
     assert ended.value.code == 1
     message = capsys.readouterr().err
     assert "--model.lr: expected a number above 0, got -1.0" in message

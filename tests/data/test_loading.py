@@ -4,6 +4,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -121,6 +122,7 @@ def test_a_batch_arrives_as_it_was_where_shared_memory_is_full(shape, monkeypatc
 
 READ_BATCHES = """
 import sys
+from functools import partial
 from flowers.data import FlowersDataModule
 options = {"image_size": 256, "crop_size": 256, "batch_size": 16, "cache": False, "num_workers": 2}
 data = FlowersDataModule(sys.argv[1], **options)
