@@ -140,7 +140,7 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     from docstring_parser import parse  # noqa: PLC0415 (and these imports are slower than --help)
     from jsonargparse import ArgumentParser  # noqa: PLC0415
 
-    class Parser(OneLineErrors, ArgumentParser):  # type: ignore[misc]
+    class Parser(OneLineErrors, ArgumentParser):
         """A parser with errors in one line."""
 
     doc = parse(getdoc(function) or "")

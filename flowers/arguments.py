@@ -27,7 +27,6 @@ class OneLineErrors:
 
     exit_on_error: bool
     prog: str
-    _option_string_actions: dict[str, object]  # of argparse
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong in one line and exit.
@@ -38,7 +37,7 @@ class OneLineErrors:
         if not self.exit_on_error:  # the parser of a class: the command's own parser answers
             super().error(message, ex)  # type: ignore[misc]
         parser = getattr(ex, "subcommand_parser", None) or self
-        options = [name for name in parser._option_string_actions if name.startswith("--")]
+        options = [name for name in vars(parser)["_option_string_actions"] if name.startswith("--")]
         print(f"flowers: {explain(message, options, sys.argv)}", file=sys.stderr)
         print(f"All options: {parser.prog.replace(' [options]', '')} --help", file=sys.stderr)
         raise SystemExit(2) from ex

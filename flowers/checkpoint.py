@@ -76,27 +76,30 @@ def best_epoch(run: Path) -> int | None:
     return int(torch.load(file, map_location="cpu", weights_only=True)["epoch"]) if file.is_file() else None
 
 
-def stored_config(checkpoint: dict[str, Any], verb: str, *, ckpt_path: str) -> dict[str, Any]:
+def stored_config(checkpoint: dict[str, Any], verb: str, *, ckpt_path: str, model: str | None = None) -> dict[str, Any]:
     """Return what a checkpoint says of the run it comes from: all for ``fit``, model and data for the other verbs.
 
     Args:
         checkpoint: What ``read_checkpoint`` returns.
         verb: The verb that asks.
         ckpt_path: The checkpoint's file, for errors.
+        model: The class that the command line names, which may be one from elsewhere.
 
     Raises:
         ValueError: The configuration names code.
     """
     config: dict[str, Any] = yaml.safe_load(checkpoint.get("config", "{}"))
-    if not str(config.get("model", {}).get("class_path", "flowers.")).startswith("flowers."):
+    class_path = str(config.get("model", {}).get("class_path", "flowers."))
+    if not class_path.startswith("flowers.") and class_path != model:
         # A class from elsewhere is code; it runs only if somebody types its name.
-        raise ValueError(f"--ckpt_path {ckpt_path}: its model is no part of this package; give it with --model")
+        raise ValueError(
+            f"--ckpt_path {ckpt_path}: its model is no part of this package; give it with --model {class_path}"
+        )
     # For the same reason optimizer, callbacks, loggers and plug-ins have to be typed again.
     trainer = config.get("trainer", {})
     plain = {key: value for key, value in trainer.items() if key in _PLAIN_TRAINER_OPTIONS}
-    kept = {key: value for key, value in config.items() if key not in ("optimizer", "lr_scheduler")} | {
-        "trainer": plain
-    }
+    left_out = ("optimizer", "lr_scheduler", "predictions")  # the last is an option of earlier versions
+    kept = {key: value for key, value in config.items() if key not in left_out} | {"trainer": plain}
     if not isinstance(config.get("data", {}).get("augment", {}), dict) or _names_code(kept):
         raise ValueError(f"--ckpt_path {ckpt_path}: its configuration names code other than a model of this package")
     if verb != "fit":

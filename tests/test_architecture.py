@@ -39,7 +39,7 @@ ALLOWED = {
             "launch",
             "quiet",
         ),
-        *("run_folder", "tasks"),
+        *("quiet", "run_folder", "tasks"),
     },
     "startup": set(),
     "__main__": {"arguments", "cli", "startup"},

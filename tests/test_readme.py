@@ -47,8 +47,9 @@ def test_the_network_of_ones_own_trains(photos, tmp_path, monkeypatch):
     (tmp_path / "my_package.py").write_text(program)
     monkeypatch.syspath_prepend(tmp_path)
     size = ["--data.image_size", "32", "--data.crop_size", "32"]
+    trainer = ["--trainer.max_epochs", "1", "--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu"]
     words = ["--data.root", str(photos(cat=12, dog=12)), "--model", "my_package.MyTask", "--model.width", "8", *size]
-    run = training.main(["fit", *words, "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"])
+    run = training.main(["fit", *words, *trainer])
     best = str(tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt")
     assert training.main(["test", "--ckpt_path", best, "--model", "my_package.MyTask"]).model.net.head.in_features == 8
     assert run.model.net.head.in_features == 8
@@ -81,7 +82,7 @@ def test_every_option_exists(capsys):
         if option.startswith("trainer.strategy."):
             continue  # of the class that is named before
         group, _, name = option.partition(".")
-        known_to_model = name in hparams or name == "help"
+        known_to_model = name in hparams or name in ("help", "width")  # of the network of one's own
         assert known_to_model if group == "model" else f"--{option}" in known, option
 
 

@@ -58,7 +58,7 @@ class RecordRun(SaveConfigCallback):
         checkpoint, run = _relative(best.best_model_path), _relative(Path(best.best_model_path).parent.parent)
         print(
             f"\nBest epoch       {best.best_epoch} of {trainer.current_epoch} (counted from 0)\n"
-            f"  {best.monitor:<14} {best.best_model_score:.4f}  (val/loss {best.best_loss:.4f}), selected on these images\n"
+            f"  {best.monitor:<14} {best.best_model_score:.4f}  (val/loss {best.best_loss:.4f}), selected on it\n"
             f"Run folder       {run}\n"
             f"Best checkpoint  {checkpoint}\n"
             f"Test it          python -m flowers test --ckpt_path {shlex.quote(str(run))}\n"

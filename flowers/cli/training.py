@@ -102,6 +102,9 @@ class FlowersCLI(LightningCLI):
         """Parse, with the configuration stored in the checkpoint of ``--ckpt_path`` below what is typed."""
         assert isinstance(args, list)
         verb, *rest = args
+        weights = _typed(rest, "--model.weights")
+        if weights is not None and Path(weights).is_dir():
+            rest += ["--model.weights", str(checkpoint_file(weights))]
         silent = [word for word in rest if not word.startswith("--print_config")]
         ckpt_path = _typed(rest, "--ckpt_path")
         if ckpt_path is None or ckpt_path == "last":
@@ -119,7 +122,7 @@ class FlowersCLI(LightningCLI):
         stored: list[str] = []
         if ckpt_path is not None:
             checkpoint = read_checkpoint(ckpt_path)
-            stored_values = stored_config(checkpoint, verb, ckpt_path=ckpt_path)
+            stored_values = stored_config(checkpoint, verb, ckpt_path=ckpt_path, model=_typed(rest, "--model"))
             stored = ["--config", yaml.safe_dump(stored_values)]
             first = parser.parse_args([verb, *stored, *silent])[verb]
             check_network(first.model, stored_values.get("model", {}), ckpt_path=ckpt_path)
@@ -168,8 +171,6 @@ class FlowersCLI(LightningCLI):
         """Make data, model and trainer; a model that a checkpoint restores reads no other weights before."""
         config = self.config[str(self.subcommand)]
         weights = config.get("model.init_args.weights")
-        if weights is not None and Path(weights).is_dir():
-            weights = config["model.init_args.weights"] = str(checkpoint_file(weights))
         if weights is not None and config.ckpt_path is not None:
             config["model.init_args.weights"] = "none"
         super().instantiate_classes()

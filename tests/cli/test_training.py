@@ -27,7 +27,7 @@ from flowers.evaluation import read_predictions
 from flowers.run_folder import claim_run_folder
 from flowers.tasks import CNNTask
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {
     "trainer": {"max_epochs": 4, "log_every_n_steps": 1, "accelerator": "cpu", "devices": 1},
     "model": {"class_path": "CNNTask", "init_args": {"lr": 0.01, "widths": [8, 16], "ema_decay": 0.9, "dropout": 0.2}},
@@ -134,7 +134,7 @@ def test_a_checkpoint_is_enough_to_evaluate_and_predict_elsewhere(whole_run, tmp
     assert "val/acc: " in capsys.readouterr().out
     run = training.main(["test", *ckpt])
     right = round(float(run.trainer.callback_metrics["test/acc"]) * 15)
-    assert f"test/acc: {right} of 15 images are right" in capsys.readouterr().out
+    assert f"test/acc: {right} of 15 images are correct" in capsys.readouterr().out
     assert run.datamodule.image_size == 32
     assert not [*tmp_path.iterdir()]  # no run folder
 
@@ -145,8 +145,16 @@ def test_a_run_folder_stands_for_its_best_checkpoint(whole_run, tmp_path):
     copied = shutil.copytree(whole_run, tmp_path / "run")
     resumed = training.main(["fit", "--ckpt_path", str(copied), "--trainer.max_epochs", "30"])  # from its last one
     assert resumed.trainer.log_dir == str(copied)
-    weights = ["--model.weights", str(whole_run), "--trainer.fast_dev_run", "true"]
-    assert training.main(["fit", "--data.root", str(run.datamodule.index.root), "--model", "TransferTask", *weights])
+    words = [
+        "--data.root",
+        str(run.datamodule.index.root),
+        "--model",
+        "TransferTask",
+        "--model.weights",
+        str(whole_run),
+    ]
+    with pytest.raises(ValueError, match=r"--model\.weights .*best\.ckpt"):
+        training.main(["fit", *words, "--model.weights", str(whole_run)])  # its network is another one
 
 
 def test_what_is_typed_wins_over_the_checkpoint(whole_run):
