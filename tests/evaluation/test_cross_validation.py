@@ -128,7 +128,7 @@ def test_predictions_of_several_seeds_are_averaged(tmp_path):
 
 @pytest.mark.parametrize("text", ["", "path,label\nx,a\n", "path,label,predicted,a,b\n"])
 def test_another_file_is_refused(tmp_path, text):
-    with pytest.raises(ValueError, match="expected the columns path, label, predicted, rejected, error and the classes"):
+    with pytest.raises(ValueError, match="expected the columns path, label, predicted, rejected, error and the"):
         read_predictions(write(tmp_path, text))
 
 
