@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ _METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
 class PrintEpochs(Callback):
-    """Prints a line per epoch: its metrics, its seconds, and the time left."""
+    """Prints a table of the training: a row per epoch with its metrics, its time, and the time left."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -45,24 +45,30 @@ class PrintEpochs(Callback):
     on_train_start = on_train_epoch_start  # a run may resume inside of an epoch
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the line."""
+        """Print the row, the first one below the names of its columns."""
         if not trainer.is_global_zero:
             return
+        if not self._seconds:
+            print(_row("epoch", _METRICS, "time", "left"))
         metrics = trainer.callback_metrics
-        values = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in _METRICS if name in metrics)
+        values = [f"{float(metrics[name]):.4f}" if name in metrics else "" for name in _METRICS]
         self._seconds.append(time.monotonic() - self._start)
-        line = f"epoch {trainer.current_epoch:3d} of {trainer.max_epochs}  {values}  {self._seconds[-1]:.1f} s"
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
-        if epochs_left > 0:
-            seconds = sum(self._seconds) / len(self._seconds) * epochs_left
-            line += f", {duration(seconds)} left"
-        print(line, flush=True)
+        seconds_left = sum(self._seconds) / len(self._seconds) * epochs_left
+        time_left = duration(seconds_left) if epochs_left > 0 else ""
+        epoch = f"{trainer.current_epoch}/{trainer.max_epochs}"
+        print(_row(epoch, values, duration(self._seconds[-1]), time_left), flush=True)
+
+
+def _row(epoch: str, values: Iterable[str], seconds: str, left: str) -> str:
+    columns = "".join(f"{value:>12}" for value in values)
+    return f"{epoch:>9}{columns}{seconds:>10}{left:>10}".rstrip()
 
 
 def duration(seconds: float) -> str:
-    """Return a time that is left, in words."""
+    """Return a time in words."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
@@ -75,6 +81,12 @@ class EpochBar(RichProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return no metrics."""
         return {}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Erase the bar."""
+        if self.progress is not None:
+            self.progress.live.transient = True
+        super().teardown(trainer, pl_module, stage)
 
 
 class PrintInterval(Callback):
