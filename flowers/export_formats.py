@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -38,14 +37,7 @@ class Classifier(nn.Module):
         return (logits / self.temperature).softmax(dim=1)
 
 
-def write_onnx(
-    module: nn.Module,
-    images: NDArray[np.uint8],
-    file: Path,
-    *,
-    metadata: dict[str, str],
-    ranges: NDArray[np.uint8] | None = None,
-) -> None:
+def write_onnx(module: nn.Module, images: NDArray[np.uint8], file: Path, *, metadata: dict[str, str]) -> None:
     """Write an ONNX file with a batch of any size.
 
     Args:
@@ -53,7 +45,6 @@ def write_onnx(
         images: Images ``(N, S, S, 3)``, two of which are traced.
         file: The file.
         metadata: What the file says of itself.
-        ranges: Images on which the ranges of 8-bit weights and features are chosen; None for 32 bits.
     """
     import onnx  # noqa: PLC0415 (an optional extra)
 
@@ -64,8 +55,6 @@ def write_onnx(
         program = torch.onnx.export(module, example, dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
     assert program is not None
     model = program.model_proto
-    if ranges is not None:
-        model = _quantized(model, ranges, folder=file.parent)
     onnx.helper.set_model_props(model, metadata)
     onnx.save(model, file)
 
@@ -73,48 +62,6 @@ def write_onnx(
 def _example(images: NDArray[np.uint8]) -> tuple[Tensor]:
     """Return two images to trace: of one, the batch would be taken for a constant."""
     return (torch.from_numpy(np.resize(images, (2, *images.shape[1:]))),)
-
-
-def _quantized(model: Any, images: NDArray[np.uint8], *, folder: Path) -> Any:  # noqa: ANN401
-    """Return a model with 8-bit convolutions and products, their ranges chosen on images."""
-    import onnx  # noqa: PLC0415
-    from onnxruntime.quantization import QuantType, quantize_static  # noqa: PLC0415
-    from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
-
-    with tempfile.TemporaryDirectory(dir=folder) as work:
-        plain, ready, small = (f"{work}/{name}.onnx" for name in ("plain", "ready", "small"))
-        onnx.save(model, plain)
-        quant_pre_process(plain, ready, skip_symbolic_shape=True)
-        # Depthwise convolutions have few weights, of ranges that 8 bits hold badly.
-        depthwise = [node.name for node in onnx.load(ready).graph.node if _num_groups(node) > 1]
-        quantize_static(
-            ready,
-            small,
-            _Batches(images),
-            per_channel=True,
-            reduce_range=True,  # 7-bit weights: a CPU without VNNI adds products in 16 bits, and would overflow
-            activation_type=QuantType.QUInt8,
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-            nodes_to_exclude=depthwise,
-            extra_options={"CalibMovingAverage": True},  # no single image decides a range
-        )
-        return onnx.load(small)
-
-
-def _num_groups(node: Any) -> int:  # noqa: ANN401
-    """Return the groups of a convolution in ONNX; 1 for any other node."""
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "group"), 1)
-
-
-class _Batches:
-    """Gives images to onnxruntime, batch by batch."""
-
-    def __init__(self, images: NDArray[np.uint8]) -> None:
-        self.batches = iter(np.array_split(images, max(1, len(images) // 16)))
-
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        batch = next(self.batches, None)
-        return None if batch is None else {"images": batch}
 
 
 def onnx_runner(file: Path) -> Run:

@@ -27,9 +27,8 @@ from flowers.inference import FlowerPredictor
 from flowers.run_folder import check_new, publish, scratch_folder
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-# Both compute in 32 bits, in another order; int8 may differ more, but has to agree on the class.
+# The file and PyTorch add in another order.
 _TOLERANCE = 1e-4
-_INT8_AGREEMENT = 0.99
 _NUM_IMAGES = 200
 
 
@@ -37,7 +36,6 @@ def export(
     checkpoint: str,
     *,
     format: Literal["onnx", "torch_export"] = "onnx",
-    quantize: Literal["int8"] | None = None,
     out: Path | None = None,
     images: list[str] | None = None,
 ) -> int:
@@ -48,58 +46,48 @@ def export(
     Args:
         checkpoint: Checkpoint, or a run folder as lightning_logs/version_0, whose best checkpoint is taken.
         format: What to write.
-        quantize: 8-bit weights and features, with ONNX; the class has to agree for 99 % of other images.
-        out: File to write; by default best.onnx, best.pt2 or best.int8.onnx beside best.ckpt.
-        images: Files, folders or patterns; 200 are compared, as many others choose the ranges of int8. By default
-            synthetic flowers.
+        out: File to write; by default best.onnx or best.pt2 beside best.ckpt.
+        images: Files, folders or patterns, 200 of which are compared; by default synthetic flowers.
 
     Raises:
         FileExistsError: The file to write exists.
         ValueError: The checkpoint is none, an option is wrong, or a package is missing.
         OSError: A file cannot be read or written.
     """
-    if quantize and format != "onnx":
-        raise ValueError("--quantize int8: expected --format onnx")
     missing = [name for name in _PACKAGES if find_spec(name) is None] if format == "onnx" else []
     if missing:
         raise ValueError(f"--format onnx: {', '.join(missing)} are missing; install them: pip install -e '.[export]'")
-    int8 = quantize == "int8"
-    suffix = {"onnx": ".int8.onnx" if int8 else ".onnx", "torch_export": ".pt2"}[format]
+    suffix = {"onnx": ".onnx", "torch_export": ".pt2"}[format]
     file = out or checkpoint_file(checkpoint).with_suffix(suffix)
-    predictor = FlowerPredictor(checkpoint, device="cpu")
     check_new(file, option="--out")
-    if file.suffix != (kind := Path(f"x{suffix}").suffix):
-        raise ValueError(f"--out {file}: expected a name that ends with {kind}")
+    if file.suffix != suffix:
+        raise ValueError(f"--out {file}: expected a name that ends with {suffix}")
+    predictor = FlowerPredictor(checkpoint, device="cpu")
     if predictor.task.tta != "none":
         print(f"The file looks at one view of an image, predict with this checkpoint at several ({predictor.task.tta})")
     module = Classifier(predictor.task.net, predictor.temperature).eval()
-    pixels = check_images(images, predictor.decoding, count=2 * _NUM_IMAGES if int8 else _NUM_IMAGES)
-    if int8 and len(pixels) < 2:
-        raise ValueError("--images: expected at least 2 images with --quantize int8, better hundreds")
-    # Other images than those the ranges are chosen on say whether they were chosen well.
-    ranges = None
-    if int8:
-        ranges = pixels[::2]
-        pixels = pixels[1::2]
-    metadata = _metadata(predictor, quantized=quantize)
+    pixels = check_images(images, predictor.decoding)
+    metadata = _metadata(predictor)
     # Nobody shall find a file that is not compared yet.
     with scratch_folder(file.parent, option="--out") as folder:
         unchecked = folder / file.name
+        print(f"Exporting {checkpoint} as {format} ...", flush=True)
         if format == "onnx":
-            write_onnx(module, pixels, unchecked, metadata=metadata, ranges=ranges)
+            write_onnx(module, pixels, unchecked, metadata=metadata)
             run = onnx_runner(unchecked)
         else:
             write_torch_export(module, pixels, unchecked, metadata=metadata)
             run = torch_export_runner(unchecked)
-        if wrong := disagreement(run, module, pixels, int8=int8):
-            print(f"{file} is deleted, it disagrees with the checkpoint: {wrong}")
+        print(f"Comparing the file with the checkpoint on {len(pixels)} images ...", flush=True)
+        if difference := disagreement(run, module, pixels):
+            print(f"{file} is deleted, it disagrees with the checkpoint: {difference}")
             return 1
         [file] = publish({unchecked: file})
     _print_cost(file, run, module, pixels)
     return 0
 
 
-def _metadata(predictor: FlowerPredictor, *, quantized: str | None) -> dict[str, str]:
+def _metadata(predictor: FlowerPredictor) -> dict[str, str]:
     """Return what a file says of itself: all that the one who feeds it has to know."""
     size = predictor.decoding["image_size"]
     return {
@@ -109,53 +97,44 @@ def _metadata(predictor: FlowerPredictor, *, quantized: str | None) -> dict[str,
         "output": "probabilities: (N, K), with the temperature applied; below the rejection_threshold give no answer",
         "preprocessing": "decode_image of flowers/decoding.py, with the options given here",
         "rejection_threshold": str(predictor.threshold),
-        "numbers": quantized or "float32",
     }
 
 
-def check_images(photos: list[str] | None, decoding: dict[str, Any], *, count: int = _NUM_IMAGES) -> NDArray[np.uint8]:
+def check_images(photos: list[str] | None, decoding: dict[str, Any]) -> NDArray[np.uint8]:
     """Return the images ``(N, S, S, 3)`` on which an exported file is compared.
 
     Args:
-        photos: Files, folders or patterns, of which images are taken evenly; None for drawn flowers.
+        photos: Files, folders or patterns, of which 200 images are taken evenly; None for synthetic flowers.
         decoding: How images are decoded, options of ``load_image``.
-        count: Number of images, if there are as many.
     """
     if photos is None:
         rng = np.random.default_rng(0)
-        drawn = [draw_flower(DRAWN_CLASSES[i % 5], image_size=decoding["image_size"], rng=rng) for i in range(count)]
-        return np.stack([np.asarray(image) for image in drawn])
+        names = [DRAWN_CLASSES[i % len(DRAWN_CLASSES)] for i in range(_NUM_IMAGES)]
+        return np.stack([np.asarray(draw_flower(name, image_size=decoding["image_size"], rng=rng)) for name in names])
     files, _ = find_images(photos, option="--images")
-    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, num=count).astype(int))]
+    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, num=_NUM_IMAGES).astype(int))]
     return np.stack([load_named(Path(file), **decoding).permute(1, 2, 0).numpy() for file in chosen])
 
 
-def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8], *, int8: bool) -> str:
+def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
     """Return how an exported file differs from what it was made of; empty where it does not differ too much.
 
     Args:
         run: Runs the file.
         module: What it was made of.
         images: Images ``(N, S, S, 3)``.
-        int8: Whether the file is of 8 bits.
     """
     parts = np.array_split(images, max(1, len(images) // 32))
     with torch.inference_mode():
         expected = np.concatenate([module(torch.from_numpy(part)).numpy() for part in parts])
-    found = np.concatenate([run(part) for part in parts])
-    largest = float(np.abs(found - expected).max())
+    probs = np.concatenate([run(part) for part in parts])
+    largest = float(np.abs(probs - expected).max())
     # Where two classes are equally probable, the last digit decides, and says nothing.
-    best = np.take_along_axis(expected, found.argmax(axis=1)[:, None], axis=1)[:, 0]
-    agreement = float((best >= expected.max(axis=1) - (0 if int8 else _TOLERANCE)).mean())
-    wanted = f" (at least {_INT8_AGREEMENT:.0%} wanted)" if int8 else ""
+    prob_of_predicted = np.take_along_axis(expected, probs.argmax(axis=1)[:, None], axis=1)[:, 0]
+    agreement = float((prob_of_predicted >= expected.max(axis=1) - _TOLERANCE).mean())
     print(
-        f"{len(images)} images: the same class for {agreement:.1%}{wanted}, "
-        f"largest difference of a probability {largest:.2g}"
+        f"{len(images)} images: the same class for {agreement:.1%}, largest difference of a probability {largest:.2g}"
     )
-    if int8 and len(set(expected.argmax(axis=1).tolist())) == 1:
-        return "all images are of one class for it, which says nothing; give photos of several with --images"
-    if int8:
-        return "" if agreement >= _INT8_AGREEMENT else f"expected the same class for {_INT8_AGREEMENT:.0%}"
     return "" if agreement == 1 and largest <= _TOLERANCE else f"expected at most {_TOLERANCE} of a difference"
 
 

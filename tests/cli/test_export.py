@@ -52,7 +52,7 @@ def checkpoint(tmp_path):
 def test_the_file_takes_bytes_and_gives_the_predictors_probabilities(kind, suffix, checkpoint, drawn, capsys):
     assert export.export(str(checkpoint), format=kind) == 0
     said = capsys.readouterr().out
-    assert "200 images: the same class for 100.0%" in said
+    assert said.index("Exporting ") < said.index("Comparing ") < said.index("200 images: the same class for 100.0%")
     assert "batch of 32: " in said
     file = checkpoint.with_suffix(suffix)
     run = export.onnx_runner(file) if kind == "onnx" else export.torch_export_runner(file)
@@ -72,7 +72,7 @@ def test_the_file_says_what_it_is(checkpoint):
     said = {entry.key: entry.value for entry in onnx.load(checkpoint.with_suffix(".onnx")).metadata_props}
     assert json.loads(said["class_names"]) == NAMES
     assert (said["image_size"], said["resize"], said["interpolation"]) == ("40", "stretch", "bicubic")
-    assert (said["rejection_threshold"], said["numbers"]) == ("0.6", "float32")
+    assert said["rejection_threshold"] == "0.6"
     assert "decode_image of flowers/decoding.py" in said["preprocessing"]
     assert "with the temperature applied" in said["output"]
 
@@ -179,15 +179,7 @@ def test_torchvisions_networks_are_exported_as_they_are(arch, kind, tmp_path, ca
     else:
         export.write_torch_export(module, images, file, metadata={})
         run = export.torch_export_runner(file)
-    assert export.disagreement(run, module, images, int8=False) == ""
-
-
-def test_int8_is_small_and_measured(checkpoint, tmp_path, capsys):
-    status = export.export(str(checkpoint), quantize="int8", out=tmp_path / "small.onnx")
-    said = capsys.readouterr().out
-    agreement = float(said.partition("the same class for ")[2].partition("%")[0])
-    assert (status == 0) == (agreement >= 99) == (tmp_path / "small.onnx").exists()
-    assert {file.name for file in tmp_path.iterdir()} <= {"best.ckpt", "small.onnx"}
+    assert export.disagreement(run, module, images) == ""
 
 
 def test_a_file_that_disagrees_is_deleted(checkpoint, monkeypatch, capsys):
@@ -224,5 +216,3 @@ def test_a_missing_extra_is_named(checkpoint, monkeypatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(ValueError, match=r"--format onnx: onnxscript .* pip install -e '\.\[export\]'"):
         export.export(str(checkpoint))
-    with pytest.raises(ValueError, match="--quantize int8: expected --format onnx"):
-        export.export(str(checkpoint), format="torch_export", quantize="int8")
