@@ -14,7 +14,6 @@ from flowers.callbacks.record import RecordRun
 from flowers.callbacks.report import WriteReport
 from flowers.callbacks.resume import ResumeEpoch
 from flowers.callbacks.seed import SeedSteps
-from flowers.callbacks.sharding import ShardedStrategy
 from flowers.callbacks.signals import StopOnSignal
 from flowers.callbacks.tensorboard import ForgivingLogger, LogToTensorBoard
 from flowers.callbacks.warn_at_chance import WarnAtChance
@@ -35,7 +34,6 @@ __all__ = [
     "SaveBest",
     "SaveLast",
     "SeedSteps",
-    "ShardedStrategy",
     "StopOnBadLoss",
     "StopOnSignal",
     "WarnAtChance",

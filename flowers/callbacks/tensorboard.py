@@ -16,7 +16,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torchvision.utils import make_grid
 
 from flowers.callbacks.collect import CollectsPredictions, as_predictions
@@ -130,8 +129,7 @@ class LogToTensorBoard(CollectsPredictions):
         """Log the norm of the gradient, where the loggers wait for the device anyway."""
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
-            pl_module.log("train/grad_norm", norm.full_tensor() if isinstance(norm, DTensor) else norm)
+            pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the speed of the epoch, validation left out: it ran before."""

@@ -30,7 +30,6 @@ from flowers.callbacks import (
     SaveBest,
     SaveLast,
     SeedSteps,
-    ShardedStrategy,
     StopOnBadLoss,
     StopOnSignal,
     WarnAtChance,
@@ -194,8 +193,6 @@ class FlowersCLI(LightningCLI):
         if self.subcommand == "fit":
             # What is wrong is said before there is a run folder.
             (freeze := self._get(self.config_init, "freeze")).check(self.model, self.datamodule)
-            if isinstance(trainer.strategy, ShardedStrategy):
-                trainer.strategy.check(self.model, freeze, self._get(self.config_init, "tensorboard"))
             logs_recalls = "tensorboard" in _callback_groups("fit", trainer)
             recalls = LogToTensorBoard.recalls(self.datamodule) if logs_recalls else []
             if isinstance(self.model, CNNTask | TransferTask):  # a task of the user's own may log other metrics
