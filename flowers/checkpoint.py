@@ -12,6 +12,8 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 import torch
 import yaml
 
+# Number of the format of a checkpoint, raised by a change that older checkpoints do not survive.
+FORMAT = 1
 # What a checkpoint may say of the trainer: how long and how finely the run trains, not on which machine.
 _PLAIN_TRAINER_OPTIONS = {
     *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "precision", "accumulate_grad_batches"),
@@ -67,6 +69,11 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
     except Exception as error:  # whatever another file leads torch to
         reason = str(error).partition("\n")[0]
         raise ValueError(f"--ckpt_path {file}: expected a checkpoint of this project, got {reason}") from error
+    if checkpoint.get("format") != FORMAT:
+        raise ValueError(
+            f"--ckpt_path {file}: expected a checkpoint of format {FORMAT}, got {checkpoint.get('format', 'none')}. "
+            f"Use the version of flowers that wrote it, or train again."
+        )
     return checkpoint
 
 
@@ -98,7 +105,7 @@ def stored_config(checkpoint: dict[str, Any], verb: str, *, ckpt_path: str, mode
     # For the same reason optimizer, callbacks, loggers and plug-ins have to be typed again.
     trainer = config.get("trainer", {})
     plain = {key: value for key, value in trainer.items() if key in _PLAIN_TRAINER_OPTIONS}
-    left_out = ("optimizer", "lr_scheduler", "predictions")  # the last is an option of earlier versions
+    left_out = ("optimizer", "lr_scheduler")
     kept = {key: value for key, value in config.items() if key not in left_out} | {"trainer": plain}
     if not isinstance(config.get("data", {}).get("augment", {}), dict) or _names_code(kept):
         raise ValueError(f"--ckpt_path {ckpt_path}: its configuration names code other than a model of this package")
@@ -137,9 +144,7 @@ def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_p
         return
     stored_options = _network_options(stored)
     given_options = _network_options(given)
-    # An option that is newer than the checkpoint says nothing about it.
-    common = stored_options.keys() & given_options.keys()
-    if stored["class_path"] == given["class_path"] and all(stored_options[n] == given_options[n] for n in common):
+    if stored["class_path"] == given["class_path"] and stored_options == given_options:
         return
     networks = []
     for model, options in ((stored, stored_options), (given, given_options)):

@@ -20,9 +20,9 @@ from torch import Tensor
 from flowers import tasks
 from flowers.checkpoint import checkpoint_file, read_checkpoint
 from flowers.data import load_image, to_float
-from flowers.evaluation import softmax
+from flowers.models import Views
 from flowers.startup import num_allowed_cores
-from flowers.tasks import ClassificationTask, TestTimeAugmentation
+from flowers.tasks import ClassificationTask
 
 # What an image may be given as.
 ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
@@ -65,7 +65,7 @@ class FlowerPredictor:
         *,
         device: str = "auto",
         batch_size: int = 32,
-        tta: TestTimeAugmentation | None = None,
+        tta: Views | None = None,
     ) -> None:
         checkpoint = checkpoint_file(checkpoint)
         content = read_checkpoint(checkpoint)
@@ -76,7 +76,7 @@ class FlowerPredictor:
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError) as error:  # torch's words for no such device
             raise ValueError(f"--device {device}: expected auto, cpu or a GPU of this machine, as cuda:0") from error
-        if batch_size < 1 or tta not in (None, *get_args(TestTimeAugmentation)):
+        if batch_size < 1 or tta not in (None, *get_args(Views)):
             raise ValueError(f"expected a batch_size of 1 or more and a known tta, got {batch_size} and {tta}")
         self.batch_size = batch_size
         try:
@@ -92,9 +92,7 @@ class FlowerPredictor:
             raise ValueError("got weights that are no numbers")
         self.class_names = list(self.task.class_names)
         stored = content["FlowersDataModule"]
-        # Checkpoints from before it was an option say nothing of the interpolation.
-        how = {"interpolation": stored.get("interpolation", "bicubic")}
-        self.decoding: dict[str, Any] = {"image_size": stored["image_size"], "resize": stored["resize"]} | how
+        self.decoding = {name: stored[name] for name in ("image_size", "resize", "interpolation")}
         calibration = content.get("calibration") or {}
         self.temperature = float(calibration.get("temperature", 1.0))
         self.threshold = float(calibration.get("threshold", 0.0))
@@ -166,9 +164,9 @@ class FlowerPredictor:
     def probs(self, pixels: Tensor) -> NDArray[np.float64]:
         """Return calibrated probabilities ``(B, K)`` of bytes ``(B, 3, S, S)`` of the checkpoint's image size."""
         images = to_float(pixels.to(self.device)).contiguous(memory_format=torch.channels_last)
-        if self.task.tta != "none":
-            return softmax(self.task.tta_log_probs(images).cpu().double().numpy())
-        return softmax((self.task(images).float().cpu().double() / self.temperature).numpy())
+        logits = self.task(images).float().cpu().double()
+        probs: NDArray[np.float64] = (logits / self.temperature).softmax(dim=1).numpy()
+        return probs
 
     def _decode(self, image: ImageLike) -> Tensor | OSError:
         try:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from flowers.cli import training
 from flowers.data import draw_flowers
 
 # Small networks and batches: threads would wait for each other longer than they compute. The variable is for the
@@ -32,6 +33,20 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def trained_run(drawn: Path, tmp_path_factory: pytest.TempPathFactory, cache_home: Path) -> Path:
+    """The run folder of a small network, trained for an epoch. Copy it to write into it."""
+    folder = tmp_path_factory.mktemp("trained")
+    words = ["fit", "--model", "CNNTask", "--model.widths", "[8,16]", "--trainer.max_epochs", "1"]
+    words += ["--data.root", str(drawn), "--data.image_size", "40", "--data.crop_size", "32"]
+    words += ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(folder)]
+    words += ["--trainer.log_every_n_steps", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache_home))
+        training.main(words)
+    return folder / "lightning_logs" / "version_0"
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,6 @@ from flowers.data import load_image, load_thumbnail, read_facts
 from flowers.decoding import IMAGE_FORMATS, decode_image
 
 FORMATS = sorted({name for names in IMAGE_FORMATS.values() for name in names})
-GOLDEN = Path(__file__).parent / "golden" / "cnn.ckpt"
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -90,14 +89,14 @@ def other_formats(folder: Path) -> dict[str, Path]:
     return files
 
 
-def test_other_formats_are_refused_wherever_a_file_is_opened(tmp_path, monkeypatch):
+def test_other_formats_are_refused_wherever_a_file_is_opened(trained_run, tmp_path, monkeypatch):
     files = other_formats(tmp_path)
     assert {"EPS", "PDF", "ICO", "TGA", "PCX", "SGI", "DDS", "ICNS", "XBM", "MSP"} <= set(files)
     started = []
     monkeypatch.setattr(subprocess.Popen, "__init__", lambda *args, **kwargs: started.append(args))
     monkeypatch.setattr(os, "posix_spawn", lambda *args: started.append(args))
     expected = "expected one of JPEG, PNG, .*, got another kind of file"
-    predictor = FlowerPredictor(GOLDEN, device="cpu")
+    predictor = FlowerPredictor(trained_run, device="cpu")
     for file in files.values():
         for open_file in (decoded, predictor, lambda file: load_thumbnail(file, longest=32)):
             with pytest.raises(OSError, match=expected):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from flowers.data import FlowersDataModule
-from flowers.evaluation import Predictions, softmax
+from flowers.evaluation import Predictions
 from flowers.tasks import Prediction
 
 
@@ -41,10 +40,8 @@ class CollectsPredictions(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep what the network says of the batch."""
-        indices, logits, tta_log_probs = outputs
-        self._batches.append(
-            Prediction(indices.cpu(), logits.cpu(), None if tta_log_probs is None else tta_log_probs.cpu())
-        )
+        indices, logits = outputs
+        self._batches.append(Prediction(indices.cpu(), logits.cpu()))
 
     on_test_batch_end = on_validation_batch_end
 
@@ -58,27 +55,21 @@ class CollectsPredictions(Callback):
         indices = torch.cat([batch.indices for batch in batches])
         order = indices.argsort()
         logits = torch.cat([batch.logits for batch in batches])[order]
-        augmented = [batch.tta_log_probs for batch in batches if batch.tta_log_probs is not None]
-        return Prediction(indices[order], logits, torch.cat(augmented)[order] if augmented else None)
+        return Prediction(indices[order], logits)
 
 
-def as_predictions(
-    collected: Prediction, data: FlowersDataModule, *, temperature: float = 1.0, tta: bool = False
-) -> Predictions:
+def as_predictions(collected: Prediction, data: FlowersDataModule, *, temperature: float = 1.0) -> Predictions:
     """Return collected predictions with names, labels and probabilities.
 
     Args:
         collected: What the network says.
         data: Whose images they are.
         temperature: What the logits are divided by.
-        tta: Whether those with test-time augmentation are meant; they have to be there, with their temperature.
     """
-    logits = collected.tta_log_probs if tta else collected.logits.double() / temperature
-    assert logits is not None
     indices = collected.indices.numpy()
     return Predictions(
         tuple(data.class_names),
         tuple(data.index.paths[index] for index in indices),
         data.index.labels[indices],
-        softmax(logits.numpy().astype(np.float64)),
+        (collected.logits.double() / temperature).softmax(dim=1).numpy(),
     )

@@ -108,12 +108,10 @@ def _print_accuracy(trainer: Trainer, split: str) -> None:
     if not (trainer.is_global_zero and isinstance(data, FlowersDataModule)):
         return
     total = len(data.indices[split])
-    for name in (f"{split}/acc", f"{split}/acc_tta"):
-        if name in trainer.callback_metrics:
-            correct = round(float(trainer.callback_metrics[name]) * total)
-            low, high = wilson_interval(correct, total)
-            accuracy = f"{correct / total:.1%} ({low:.1%} to {high:.1%}, 95 %)"
-            print(f"{name}: {correct} of {total} images are correct, {accuracy}", flush=True)
+    correct = round(float(trainer.callback_metrics[f"{split}/acc"]) * total)
+    low, high = wilson_interval(correct, total)
+    accuracy = f"{correct / total:.1%} ({low:.1%} to {high:.1%}, 95 %)"
+    print(f"{split}/acc: {correct} of {total} images are correct, {accuracy}", flush=True)
     print(f"{split}/loss: {float(trainer.callback_metrics[f'{split}/loss']):.4f}", flush=True)
 
 

@@ -22,7 +22,6 @@ from flowers.callbacks.collect import CollectsPredictions, as_predictions, is_al
 from flowers.callbacks.console import print_classes
 from flowers.data import FlowersDataModule, read_credits, to_float
 from flowers.evaluation import (
-    Augmented,
     Example,
     Predictions,
     Rejection,
@@ -99,8 +98,6 @@ class WriteReport(CollectsPredictions):
                 as_predictions(collected, data, temperature=temperature), threshold=threshold
             ),
         }
-        if report.tta is not None:
-            self._contents["predictions_tta.csv"] = predictions_csv(report.tta.predictions, threshold=threshold)
         for title, figure in drawn.items():
             self._contents[f"figures/{title.lower().replace(' ', '_')}.png"] = figure_bytes(figure)
 
@@ -120,9 +117,7 @@ class WriteReport(CollectsPredictions):
     ) -> tuple[Report, Path]:
         """Return the report and the folder it belongs into."""
         assert trainer.ckpt_path is not None
-        found, tta = as_predictions(collected, data), None
-        if collected.tta_log_probs is not None:
-            tta = Augmented(task.tta, as_predictions(collected, data, tta=True))
+        found = as_predictions(collected, data)
         file = Path(trainer.ckpt_path).resolve()
         run = file.parent.parent if (file.parent.parent / "config.yaml").exists() else file.parent
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
@@ -146,7 +141,6 @@ class WriteReport(CollectsPredictions):
             mistakes=examples[: len(mistakes)],
             successes=examples[len(mistakes) :],
             overlay_note=note,
-            tta=tta,
         )
         return report, run
 
@@ -154,7 +148,6 @@ class WriteReport(CollectsPredictions):
         self, task: ClassificationTask, data: FlowersDataModule, checkpoint: dict[str, Any], *, file: Path, run: Path
     ) -> dict[str, dict[str, str]]:
         count, seconds = len(data.indices["test"]), training_seconds(run)
-        views = "" if task.tta == "none" else f" (plain, and again with {task.tta})"
         names = dict.fromkeys(["train", "val", "test", "skipped", *np.unique(data.assignment.split).tolist()])
         counts = {name: f"{(data.assignment.split == name).sum():,} images" for name in names}
         fingerprints = {name: value for name, value in data.state_dict().items() if name.endswith("_fingerprint")}
@@ -167,8 +160,9 @@ class WriteReport(CollectsPredictions):
             },
             "Test": {
                 "checkpoint": file.name,
-                "duration": f"{self._seconds:.1f} s, {count / max(self._seconds, 1e-9):,.0f} images/s{views}",
+                "duration": f"{self._seconds:.1f} s, {count / max(self._seconds, 1e-9):,.0f} images/s",
                 "device": str(task.device),
+                "test-time augmentation": task.tta,
                 "parameters": f"{sum(parameter.numel() for parameter in task.net.parameters()):,}",
             },
             "Environment": {"python": platform.python_version(), **libraries, "platform": platform.platform()},

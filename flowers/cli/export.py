@@ -63,9 +63,7 @@ def export(
     if file.suffix != suffix:
         raise ValueError(f"--out {file}: expected a name that ends with {suffix}")
     predictor = FlowerPredictor(checkpoint, device="cpu")
-    if predictor.task.tta != "none":
-        print(f"The file looks at one view of an image, predict with this checkpoint at several ({predictor.task.tta})")
-    module = Classifier(predictor.task.net, predictor.temperature).eval()
+    module = Classifier(predictor.task.evaluated_net, predictor.temperature).eval()
     pixels = check_images(images, predictor.decoding)
     metadata = _metadata(predictor)
     # Nobody shall find a file that is not compared yet.

@@ -24,8 +24,8 @@ from flowers.evaluation import (
 )
 from flowers.inference import Classification, FlowerPredictor
 from flowers.launch import check_num_nodes, launched_devices, plan_devices
+from flowers.models import Views
 from flowers.run_folder import publish, scratch_folder, write_new
-from flowers.tasks import TestTimeAugmentation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ def predict(
     ckpt_path: str,
     out: Path = Path("predictions.csv"),
     contact_sheet: Path | None = None,
-    tta: TestTimeAugmentation | None = None,
+    tta: Views | None = None,
     batch_size: int = 32,
     accelerator: Literal["auto", "cpu", "gpu"] = "auto",
     devices: int | str | None = None,

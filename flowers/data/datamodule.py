@@ -283,12 +283,7 @@ class FlowersDataModule(LightningDataModule):
         """
         if not state_dict:
             return ""
-        rows = self.manifest_rows()
-        if "trained_on" not in state_dict:
-            if state_dict["split_fingerprint"] == fingerprints(rows)["split_fingerprint"]:
-                return ""
-            return "is of an earlier version: it is unknown which of the validation and test images it was trained on."
-        evaluated = content_numbers(row for row in rows if row.split in ("val", "test"))
+        evaluated = content_numbers(row for row in self.manifest_rows() if row.split in ("val", "test"))
         num_leaks = np.isin(evaluated, state_dict["trained_on"].numpy()).sum()
         if not num_leaks:
             return ""
@@ -304,10 +299,9 @@ class FlowersDataModule(LightningDataModule):
         Raises:
             ValueError: The same images are split in another way, so training images would be evaluated.
         """
-        stored = {"interpolation": "bicubic"} | state_dict  # as it was before it was an option
         for name, mine in self.decoding.items():
-            if mine != stored.get(name, mine):
-                rank_zero_warn(f"--data.{name} is {mine}; the checkpoint was trained with {stored[name]}")
+            if mine != state_dict[name]:
+                rank_zero_warn(f"--data.{name} is {mine}; the checkpoint was trained with {state_dict[name]}")
         if note := compare_fingerprints(fingerprints(self.manifest_rows()), state_dict):
             rank_zero_warn(f"--data.root {self.index.root} {note}")
             if leaks := self.describe_leaks(state_dict):

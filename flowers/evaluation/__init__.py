@@ -6,7 +6,6 @@ from flowers.evaluation.calibration import (
     fit_rejection,
     fit_temperature,
     reliability,
-    softmax,
     with_temperature,
 )
 from flowers.evaluation.comparison import McNemar, Pair, Run, differing_options, mcnemar, pairs, run_numbers
@@ -40,13 +39,12 @@ from flowers.evaluation.predictions import (
     predictions_csv,
     read_predictions,
 )
-from flowers.evaluation.report import Augmented, Example, Report, report_figures, report_numbers
+from flowers.evaluation.report import Example, Report, report_figures, report_numbers
 from flowers.evaluation.report_page import report_html, report_json, report_markdown
 from flowers.evaluation.scores import confusion, scores
 
 __all__ = [
     "PREDICTION_COLUMNS",
-    "Augmented",
     "Curve",
     "Example",
     "LabelIssue",
@@ -97,7 +95,6 @@ __all__ = [
     "roc_figure",
     "run_numbers",
     "scores",
-    "softmax",
     "summarize",
     "summary_json",
     "summary_markdown",

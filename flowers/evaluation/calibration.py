@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -87,14 +88,8 @@ def fit_temperature(probs: NDArray[np.float64], labels: NDArray[np.int64]) -> fl
 
 def with_temperature(probs: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     """Return the probabilities ``(N, K)`` that logits divided by the temperature would have given."""
-    return softmax(np.log(np.maximum(probs, _TINY)) / temperature)
-
-
-def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the probabilities ``(N, K)`` of logits ``(N, K)``."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probs: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
-    return probs
+    scaled: NDArray[np.float64] = softmax(np.log(np.maximum(probs, _TINY)) / temperature, axis=1)
+    return scaled
 
 
 def fit_rejection(probs: NDArray[np.float64], labels: NDArray[np.int64], *, accuracy: float) -> Rejection:

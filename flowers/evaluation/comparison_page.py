@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from flowers.evaluation.comparison import Run
 
 _NOTES = {
-    "Test": "The probabilities are those of predict, without test-time augmentation. Accuracies can be compared "
-    "directly only where the test images are the same.",
+    "Test": "The probabilities are those of predict. Accuracies can be compared directly only where the test images "
+    "are the same.",
     "Pairs": "McNemar's exact test on the images that are in both runs' tests, under one label; with several pairs "
     "its p-value is corrected after Holm, and below 0.05 one is called better. It compares these trained networks: "
     "whether a recipe is better, several seeds of it tell.",

@@ -6,13 +6,10 @@ import math
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
-from scipy.stats import t
+from scipy.stats import binomtest, t
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-# The 97.5 % point of the normal distribution: two-sided 95 %.
-_Z = 1.959963984540054
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -30,10 +27,8 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     """
     if not 0 <= successes <= trials or trials == 0:
         raise ValueError(f"expected 0 to trials successes in at least one trial, got {successes} in {trials}")
-    share, z2 = successes / trials, _Z**2
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2)) / (1 + z2 / trials)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def fold_interval(scores: Sequence[float]) -> tuple[float, float]:

@@ -49,7 +49,7 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
     Rows of images that could not be read are left out.
 
     Args:
-        file: CSV file with ``PREDICTION_COLUMNS`` (``rejected`` and ``error`` may be missing) and the classes.
+        file: CSV file with ``PREDICTION_COLUMNS`` and the classes.
         needs_labels: Whether a row without a label is an error; else its label is -1.
 
     Raises:
@@ -60,8 +60,7 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
         header, *lines = [*csv.reader(opened)] or [[]]
     lines = [line for line in lines if line]
     columns = [*PREDICTION_COLUMNS]
-    first_class = 5 if header[:5] == columns else 3  # earlier versions wrote path, label and predicted
-    if header[:first_class] != columns[:first_class] or not lines:
+    if header[: len(columns)] != columns or not lines:
         raise ValueError(
             f"{file}: expected the columns {', '.join(columns)} and the classes, as test, predict and cross_validate "
             f"write them, got {', '.join(header) or 'an empty file'}"
@@ -69,11 +68,10 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
     short = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
     if short is not None:
         raise ValueError(f"{file}: expected {len(header)} columns in each line, got another number in line {short}")
-    if first_class == 5:
-        lines = [line for line in lines if not line[4]]
+    lines = [line for line in lines if not line[columns.index("error")]]
     if not lines:
         raise ValueError(f"{file}: expected predictions, got none: no image could be read")
-    names = header[first_class:]
+    names = header[len(columns) :]
     unknown = sorted({line[1] for line in lines} - {*names, ""})
     if unknown:
         raise ValueError(f"{file}: expected a column for each label, got none for {', '.join(unknown)}")
@@ -85,7 +83,7 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
     sums = np.zeros((len(paths), len(names)))
     counts = np.zeros((len(paths), 1))
     try:
-        np.add.at(sums, where, np.array([line[first_class:] for line in lines], dtype=np.float64))
+        np.add.at(sums, where, np.array([line[len(columns) :] for line in lines], dtype=np.float64))
     except ValueError as error:
         raise ValueError(f"{file}: expected a probability for every class in each line ({error})") from error
     np.add.at(counts, where, 1)

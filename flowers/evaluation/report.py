@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from flowers.evaluation.calibration import Rejection, reliability, with_temperature
-from flowers.evaluation.comparison import mcnemar
 from flowers.evaluation.intervals import wilson_interval
 from flowers.evaluation.plots import (
     confidence_figure,
@@ -47,18 +46,6 @@ class Example(NamedTuple):
     credit: str
 
 
-class Augmented(NamedTuple):
-    """Predictions with test-time augmentation.
-
-    Args:
-        views: What was looked at, as ``flip``.
-        predictions: What the network says then, after temperature scaling where the checkpoint has a temperature.
-    """
-
-    views: str
-    predictions: Predictions
-
-
 @dataclass(frozen=True)
 class Report:
     """What is known of a checkpoint's evaluation.
@@ -74,7 +61,6 @@ class Report:
         mistakes: The most confident wrong predictions.
         successes: Some right ones.
         overlay_note: Why there are no overlays, if so.
-        tta: What the network says with test-time augmentation; None without one.
     """
 
     title: str
@@ -87,7 +73,6 @@ class Report:
     mistakes: Sequence[Example] = ()
     successes: Sequence[Example] = ()
     overlay_note: str = ""
-    tta: Augmented | None = None
 
     @property
     def shown(self) -> Predictions:
@@ -121,8 +106,6 @@ def report_numbers(report: Report) -> dict[str, Any]:
         numbers[f"top_{TOP_K}_accuracy"] = float((order == labels[:, None]).any(axis=1).mean())
     if report.temperature is not None:
         numbers |= _calibrated(report, report.temperature)
-    if report.tta is not None:
-        numbers["test_time_augmentation"] = _augmented(report, report.tta)
     counts = confusion(found)
     numbers["classes"] = {
         name: {metric: all_scores[f"{name}/{metric}"] for metric in ("precision", "recall", "F1")}
@@ -149,21 +132,6 @@ def _calibrated(report: Report, temperature: float) -> dict[str, Any]:
             "accuracy_interval_95": list(wilson_interval(int(right.sum()), len(right))) if len(right) else None,
         }
     return numbers
-
-
-def _augmented(report: Report, tta: Augmented) -> dict[str, Any]:
-    found = tta.predictions
-    right, values = int(found.right.sum()), scores(found)
-    return {
-        "views": tta.views,
-        "right": right,
-        "accuracy": values["accuracy"],
-        "accuracy_interval_95": list(wilson_interval(right, len(found.labels))),
-        "macro_f1": values["macro-F1"],
-        "log_loss": values["log loss"],
-        "ece": reliability(found.probs, found.labels).error,
-        "p_value": mcnemar(report.predictions.right, found.right).p_value,
-    }
 
 
 def report_figures(report: Report) -> dict[str, Figure]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowers.evaluation.comparison import LEVEL
 from flowers.evaluation.pages import data_uri, figure_svg, markdown_row, render_page
 from flowers.evaluation.report import TOP_K, report_numbers
 from flowers.evaluation.scores import confusion
@@ -89,12 +88,6 @@ def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
             low, high = rejection["accuracy_interval_95"]
             share += f", {rejection['accuracy_of_answers']:.1%} of these right ({low:.1%} to {high:.1%})"
         rows.append(("then", share))
-    if augmented := numbers.get("test_time_augmentation"):
-        low, high = augmented["accuracy_interval_95"]
-        share = f"{augmented['accuracy']:.1%} ({augmented['right']} of {numbers['images']}), {low:.1%} to {high:.1%}"
-        told = "a difference from the plain one" if augmented["p_value"] < LEVEL else "no difference from the plain one"
-        name = f"accuracy with test-time augmentation ({augmented['views']})"
-        rows.append((name, f"{share}; {told} can be told, p = {augmented['p_value']:.2g}"))
     return rows
 
 

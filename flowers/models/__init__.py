@@ -1,5 +1,6 @@
 """Networks: pure ``nn.Module``, from images in [0, 1] to logits."""
 
+from flowers.models.average_views import AverageViews, Views
 from flowers.models.classifier import ImageClassifier
 from flowers.models.cnn import flower_cnn
 from flowers.models.layers import Norm, Standardize
@@ -8,11 +9,13 @@ from flowers.models.transfer import pretrained
 from flowers.models.weights import Preprocessing, preprocessing
 
 __all__ = [
+    "AverageViews",
     "ImageClassifier",
     "Norm",
     "Preprocessing",
     "Stage",
     "Standardize",
+    "Views",
     "flower_cnn",
     "preprocessing",
     "pretrained",

@@ -11,16 +11,16 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from flowers.models import ImageClassifier
+from flowers.checkpoint import FORMAT
+from flowers.models import AverageViews, ImageClassifier, Views
 from flowers.tasks.checks import check_weights, expect, warn_of_restored
 from flowers.tasks.optim import decay_groups, warmup_cosine, warmup_ema
-from flowers.tasks.tta import TestTimeAugmentation, mean_log_probs
 
 
 class Prediction(NamedTuple):
@@ -29,13 +29,10 @@ class Prediction(NamedTuple):
     Args:
         indices: Positions of the images in the folder's index ``(B,)``.
         logits: Floats ``(B, K)``.
-        tta_log_probs: Logarithms ``(B, K)`` of the probabilities with test-time augmentation, if it is asked for;
-            the checkpoint's temperature is in them.
     """
 
     indices: Tensor
     logits: Tensor
-    tta_log_probs: Tensor | None = None
 
 
 class ClassificationTask(LightningModule):
@@ -53,8 +50,8 @@ class ClassificationTask(LightningModule):
             the scale of the loss), or ``balanced``: inverse to the number of its training images.
         ema_decay: Decay per step of an exponential moving average of the weights, which then is what is validated,
             saved and tested; it rises to this value over the first steps. None by default.
-        tta: Test-time augmentation: ``flip`` also looks at the mirror image, ``flip+crops`` at the corners too.
-            ``validate`` and ``test`` tell its accuracy beside the plain one, ``predict`` uses it.
+        tta: Test-time augmentation: what is evaluated is the mean over several views of an image, ``flip`` with its
+            mirror image, ``flip+crops`` with its corners too.
         compile: Whether the network is compiled by ``torch.compile``.
 
     Raises:
@@ -72,7 +69,7 @@ class ClassificationTask(LightningModule):
         label_smoothing: float = 0.1,
         class_weights: list[float] | Literal["balanced"] | None = None,
         ema_decay: float | None = None,
-        tta: TestTimeAugmentation = "none",
+        tta: Views = "none",
         compile: bool = False,
     ) -> None:
         super().__init__()
@@ -83,7 +80,7 @@ class ClassificationTask(LightningModule):
         expect(weight_decay >= 0, "weight_decay", "0 or more", weight_decay)
         expect(0 <= warmup_fraction < 1, "warmup_fraction", "0 or more, below 1", warmup_fraction)
         expect(0 <= label_smoothing < 1, "label_smoothing", "0 or more, below 1", label_smoothing)
-        expect(tta in get_args(TestTimeAugmentation), "tta", f"one of {get_args(TestTimeAugmentation)}", tta)
+        expect(tta in get_args(Views), "tta", f"one of {get_args(Views)}", tta)
         expect(ema_decay is None or 0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
         right_length = not isinstance(class_weights, list) or len(class_weights) == num_classes
         expect(right_length, "class_weights", f"{num_classes} numbers, one for each of {class_names}", class_weights)
@@ -101,7 +98,7 @@ class ClassificationTask(LightningModule):
         self.class_weights = class_weights
         self._loss_weights = class_weights if isinstance(class_weights, list) else None
         self.ema_decay = ema_decay
-        self.tta = tta
+        self.tta: Views = tta
         self.compile_net = compile
         # Temperature, rejection threshold and what it was chosen for, as plain numbers; set by a callback.
         self.calibration: dict[str, float] | None = None
@@ -114,7 +111,6 @@ class ClassificationTask(LightningModule):
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
-        self.tta_acc = metrics["acc"].clone()
         # Lightning's own mean over processes cuts their average number of images down to a whole number.
         self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
 
@@ -125,8 +121,14 @@ class ClassificationTask(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(B, K)`` of float images ``(B, 3, S, S)`` in [0, 1]."""
-        logits: Tensor = self.net(images)
+        net = self.net if self.training else self.evaluated_net
+        logits: Tensor = net(images)
         return logits
+
+    @property
+    def evaluated_net(self) -> nn.Module:
+        """The network with its test-time augmentation."""
+        return self.net if self.tta == "none" else AverageViews(self.net, self.tta)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         """Return the loss of a batch of images, targets and indices; the targets may be soft."""
@@ -164,17 +166,7 @@ class ClassificationTask(LightningModule):
         metrics.update(logits, labels)
         # The plain cross entropy, without smoothing and weights: comparable between recipes.
         self._log_epoch(stage, mean_loss, metrics, functional.cross_entropy(logits, labels), len(images))
-        if self.tta == "none" or self.trainer.state.fn == "fit":  # a training need not wait for it
-            return Prediction(indices, logits)
-        tta_log_probs = self.tta_log_probs(images)
-        self.tta_acc.update(tta_log_probs, labels)
-        self.log(f"{stage}/acc_tta", self.tta_acc, on_step=False, on_epoch=True)
-        return Prediction(indices, logits, tta_log_probs)
-
-    def tta_log_probs(self, images: Tensor) -> Tensor:
-        """Return the logarithms ``(B, K)`` of the calibrated probabilities with test-time augmentation."""
-        temperature = 1.0 if self.calibration is None else self.calibration["temperature"]
-        return mean_log_probs(self, images, self.tta, temperature=temperature)
+        return Prediction(indices, logits)
 
     def _log_epoch(
         self, stage: str, mean_loss: MeanMetric, metrics: MetricCollection, loss: Tensor, num_images: int
@@ -186,7 +178,7 @@ class ClassificationTask(LightningModule):
     def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Prediction:
         """Return what the network says of a batch."""
         images, _, indices, *_ = batch
-        return Prediction(indices, self(images).float(), None if self.tta == "none" else self.tta_log_probs(images))
+        return Prediction(indices, self(images).float())
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups; every parameter is in exactly one of them, from the first step on."""
@@ -244,7 +236,8 @@ class ClassificationTask(LightningModule):
                 )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the calibration."""
+        """Add the format and the calibration."""
+        checkpoint["format"] = FORMAT
         if self.calibration is not None:
             checkpoint["calibration"] = self.calibration
 

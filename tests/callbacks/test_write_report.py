@@ -11,7 +11,6 @@ from lightning.pytorch import Callback
 from flowers import startup
 from flowers.__main__ import main
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "cnn.ckpt"
 NAMES = {"report.html", "report.json", "report.md", "predictions.csv", "figures"}
 
 
@@ -33,11 +32,11 @@ class MakeReport(Callback):
 
 
 @pytest.fixture
-def evaluate(drawn, tmp_path, monkeypatch, capsys):
+def evaluate(drawn, trained_run, tmp_path, monkeypatch, capsys):
     """Return a function that tests a checkpoint with some options; it returns status and output."""
     monkeypatch.setattr(startup, "prepare", lambda: None)  # it sets threads, for the tests that follow too
     (tmp_path / "run").mkdir()
-    shutil.copy(GOLDEN, tmp_path / "run" / "best.ckpt")
+    shutil.copy(trained_run / "checkpoints" / "best.ckpt", tmp_path / "run")
 
     def run(*options):
         words = ["test", "--ckpt_path", str(tmp_path / "run" / "best.ckpt"), "--data.root", str(drawn)]

@@ -259,11 +259,11 @@ def test_unequal_classes_are_a_finding(photos):
 
 def test_doubtful_labels_of_a_cross_validation_stand_on_the_page(photos):
     root = photos(cat=4, dog=4)
-    rows = ["path,label,predicted,cat,dog"]
+    rows = ["path,label,predicted,rejected,error,cat,dog"]
     for name, other, probs in (("cat", "dog", (0.9, 0.1)), ("dog", "cat", (0.1, 0.9))):
         for number in range(4):
             cat, dog = probs if number else probs[::-1]
-            rows.append(f"{name}/{number:03d}.png,{name},{name if number else other},{cat},{dog}")
+            rows.append(f"{name}/{number:03d}.png,{name},{name if number else other},,,{cat},{dog}")
     Path("predictions.csv").write_text("\n".join(rows))
     status, facts, page, _ = run(root, "--predictions", "predictions.csv")
     assert status == 1
@@ -276,10 +276,10 @@ def test_doubtful_labels_of_a_cross_validation_stand_on_the_page(photos):
 
 def test_predictions_of_files_that_are_gone_are_not_shown(photos, capsys, tmp_path):
     root = photos(cat=4, dog=4)
-    rows = [f"cat/{number:03d}.png,cat,cat,0.9,0.1" for number in range(4)]
-    rows += [f"dog/{number:03d}.png,dog,dog,0.1,0.9" for number in range(1, 4)]
-    rows += ["cat/gone.png,cat,dog,0.1,0.9", "dog/000.png,cat,dog,0.1,0.9"]
-    Path("predictions.csv").write_text("\n".join(["path,label,predicted,cat,dog", *rows]))
+    rows = [f"cat/{number:03d}.png,cat,cat,,,0.9,0.1" for number in range(4)]
+    rows += [f"dog/{number:03d}.png,dog,dog,,,0.1,0.9" for number in range(1, 4)]
+    rows += ["cat/gone.png,cat,dog,,,0.1,0.9", "dog/000.png,cat,dog,,,0.1,0.9"]
+    Path("predictions.csv").write_text("\n".join(["path,label,predicted,rejected,error,cat,dog", *rows]))
     _, facts, page, _ = run(root, "--predictions", "predictions.csv")
     assert facts["label_issues"] == []
     assert "gone.png" not in page

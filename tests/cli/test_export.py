@@ -21,6 +21,7 @@ from PIL import Image, PngImagePlugin
 from flowers import FlowerPredictor
 from flowers.__main__ import run_function
 from flowers.callbacks import AtomicCheckpointIO
+from flowers.checkpoint import FORMAT
 from flowers.cli import export
 from flowers.models import pretrained
 from flowers.tasks import CNNTask
@@ -33,6 +34,7 @@ def write_checkpoint(folder: Path, *, temperature: float = 0.7) -> Path:
     """Write a checkpoint of a small network with a temperature, as a training leaves it."""
     task = CNNTask(NAMES, widths=(8, 16))
     content = {
+        "format": FORMAT,
         "state_dict": task.state_dict(),
         "hyper_parameters": dict(task.hparams),
         "config": yaml.safe_dump({"model": {"class_path": "flowers.tasks.CNNTask"}}),

@@ -120,7 +120,7 @@ def write(tmp_path, text):
 
 
 def test_predictions_of_several_seeds_are_averaged(tmp_path):
-    rows = "path,label,predicted,a,b\nx.jpg,a,a,0.9,0.1\ny.jpg,b,a,0.6,0.4\nx.jpg,a,b,0.3,0.7\n"
+    rows = "path,label,predicted,rejected,error,a,b\nx.jpg,a,a,,,0.9,0.1\ny.jpg,b,a,,,0.6,0.4\nx.jpg,a,b,,,0.3,0.7\n"
     found = read_predictions(write(tmp_path, rows))
     assert (found.class_names, found.paths, found.labels.tolist()) == (("a", "b"), ("x.jpg", "y.jpg"), [0, 1])
     assert found.probs.tolist() == [[pytest.approx(0.6), pytest.approx(0.4)], [0.6, 0.4]]
@@ -134,7 +134,7 @@ def test_another_file_is_refused(tmp_path, text):
 
 def test_a_label_without_a_column_is_named(tmp_path):
     with pytest.raises(ValueError, match="expected a column for each label, got none for emu"):
-        read_predictions(write(tmp_path, "path,label,predicted,a,b\nx,emu,a,1,0\n"))
+        read_predictions(write(tmp_path, "path,label,predicted,rejected,error,a,b\nx,emu,a,,,1,0\n"))
 
 
 def test_planted_label_errors_come_first():

@@ -11,7 +11,6 @@ from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, classification_report
 
 from flowers.evaluation import (
-    Augmented,
     Example,
     Predictions,
     Rejection,
@@ -100,20 +99,6 @@ def test_calibration_and_rejection_are_measured_on_these_images():
     assert nothing["rejection"]["accuracy_of_answers"] is None
 
 
-def test_test_time_augmentation_stands_beside_the_plain_number():
-    found = example()
-    augmented = replace(found, probs=np.eye(5)[found.labels])
-    report = Report("test", found, tta=Augmented("flip", augmented))
-    numbers, plain = report_numbers(report), report_numbers(Report("test", found))
-    beside = numbers.pop("test_time_augmentation")
-    assert numbers == plain
-    assert (beside["views"], beside["accuracy"], beside["right"]) == ("flip", 1.0, 300)
-    # All of the images that only one of the two has right go one way: the chance of that is 2 / 2^n.
-    assert beside["p_value"] == pytest.approx(2 * 0.5 ** (300 - plain["right"]))
-    markdown = report_markdown(report)
-    assert "augmentation (flip) | 100.0% (300 of 300), 98.7% to 100.0%" in markdown
-
-
 def test_the_page_is_whole_escapes_names_and_shows_what_it_is_given():
     found = example()
     card = Example(3, jpeg(), jpeg(), "Bo & <i>Co</i>")
@@ -157,13 +142,13 @@ def test_a_temperature_of_one_changes_no_number():
 
 @pytest.mark.parametrize(
     ("row", "said"),
-    [("a,b,0.5,nan", "probabilities"), ("a,b,-0.5,1.5", "probabilities"), ("a,b,87,0", "probabilities")],
+    [("0.5,nan", "probabilities"), ("-0.5,1.5", "probabilities"), ("87,0", "probabilities")],
 )
 def test_what_is_no_probability_is_refused(row, said, tmp_path):
-    (tmp_path / "p.csv").write_text(f"path,label,predicted,a,b\nx.jpg,{row}\n")
+    (tmp_path / "p.csv").write_text(f"path,label,predicted,rejected,error,a,b\nx.jpg,a,b,,,{row}\n")
     with pytest.raises(ValueError, match=rf"p\.csv: expected {said}"):
         read_predictions(tmp_path / "p.csv")
-    (tmp_path / "p.csv").write_text("path,label,predicted,a\nx.jpg,a,a,1\n")
+    (tmp_path / "p.csv").write_text("path,label,predicted,rejected,error,a\nx.jpg,a,a,,,1\n")
     with pytest.raises(ValueError, match="at least two classes"):
         read_predictions(tmp_path / "p.csv")
 

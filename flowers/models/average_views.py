@@ -1,24 +1,26 @@
-"""Test-time augmentation: asking the network about several views of an image."""
+"""Test-time augmentation: a network that averages its answers to several views of an image."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from torch import Tensor
 
-TestTimeAugmentation = Literal["none", "flip", "flip+crops"]
+Views = Literal["none", "flip", "flip+crops"]
 
-# Side of a corner crop, as a share of the image's: 224 of 256 pixels (https://papers.nips.cc/paper/4824, section 4.1).
+# Side of a corner crop, as a fraction of the image's: 224 of 256 pixels
+# (https://papers.nips.cc/paper/4824, section 4.1).
 _CROP = 7 / 8
 
 
-def views(images: Tensor, tta: TestTimeAugmentation) -> Iterator[Tensor]:
+def views(images: Tensor, tta: Views) -> Iterator[Tensor]:
     """Yield views ``(B, 3, S, S)`` of images: themselves, and what the option adds.
 
     Args:
@@ -40,16 +42,20 @@ def views(images: Tensor, tta: TestTimeAugmentation) -> Iterator[Tensor]:
             yield crop.flip(-1)
 
 
-def mean_log_probs(
-    net: Callable[[Tensor], Tensor], images: Tensor, tta: TestTimeAugmentation, *, temperature: float = 1.0
-) -> Tensor:
-    """Return the logarithm ``(B, K)`` of the probabilities' mean over the views.
+class AverageViews(nn.Module):
+    """A network whose logits are the mean of its log-probabilities over several views of an image.
 
     Args:
-        net: Maps images to logits.
-        images: Floats ``(B, 3, S, S)``.
+        net: Maps images ``(B, 3, S, S)`` to logits ``(B, K)``.
         tta: The views.
-        temperature: What the logits of each view are divided by.
     """
-    log_probs = torch.stack([(net(view).float() / temperature).log_softmax(dim=1) for view in views(images, tta)])
-    return log_probs.logsumexp(dim=0) - torch.tensor(float(len(log_probs))).log()
+
+    def __init__(self, net: nn.Module, tta: Views) -> None:
+        super().__init__()
+        self.net = net
+        self.tta: Views = tta
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the mean log-probabilities ``(B, K)`` of float images ``(B, 3, S, S)``."""
+        logits = torch.stack([self.net(view) for view in views(images, self.tta)])
+        return logits.float().log_softmax(dim=2).mean(dim=0)
