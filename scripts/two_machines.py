@@ -77,7 +77,7 @@ try:
     print(f"two machines: largest difference of a weight to one machine {difference(home / 'whole'):g}", flush=True)
 
     processes, log = start(home / "cut"), home / "cut" / "log_0.txt"
-    while "epoch   1 " not in log.read_text():
+    while f" 1/{args.epochs} " not in log.read_text():
         assert all(process.poll() is None for process in processes), f"{log}: ended before the cut"
         time.sleep(0.05)
     ip(f"-n {names[1]} link set cable down")  # the other end notices no more than that nothing comes

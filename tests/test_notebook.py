@@ -23,6 +23,6 @@ def test_the_tour_runs_and_shows_its_figures(tmp_path):
     outputs = [output for cell in tour.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
     said = "".join(output.get("text", "") for output in outputs)
-    right = re.search(r"test/acc: (\d+) of 100 images are right", said)
+    right = re.search(r"test/acc: (\d+) of 100 images are correct", said)
     assert right is not None
     assert int(right[1]) > 90
