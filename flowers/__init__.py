@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["FlowerPredictor"]
+if TYPE_CHECKING:
+    from flowers.data import FlowersDataModule
+    from flowers.inference import FlowerPredictor
+    from flowers.tasks import CNNTask, TransferTask
+
+__all__ = ["CNNTask", "FlowerPredictor", "FlowersDataModule", "TransferTask"]
+
+__version__ = version("flowers")
+_MODULES = {
+    "CNNTask": "flowers.tasks",
+    "FlowerPredictor": "flowers.inference",
+    "FlowersDataModule": "flowers.data",
+    "TransferTask": "flowers.tasks",
+}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """Import the predictor when it is asked for: ``python -m flowers --help`` must not wait for torch."""
-    if name == "FlowerPredictor":
-        from flowers.inference import FlowerPredictor  # noqa: PLC0415
-
-        return FlowerPredictor
+    """Import a class when it is asked for: ``python -m flowers --help`` must not wait for torch."""
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'flowers' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the names of the package, those that are not imported yet included."""
+    return sorted([*globals(), *__all__])

@@ -52,7 +52,7 @@ commands:
 _FIT = """flowers: fit: expected a configuration or a folder of photos, for example
   python -m flowers fit --config configs/quickstart.yaml                train on synthetic flowers, in a minute
   python -m flowers fit --config configs/cnn.yaml --data.root DIR       train on your photos, DIR/<class>/<image>
-  python -m flowers fit --help                                          all options"""
+  python -m flowers fit --help                                          the common options"""
 
 
 def main(args: list[str] | None = None) -> int:

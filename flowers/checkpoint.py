@@ -149,7 +149,7 @@ def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_p
     networks = []
     for model, options in ((stored, stored_options), (given, given_options)):
         words = [f"{name} {value}" for name, value in options.items()]
-        networks.append(" ".join([model["class_path"].removeprefix("flowers.tasks."), *words]))
+        networks.append(" ".join([model["class_path"].removeprefix("flowers."), *words]))
     raise ValueError(
         f"--ckpt_path {ckpt_path}: its network is {networks[0]}, the options (or a --config) make {networks[1]}. "
         f"Leave out what makes another network, or leave out --ckpt_path to train a new one."

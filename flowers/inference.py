@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args, overload
@@ -22,27 +21,10 @@ from flowers.checkpoint import checkpoint_file, read_checkpoint
 from flowers.data import load_image, to_float
 from flowers.models import Views
 from flowers.startup import num_allowed_cores
-from flowers.tasks import ClassificationTask
+from flowers.tasks import Classification, ClassificationTask, classify
 
 # What an image may be given as.
 ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Classification:
-    """What a network says of an image.
-
-    Args:
-        label: The most probable class.
-        probability: Its probability, after temperature scaling.
-        probabilities: The probability of each class, by its name.
-        rejected: Whether the probability is below the checkpoint's threshold: do not rely on the answer.
-    """
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-    rejected: bool
 
 
 class FlowerPredictor:
@@ -141,31 +123,33 @@ class FlowerPredictor:
         rest = iter(images)
         with ThreadPoolExecutor(num_allowed_cores()) as pool:
             before: list[Future[Tensor | OSError]] = []
+            paths: list[str] = []
             while (batch := [*islice(rest, self.batch_size)]) or before:
                 for image in batch:
                     if isinstance(image, Image.Image):
                         image.load()  # here: two threads would read one file at once
                 waiting = [pool.submit(self._decode, image) for image in batch]
-                yield from self._answers([future.result() for future in before])
+                yield from self._answers([future.result() for future in before], paths)
                 before = waiting
+                paths = [str(image) if isinstance(image, str | Path) else "" for image in batch]
 
-    def _answers(self, decoded: Sequence[Tensor | OSError]) -> list[Classification | OSError]:
-        readable = [image for image in decoded if isinstance(image, Tensor)]
-        answers = map(self._answer, self.probs(torch.stack(readable)) if readable else [])
-        return [next(answers) if isinstance(image, Tensor) else image for image in decoded]
-
-    def _answer(self, probs: NDArray[np.float64]) -> Classification:
-        best = int(probs.argmax())
-        by_name = dict(zip(self.class_names, probs.tolist(), strict=True))
-        rejected = not probs[best] >= self.threshold
-        return Classification(self.class_names[best], float(probs[best]), by_name, rejected)
+    def _answers(self, decoded: Sequence[Tensor | OSError], paths: Sequence[str]) -> list[Classification | OSError]:
+        readable = [number for number, image in enumerate(decoded) if isinstance(image, Tensor)]
+        answers: list[Any] = [*decoded]
+        if readable:
+            probs = self.probs(torch.stack([answers[number] for number in readable]))
+            readable_paths = [paths[number] for number in readable]
+            classifications = classify(probs, self.class_names, threshold=self.threshold, paths=readable_paths)
+            for number, classification in zip(readable, classifications, strict=True):
+                answers[number] = classification
+        return answers
 
     @torch.inference_mode()
-    def probs(self, pixels: Tensor) -> NDArray[np.float64]:
+    def probs(self, pixels: Tensor) -> Tensor:
         """Return calibrated probabilities ``(B, K)`` of bytes ``(B, 3, S, S)`` of the checkpoint's image size."""
         images = to_float(pixels.to(self.device)).contiguous(memory_format=torch.channels_last)
         logits = self.task(images).float().cpu().double()
-        probs: NDArray[np.float64] = (logits / self.temperature).softmax(dim=1).numpy()
+        probs: Tensor = (logits / self.temperature).softmax(dim=1)
         return probs
 
     def _decode(self, image: ImageLike) -> Tensor | OSError:
@@ -203,9 +187,9 @@ def restore_task(checkpoint: dict[str, Any]) -> ClassificationTask:
         ValueError: The task is none of this package's.
     """
     config = yaml.safe_load(checkpoint.get("config", "{}"))
-    name = str(config.get("model", {}).get("class_path", "flowers.tasks.CNNTask"))
+    name = str(config.get("model", {}).get("class_path", "flowers.CNNTask"))
     # Looked up, not imported: a checkpoint is data, and chooses no code but one of these.
-    task_class = getattr(tasks, name.removeprefix("flowers.tasks."), None)
+    task_class = getattr(tasks, name.removeprefix("flowers."), None)
     if not (isinstance(task_class, type) and issubclass(task_class, ClassificationTask)):
         raise ValueError(f"expected a checkpoint with a task of this package, got {name}")
     task: ClassificationTask = task_class(**checkpoint["hyper_parameters"])

@@ -33,7 +33,7 @@ ALLOWED = {
     },
     "startup": set(),
     "__main__": {"arguments", "cli", "startup"},
-    "__init__": {"inference"},
+    "__init__": {"data", "inference", "tasks"},
 }
 LIGHTNING = ("cli/training", "cli/predict", "launch", "data/datamodule", "tasks/", "callbacks/")
 

@@ -13,6 +13,7 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from PIL import Image
 
 import flowers
@@ -22,6 +23,7 @@ from flowers.callbacks.collect import CollectsPredictions, as_predictions
 from flowers.checkpoint import FORMAT, read_checkpoint
 from flowers.cli import training
 from flowers.cli.predict import predict
+from flowers.data import FlowersDataModule
 from flowers.evaluation import read_predictions
 
 MODELS = {
@@ -317,6 +319,8 @@ def test_the_package_opens_without_torch():
     code = "import sys, flowers; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert flowers.FlowerPredictor is FlowerPredictor
+    assert {"CNNTask", "FlowerPredictor", "FlowersDataModule", "TransferTask", "__version__"} <= {*dir(flowers)}
+    assert all(isinstance(getattr(flowers, name), type) for name in flowers.__all__)
     with pytest.raises(AttributeError, match="no attribute 'FlowersPredictor'"):
         _ = flowers.FlowersPredictor
 
@@ -361,3 +365,18 @@ def test_a_checkpoint_of_another_format_is_refused(trained_run, tmp_path):
         expected = f"expected a checkpoint of format {FORMAT}, got {number}. Use the version of flowers that wrote it"
         with pytest.raises(ValueError, match=expected):
             FlowerPredictor(tmp_path / "x.ckpt")
+
+
+def test_a_trainer_predicts_as_the_predictor(trained_run, drawn):
+    predictor = FlowerPredictor(trained_run, device="cpu")
+    data = FlowersDataModule(str(drawn), image_size=40, crop_size=32)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    answers = [answer for batch in trainer.predict(predictor.task, data) for answer in batch]
+    paths = [str(drawn / data.index.paths[index]) for index in data.indices["test"]]
+    assert [answer.path for answer in answers] == paths
+    expected = predictor(paths)
+    assert [answer.path for answer in expected] == paths
+    assert [answer.label for answer in answers] == [answer.label for answer in expected]
+    for answer, other in zip(answers, expected, strict=True):
+        assert answer.probabilities == pytest.approx(other.probabilities, abs=1e-6)
+        assert answer.rejected == other.rejected

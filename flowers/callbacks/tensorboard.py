@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from flowers.callbacks.collect import CollectsPredictions, as_predictions
@@ -23,6 +24,15 @@ from flowers.data import FlowersDataModule
 from flowers.evaluation import Predictions, confusion, confusion_figure, gallery_figure, scores
 from flowers.tasks import ClassificationTask
 
+# The charts on TensorBoard's first page; a tag is a regular expression.
+_LAYOUT = {
+    "Training and validation": {
+        "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
+        "accuracy": ["Multiline", ["^train/acc$", "^val/acc$"]],
+    }
+}
+# What the HParams tab compares runs by: accuracy and loss of the most accurate epoch.
+_HP_METRICS = ("hp/val_acc", "hp/val_loss")
 # More curves, or scalars of classes, than these bury what one looks for.
 _MAX_CLASSES = 20
 _SHOWN_IMAGES = 16
@@ -33,12 +43,14 @@ class ForgivingLogger(TensorBoardLogger):
 
     Args:
         run: The run folder, into which it logs.
+        options: Options of the run that the HParams tab shows beside the model's.
     """
 
     _silenced = False
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, *, options: Mapping[str, Any] | None = None) -> None:
         super().__init__(run.parent.parent, name=run.parent.name, version=run.name, default_hp_metric=False)
+        self.options = options or {}
 
     def attempt(self, write: Callable[[], None]) -> None:
         """Write something, unless writing has failed before."""
@@ -51,14 +63,28 @@ class ForgivingLogger(TensorBoardLogger):
             reason = error.__cause__ or error  # Lightning calls every trouble an unsupported value
             rank_zero_warn(f"TensorBoard gets no more of this run, which goes on without: {reason}")
 
-    def log_metrics(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Log scalars."""
-        self.attempt(lambda: super(ForgivingLogger, self).log_metrics(*args, **kwargs))
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log scalars; the epoch, a straight line, is logged as a tensor, which ``read_history`` reads."""
+        scalars = {name: value for name, value in metrics.items() if name != "epoch"}
+        self.attempt(lambda: super(ForgivingLogger, self).log_metrics(scalars, step))
+        if "epoch" in metrics:
+            epoch = torch.tensor(float(metrics["epoch"]))
+            self.attempt(lambda: self.experiment.add_tensor("epoch", epoch, step))
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-        """Log hyper-parameters; the metrics that the HParams tab compares are logged as they come."""
-        kwargs.setdefault("metrics", {"hp/val_acc": 0.0, "hp/val_loss": 0.0})
-        self.attempt(lambda: super(ForgivingLogger, self).log_hyperparams(*args, **kwargs))
+    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:  # noqa: ANN401
+        """Log hyper-parameters, the layout, and the names of the metrics that the HParams tab compares.
+
+        Lightning would log a first value of these metrics too, which nobody has measured.
+        """
+        self.hparams.update(dict(params) | dict(self.options))
+        flat = {name: str(value) if isinstance(value, list | tuple) else value for name, value in self.hparams.items()}
+        summaries = hparams(flat, dict.fromkeys(_HP_METRICS, 0.0))  # type: ignore[no-untyped-call]
+        for summary in summaries:
+            self.attempt(partial(self._add_summary, summary))
+        self.attempt(lambda: self.experiment.add_custom_scalars(_LAYOUT))
+
+    def _add_summary(self, summary: Any) -> None:  # noqa: ANN401
+        self.experiment.file_writer.add_summary(summary)
 
     def save(self) -> None:
         """Write what waits."""
@@ -89,6 +115,7 @@ class LogToTensorBoard(CollectsPredictions):
         self.graph = graph
         self._best = {"hp/val_acc": -1.0, "hp/val_loss": 0.0}
         self._images, self._waited, self._began, self._last = 0, 0.0, 0.0, 0.0
+        self._without_figures: Callable[[], None] | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clocks."""
@@ -134,9 +161,12 @@ class LogToTensorBoard(CollectsPredictions):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the speed of the epoch, validation left out: it ran before."""
         seconds = self._last - self._began
-        if seconds > 0 and trainer.logger is not None:
-            speed = {"train/images_per_s": self._images * trainer.world_size / seconds}
-            trainer.logger.log_metrics(speed | {"train/data_wait": self._waited / seconds}, step=trainer.global_step)
+        if seconds <= 0:
+            return
+        images_per_s = self._images * trainer.world_size / seconds
+        speed = {"train/images_per_s": images_per_s, "train/data_wait": self._waited / seconds}
+        for logger in trainer.loggers:
+            logger.log_metrics(speed, step=trainer.global_step)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log recalls and what the HParams tab compares; figures every few epochs."""
@@ -157,11 +187,26 @@ class LogToTensorBoard(CollectsPredictions):
             self._best = {"hp/val_acc": values["accuracy"], "hp/val_loss": values["log loss"]}
         # Every time: a resumed run begins with the placeholders anew.
         trainer.logger.log_metrics(self._best, step=trainer.global_step)
-        if trainer.current_epoch % self.every_n_epochs == 0 or trainer.current_epoch + 1 == trainer.max_epochs:
-            try:
-                self._log_figures(trainer, data, found, collected.indices.numpy())
-            except Exception as error:  # a figure is not worth a training
-                rank_zero_warn(f"TensorBoard lacks figures of epoch {trainer.current_epoch}: {error}")
+        log_figures = partial(
+            self._log_figures,
+            trainer,
+            data,
+            found,
+            collected.indices.numpy(),
+            epoch=trainer.current_epoch,
+            step=trainer.global_step,
+        )
+        if trainer.current_epoch % self.every_n_epochs == 0:
+            self._without_figures = None
+            log_figures()
+        else:
+            self._without_figures = log_figures
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the figures of the last epoch, if it has none yet."""
+        if self._without_figures is not None:
+            self._without_figures()
+            self._without_figures = None
 
     @staticmethod
     def recalls(data: FlowersDataModule) -> list[str]:
@@ -169,9 +214,24 @@ class LogToTensorBoard(CollectsPredictions):
         return data.class_names[:_MAX_CLASSES]
 
     def _log_figures(
-        self, trainer: Trainer, data: FlowersDataModule, found: Predictions, indices: NDArray[np.int64]
+        self,
+        trainer: Trainer,
+        data: FlowersDataModule,
+        found: Predictions,
+        indices: NDArray[np.int64],
+        *,
+        epoch: int,
+        step: int,
     ) -> None:
-        step, names = trainer.global_step, found.class_names
+        try:
+            self._add_figures(trainer, data, found, indices, step=step)
+        except Exception as error:  # a figure is not worth a training
+            rank_zero_warn(f"TensorBoard lacks figures of epoch {epoch}: {error}")
+
+    def _add_figures(
+        self, trainer: Trainer, data: FlowersDataModule, found: Predictions, indices: NDArray[np.int64], *, step: int
+    ) -> None:
+        names = found.class_names
         matrix = confusion_figure(confusion(found), names)
         _write(trainer, lambda log: log.add_figure("val/confusion", matrix, step))
         if (mistakes := _mistakes(data, found, indices)) is not None:

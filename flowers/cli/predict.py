@@ -22,10 +22,11 @@ from flowers.evaluation import (
     gallery_figure,
     prediction_row,
 )
-from flowers.inference import Classification, FlowerPredictor
+from flowers.inference import FlowerPredictor
 from flowers.launch import check_num_nodes, launched_devices, plan_devices
 from flowers.models import Views
 from flowers.run_folder import publish, scratch_folder, write_new
+from flowers.tasks import Classification
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

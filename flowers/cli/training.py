@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from pkgutil import resolve_name
@@ -47,6 +48,7 @@ from flowers.checkpoint import (
     stored_config,
     why_finished,
 )
+from flowers.cli.help import common_help
 from flowers.data import FlowersDataModule
 from flowers.launch import check_num_nodes, launched_devices, plan_devices
 from flowers.quiet import quieten_lightning
@@ -58,11 +60,19 @@ _TRAINER_DEFAULTS = {
     "log_every_n_steps": 5,  # Lightning's 50 draws no curve where an epoch has 20 steps
     "use_distributed_sampler": False,  # the data module's sampler counts every image once
 }
-_DEFAULT_MODEL = "flowers.tasks.CNNTask"
+_DEFAULT_MODEL = "flowers.CNNTask"
 
 
 class _Parser(OneLineErrors, LightningArgumentParser):
-    """A parser with errors in one line."""
+    """A parser with errors in one line, and with a help of the common options unless all are requested."""
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401
+        """Return the help of the command."""
+        is_command = self.prog.split()[-1] in ("fit", "validate", "test")
+        if not is_command or "all" in sys.argv[1:]:
+            text: str = super().format_help(*args, **kwargs)
+            return text
+        return common_help(self, sys.argv[2:])
 
 
 class FlowersCLI(LightningCLI):
@@ -199,14 +209,16 @@ class FlowersCLI(LightningCLI):
                 check_monitor(self._get(self.config_init, "checkpoint").monitor, recalls)
             self.datamodule.setup("fit")
             self._warn_of_leaks()
-            if trainer.logger is None and not trainer.fast_dev_run:
+            if trainer.logger is not False and not trainer.fast_dev_run:
                 folder = Path(trainer.default_root_dir or ".")
                 if folder.resolve() != self.datamodule.index.root.resolve():  # lightning_logs beside classes is none
                     self.datamodule.check_outside(folder, option="--trainer.default_root_dir")
                 root = folder / "lightning_logs"
                 rank = getattr(rank_zero_only, "rank", 0)
                 run = run_folder(root, resumed=self._get(self.config_init, "ckpt_path"), rank=rank)
-                kwargs["logger"] = ForgivingLogger(run)
+                # The run folder is that of the first logger; the user's own loggers log beside it.
+                own_loggers = [] if trainer.logger is True else _as_list(trainer.logger)
+                kwargs["logger"] = [ForgivingLogger(run, options=self._logged_options()), *own_loggers]
                 shown += [HoldRunFolder(run)] if rank == 0 else []
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
             shown += [SeedSteps(), StopOnBadLoss(), ResumeEpoch(), PrintEffectiveBatch(), WarnAtChance()]
@@ -221,6 +233,20 @@ class FlowersCLI(LightningCLI):
             # The numbers are printed before a report can fail.
             callbacks = [PrintInterval(), *callbacks]
         return self._instantiate_trainer({**trainer, **kwargs}, [*callbacks, *shown])
+
+    def _logged_options(self) -> dict[str, Any]:
+        """Return the options that runs are compared by, beside those of the model."""
+        data = self.datamodule
+        augment = {f"augment/{name}": value for name, value in vars(data.augment).items()}
+        return {
+            "image_size": data.image_size,
+            "crop_size": data.crop_size,
+            "batch_size": data.batch_size,
+            "sampler": data.sampler,
+            "max_epochs": self._get(self.config_init, "trainer").max_epochs,
+            "seed": data.seed,
+            **augment,
+        }
 
     def _warn_of_leaks(self) -> None:
         """Warn where the weights to begin with were trained on images that this run evaluates."""

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from flowers.data.assignment import Assignment, assign_splits, quarantined_images
 from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import decode_all, default_cache_dir
-from flowers.data.duplicates import duplicate_pairs
+from flowers.data.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.facts import FolderFacts, read_facts
 from flowers.data.files import summarize_ignored
 from flowers.data.folder import index_folder
@@ -26,7 +26,7 @@ from flowers.data.loading import Batch, SplitImages, batch_loader, draw_views, r
 from flowers.data.manifest import ManifestRow, compare_fingerprints, content_numbers, fingerprints
 from flowers.data.sampling import ShardedSampler
 from flowers.data.sources import ensure_root
-from flowers.data.splits import SPLITS, SplitOptions, split_table
+from flowers.data.splits import SPLITS, ContradictionRule, GroupRule, SplitOptions, SplitRule, split_table
 from flowers.data.transforms import to_float
 from flowers.decoding import Interpolation, Resize
 
@@ -53,7 +53,22 @@ class FlowersDataModule(LightningDataModule):
         sampler: Which images an epoch trains on: each once (``shuffle``), or every class equally often (``balanced``).
         augment: Augmentation of the training batches.
         seed: Seed of order and augmentation; the command line sets it to ``seed_everything``.
-        kwargs: Options of ``SplitOptions``.
+        split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or ``tf_for_poets``. A folder
+            that is already divided is used as it is.
+        split_seed: Seed of the split; independent of the seed of the training.
+        val_fraction: Fraction of each class for validation; of a divided folder without ``val``, of its ``train``.
+        test_fraction: Fraction of each class for the test; of a divided folder without ``test``, of its ``train``. With
+            ``folds`` the fold tests instead.
+        folds: Split for a cross-validation into that many parts, of which one tests; of the others ``val_fraction``
+            validates.
+        fold: Which of the folds tests, from 0.
+        group_by: Keep all photos of one ``photographer``, as the root's ``LICENSE.txt`` names them, in one split.
+        duplicates: What counts as a duplicate and stays in one split: identical files and ``near`` duplicates,
+            only ``exact`` ones, or ``ignore`` both.
+        contradictions: What images with conflicting labels do: only ``train``, ``leave_out``, or ``keep`` as any
+            other.
+        manifest: CSV file with the split to use, as written into every run folder.
+        quarantine: CSV file with the images to leave out, as the audit writes it.
 
     Raises:
         FileNotFoundError: The root is missing and is not a data set that can be made.
@@ -77,7 +92,17 @@ class FlowersDataModule(LightningDataModule):
         sampler: Literal["shuffle", "balanced"] = "shuffle",
         augment: BatchAugmentation = BatchAugmentation(),  # noqa: B008 (frozen)
         seed: int = 0,
-        **kwargs: Any,  # noqa: ANN401
+        split: SplitRule = "random",
+        split_seed: int = 0,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        folds: int | None = None,
+        fold: int = 0,
+        group_by: GroupRule | None = None,
+        duplicates: DuplicateRule = "near",
+        contradictions: ContradictionRule = "train",
+        manifest: str | None = None,
+        quarantine: str | None = None,
     ) -> None:
         super().__init__()
         crop_size = image_size if crop_size is None else crop_size
@@ -93,7 +118,19 @@ class FlowersDataModule(LightningDataModule):
         self.resize: Resize = resize
         self.interpolation: Interpolation = interpolation
         self.batch_size = batch_size
-        self.split_options = SplitOptions(**kwargs)
+        self.split_options = SplitOptions(
+            split=split,
+            split_seed=split_seed,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            folds=folds,
+            fold=fold,
+            group_by=group_by,
+            duplicates=duplicates,
+            contradictions=contradictions,
+            manifest=manifest,
+            quarantine=quarantine,
+        )
         self.on_bad_image = on_bad_image
         self.cache = cache
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
@@ -215,7 +252,13 @@ class FlowersDataModule(LightningDataModule):
         """Return batches of the test split, in the order of the index."""
         return self._loader("test")
 
-    predict_dataloader = test_dataloader
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Return the batches of ``test_dataloader``."""
+        return self.test_dataloader()
+
+    def image_paths(self, indices: NDArray[np.int64]) -> list[str]:
+        """Return the files of images, by their positions in the index."""
+        return [str(self.index.root / self.index.paths[index]) for index in indices]
 
     def _loader(self, split: str) -> DataLoader[Batch]:
         train, indices = split == "train", self.indices[split]

@@ -31,25 +31,7 @@ _MAX_LISTED_CLASSES = 200
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How a folder is split.
-
-    Args:
-        split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or ``tf_for_poets``. A folder
-            that is already divided, ``root/{train,val,test}/<class>/<image>``, is used as it is.
-        split_seed: Seed of the split; independent of the seed of the training.
-        val_fraction: Fraction of each class for validation; of a divided folder without ``val``, of its ``train``.
-        test_fraction: Fraction of each class for the test; of a divided folder without ``test``, of its ``train``. With
-            ``folds`` the fold tests instead.
-        folds: Split for a cross-validation into that many parts, of which one tests; of the others ``val_fraction``
-            validates.
-        fold: Which of the folds tests, from 0.
-        group_by: Keep all photos of one ``photographer``, as the root's ``LICENSE.txt`` names them, in one split.
-        duplicates: What counts as the same picture and stays in one split: identical files and ``near`` duplicates,
-            only ``exact`` ones, or ``ignore`` both.
-        contradictions: What a picture that is there under two labels does: only ``train``, ``leave_out``, or ``keep``
-            as any other.
-        manifest: CSV file with the split to use, as written into every run folder.
-        quarantine: CSV file with the images to leave out, as the audit writes it.
+    """How a folder is split: the options of ``FlowersDataModule`` of these names.
 
     Raises:
         ValueError: The options contradict each other, or one is out of its range.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,13 +48,14 @@ def read_history(run: Path) -> dict[str, Curve]:
     Args:
         run: The run folder.
     """
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0}).Reload()
     tags = events.Tags()["scalars"]
     logged = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
-    # Lightning logs a curve `epoch` beside every other value, which says what a step means.
+    # Lightning logs the epoch beside every other value, which says what a step means.
     ends: dict[float, int] = {}
-    for step, epoch in logged.pop("epoch", [(0, 0.0)]):
-        ends[epoch] = max(step, ends.get(epoch, step))
+    for event in events.Tensors("epoch") if "epoch" in events.Tags()["tensors"] else []:
+        epoch = float(make_ndarray(event.tensor_proto))
+        ends[epoch] = max(event.step, ends.get(epoch, event.step))
     steps, epochs = [-1, *ends.values()], [0.0, *(epoch + 1 for epoch in ends)]
     if len(steps) > 3:  # the last epoch may have been cut
         steps[-1] = max(steps[-1], 2 * steps[-2] - steps[-3])

@@ -2,7 +2,16 @@
 
 from flowers.tasks.base import ClassificationTask, Prediction
 from flowers.tasks.checks import check_size
+from flowers.tasks.classify import Classification, classify
 from flowers.tasks.cnn import CNNTask
 from flowers.tasks.transfer import TransferTask
 
-__all__ = ["CNNTask", "ClassificationTask", "Prediction", "TransferTask", "check_size"]
+__all__ = [
+    "CNNTask",
+    "Classification",
+    "ClassificationTask",
+    "Prediction",
+    "TransferTask",
+    "check_size",
+    "classify",
+]

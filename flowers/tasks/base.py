@@ -20,6 +20,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from flowers.checkpoint import FORMAT
 from flowers.models import AverageViews, ImageClassifier, Views
 from flowers.tasks.checks import check_weights, expect, warn_of_restored
+from flowers.tasks.classify import Classification, classify
 from flowers.tasks.optim import decay_groups, warmup_cosine, warmup_ema
 
 
@@ -175,10 +176,14 @@ class ClassificationTask(LightningModule):
         self.log(f"{stage}/loss", mean_loss, on_step=False, on_epoch=True, prog_bar=stage == "val")
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=stage == "val")
 
-    def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Prediction:
-        """Return what the network says of a batch."""
+    def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> list[Classification]:
+        """Return class, probabilities and path of each image of a batch, as ``FlowerPredictor`` does."""
         images, _, indices, *_ = batch
-        return Prediction(indices, self(images).float())
+        calibration = self.calibration or {"temperature": 1.0, "threshold": 0.0}
+        logits = self(images).float().cpu().double()
+        probs = (logits / calibration["temperature"]).softmax(dim=1)
+        paths = self.trainer.datamodule.image_paths(indices.cpu().numpy())  # type: ignore[attr-defined]
+        return classify(probs, self.class_names, threshold=calibration["threshold"], paths=paths)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups; every parameter is in exactly one of them, from the first step on."""

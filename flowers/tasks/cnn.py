@@ -19,6 +19,10 @@ class CNNTask(ClassificationTask):
         stem_stride: Side of the patches of the network's first layer, in pixels.
         dropout: Probability that a feature is dropped before the dense layer.
         norm: Normalisation of the feature maps.
+        lr: Largest learning rate, reached after the warm-up.
+        weight_decay: Weight decay of AdamW; norms and biases have none.
+        ema_decay: Decay per step of an exponential moving average of weights; the average is what is validated, saved
+            and tested. None with ``null``.
         kwargs: Options of ``ClassificationTask``.
 
     Raises:
@@ -34,6 +38,9 @@ class CNNTask(ClassificationTask):
         stem_stride: int = 4,
         dropout: float = 0.2,
         norm: Norm = "batch",
+        lr: float = 2e-3,
+        weight_decay: float = 0.05,
+        ema_decay: float | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         expect(bool(widths) and min(widths) > 0, "widths", "at least one number of channels above 0", widths)
@@ -43,4 +50,4 @@ class CNNTask(ClassificationTask):
         net = flower_cnn(
             len(class_names), widths=widths, depth=depth, stem_stride=stem_stride, dropout=dropout, norm=norm
         )
-        super().__init__(net, class_names, **kwargs)
+        super().__init__(net, class_names, lr=lr, weight_decay=weight_decay, ema_decay=ema_decay, **kwargs)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from flowers.callbacks import ForgivingLogger, LogToTensorBoard
 from flowers.cli import training
@@ -33,6 +34,12 @@ def test_the_run_shows_what_people_look_for(drawn):
     tags = events.Tags()
     assert {"train/augmented_batch", "val/confusion", "val/worst_mistakes"} <= set(tags["images"])
     assert [event.step for event in events.Images("val/confusion")] == [3, 9, 12]  # epochs 0, 2 and the last
+    assert "epoch" not in tags["scalars"]  # a straight line
+    [layout] = [event.tensor_proto.string_val[0] for event in events.Tensors("custom_scalars__config__")]
+    charts = [chart.multiline.tag for category in Layout.FromString(layout).category for chart in category.chart]
+    assert [list(chart) for chart in charts] == [["^train/loss$", "^val/loss$"], ["^train/acc$", "^val/acc$"]]
+    assert {tag.strip("^$") for chart in charts for tag in chart} <= set(tags["scalars"])
+    assert [event.step for event in events.Scalars("hp/val_acc")] == [3, 6, 9, 12]  # no point before the first epoch
     assert len(events.Images("train/augmented_batch")) == 1
     recalls = {f"val/recall/{name}" for name in ("daisy", "dandelion", "roses", "sunflowers", "tulips")}
     assert recalls | {"train/grad_norm", "train/images_per_s", "train/data_wait"} <= set(tags["scalars"])
@@ -44,6 +51,14 @@ def test_the_run_shows_what_people_look_for(drawn):
     assert events.Scalars("hp/val_acc")[-1].value == pytest.approx(max(accuracies))
     last = [events.Scalars(tag)[-1].value for tag in recalls]
     assert sum(last) / 5 == pytest.approx(accuracies[-1], abs=1e-6)  # three images of each class
+
+
+def test_the_last_epoch_has_figures_where_early_stopping_ended_it(drawn):
+    options = ["--early_stopping.patience", "1", "--model.lr", "1e-12", "--trainer.max_epochs", "9"]
+    events = fit(drawn, "--tensorboard.every_n_epochs", "7", *options)
+    steps = [event.step for event in events.Scalars("val/acc")]
+    assert len(steps) < 7
+    assert [event.step for event in events.Images("val/confusion")] == [steps[0] + 1, steps[-1] + 1]
 
 
 def test_a_full_disk_is_said_once_and_the_run_goes_on(drawn, monkeypatch):
@@ -73,14 +88,20 @@ def test_a_resumed_run_is_compared_by_its_best_accuracy_even_if_it_gets_no_bette
 
 
 def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_path):
-    logger = ForgivingLogger(tmp_path / "run")
+    logger = ForgivingLogger(tmp_path / "run", options={"image_size": 96, "augment/rotation": 15.0})
     logger.log_hyperparams({"lr": 0.1})
     logger.log_metrics({"hp/val_acc": 0.5, "hp/val_loss": 1.0}, step=1)
     logger.finalize("success")
-    assert yaml.safe_load((tmp_path / "run" / "hparams.yaml").read_text()) == {"lr": 0.1}
+    assert yaml.safe_load((tmp_path / "run" / "hparams.yaml").read_text()) == {
+        "lr": 0.1,
+        "image_size": 96,
+        "augment/rotation": 15.0,
+    }
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     assert "hparams" in events.summary_metadata["_hparams_/experiment"].plugin_data.plugin_name
     assert b"hp/val_acc" in events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    assert b"image_size" in events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert [event.value for event in events.Scalars("hp/val_acc")] == [0.5]
 
 
 def test_figures_of_cached_images_need_no_original_and_end_no_run(drawn, monkeypatch, tmp_path):

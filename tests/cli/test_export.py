@@ -37,7 +37,7 @@ def write_checkpoint(folder: Path, *, temperature: float = 0.7) -> Path:
         "format": FORMAT,
         "state_dict": task.state_dict(),
         "hyper_parameters": dict(task.hparams),
-        "config": yaml.safe_dump({"model": {"class_path": "flowers.tasks.CNNTask"}}),
+        "config": yaml.safe_dump({"model": {"class_path": "flowers.CNNTask"}}),
         "FlowersDataModule": {"image_size": 40, "resize": "stretch", "interpolation": "bicubic"},
         "calibration": {"temperature": temperature, "threshold": 0.6},
     }

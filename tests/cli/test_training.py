@@ -13,10 +13,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 import yaml
+from lightning.pytorch.loggers import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flowers.callbacks import AtomicCheckpointIO, SeedSteps
@@ -438,12 +440,32 @@ def test_a_checkpoint_named_last_elsewhere_does_not_make_its_place_a_run(whole_r
     assert last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 4
 
 
-def test_another_logger_gets_the_config_and_the_manifest_too(drawn, tmp_path):
-    fit(
-        tmp_path, drawn, "--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}", "--trainer.max_epochs=1"
-    )
+class PlainLogger(Logger):
+    """A logger without a folder, as of a service."""
+
+    name, version = "service", "1"
+    metrics: ClassVar[dict[str, float]] = {}
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        self.hparams = params
+
+    def log_metrics(self, metrics, step=None):
+        self.metrics.update(metrics)
+
+
+def test_other_loggers_log_beside_a_whole_run_folder(drawn, tmp_path):
+    loggers = [
+        {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path / "csv")}},
+        {"class_path": f"{__name__}.PlainLogger"},
+    ]
+    run = fit(tmp_path, drawn, "--trainer.logger", json.dumps(loggers), "--trainer.max_epochs=1")
     names = {path.name for path in (tmp_path / "lightning_logs" / "version_0").iterdir()}
-    assert {"config.yaml", "manifest.csv", "metrics.csv"} <= names
+    assert {"config.yaml", "manifest.csv", "checkpoints", "hparams.yaml"} <= names
+    assert run.trainer.log_dir == str(tmp_path / "lightning_logs" / "version_0")
+    [table] = (tmp_path / "csv").rglob("metrics.csv")
+    assert "val/acc" in table.read_text()
+    assert PlainLogger.metrics["val/acc"] == run.trainer.callback_metrics["val/acc"]
+    assert run.trainer.loggers[2].hparams["widths"]
 
 
 def test_what_is_written_among_the_photos_would_become_a_class(whole_run, drawn, tmp_path):
@@ -513,7 +535,7 @@ def test_a_stored_config_names_no_code(whole_run, tmp_path):
     [
         {"data": {"augment": {"class_path": "spy.Augment"}}},
         {"data": {"augment": "spy.Augment"}},
-        {"model": {"class_path": "flowers.tasks.CNNTask", "init_args": {"lr": {"class_path": "spy.Rate"}}}},
+        {"model": {"class_path": "flowers.CNNTask", "init_args": {"lr": {"class_path": "spy.Rate"}}}},
         {"freeze": {"class_path": "spy.Freeze"}},
         {"optimizer": {"class_path": "spy.Optimizer"}, "lr_scheduler": {"class_path": "spy.Schedule"}},
     ],

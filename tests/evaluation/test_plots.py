@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.utils.tensorboard import SummaryWriter
 
@@ -120,10 +121,10 @@ def test_the_history_of_a_run_is_read_back_in_epochs(tmp_path, every):
         for step in range(12):  # three epochs of four steps
             if step % every == 0:  # Lightning logs the epoch beside whatever it logs
                 writer.add_scalar("train/loss_step", step / 10, step)
-                writer.add_scalar("epoch", step // 4, step)
+                writer.add_tensor("epoch", torch.tensor(step // 4), step)
             if step % 4 == 3:
                 writer.add_scalar("val/acc", 0.5, step)
-                writer.add_scalar("epoch", step // 4, step)
+                writer.add_tensor("epoch", torch.tensor(step // 4), step)
     curves = read_history(tmp_path)
     assert set(curves) == {"train/loss_step", "val/acc"}
     steps = [step for step in range(12) if step % every == 0]
@@ -138,7 +139,7 @@ def test_an_epoch_that_was_cut_is_no_whole_one(tmp_path):
     with SummaryWriter(str(tmp_path)) as writer:
         for step in range(10):  # two epochs of four steps, and half of the third
             writer.add_scalar("train/loss_step", 0.0, step)
-            writer.add_scalar("epoch", step // 4, step)
+            writer.add_tensor("epoch", torch.tensor(step // 4), step)
     assert read_history(tmp_path)["train/loss_step"].epochs[-1] == pytest.approx(2.5)
 
 

@@ -32,7 +32,7 @@ def test_the_curves_of_a_run_become_a_picture_that_is_never_overwritten(plot, tm
 
     with SummaryWriter(str(tmp_path)) as writer:
         for epoch in range(3):
-            writer.add_scalar("epoch", epoch, epoch)
+            writer.add_tensor("epoch", torch.tensor(epoch), epoch)
             writer.add_scalar("val/acc", epoch / 4, epoch)
     plot(tmp_path)
     with Image.open(tmp_path / "history.png") as image:

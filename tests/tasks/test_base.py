@@ -125,10 +125,3 @@ def test_another_folders_classes_are_refused():
     other = CNNTask(["cat", "dog", "emu", "fox", "gnu"], widths=(8,))
     with pytest.raises(ValueError, match=r"--ckpt_path: .*'daisy'.*--data\.root holds \['cat'"):
         other.on_load_checkpoint({"hyper_parameters": {"class_names": NAMES}})
-
-
-def test_predictions_are_the_logits_of_the_images_asked_for():
-    net, images = task().eval(), torch.rand(3, 3, 32, 32)
-    indices, logits = net.predict_step((images, None, torch.arange(3)), 0)
-    assert indices.tolist() == [0, 1, 2]
-    assert torch.equal(logits, net(images))
