@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from pkgutil import resolve_name
@@ -48,7 +47,6 @@ from flowers.checkpoint import (
     stored_config,
     why_finished,
 )
-from flowers.cli.help import common_help
 from flowers.data import FlowersDataModule
 from flowers.launch import check_num_nodes, launched_devices, plan_devices
 from flowers.quiet import quieten_lightning
@@ -64,15 +62,7 @@ _DEFAULT_MODEL = "flowers.CNNTask"
 
 
 class _Parser(OneLineErrors, LightningArgumentParser):
-    """A parser with errors in one line, and with a help of the common options unless all are requested."""
-
-    def format_help(self, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401
-        """Return the help of the command."""
-        is_command = self.prog.split()[-1] in ("fit", "validate", "test")
-        if not is_command or "all" in sys.argv[1:]:
-            text: str = super().format_help(*args, **kwargs)
-            return text
-        return common_help(self, sys.argv[2:])
+    """A parser with errors in one line."""
 
 
 class FlowersCLI(LightningCLI):

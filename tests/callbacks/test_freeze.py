@@ -116,10 +116,11 @@ def test_what_follows_a_probe_sees_images_again(data):
     task = make_task(data)
     train(task, data, FreezeBackbone(None))
     quiet = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False}
-    logits = torch.cat([batch.logits for batch in Trainer(**quiet).predict(task, datamodule=data)])
+    answers = [answer for batch in Trainer(**quiet).predict(task, datamodule=data) for answer in batch]
+    probs = torch.tensor([[*answer.probabilities.values()] for answer in answers])
     images = torch.from_numpy(data.pixels[data.indices["test"]]).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
-        assert torch.allclose(task.eval()(images), logits, atol=1e-4)
+        assert torch.allclose(task.eval()(images).softmax(dim=1), probs, atol=1e-4)
     before = copy.deepcopy(task.net.state_dict())
     train(task.train(), data, limit_train_batches=2)
     assert "backbone.features.0.0.weight" in changed(task, before)
