@@ -27,6 +27,8 @@ ALLOWED = {
     "checkpoint": set(),
     "run_folder": set(),
     "arguments": set(),
+    "known_options": set(),
+    "short_help": {"arguments"},
     "cli": {
         *(
             "arguments",
@@ -36,13 +38,14 @@ ALLOWED = {
             "evaluation",
             "export_formats",
             "inference",
+            "known_options",
             "launch",
             "quiet",
         ),
-        *("quiet", "run_folder", "tasks"),
+        *("quiet", "run_folder", "short_help", "tasks"),
     },
     "startup": set(),
-    "__main__": {"arguments", "cli", "startup"},
+    "__main__": {"arguments", "cli", "known_options", "startup"},
     "__init__": {"inference"},
 }
 LIGHTNING = ("cli/training", "cli/predict", "launch", "data/datamodule", "tasks/", "callbacks/")
