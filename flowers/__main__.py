@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import os
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowers import startup
-from flowers.arguments import OneLineErrors, did_you_mean
+from flowers.arguments import OneLineErrors, did_you_mean, find_mistake, option_names, refuse
+from flowers.known_options import known_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +48,7 @@ commands:
   python -m flowers fit --config configs/cnn.yaml          train on flower_photos, downloaded when missing
   python -m flowers predict photo.jpg --ckpt_path RUN      classify with the best checkpoint of a run folder
   python -m flowers audit DIR                              what is wrong with a folder of photos
-  python -m flowers <command> --help                       all options of a command
+  python -m flowers <command> --help                       options of a command
 """.format(commands="\n".join(f"  {name:<14} {purpose}" for name, purpose in COMMANDS.items()))
 
 _FIT = """flowers: fit: expected a configuration or a folder of photos, for example
@@ -71,6 +73,8 @@ def main(args: list[str] | None = None) -> int:
     if args[0] not in COMMANDS or args == ["fit"]:
         print(_FIT if args == ["fit"] else _unknown(args[0]), file=sys.stderr)
         return 2
+    if problem := find_mistake(args[1:], command_options(args[0])):  # before PyTorch and Lightning, which take seconds
+        refuse(problem, f"python -m flowers {args[0]}")
     is_silent = {"-h", "--help", "--print_config"} & set(args) or "LOCAL_RANK" in os.environ
     if args[0] in LIGHTNING_COMMANDS and not is_silent:
         print(f"flowers {args[0]}: loading PyTorch and Lightning ...", file=sys.stderr, flush=True)
@@ -92,6 +96,16 @@ def main(args: list[str] | None = None) -> int:
         else:
             raise
         return 2 if args[0] == "audit" else 1
+
+
+def command_options(command: str) -> list[str]:
+    """Return the options of a command without importing it; none where they are not known."""
+    if command in LIGHTNING_COMMANDS:
+        return known_options(command)
+    tree = ast.parse((Path(__file__).parent / "cli" / f"{command}.py").read_text(encoding="utf-8"))
+    [function] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == command]
+    names = ["help", *(argument.arg for argument in function.args.kwonlyargs)]
+    return [] if "fit_options" in names else [f"--{name}" for name in names]
 
 
 def _unknown(word: str) -> str:
@@ -162,6 +176,8 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     if "fit_options" in parameters:
         own, fit_options = _split(args, {"--help", "-h", *(f"--{name}" for name in parameters)})
         rest = {"fit_options": fit_options}
+    if problem := find_mistake(own, option_names(parser)):
+        parser.error(problem)
     return function(**parser.parse_args(own).as_dict(), **rest)
 
 

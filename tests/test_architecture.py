@@ -27,12 +27,14 @@ ALLOWED = {
     "checkpoint": set(),
     "run_folder": set(),
     "arguments": set(),
+    "known_options": set(),
+    "short_help": {"arguments"},
     "cli": {
-        *("arguments", "callbacks", "checkpoint", "data", "evaluation", "export_formats", "inference", "launch"),
-        *("models", "quiet", "run_folder", "tasks"),
+        *("arguments", "callbacks", "checkpoint", "data", "evaluation", "export_formats", "inference"),
+        *("known_options", "launch", "models", "quiet", "run_folder", "short_help", "tasks"),
     },
     "startup": set(),
-    "__main__": {"arguments", "cli", "startup"},
+    "__main__": {"arguments", "cli", "known_options", "startup"},
     "__init__": {"data", "inference", "tasks"},
 }
 LIGHTNING = ("cli/training", "cli/predict", "launch", "data/datamodule", "tasks/", "callbacks/")

@@ -2,37 +2,66 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from flowers.arguments import explain
+from flowers import tasks
+from flowers.__main__ import run_function
+from flowers.arguments import TASKS, explain, find_mistake
 from flowers.cli import training
 from flowers.cli.predict import predict
+from flowers.known_options import known_options
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def answer(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the line that answers a mistake."""
+    monkeypatch.setattr("sys.argv", ["flowers", *words])
+    with pytest.raises(SystemExit) as ended:
+        training.main(words)
+    assert ended.value.code == 2
+    line, hint = capsys.readouterr().err.splitlines()
+    assert hint == f"Options: python -m flowers {words[0]} --help"
+    return line.removeprefix("flowers: ")
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--data.batchsize", "3"], "--data.batchsize: no such option, did you mean --data.batch_size?"),
-        (["--trainer.max_epoch=3"], "--trainer.max_epoch=3: no such option, did you mean --trainer.max_epochs?"),
-        (["--xyz", "3"], "--xyz: no such option"),
-        (["--model.lrr", "3"], "--model.lrr: CNNTask has no such option, did you mean --model.lr?"),
+        ("--data.batchsize 3", "--data.batchsize: no such option, did you mean --data.batch_size?"),
+        ("--trainer.max_epoch=3", "--trainer.max_epoch: no such option, did you mean --trainer.max_epochs?"),
+        ("--lr 3", "--lr: no such option, did you mean --model.lr?"),
+        ("--xyz 3", "--xyz: no such option"),
+        ("--data.root", "--data.root: expected a value"),
+        ("photos", "photos: not expected here, options begin with two dashes"),
+        ("--model.widht 3", "--model.widht: no such option, did you mean --model.widths?"),
+        ("--model.init_args.widht 3", "--model.widht: no such option, did you mean --model.widths?"),
+        ("--model TransferTask --model.archh x", "--model.archh: no such option, did you mean --model.arch?"),
+        ("--model.arch x", "--model.arch: CNNTask has no such option, TransferTask has"),
         (
-            ["--model", "TransferTask", "--model.archh", "x"],
-            "TransferTask has no such option, did you mean --model.arch?",
+            "--model CNNTaks",
+            "--model CNNTaks: expected CNNTask, TransferTask or the import path of a class, did you mean CNNTask?",
         ),
-        (["--model", "CNTask"], "--model CNTask: expected CNNTask, TransferTask or the import path of a class"),
-        (["--data.batch_size", "x"], "--data.batch_size: Expected a <class 'int'>. Got value: x"),
-        (["--config", "nowhere.yaml"], "--config: File does not exist"),
+        ("--model nowhere.Task", "--model nowhere.Task: No module named 'nowhere'"),
+        ("--model.lr x", "--model.lr: expected float, got x"),
+        ("--model.tta x", "--model.tta: expected none, flip or flip+crops, got x"),
+        ("--data.batch_size x", "--data.batch_size: expected int, got x"),
+        ("--data.cache x", "--data.cache: expected true or false, got x"),
+        ("--trainer.max_epochs x", "--trainer.max_epochs: expected int or null, got x"),
+        ("--optimizer Adm", "--optimizer Adm: there is no such class"),
+        (
+            "--optimizer Adam --optimizer.weight_deca 1",
+            "--optimizer.weight_deca: Adam has no such option, did you mean --optimizer.weight_decay?",
+        ),
+        ("--config nowhere.yaml", "--config nowhere.yaml: there is no such file"),
     ],
 )
-def test_a_mistake_gets_one_line_and_the_nearest_option(words, message, capsys):
-    with pytest.raises(SystemExit) as ended:
-        training.main(["fit", *words])
-    assert ended.value.code == 2
-    line, hint = capsys.readouterr().err.splitlines()
-    assert line.startswith("flowers: ")
-    assert message in line
-    assert hint == "All options: python -m flowers fit --help"
+def test_a_mistake_gets_one_line_and_the_nearest_option(words, message, monkeypatch, capsys):
+    assert answer(["fit", *words.split()], monkeypatch, capsys) == message
 
 
 @pytest.mark.parametrize(
@@ -40,27 +69,145 @@ def test_a_mistake_gets_one_line_and_the_nearest_option(words, message, capsys):
     [
         ("data: {batchsize: 3}", "bad.yaml: --data.batchsize: no such option, did you mean --data.batch_size?"),
         (
-            "trainer: {max_epoch: 3}",
-            "bad.yaml: --trainer.max_epoch: no such option, did you mean --trainer.max_epochs?",
+            "trainr: {max_epochs: 3}",
+            "bad.yaml: --trainr.max_epochs: no such option, did you mean --trainer.max_epochs?",
         ),
-        ("model: {class_path: CNNTask, init_args: {width: 3}}", "--model.width: CNNTask has no such option"),
+        (
+            "model: {class_path: CNNTask, init_args: {widht: 3}}",
+            "bad.yaml: --model.widht: no such option, did you mean --model.widths?",
+        ),
+        ("model: {arch: x}", "bad.yaml: --model.arch: CNNTask has no such option, TransferTask has"),
+        ("model: {lr: x}", "bad.yaml: --model.lr: expected float, got x"),
+        ("data: {batch_size: abc}", "bad.yaml: --data.batch_size: expected int, got abc"),
+        ("model: nowhere.Task", "bad.yaml: --model nowhere.Task: No module named 'nowhere'"),
+        ("- data", "bad.yaml: expected options, as data: {batch_size: 64}, got a list"),
+        ("data", "bad.yaml: expected options, as data: {batch_size: 64}, got text"),
+        ("# data:", "bad.yaml: expected options, as data: {batch_size: 64}, got nothing"),
+        ("data:\n  root: [\n", "bad.yaml, line 3: did not find expected node content"),
+        ("data:\n\troot: x", "bad.yaml, line 2: found character that cannot start any token"),
     ],
 )
 def test_a_mistake_in_a_configuration_names_the_file(text, message, tmp_path, monkeypatch, capsys):
     (tmp_path / "bad.yaml").write_text(text)
-    monkeypatch.setattr("sys.argv", ["flowers", "fit", "--config", "bad.yaml"])
-    with pytest.raises(SystemExit):
-        training.main(["fit", "--config", "bad.yaml"])
-    assert message in capsys.readouterr().err
+    assert answer(["fit", "--config", "bad.yaml"], monkeypatch, capsys) == message
+
+
+def test_a_mistake_on_the_command_line_is_none_of_the_configuration(tmp_path, monkeypatch, capsys):
+    (tmp_path / "good.yaml").write_text("data: {batch_size: 3}")
+    words = ["fit", "--config", "good.yaml", "--data.batch_size", "x"]
+    assert answer(words, monkeypatch, capsys) == "--data.batch_size: expected int, got x"
 
 
 def test_the_options_of_other_commands_are_known_too(capsys):
-    from flowers.__main__ import run_function
-
     with pytest.raises(SystemExit):
-        run_function(predict, ["x", "--ckpt_pth", "y"])
-    assert "--ckpt_pth: no such option, did you mean --ckpt_path?" in capsys.readouterr().err
+        run_function(predict, ["x", "--ckpt", "y"])
+    assert "--ckpt: no such option, did you mean --ckpt_path?" in capsys.readouterr().err
 
 
 def test_any_other_message_becomes_one_line():
-    assert explain('Parser key "data":\n  first\n  second', [], []) == "--data: first second"
+    assert explain('Parser key "data":\n  first\n  second', []) == "--data: first second"
+
+
+def test_the_tasks_are_those_of_the_package():
+    assert set(TASKS) == {name for name in tasks.__all__ if name.endswith("Task")} - {"ClassificationTask"}
+
+
+@pytest.fixture(scope="module")
+def fit_options() -> list[str]:
+    with pytest.raises(SystemExit):
+        training.main(["fit", "--help"])
+    return known_options("fit")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        *(["--config", str(file)] for file in sorted(CONFIGS.glob("*.yaml"))),
+        ["--config", "data: {<<: {batch_size: 3}, augment.rotation: 3}"],
+        ["--config", "trainer: {callbacks+: [{class_path: LearningRateMonitor}]}"],
+        ["--config", "model: {class_path: CNNTask, init_args: {widths: [8]}}", "--model", "TransferTask"],
+        ["--config", "model: TransferTask", "--model.arch", "resnet18"],
+        ["--model.class_path", "CNNTask", "--model.init_args.widths", "[8]"],
+        ["--optimizer", "SGD", "--optimizer.lr", "0.1"],
+        ["--trainer.callbacks+=LearningRateMonitor", "--trainer.callbacks.logging_interval=step"],
+        ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "x"],
+        ["--data.root", "--not an option"],
+        ["--data.augment", "{rotation: 3}"],
+    ],
+    ids=" ".join,
+)
+def test_what_the_parser_accepts_is_no_mistake(words, fit_options, capsys):
+    assert find_mistake(words, fit_options) is None
+    with pytest.raises(SystemExit) as ended:
+        training.main(["fit", *words, "--print_config"])
+    assert ended.value.code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model", "my_package.MyTask", "--model.widht", "3"],
+        ["--config", "model: {class_path: my_package.MyTask, init_args: {widht: 3}}"],
+        ["--ckpt_path", "lightning_logs/version_0", "--model.widht", "3"],
+        ["--trainer.strategy.timeout", "3"],
+        ["--optimizer.lr", "3"],
+        ["--config", "-"],
+    ],
+)
+def test_the_options_of_other_classes_are_left_to_the_parser(words, fit_options):
+    assert find_mistake(words, fit_options) is None
+
+
+def test_every_option_of_the_parser_is_known(fit_options, capsys):
+    with pytest.raises(SystemExit):
+        training.main(["fit", "--print_config"])
+    Path("all.yaml").write_text(capsys.readouterr().out)
+    assert find_mistake(["--config", "all.yaml"], fit_options) is None
+    for option in fit_options:
+        assert find_mistake([f"{option}={{}}"], fit_options) is None
+
+
+def test_nothing_known_is_nothing_judged():
+    assert known_options("nothing") == []
+    assert find_mistake(["--data.batchsize", "3"], []) is None
+
+
+def test_what_may_have_changed_is_not_known(fit_options, monkeypatch):
+    assert known_options("fit") == fit_options
+    monkeypatch.setattr("flowers.known_options.version", lambda name: "other")
+    assert known_options("fit") == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"made_of": 3}'])
+def test_a_damaged_file_is_nothing_known(text, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "flowers").mkdir()
+    (tmp_path / "flowers" / "options.json").write_text(text)
+    assert known_options("fit") == []
+
+
+def test_no_folder_to_keep_the_options_in_is_no_error(monkeypatch, capsys):
+    Path("file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", "file")
+    assert "did you mean --data.batch_size?" in answer(["fit", "--data.batchsize", "3"], monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("fit --data.batchsize 3", "--data.batchsize: no such option, did you mean --data.batch_size?"),
+        ("calibrate --ckpt_pth x", "--ckpt_pth: no such option, did you mean --ckpt_path?"),
+        ("fit --config bad.yaml", "bad.yaml: --model CNNTaks: expected CNNTask, TransferTask or the import path"),
+        ("predict --ckpt x", "--ckpt: no such option, did you mean --ckpt_path?"),
+        ("export x --outt y", "--outt: no such option, did you mean --out?"),
+    ],
+)
+def test_a_mistake_is_answered_before_torch_is_imported(words, message, fit_options):
+    Path("bad.yaml").write_text("model: {class_path: CNNTaks}")
+    code = "import sys; from flowers.__main__ import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    run = subprocess.run([sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=False)
+    line, hint = run.stderr.splitlines()
+    assert line.startswith(f"flowers: {message}")
+    assert hint == f"Options: python -m flowers {words.split()[0]} --help"
+    assert run.returncode == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from flowers import startup
-from flowers.__main__ import COMMANDS, LIGHTNING_COMMANDS, main, run_function
+from flowers.__main__ import COMMANDS, LIGHTNING_COMMANDS, command_options, main, run_function
 from flowers.cli import training
 
 
@@ -147,6 +148,19 @@ def test_the_threads_follow_affinity_and_control_group(quota, cores, monkeypatch
     monkeypatch.setattr(startup, "_CPU_MAX", file)
     monkeypatch.setattr(startup.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
     assert startup.num_allowed_cores() == cores
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - LIGHTNING_COMMANDS.keys() - {"cross_validate"}))
+def test_the_options_of_a_function_are_known_before_it_is_imported(name, capsys):
+    with pytest.raises(SystemExit):
+        run_function(getattr(import_module(f"flowers.cli.{name}"), name), ["--help"])
+    options = re.findall(r"^  (?:-h, )?(--\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert len(options) > 1
+    assert sorted(options) == sorted(command_options(name))
+
+
+def test_options_that_go_to_fit_are_not_judged_before():
+    assert command_options("cross_validate") == []
 
 
 def test_every_command_has_a_function():

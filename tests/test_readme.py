@@ -69,7 +69,7 @@ def test_the_front_page_is_short():
 
 def test_every_option_exists(capsys):
     with pytest.raises(SystemExit):
-        training.main(["fit", "--help"])
+        training.main(["fit", "--help", "all"])
     for function in (audit, compare, cross_validate, export, predict):
         with pytest.raises(SystemExit):
             run_function(function, ["--help"])

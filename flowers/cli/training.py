@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from flowers.arguments import OneLineErrors
+from flowers.arguments import OneLineErrors, class_parser, find_mistake, option_names
 from flowers.callbacks import (
     AtomicCheckpointIO,
     Calibrate,
@@ -48,9 +48,11 @@ from flowers.checkpoint import (
     why_finished,
 )
 from flowers.data import FlowersDataModule
+from flowers.known_options import known_options, remember_options
 from flowers.launch import check_num_nodes, launched_devices, plan_devices
 from flowers.quiet import quieten_lightning
 from flowers.run_folder import last_checkpoint, run_folder
+from flowers.short_help import full_help, short_help
 from flowers.tasks import ClassificationTask, CNNTask, TransferTask, check_size
 
 _TRAINER_DEFAULTS = {
@@ -101,6 +103,7 @@ class FlowersCLI(LightningCLI):
         """Parse, with the configuration stored in the checkpoint of ``--ckpt_path`` below what is typed."""
         assert isinstance(args, list)
         verb, *rest = args
+        self._answer(verb, rest)
         weights = _typed(rest, "--model.weights")
         if weights is not None and Path(weights).is_dir():
             rest += ["--model.weights", str(checkpoint_file(weights))]
@@ -143,6 +146,34 @@ class FlowersCLI(LightningCLI):
         if verb == "fit" and ckpt_path is not None:
             check_optimizer(config, checkpoint, ckpt_path=ckpt_path)
             self._end_if_finished(checkpoint, config, ckpt_path=ckpt_path)
+
+    def _answer(self, verb: str, words: list[str]) -> None:
+        """End with status 2 where an option is misspelt, and with status 0 and the help where it is asked for."""
+        if problem := find_mistake(words, self._known_options(verb)):
+            self._parser(verb).error(problem)
+        if {"-h", "--help"} & set(words):
+            self._print_help(verb, words)
+
+    def _known_options(self, verb: str) -> list[str]:
+        """Return the options of a verb and of the project's own models, and keep them for the next start."""
+        if kept := known_options(verb):
+            return kept
+        own = [f"--model.{name}" for name in ("class_path", "init_args", "dict_kwargs")]
+        for task in (CNNTask, TransferTask):
+            own += option_names(class_parser(task))
+        options = {name: option_names(self._parser(name)) + own for name in self.subcommands()}
+        remember_options(options | {"calibrate": options["validate"]})
+        return options[verb]
+
+    def _print_help(self, verb: str, words: list[str]) -> None:
+        """Print the common options, or after ``--help all`` all of them, and end with status 0."""
+        position = next(number for number, word in enumerate(words) if word in ("-h", "--help"))
+        is_all_asked = words[position + 1 : position + 2] == ["all"]
+        first = self.parser.parse_args([verb, *words[:position], *words[position + 1 + is_all_asked :]])[verb]
+        parser, model = self._parser(verb), resolve_name(first.model.class_path)
+        parser.set_defaults({"model": {"class_path": first.model.class_path}} | _data_defaults(first.model))
+        print(full_help(parser, model) if is_all_asked else short_help(parser, model, command=verb))
+        raise SystemExit(0)
 
     @staticmethod
     def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str) -> None:  # noqa: ANN401

@@ -1,0 +1,107 @@
+"""The help of Lightning's commands that fits a screen, with the options that people use, and the one with all."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from flowers.arguments import class_parser
+
+# The common options by group, each with a line where the first sentence of its own help is long or says little.
+COMMON_OPTIONS = {
+    "data": {
+        "data.root": "Folder of photos, root/<class>/<image>",
+        "data.image_size": "Side of the decoded images, in pixels",
+        "data.batch_size": "",
+        "data.val_fraction": "",
+        "data.test_fraction": "",
+        "data.split_seed": "",
+        "data.duplicates": "What stays in one split: near, exact, or ignore duplicates",
+        "data.on_bad_image": "A broken image: stop before training, or skip it",
+    },
+    "model": {"model": "CNNTask, TransferTask, or a class of your own"},  # and the options of the class
+    "training": {
+        "trainer.max_epochs": "",
+        "seed_everything": "Seed of weights, order and augmentation",
+        "data.crop_size": "Side of the crops to train on, in pixels; null: as large",
+        "data.sampler": "shuffle: each image once; balanced: each class equally often",
+        "data.augment.cutmix_prob": "",
+        "freeze.unfreeze_epoch": "First epoch that trains the backbone; null: only the head",
+    },
+    "checkpoints and early stopping": {
+        "checkpoint.monitor": "Metric of the best epoch: val/acc, val/loss or val/f1",
+        "early_stopping.patience": "Epochs without a better metric before training stops",
+        "trainer.max_time": "Stop after this time, DD:HH:MM:SS",
+        "ckpt_path": "Run folder or checkpoint to resume; last: the newest",
+    },
+    "evaluation": {
+        "ckpt_path": "Run folder, whose best checkpoint is meant, or checkpoint",
+        "model.tta": "",
+        "calibration.selective_accuracy": "Accuracy above the rejection threshold",
+        "report.folder": "Where test writes its report; null: the run folder",
+    },
+    "logging": {
+        "trainer.default_root_dir": "Folder of lightning_logs; null: the current one",
+        "trainer.log_every_n_steps": "Steps between two points of the curves",
+        "tensorboard.every_n_epochs": "Epochs between two sets of figures",
+    },
+    "devices": {
+        "trainer.accelerator": "cpu, gpu, mps or auto",
+        "trainer.devices": "How many devices, or which, as [0,3]",
+        "trainer.precision": "16-mixed or bf16-mixed are faster on most GPUs; null: 32",
+    },
+}
+_EVALUATION_GROUPS = ("data", "evaluation", "devices")
+_WIDTH = 100
+
+
+def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN401
+    """Return the common options with their defaults, a line each.
+
+    Args:
+        parser: The parser of the command.
+        model: Class of the model, whose options are among them.
+        command: Name of the command.
+    """
+    of_model = vars(class_parser(model))["_option_string_actions"]
+    actions = of_model | vars(parser)["_option_string_actions"]
+    lines = [f"usage: python -m flowers {command} [--config FILE] [--OPTION VALUE ...]"]
+    if command != "fit":
+        lines.append("Options that are not given are the checkpoint's.")
+    for group, texts in COMMON_OPTIONS.items():
+        if (group in _EVALUATION_GROUPS) if command != "fit" else (group != "evaluation"):
+            lines.append(f"{group}:")
+            lines += [_line(f"--{name}", actions[f"--{name}"], text) for name, text in texts.items()]
+        if group == "model" and command == "fit":
+            own = {name: of_model[name] for name in of_model if name[-1] != "+" and name.startswith("--model.")}
+            lines += [_line(name, action) for name, action in own.items() if name != "--model.class_names"]
+    return "\n".join([*lines, f"All options: python -m flowers {command} --help all"])
+
+
+def full_help(parser: Any, model: type) -> str:  # noqa: ANN401
+    """Return all options of a command and a model.
+
+    Args:
+        parser: The parser of the command.
+        model: Class of the model.
+    """
+    return f"{parser.format_help()}\n{class_parser(model).format_help()}"
+
+
+def _line(name: str, action: Any, text: str = "") -> str:  # noqa: ANN401
+    """Return an option with its default and a text, by default the first sentence of its help."""
+    if not text:
+        text = re.sub(r" \(https?://[^)]*\)|``", "", " ".join((action.help or "").split()))
+        text = re.split(r"[.;](?: |$)", text)[0]
+    default = "" if action.required else _as_typed(action.default)
+    line = f"  {name} {default}".ljust(36) + f" {text}"
+    return line if len(line) <= _WIDTH else line[: _WIDTH - 1].rpartition(" ")[0].rstrip(",:") + " …"
+
+
+def _as_typed(value: Any) -> str:  # noqa: ANN401
+    """Return a value as it is typed on the command line."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_as_typed, value))}]"
+    if class_path := getattr(value, "class_path", None):
+        return str(class_path).rpartition(".")[2]
+    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
