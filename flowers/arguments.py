@@ -82,7 +82,8 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
             return f"{file}{_no_such_task(model)}"
     known = {option.removeprefix("--") for option in options}
     # A class of somebody else's has other options; and where two are named, one may ignore what is meant for the other.
-    is_ours = len(models) < 2 and all(model.removeprefix("flowers.").removeprefix("tasks.") in TASKS for _, model in models)
+    own_classes = {f"{module}{task}" for module in ("", "flowers.", "flowers.tasks.") for task in TASKS}
+    is_ours = len(models) < 2 and all(model in own_classes for _, model in models)
     if not is_ours or any(name == "ckpt_path" for _, name in names):
         known = {name for name in known if not name.startswith("model.")}
     for file, given in names if known else []:
