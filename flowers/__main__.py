@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowers import startup
-from flowers.arguments import OneLineErrors, did_you_mean, find_mistake, option_names, refuse
+from flowers.arguments import OneLineErrors, add_flags, did_you_mean, find_mistake, option_names, refuse
 from flowers.known_options import known_options
 
 if TYPE_CHECKING:
@@ -176,9 +176,16 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     if "fit_options" in parameters:
         own, fit_options = _split(args, {"--help", "-h", *(f"--{name}" for name in parameters)})
         rest = {"fit_options": fit_options}
+    positional = {name for name in parameters if parameters[name].kind is Parameter.POSITIONAL_OR_KEYWORD}
     if problem := find_mistake(own, option_names(parser)):
         parser.error(problem)
-    return function(**parser.parse_args(own).as_dict(), **rest)
+    flags = {name: name if name in positional else f"--{name}" for name in parameters}
+    values = parser.parse_args(own).as_dict()
+    try:
+        return function(**values, **rest)
+    except (ValueError, OSError) as error:
+        add_flags(error, flags)
+        raise
 
 
 def _split(args: Sequence[str], known: set[str]) -> tuple[list[str], list[str]]:

@@ -12,7 +12,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 TASKS = ("CNNTask", "TransferTask")
 
@@ -37,6 +37,24 @@ def refuse(message: str, command: str) -> NoReturn:
     """
     print(f"flowers: {message}\nOptions: {command} --help", file=sys.stderr)
     raise SystemExit(2)
+
+
+def add_flags(error: BaseException, flags: Mapping[str, str]) -> None:
+    """Replace the parameters that an error of the package names, as ``image_size`` in backquotes, by their options.
+
+    Args:
+        error: The error; its causes are changed, too.
+        flags: The option of each parameter, as ``--data.image_size``.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        texts = [_with_flags(arg, flags) if isinstance(arg, str) else arg for arg in cause.args]
+        cause.args = tuple(texts)
+        cause = cause.__cause__
+
+
+def _with_flags(text: str, flags: Mapping[str, str]) -> str:
+    return re.sub(r"`([\w.]+)`", lambda match: flags.get(match[1], match[0]), text)
 
 
 class OneLineErrors:

@@ -42,12 +42,12 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
     """
     if not Path(file).is_file():
         raise FileNotFoundError(
-            f"--ckpt_path {file}: expected a checkpoint file, as lightning_logs/version_0/checkpoints/best.ckpt, got "
+            f"{file}: expected a checkpoint file, as lightning_logs/version_0/checkpoints/best.ckpt, got "
             f"{'a folder' if Path(file).is_dir() else 'no such file'}"
         )
     if not is_zipfile(file):
         raise ValueError(
-            f"--ckpt_path {file}: expected a checkpoint of this project, got another file or a part of one"
+            f"{file}: expected a checkpoint of this project, got another file or a part of one"
         )
     try:
         with ZipFile(file) as archive:
@@ -59,19 +59,19 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         assert checkpoint["hyper_parameters"]["class_names"]
     except BadZipFile as error:
-        raise ValueError(f"--ckpt_path {file}: expected what was saved, got a damaged file. Copy it again.") from error
+        raise ValueError(f"{file}: expected what was saved, got a damaged file. Copy it again.") from error
     except UnpicklingError as error:  # torch's own words advise to load it nevertheless
-        raise ValueError(f"--ckpt_path {file}: expected weights and plain values, got code or other objects") from error
+        raise ValueError(f"{file}: expected weights and plain values, got code or other objects") from error
     except KeyError as error:
         raise ValueError(
-            f"--ckpt_path {file}: expected a checkpoint of this project, got one without {error}"
+            f"{file}: expected a checkpoint of this project, got one without {error}"
         ) from error
     except Exception as error:  # whatever another file leads torch to
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"--ckpt_path {file}: expected a checkpoint of this project, got {reason}") from error
+        raise ValueError(f"{file}: expected a checkpoint of this project, got {reason}") from error
     if checkpoint.get("format") != FORMAT:
         raise ValueError(
-            f"--ckpt_path {file}: expected a checkpoint of format {FORMAT}, got {checkpoint.get('format', 'none')}. "
+            f"{file}: expected a checkpoint of format {FORMAT}, got {checkpoint.get('format', 'none')}. "
             f"Use the version of flowers that wrote it, or train again."
         )
     return checkpoint

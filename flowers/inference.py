@@ -57,15 +57,15 @@ class FlowerPredictor:
             self.device = torch.device(device)
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError) as error:  # torch's words for no such device
-            raise ValueError(f"--device {device}: expected auto, cpu or a GPU of this machine, as cuda:0") from error
+            raise ValueError(f"`device` {device}: expected auto, cpu or a GPU of this machine, as cuda:0") from error
         if batch_size < 1 or tta not in (None, *get_args(Views)):
-            raise ValueError(f"expected a batch_size of 1 or more and a known tta, got {batch_size} and {tta}")
+            raise ValueError(f"expected `batch_size` 1 or more and a known `tta`, got {batch_size} and {tta}")
         self.batch_size = batch_size
         try:
             self._restore(content)
         except Exception as error:  # whatever odd values lead to
             reason = str(error).partition("\n")[0]
-            raise ValueError(f"--ckpt_path {checkpoint}: expected a checkpoint of this project, {reason}") from error
+            raise ValueError(f"{checkpoint}: expected a checkpoint of this project, {reason}") from error
         self.task.tta = tta or self.task.tta
 
     def _restore(self, content: dict[str, Any]) -> None:

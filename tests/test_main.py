@@ -101,7 +101,7 @@ def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(monk
     monkeypatch.setattr(startup, "prepare", lambda: None)
     assert main(["test", "--ckpt_path", "nowhere.ckpt"]) == 1
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith("flowers: --ckpt_path nowhere.ckpt: expected a checkpoint file")
+    assert message.startswith("flowers: nowhere.ckpt: expected a checkpoint file")
 
     assert main(["fit", "--model.lr", "-1", "--data.root", str(drawn)]) == 1
     assert capsys.readouterr().err.endswith("flowers: --model.lr: expected a number above 0, got -1.0\n")

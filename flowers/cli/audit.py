@@ -70,22 +70,19 @@ def audit(
         OSError: A folder or file cannot be read or written.
     """
     cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-    try:
-        folder = ensure_root(root)
-        for option, path in {"--out": Path(out or "lightning_logs"), "--cache_dir": cache}.items():
-            if path.resolve().is_relative_to(folder.resolve()):
-                raise ValueError(
-                    f"{option} {path}: expected a folder outside of {root}, where only photos lie. Give "
-                    f"another, as {option} {folder.resolve()}-{option.removeprefix('--')}"
-                )
-        if out is not None and Path(out).exists():
-            raise FileExistsError(f"--out {out}: it exists. Give another name: what lies there may have been edited.")
-        if predictions is not None and not Path(predictions).is_file():
-            raise FileNotFoundError(f"--predictions {predictions}: expected a file, as cross_validate writes it")
-        asked = read_predictions(predictions, needs_labels=False) if predictions is not None else None
-        found = audit_folder(folder, cache_dir=cache, duplicates=duplicates, min_side=min_side)
-    except (ValueError, OSError) as error:  # the data's messages speak of the options of fit
-        raise type(error)(str(error).replace("--data.root", "root")) from error
+    folder = ensure_root(root)
+    for option, path in {"--out": Path(out or "lightning_logs"), "--cache_dir": cache}.items():
+        if path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"{option} {path}: expected a folder outside of {root}, where only photos lie. Give "
+                f"another, as {option} {folder.resolve()}-{option.removeprefix('--')}"
+            )
+    if out is not None and Path(out).exists():
+        raise FileExistsError(f"--out {out}: it exists. Give another name: what lies there may have been edited.")
+    if predictions is not None and not Path(predictions).is_file():
+        raise FileNotFoundError(f"--predictions {predictions}: expected a file, as cross_validate writes it")
+    asked = read_predictions(predictions, needs_labels=False) if predictions is not None else None
+    found = audit_folder(folder, cache_dir=cache, duplicates=duplicates, min_side=min_side)
     issues: list[LabelIssue] = []
     if asked is not None:
         asked = _of_this_folder(asked, found, file=str(predictions))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -14,7 +15,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from flowers.arguments import OneLineErrors, class_parser, find_mistake, option_names
+from flowers.arguments import OneLineErrors, add_flags, class_parser, find_mistake, option_names
 from flowers.callbacks import (
     AtomicCheckpointIO,
     Calibrate,
@@ -47,7 +48,7 @@ from flowers.checkpoint import (
     stored_config,
     why_finished,
 )
-from flowers.data import FlowersDataModule
+from flowers.data import BatchAugmentation, FlowersDataModule
 from flowers.known_options import known_options, remember_options
 from flowers.launch import check_num_nodes, launched_devices, plan_devices
 from flowers.quiet import quieten_lightning
@@ -290,20 +291,34 @@ def main(args: list[str]) -> FlowersCLI:
         OSError: Images cannot be decoded, or a file is missing.
     """
     quieten_lightning()
-    return FlowersCLI(
-        ClassificationTask,
-        FlowersDataModule,
-        save_config_callback=RecordRun,
-        save_config_kwargs={"save_to_log_dir": False},
-        trainer_defaults=_TRAINER_DEFAULTS | launched_devices(),
-        seed_everything_default=0,
-        # An option cut short is misspelt, not meant.
-        parser_class=_Parser,
-        parser_kwargs={"prog": "python -m flowers", "allow_abbrev": False},
-        subclass_mode_model=True,
-        load_from_checkpoint_support=False,  # the task's own flat, plain hyper-parameters are what is saved
-        args=args,
-    )
+    try:
+        return FlowersCLI(
+            ClassificationTask,
+            FlowersDataModule,
+            save_config_callback=RecordRun,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults=_TRAINER_DEFAULTS | launched_devices(),
+            seed_everything_default=0,
+            # An option cut short is misspelt, not meant.
+            parser_class=_Parser,
+            parser_kwargs={"prog": "python -m flowers", "allow_abbrev": False},
+            subclass_mode_model=True,
+            load_from_checkpoint_support=False,  # the task's own flat, plain hyper-parameters are what is saved
+            args=args,
+        )
+    except (ValueError, OSError) as error:
+        add_flags(error, _flags())
+        raise
+
+
+def _flags() -> dict[str, str]:
+    """Return the option of each parameter of the data module, its augmentation and the project's tasks."""
+    flags = {"max_epochs": "--trainer.max_epochs"}
+    for task in (ClassificationTask, CNNTask, TransferTask):
+        flags |= {name: f"--model.{name}" for name in signature(task).parameters}
+    flags |= {name: f"--data.{name}" for name in signature(FlowersDataModule).parameters}
+    flags |= {f"augment.{name}": f"--data.augment.{name}" for name in signature(BatchAugmentation).parameters}
+    return flags
 
 
 def calibrate(args: list[str]) -> None:

@@ -146,7 +146,7 @@ class _Assigner:
         pairs = [(first.setdefault(photographer, int(i)), int(i)) for i, photographer in named]
         if not pairs:
             raise ValueError(
-                f"--data.group_by photographer: expected {self.index.root / 'LICENSE.txt'} with lines "
+                f"`group_by` photographer: expected {self.index.root / 'LICENSE.txt'} with lines "
                 f"'class/file.jpg CC-BY by NAME - URL', got none of a photo at hand. Write them, or leave the option "
                 f"out."
             )
@@ -233,7 +233,7 @@ class _Assigner:
         untrained = [self.index.class_names[label] for label in np.flatnonzero(counts == 0)]
         if untrained:
             raise ValueError(
-                f"--data.root {self.index.root}: no image is left to train on of {', '.join(untrained)}: all are in "
+                f"`root` {self.index.root}: no image is left to train on of {', '.join(untrained)}: all are in "
                 f"other splits, in quarantine, or copies of images there. Add images, or take the class away."
             )
 
@@ -262,8 +262,8 @@ class _Assigner:
         if leaks:
             listing = "\n  ".join(leaks[:20])
             raise ValueError(
-                f"--data.manifest {manifest}: {len(leaks)} pairs of identical or nearly identical images stand on two "
-                f"sides:\n  {listing}\nPut each pair on one side, or say with --data.duplicates exact, or ignore, that "
+                f"`manifest` {manifest}: {len(leaks)} pairs of identical or nearly identical images stand on two "
+                f"sides:\n  {listing}\nPut each pair on one side, or say with `duplicates` exact, or ignore, that "
                 f"they are different pictures."
             )
 

@@ -194,5 +194,5 @@ def _sampling_grid(affine: Tensor, size: int) -> Tensor:
 
 def _expect(holds: bool, name: str, expected: str, got: object) -> None:
     if not holds:
-        msg = f"--data.augment.{name}: expected {expected}, got {got}"
+        msg = f"`augment.{name}`: expected {expected}, got {got}"
         raise ValueError(msg)

@@ -93,7 +93,7 @@ def _damage(entry: Path) -> str:
                 return f"{name} has changed"
     except OSError as error:
         if error.errno not in _DAMAGE:
-            raise OSError(f"--data.cache_dir {entry.parent}: {error}") from error
+            raise OSError(f"`cache_dir` {entry.parent}: {error}") from error
         return str(error)
     return ""
 
@@ -228,9 +228,9 @@ def _allocate(file: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], 
     needed, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
     if needed > free:
         raise OSError(
-            f"--data.cache_dir {file.parent.parent}: the decoded images take {needed / 2**20:,.0f} MiB, the disk has "
-            f"{free / 2**20:,.0f} MiB free. Make room, give a folder on another disk, lower --data.image_size, or "
-            f"decode while training with --data.cache false."
+            f"`cache_dir` {file.parent.parent}: the decoded images take {needed / 2**20:,.0f} MiB, the disk has "
+            f"{free / 2**20:,.0f} MiB free. Make room, give a folder on another disk, lower `image_size`, or "
+            f"decode while training with `cache` false."
         )
     images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):

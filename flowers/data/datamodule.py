@@ -108,11 +108,11 @@ class FlowersDataModule(LightningDataModule):
         crop_size = image_size if crop_size is None else crop_size
         if not 1 <= crop_size <= image_size:
             raise ValueError(
-                f"--data.crop_size: expected 1 to --data.image_size ({image_size}) pixels, got {crop_size}. "
+                f"`crop_size`: expected 1 to `image_size` ({image_size}) pixels, got {crop_size}. "
                 f"Give both: crops are cut out of the image."
             )
         if batch_size < 1:
-            raise ValueError(f"--data.batch_size: expected at least 1 image, got {batch_size}")
+            raise ValueError(f"`batch_size`: expected at least 1 image, got {batch_size}")
         self.image_size = image_size
         self.crop_size = crop_size
         self.resize: Resize = resize
@@ -142,7 +142,7 @@ class FlowersDataModule(LightningDataModule):
         self.split_options.check_folder(self.index)
         self.features: list[NDArray[np.float32]] = []  # (N, F) each, plain and augmented, under a frozen backbone
         self._is_set_up = False
-        self.check_outside(self.cache_dir, option="--data.cache_dir")
+        self.check_outside(self.cache_dir, option="`cache_dir`")
 
     def check_outside(self, folder: Path, *, option: str) -> None:
         """Refuse a folder to write into that lies among the photos, where it would become a class.
@@ -156,7 +156,7 @@ class FlowersDataModule(LightningDataModule):
         """
         root = self.index.root
         if folder.resolve().is_relative_to(root.resolve()):
-            raise ValueError(f"{option} {folder}: expected a folder outside of --data.root {root}")
+            raise ValueError(f"{option} {folder}: expected a folder outside of `root` {root}")
 
     @property
     def class_names(self) -> list[str]:
@@ -235,7 +235,7 @@ class FlowersDataModule(LightningDataModule):
         if bad and self.on_bad_image == "stop":
             raise OSError(
                 f"{len(bad)} of {len(paths)} images cannot be decoded:\n  {listing}\n"
-                f"Repair or remove them, or leave them out with --data.on_bad_image skip or --data.quarantine FILE."
+                f"Repair or remove them, or leave them out with `on_bad_image` skip or `quarantine` FILE."
             )
         if bad:
             rank_zero_warn(f"{len(bad)} of {len(paths)} images cannot be decoded and are skipped:\n  {listing}")
@@ -265,7 +265,7 @@ class FlowersDataModule(LightningDataModule):
         rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         if len(indices) < world_size:
             wanted = f"expected an image of the {split} split for each process ({world_size})"
-            raise ValueError(f"--data.split, --data.manifest, --trainer.devices: {wanted}, got {len(indices)}")
+            raise ValueError(f"`split`, `manifest`, --trainer.devices: {wanted}, got {len(indices)}")
         balance = self.index.labels[indices] if train and self.sampler == "balanced" else None
         shard = {"batch_size": self.batch_size, "rank": rank, "world_size": world_size}
         sampler = ShardedSampler(len(indices), shuffle=train, seed=self.seed, balance=balance, **shard)

@@ -50,11 +50,11 @@ def deal(
         for side, count in enumerate(wanted[label]):
             if count and not dealer.filled[label][side] and not dealer.fill(label, side):
                 raise ValueError(
-                    f"--data.root: class {name!r} has {sum(dealer.filled[label])} images to split, "
+                    f"`root`: class {name!r} has {sum(dealer.filled[label])} images to split, "
                     f"{dealer.num_groups(label)} of them different (copies, near duplicates and groups count once): "
                     f"too few for {sum(map(bool, wanted[label]))} sides. Add images, or take the class away; where "
-                    f"different images count as the same, or are left out, see --data.duplicates, --data.group_by and "
-                    f"--data.quarantine."
+                    f"different images count as the same, or are left out, see `duplicates`, `group_by` and "
+                    f"`quarantine`."
                 )
     sides = np.empty(len(labels), dtype=np.int64)
     for group, side in dealer.sides.items():

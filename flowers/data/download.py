@@ -77,7 +77,7 @@ def _download(archive: Archive, file: Path) -> None:
                 f"Could not download {archive.url} ({error}). What can be done:\n"
                 f"  - run the same command again: what has arrived is kept in {partial};\n"
                 f"  - fetch the archive on another machine and put it here: {file};\n"
-                f"  - give any folder root/<class>/<image> with --data.root DIR;\n"
+                f"  - give any folder root/<class>/<image> with `root` DIR;\n"
                 f"  - train on the drawn flowers, without a network: --config configs/quickstart.yaml"
             ) from error
         break

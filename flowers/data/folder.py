@@ -115,7 +115,7 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
     if not images or (empty and not tolerant):
         where = " of the training split" if splits else ""
         message = (
-            f"--data.root {root}: no image in the class folder {', '.join(empty)}{where}. Expected files that end in "
+            f"`root` {root}: no image in the class folder {', '.join(empty)}{where}. Expected files that end in "
             f"{', '.join(IMAGE_EXTENSIONS)}: add some, or take the class away. {summarize_ignored(index.ignored)}"
         )
         raise ValueError(message.rstrip())
@@ -144,7 +144,7 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
         is_divided = False  # beside other classes, images directly in train are a class of that name
     if not splits or (others and not is_divided):
         return {}
-    named = f"--data.root {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>)"
+    named = f"`root` {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>)"
     if others:
         raise ValueError(
             f"{named}, but there are images in {', '.join(others)} beside them. Expected only splits or only classes: "
@@ -165,11 +165,11 @@ def _class_names(root: str | Path, names: Iterable[str], *, split_folders: Seque
     class_names = sorted(set(names))
     for name in class_names:
         if not name.isprintable():
-            raise ValueError(f"--data.root {root}: class folder {name!r}: expected a name of printable UTF-8")
+            raise ValueError(f"`root` {root}: class folder {name!r}: expected a name of printable UTF-8")
     if len(class_names) < 2:
         layout = f"root/{split_folders[0]}/<class>/<image>" if split_folders else "root/<class>/<image>"
         raise ValueError(
-            f"--data.root {root}: expected at least two class folders ({layout}), got {class_names or 'none'}. Give "
+            f"`root` {root}: expected at least two class folders ({layout}), got {class_names or 'none'}. Give "
             f"the folder that holds the class folders."
         )
     return class_names

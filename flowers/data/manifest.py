@@ -53,16 +53,16 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     rows = [ManifestRow(*line) for line in lines if len(line) == len(ManifestRow._fields)]
     if header != list(ManifestRow._fields) or len(rows) < len(lines) or not rows:
         raise ValueError(
-            f"--data.manifest {file}: expected the columns {', '.join(ManifestRow._fields)}, got {', '.join(header)}. "
+            f"`manifest` {file}: expected the columns {', '.join(ManifestRow._fields)}, got {', '.join(header)}. "
             f"Give the manifest.csv of a run folder."
         )
     twice = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
     if twice:
-        raise ValueError(f"--data.manifest {file}: {len(twice)} paths stand in it twice: {', '.join(twice[:6])}")
+        raise ValueError(f"`manifest` {file}: {len(twice)} paths stand in it twice: {', '.join(twice[:6])}")
     unknown = sorted({row.split for row in rows} - {*SPLITS, *LEFT_OUT})
     if unknown:
         raise ValueError(
-            f"--data.manifest {file}: expected a split of {', '.join((*SPLITS, *LEFT_OUT))}, got {', '.join(unknown)}"
+            f"`manifest` {file}: expected a split of {', '.join((*SPLITS, *LEFT_OUT))}, got {', '.join(unknown)}"
         )
     return rows
 
@@ -87,9 +87,9 @@ def split_of_manifest(
     if wrong:
         listing = ", ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")
         raise ValueError(
-            f"--data.manifest: {len(wrong)} of its {len(used)} images are missing under --data.root or differ in "
+            f"`manifest`: {len(wrong)} of its {len(used)} images are missing under `root` or differ in "
             f"content or label: {listing}. Give the folder that the manifest was written for, or leave "
-            f"--data.manifest out for a new split."
+            f"`manifest` out for a new split."
         )
     position = {path: index for index, path in enumerate(files)}
     split: dict[str, list[int]] = {name: [] for name in SPLITS}
@@ -132,6 +132,6 @@ def compare_fingerprints(mine: Mapping[str, str], stored: Mapping[str, str]) -> 
             "--data: the images are those the checkpoint was trained on, but they are split in another way, so "
             "images it was trained on would be evaluated. Expected its split: leave out all options of the split "
             "(folds, group_by, duplicates, contradictions, quarantine too), or give the manifest.csv of "
-            "its run folder with --data.manifest (and --data.duplicates ignore, if it has copies on two sides)."
+            "its run folder with `manifest` (and `duplicates` ignore, if it has copies on two sides)."
         )
     return ""

@@ -49,12 +49,12 @@ def in_quarantine(
     try:  # utf-8-sig: what spreadsheets write begins with a mark
         text = Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
-        raise type(error)(f"--data.quarantine {file}: {error.strerror}") from error
+        raise type(error)(f"`quarantine` {file}: {error.strerror}") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
     columns, lines = reader.fieldnames or (), [*reader]
     if not {"path", "sha256"} <= set(columns) or "split" in columns:  # a manifest would leave out everything
         raise ValueError(
-            f"--data.quarantine {file}: expected a CSV file with the columns path and sha256, as python -m flowers "
+            f"`quarantine` {file}: expected a CSV file with the columns path and sha256, as python -m flowers "
             f"audit writes it, got {', '.join(columns) or 'an empty file'}"
         )
     position = {path: index for index, path in enumerate(paths)}

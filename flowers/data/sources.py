@@ -32,12 +32,12 @@ def ensure_root(root: str | Path) -> Path:
     if not path.is_dir():
         if path.name not in _SOURCES:
             raise FileNotFoundError(
-                f"--data.root {root}: expected a folder with one folder of images per class, got no folder. "
+                f"`root` {root}: expected a folder with one folder of images per class, got no folder. "
                 f"What can be done:\n"
                 f"  - give the path of your own folder root/<class>/<image>, or\n"
                 f"    root/{{train,val,test}}/<class>/<image>;\n"
-                f"  - --data.root data/flower_photos downloads 3,670 photos of five kinds of flowers;\n"
-                f"  - --data.root data/drawn_flowers draws a small data set, without a network."
+                f"  - `root` data/flower_photos downloads 3,670 photos of five kinds of flowers;\n"
+                f"  - `root` data/drawn_flowers draws a small data set, without a network."
             )
         _SOURCES[path.name](path)
     return path

@@ -51,22 +51,22 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         if self.folds is None and self.fold != 0:
-            raise ValueError(f"--data.fold {self.fold}: expected --data.folds with it, as --data.folds 5")
+            raise ValueError(f"`fold` {self.fold}: expected `folds` with it, as `folds` 5")
         if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
             raise ValueError(
-                f"--data.folds {self.folds}, --data.fold {self.fold}: expected at least 2 folds, and one of them, "
+                f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and one of them, "
                 f"counted from 0 to folds - 1"
             )
         if not (0 < self.val_fraction < 1 and 0 <= self.test_fraction < 1):
             raise ValueError(
-                f"--data.val_fraction, --data.test_fraction: expected fractions of the images, below 1, got "
+                f"`val_fraction`, `test_fraction`: expected fractions of the images, below 1, got "
                 f"{self.val_fraction} and {self.test_fraction} (only test_fraction may be 0)"
             )
         if self.manifest is not None or self.split != "random":
-            fixed = "--data.manifest" if self.manifest is not None else f"--data.split {self.split}"
+            fixed = "`manifest`" if self.manifest is not None else f"`split` {self.split}"
             for name in ("folds", "group_by"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"--data.{name}: expected nothing beside {fixed}, which fixes the split")
+                    raise ValueError(f"`{name}`: expected nothing beside {fixed}, which fixes the split")
 
     def check_folder(self, index: FolderIndex) -> None:
         """Refuse what does not go together with a folder that is already divided; a manifest is stronger than both.
@@ -83,7 +83,7 @@ class SplitOptions:
         for name, value in contradicting.items():
             if value not in (None, "random"):
                 raise ValueError(
-                    f"--data.{name} {value}: expected nothing beside the split folders in --data.root {index.root}, "
+                    f"`{name}` {value}: expected nothing beside the split folders in `root` {index.root}, "
                     f"which fix the split. To pool the splits, put all images under root/<class>."
                 )
 
@@ -115,7 +115,7 @@ def stratified_split(
     """
     if val_fraction + test_fraction >= 1:
         raise ValueError(
-            f"--data.val_fraction, --data.test_fraction: expected fractions that leave some images to train on, got "
+            f"`val_fraction`, `test_fraction`: expected fractions that leave some images to train on, got "
             f"{val_fraction} and {test_fraction}"
         )
     wanted = []

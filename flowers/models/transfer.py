@@ -40,7 +40,7 @@ def pretrained(arch: str, num_classes: int, *, weights: str = "DEFAULT", dropout
     net.set_submodule(head, nn.Identity())
     new_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
     if weights != "none":
-        state, source = read_weights(arch, weights), f"--model.weights {weights} for {arch}"
+        state, source = read_weights(arch, weights), f"`weights` {weights} for {arch}"
         heads = [f"{name}." for name in (head, *_AUXILIARY, "net")]
         net.load_state_dict(check_keys(state, net.state_dict(), extra=heads, source=source))
         learnt = {key.removeprefix("net.head."): value for key, value in state.items() if key.startswith("net.head.")}
@@ -57,7 +57,7 @@ def _build(arch: str, weights: str) -> tuple[nn.Module, str]:
     if arch.startswith("vit_") and weights in type(entry).__members__ and entry.meta["min_size"] != (VIT_SIZE,) * 2:
         fitting = [other.name for other in type(entry) if other.meta["min_size"] == (VIT_SIZE,) * 2]
         raise ValueError(
-            f"--model.weights {weights}: expected weights for images of {VIT_SIZE} pixels, as {', '.join(fitting)}, "
+            f"`weights` {weights}: expected weights for images of {VIT_SIZE} pixels, as {', '.join(fitting)}, "
             f"got some for {entry.meta['min_size'][0]}"
         )
     options = {"aux_logits": False, "transform_input": True, "init_weights": True} if inception else {}

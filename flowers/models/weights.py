@@ -55,13 +55,13 @@ def named_weights(arch: str, weights: str) -> WeightsEnum:
     """
     classifiers = list_models(module=torchvision.models)
     if arch not in classifiers:
-        raise ValueError(f"--model.arch: expected one of {', '.join(classifiers)}, got {arch}")
+        raise ValueError(f"`arch`: expected one of {', '.join(classifiers)}, got {arch}")
     known = get_model_weights(arch)
     if weights == "none" or is_file(weights):
         return known.DEFAULT
     if weights not in known.__members__:
         names = ", ".join([*known.__members__, "none"])
-        raise ValueError(f"--model.weights: expected {names} or the path of a .pth file for {arch}, got {weights}")
+        raise ValueError(f"`weights`: expected {names} or the path of a .pth file for {arch}, got {weights}")
     return known[weights]
 
 
@@ -100,7 +100,7 @@ def read_weights(arch: str, weights: str) -> dict[str, Tensor]:
     """
     file = Path(weights).expanduser() if is_file(weights) else _download(arch, weights)
     if not file.is_file():
-        raise FileNotFoundError(f"--model.weights {weights}: expected a file of weights, there is none")
+        raise FileNotFoundError(f"`weights` {weights}: expected a file of weights, there is none")
     try:
         if is_zipfile(file):
             with ZipFile(file) as archive:
@@ -114,7 +114,7 @@ def read_weights(arch: str, weights: str) -> dict[str, Tensor]:
             raise TypeError("values that are no tensors")
     except Exception as error:  # whatever another file leads torch to
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"--model.weights {file}: expected a state dict of {arch}, got {reason}") from error
+        raise ValueError(f"`weights` {file}: expected a state dict of {arch}, got {reason}") from error
     return state
 
 
@@ -130,9 +130,9 @@ def _download(arch: str, weights: str) -> Path:
                     torch.hub.download_url_to_file(url, str(file), digest[1] if digest else None)
     except (URLError, OSError, RuntimeError) as error:
         raise OSError(
-            f"--model.weights {weights}: the weights of {arch} cannot be downloaded ({error}). Fetch {url} on a "
-            f"machine with a network and put it at {file}, or give the file itself (--model.weights "
-            f"path/to/{file.name}), or train from scratch (--model.weights none)."
+            f"`weights` {weights}: the weights of {arch} cannot be downloaded ({error}). Fetch {url} on a "
+            f"machine with a network and put it at {file}, or give the file itself (`weights` "
+            f"path/to/{file.name}), or train from scratch (`weights` none)."
         ) from error
     return file
 

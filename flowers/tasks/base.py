@@ -192,7 +192,7 @@ class ClassificationTask(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW and its schedule per step."""
         num_steps = self.trainer.estimated_stepping_batches
-        expect(num_steps < float("inf"), "max_epochs", "a number: the schedule needs an end", num_steps, "--trainer")
+        expect(num_steps < float("inf"), "max_epochs", "a number: the schedule needs an end", num_steps)
         warmup_steps = round(num_steps * self.warmup_fraction)
         # Lightning cannot clip gradients in mixed precision beside the fused step.
         optimizer = torch.optim.AdamW(self.parameter_groups(), lr=self.lr, fused=not self.trainer.gradient_clip_val)
@@ -255,7 +255,7 @@ class ClassificationTask(LightningModule):
         names = checkpoint["hyper_parameters"]["class_names"]
         if names != self.class_names:
             raise ValueError(
-                f"--ckpt_path: the checkpoint tells apart the classes {names}, --data.root holds {self.class_names}. "
+                f"--ckpt_path: the checkpoint tells apart the classes {names}, `root` holds {self.class_names}. "
                 f"Give a folder with the checkpoint's classes, or train a new network on this one."
             )
         check_weights(self.net, checkpoint["state_dict"])

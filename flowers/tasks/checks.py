@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 _RESTORED = ("lr", "weight_decay", "stage_decay")
 
 
-def expect(holds: bool, name: str, expected: str, got: object, section: str = "--model") -> None:
-    """Raise a ``ValueError`` that names the option unless a condition holds."""
+def expect(holds: bool, name: str, expected: str, got: object) -> None:
+    """Raise a ``ValueError`` that names the parameter unless a condition holds."""
     if not holds:
-        raise ValueError(f"{section}.{name}: expected {expected}, got {got}")
+        raise ValueError(f"`{name}`: expected {expected}, got {got}")
 
 
 def check_size(net: nn.Module, size: int, option: str) -> None:

@@ -156,11 +156,9 @@ def test_a_quarantine_list_survives_a_spreadsheet_and_a_person(index, tmp_path):
 def test_another_file_is_no_quarantine(index, tmp_path):
     for text in ("", "file,why\na,b\n"):
         (tmp_path / "list.csv").write_text(text)
-        with pytest.raises(
-            ValueError, match=r"--data\.quarantine .*list\.csv: expected a CSV file with the columns path"
-        ):
+        with pytest.raises(ValueError, match=r"`quarantine` .*list\.csv: expected a CSV file with the columns path"):
             assign(index, quarantine=str(tmp_path / "list.csv"))
-    with pytest.raises(FileNotFoundError, match=r"--data\.quarantine nowhere\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"`quarantine` nowhere\.csv"):
         assign(index, quarantine="nowhere.csv")
 
 
@@ -174,9 +172,7 @@ def write_manifest(index, folder, sides):
 def test_a_manifest_with_copies_on_two_sides_is_an_error_that_names_the_pairs(index, tmp_path):
     manifest = write_manifest(index, tmp_path, {path: ("train", "val", "test")[i % 3] for i, path in enumerate(PATHS)})
     assert assign(index, (0, 3), (1, 4), manifest=manifest).split[:3].tolist() == ["train", "val", "test"]
-    with pytest.raises(
-        ValueError, match=r"(?s)3 pairs.*cat/00\.jpg \(train\) = cat/01\.jpg \(val\).*--data\.duplicates"
-    ):
+    with pytest.raises(ValueError, match=r"(?s)3 pairs.*cat/00\.jpg \(train\) = cat/01\.jpg \(val\).*`duplicates`"):
         assign(index, (0, 1), (2, 3), (1, 4), manifest=manifest)
 
 
@@ -293,7 +289,7 @@ def test_options_that_split_a_divided_folder_otherwise_are_refused(index, option
     SplitOptions(**options).check_folder(index)
     divide(index, {"train": 20, "val": 10, "test": 10})
     [name] = options
-    with pytest.raises(ValueError, match=rf"--data\.{name} .*split folders.*put all images under root/<class>"):
+    with pytest.raises(ValueError, match=rf"`{name}` .*split folders.*put all images under root/<class>"):
         SplitOptions(**options).check_folder(index)
     SplitOptions().check_folder(index)
     SplitOptions(manifest="x.csv", split=options.get("split", "random")).check_folder(index)
@@ -330,7 +326,7 @@ def test_no_photographer_stands_on_two_sides(index, folds):
 
 
 def test_grouping_needs_credits(index):
-    with pytest.raises(ValueError, match=r"--data\.group_by photographer: expected .*LICENSE\.txt"):
+    with pytest.raises(ValueError, match=r"`group_by` photographer: expected .*LICENSE\.txt"):
         assign(index, group_by="photographer")
     credit(index, {"emu/01.jpg": "Bo"})
     with pytest.raises(ValueError, match="got none of a photo at hand"):

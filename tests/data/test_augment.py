@@ -133,5 +133,5 @@ def test_the_share_of_mixed_batches_is_the_one_asked_for(images):
     [("min_scale", 0), ("max_aspect", 0.5), ("rotation", 181), ("cutmix_prob", 1.5), ("brightness", -1)],
 )
 def test_an_option_out_of_range_is_named(option, value):
-    with pytest.raises(ValueError, match=rf"--data\.augment\.{option}: expected"):
+    with pytest.raises(ValueError, match=rf"`augment\.{option}`: expected"):
         BatchAugmentation(**{option: value})

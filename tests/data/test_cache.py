@@ -215,7 +215,7 @@ def test_a_file_that_changed_since_it_was_checked_is_named_and_not_cached(folder
 def test_a_full_disk_is_said_before_anything_is_decoded(folder, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match=r"--data\.cache_dir .*MiB.*--data\.cache false"):
+    with pytest.raises(OSError, match=r"`cache_dir` .*MiB.*`cache` false"):
         decode(folder, tmp_path)
 
 

@@ -127,7 +127,7 @@ def test_a_divided_folder_keeps_its_splits_and_its_manifest_gives_them_back(divi
 
 
 def test_options_that_split_a_divided_folder_otherwise_are_refused_before_any_work(divided):
-    with pytest.raises(ValueError, match=r"--data\.folds 3: expected nothing beside the split folders"):
+    with pytest.raises(ValueError, match=r"`folds` 3: expected nothing beside the split folders"):
         FlowersDataModule(str(divided), folds=3)
 
 
@@ -147,7 +147,7 @@ def test_bad_images_stop_the_run_and_are_all_named(photos):
     root = photos(cat=12, dog=12)
     for name in ("cat/003.png", "dog/004.png"):
         (root / name).write_bytes((root / name).read_bytes()[:200])
-    with pytest.raises(OSError, match=r"(?s)2 of 24 images.*cat/003\.png.*dog/004\.png.*--data\.on_bad_image skip"):
+    with pytest.raises(OSError, match=r"(?s)2 of 24 images.*cat/003\.png.*dog/004\.png.*`on_bad_image` skip"):
         module(root)
 
 
@@ -166,10 +166,10 @@ def test_bad_images_can_be_skipped_and_the_manifest_says_so(photos):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crop_size": 40}, r"--data\.crop_size: expected 1 to --data\.image_size \(32\)"),
-        ({"batch_size": 0}, r"--data\.batch_size"),
-        ({"val_fraction": 0.9, "test_fraction": 0.2}, r"--data\.val_fraction"),
-        ({"root": "nowhere"}, r"--data\.root nowhere"),
+        ({"crop_size": 40}, r"`crop_size`: expected 1 to `image_size` \(32\)"),
+        ({"batch_size": 0}, r"`batch_size`"),
+        ({"val_fraction": 0.9, "test_fraction": 0.2}, r"`val_fraction`"),
+        ({"root": "nowhere"}, r"`root` nowhere"),
     ],
 )
 def test_an_option_out_of_range_is_named(drawn, options, message):
@@ -178,13 +178,13 @@ def test_an_option_out_of_range_is_named(drawn, options, message):
 
 
 def test_the_cache_never_lies_among_the_photos(drawn):
-    with pytest.raises(ValueError, match=r"--data\.cache_dir"):
+    with pytest.raises(ValueError, match=r"`cache_dir`"):
         module(drawn, cache_dir=str(drawn / "cache"))
 
 
 def test_an_empty_split_is_named(drawn):
     data = module(drawn, test_fraction=0)
-    with pytest.raises(ValueError, match=r"--data\.split.* an image of the test split .*, got 0"):
+    with pytest.raises(ValueError, match=r"`split`.* an image of the test split .*, got 0"):
         data.test_dataloader()
 
 

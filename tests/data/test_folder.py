@@ -112,7 +112,7 @@ def test_two_spellings_of_a_class_are_one_class(photos):
 def test_an_empty_class_is_named(photos):
     root = photos(cat=2, dog=2)
     (root / "emu").mkdir()
-    with pytest.raises(ValueError, match=r"--data\.root .*no image in the class folder emu"):
+    with pytest.raises(ValueError, match=r"`root` .*no image in the class folder emu"):
         index_folder(root)
 
 
@@ -227,5 +227,5 @@ def test_what_may_be_classes_or_splits_is_refused(tmp_path, images, message):
         (tmp_path / "root" / image).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "root" / image).touch()
     for tolerant in (False, True):
-        with pytest.raises(ValueError, match=rf"--data\.root .*{message}"):
+        with pytest.raises(ValueError, match=rf"`root` .*{message}"):
             index_folder(tmp_path / "root", tolerant=tolerant)

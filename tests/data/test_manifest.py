@@ -49,7 +49,7 @@ def test_a_file_that_is_not_as_in_the_manifest_is_named(change):
 def test_another_csv_is_refused(tmp_path, text):
     file = tmp_path / "manifest.csv"
     file.write_text(text)
-    with pytest.raises(ValueError, match=r"--data\.manifest .*expected the columns path, label, sha256, split"):
+    with pytest.raises(ValueError, match=r"`manifest` .*expected the columns path, label, sha256, split"):
         read_manifest(file)
 
 

@@ -78,7 +78,7 @@ def test_three_images_of_a_class_are_enough():
 
 @pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (0.1, 0.9)])
 def test_fractions_that_leave_nothing_are_refused(val, test):
-    with pytest.raises(ValueError, match=r"--data\.val_fraction"):
+    with pytest.raises(ValueError, match=r"`val_fraction`"):
         split([0, 1, 2] * 10, [f"{i}" for i in range(30)], val=val, test=test)
 
 
@@ -166,14 +166,14 @@ def test_more_folds_than_images_of_a_class_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"val_fraction": 0}, r"--data\.val_fraction.*got 0 and 0\.1"),
-        ({"val_fraction": -0.1}, r"--data\.val_fraction"),
-        ({"test_fraction": 1}, r"--data\.test_fraction.*below 1"),
-        ({"fold": 1}, r"--data\.fold 1: expected --data\.folds"),
+        ({"val_fraction": 0}, r"`val_fraction`.*got 0 and 0\.1"),
+        ({"val_fraction": -0.1}, r"`val_fraction`"),
+        ({"test_fraction": 1}, r"`test_fraction`.*below 1"),
+        ({"fold": 1}, r"`fold` 1: expected `folds`"),
         ({"folds": 1}, "at least 2 folds"),
         ({"folds": 5, "fold": 5}, "counted from 0"),
-        ({"folds": 5, "manifest": "m.csv"}, r"--data\.folds: expected nothing beside --data\.manifest"),
-        ({"group_by": "photographer", "split": "tf_for_poets"}, r"--data\.group_by: .* --data\.split tf_for_poets"),
+        ({"folds": 5, "manifest": "m.csv"}, r"`folds`: expected nothing beside `manifest`"),
+        ({"group_by": "photographer", "split": "tf_for_poets"}, r"`group_by`: .* `split` tf_for_poets"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options, message):

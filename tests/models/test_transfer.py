@@ -129,8 +129,8 @@ def test_a_file_without_weights_is_refused(content, tmp_path):
 @pytest.mark.parametrize(
     ("arch", "weights", "said"),
     [
-        ("resnet19", "none", "--model.arch: expected one of alexnet"),
-        ("resnet18", "IMAGENET1K_V9", "--model.weights: expected IMAGENET1K_V1, DEFAULT, none or the path"),
+        ("resnet19", "none", "`arch`: expected one of alexnet"),
+        ("resnet18", "IMAGENET1K_V9", "`weights`: expected IMAGENET1K_V1, DEFAULT, none or the path"),
         (
             "vit_b_16",
             "IMAGENET1K_SWAG_E2E_V1",
@@ -144,7 +144,7 @@ def test_what_there_is_not_is_named(arch, weights, said):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(FileNotFoundError, match=r"--model.weights nowhere\.pth: expected a file of weights"):
+    with pytest.raises(FileNotFoundError, match=r"`weights` nowhere\.pth: expected a file of weights"):
         pretrained("resnet18", 3, weights="nowhere.pth")
 
 
@@ -155,7 +155,7 @@ def test_without_a_network_the_error_names_file_url_and_place(tmp_path, monkeypa
     said = str(caught.value)
     assert f"put it at {tmp_path}/hub/checkpoints/resnet18-f37072fd.pth" in said
     assert "https://" in said
-    assert "--model.weights none" in said
+    assert "`weights` none" in said
     assert not [*tmp_path.rglob("*.pth")]
 
 
@@ -175,5 +175,5 @@ def test_damaged_weights_are_refused(tmp_path):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1  # a single bit
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"--model.weights .*w\.pth: .*a damaged file"):
+    with pytest.raises(ValueError, match=r"`weights` .*w\.pth: .*a damaged file"):
         pretrained("squeezenet1_1", 3, weights=str(file))

@@ -111,7 +111,7 @@ def test_a_misspelt_option_is_refused():
     ],
 )
 def test_an_option_out_of_range_is_named(option, value):
-    with pytest.raises(ValueError, match=rf"--model\.{option}: expected"):
+    with pytest.raises(ValueError, match=rf"`{option}`: expected"):
         task(**{option: value})
 
 
@@ -123,5 +123,5 @@ def test_the_average_of_the_weights_is_lightnings_own():
 
 def test_another_folders_classes_are_refused():
     other = CNNTask(["cat", "dog", "emu", "fox", "gnu"], widths=(8,))
-    with pytest.raises(ValueError, match=r"--ckpt_path: .*'daisy'.*--data\.root holds \['cat'"):
+    with pytest.raises(ValueError, match=r"--ckpt_path: .*'daisy'.*`root` holds \['cat'"):
         other.on_load_checkpoint({"hyper_parameters": {"class_names": NAMES}})
