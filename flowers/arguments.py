@@ -254,7 +254,7 @@ def _read_config(word: str) -> dict[str, Any]:
         config = yaml.load(file.read_text(encoding="utf-8") if is_file else word, loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ValueError(f"{word if is_file else '--config'}, line {line}: {error.problem}") from error
+        raise ValueError(f"{word if is_file else '--config'}, line {line}: no valid YAML, {error.problem}") from error
     except (OSError, UnicodeError):
         return {}
     if isinstance(config, dict):

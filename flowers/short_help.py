@@ -94,7 +94,7 @@ def _line(name: str, action: Any, text: str = "") -> str:  # noqa: ANN401
         text = re.sub(r" \(https?://[^)]*\)|``", "", " ".join((action.help or "").split()))
         text = re.split(r"[.;](?: |$)", text)[0]
     default = "" if action.required else _as_typed(action.default)
-    line = f"  {name} {default}".ljust(36) + f" {text}"
+    line = (f"  {name} {default}".ljust(36) + f" {text}").rstrip()
     return line if len(line) <= _WIDTH else line[: _WIDTH - 1].rpartition(" ")[0].rstrip(",:") + " …"
 
 

@@ -83,8 +83,8 @@ def test_a_mistake_gets_one_line_and_the_nearest_option(words, message, monkeypa
         ("- data", "bad.yaml: expected options, as data: {batch_size: 64}, got a list"),
         ("data", "bad.yaml: expected options, as data: {batch_size: 64}, got text"),
         ("# data:", "bad.yaml: expected options, as data: {batch_size: 64}, got nothing"),
-        ("data:\n  root: [\n", "bad.yaml, line 3: did not find expected node content"),
-        ("data:\n\troot: x", "bad.yaml, line 2: found character that cannot start any token"),
+        ("data:\n  root: [\n", "bad.yaml, line 3: no valid YAML, did not find expected node content"),
+        ("data:\n\troot: x", "bad.yaml, line 2: no valid YAML, found character that cannot start any token"),
     ],
 )
 def test_a_mistake_in_a_configuration_names_the_file(text, message, tmp_path, monkeypatch, capsys):
