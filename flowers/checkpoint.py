@@ -46,9 +46,7 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
             f"{'a folder' if Path(file).is_dir() else 'no such file'}"
         )
     if not is_zipfile(file):
-        raise ValueError(
-            f"{file}: expected a checkpoint of this project, got another file or a part of one"
-        )
+        raise ValueError(f"{file}: expected a checkpoint of this project, got another file or a part of one")
     try:
         with ZipFile(file) as archive:
             packed = any(entry.compress_type != ZIP_STORED for entry in archive.infolist())
@@ -63,9 +61,7 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
     except UnpicklingError as error:  # torch's own words advise to load it nevertheless
         raise ValueError(f"{file}: expected weights and plain values, got code or other objects") from error
     except KeyError as error:
-        raise ValueError(
-            f"{file}: expected a checkpoint of this project, got one without {error}"
-        ) from error
+        raise ValueError(f"{file}: expected a checkpoint of this project, got one without {error}") from error
     except Exception as error:  # whatever another file leads torch to
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{file}: expected a checkpoint of this project, got {reason}") from error

@@ -279,7 +279,7 @@ def test_what_is_meant_by_a_path(drawn, checkpoint, tmp_path):
         (["--contact_sheet", "sheet.csv"], ValueError, r"--contact_sheet sheet\.csv: expected"),
         (["--accelerator", "abacus"], SystemExit, "2"),
         (["--devices", "x"], ValueError, r"--devices x .*expected devices of this machine"),
-        (["--batch_size", "0"], ValueError, "batch_size of 1 or more"),
+        (["--batch_size", "0"], ValueError, "--batch_size 1 or more"),
     ],
 )
 def test_a_wrong_option_is_named_before_any_work(words, error, message, checkpoint, drawn):

@@ -140,7 +140,7 @@ def test_without_a_network_every_way_out_is_named(root, monkeypatch):
     with pytest.raises(ConnectionError) as caught:
         download_flower_photos(root, archive=unreachable)
     message = str(caught.value)
-    for way_out in (str(root.with_name("flower_photos.tgz")), "--data.root", "configs/quickstart.yaml", "again"):
+    for way_out in (str(root.with_name("flower_photos.tgz")), "`root`", "configs/quickstart.yaml", "again"):
         assert way_out in message
 
 
