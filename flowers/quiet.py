@@ -30,6 +30,7 @@ def _is_about_the_run(record: logging.LogRecord) -> bool:
         "HPU available",
         "GPU available",
         "LOCAL_RANK: 0",
+        "Restoring states from the checkpoint path",
         "to estimate number of stepping batches",
         "`Trainer.fit` stopped",
     )
