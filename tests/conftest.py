@@ -4,22 +4,49 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from flowers.cli import training
 from flowers.data import draw_flowers
+from flowers.evaluation import confusion_figure, gallery_figure, report_figures
 
 # Small networks and batches: threads would wait for each other longer than they compute. The variable is for the
 # processes that tests start, and for Lightning, which without it takes all cores wherever processes could be started.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+
+# Where trainings and tests make their figures, and what makes them.
+FIGURES = {
+    "flowers.callbacks.tensorboard.confusion_figure": confusion_figure,
+    "flowers.callbacks.tensorboard.gallery_figure": gallery_figure,
+    "flowers.callbacks.report.report_figures": report_figures,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def empty_figures() -> Iterator[None]:
+    """Replace figures by small empty ones: they take most of the time of a small run. ``figures`` brings them back."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in FIGURES:
+            patch.setattr(name, lambda *args, **options: Figure(figsize=(1, 1)))
+        patch.setattr("flowers.callbacks.report.report_figures", lambda report: {"Empty": Figure(figsize=(1, 1))})
+        yield
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make figures as they are, where a test reads them."""
+    for name, function in FIGURES.items():
+        monkeypatch.setattr(name, function)
 
 
 @pytest.fixture(scope="session")

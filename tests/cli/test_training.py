@@ -682,7 +682,7 @@ def test_a_checkpoint_of_other_classes_is_refused(whole_run, photos):
         training.main(["test", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), "--data.root", str(root)])
 
 
-def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(drawn, tmp_path, capsys):
+def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(drawn, figures, tmp_path, capsys):
     fit(tmp_path, drawn, "--trainer.max_epochs", "2")
     run = tmp_path / "lightning_logs" / "version_0"
     ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
@@ -700,9 +700,9 @@ def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(dra
     assert numbers["facts"]["Data"]["test"] == "15 images"
     page = (run / "report.html").read_text()
     assert page.count("data:image/svg+xml") == 7  # with the curves of the training, and the reliability scaled
-    figures = {file.name for file in (run / "figures").iterdir()}
-    assert {"confusion_matrix.png", "training.png"} <= figures
-    assert len(figures) == 7
+    names_of_figures = {file.name for file in (run / "figures").iterdir()}
+    assert {"confusion_matrix.png", "training.png"} <= names_of_figures
+    assert len(names_of_figures) == 7
     assert numbers["facts"]["Training"]["duration"].endswith(" min")
     wrong = numbers["images"] - numbers["right"]
     assert page.count('<div class="card">') == min(8, wrong) + min(8, numbers["right"])
