@@ -2,29 +2,72 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pkgutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+# pytest-xdist's main process reads this file before it starts the others, and runs no test: what takes seconds to
+# import (torch, Lightning, this package) is imported where it is used.
 import pytest
-import torch
-from PIL import Image
 
-from flowers.cli import training
-from flowers.data import draw_flowers
-
-# Small networks and batches: threads would wait for each other longer than they compute. The variable is for the
-# processes that tests start, and for Lightning, which without it takes all cores wherever processes could be started.
+# Small networks and batches: threads would wait for each other longer than they compute. The variable is read when
+# torch is imported, by the processes that tests start, and by Lightning, which without it takes all cores wherever
+# processes could be started.
 os.environ["OMP_NUM_THREADS"] = "1"
-torch.set_num_threads(1)
+
+
+# Where trainings and tests make their figures.
+FIGURES = (
+    "flowers.callbacks.tensorboard.confusion_figure",
+    "flowers.callbacks.tensorboard.gallery_figure",
+    "flowers.callbacks.report.report_figures",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawing_functions() -> Iterator[dict[str, Any]]:
+    """Replace figures by small empty ones, since they take most of the time of a small run; return the real functions.
+
+    ``figures`` brings them back.
+    """
+    from matplotlib.figure import Figure
+
+    def empty(*args: object, **options: object) -> Figure:
+        return Figure(figsize=(1, 1))
+
+    functions = {name: pkgutil.resolve_name(name) for name in FIGURES}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in FIGURES[:2]:
+            patch.setattr(name, empty)
+        patch.setattr(FIGURES[2], lambda report: {"Empty": empty()})
+        yield functions
+
+
+@pytest.fixture
+def figures(drawing_functions: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make figures as they are, where a test reads them."""
+    for name, function in drawing_functions.items():
+        monkeypatch.setattr(name, function)
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> ForkServerContext:
+    """What starts processes that have already imported the package: importing it takes seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["flowers.cli.training"])
+    return context
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty drawn flowers of each of five classes."""
+    from flowers.data import draw_flowers
+
     root = tmp_path_factory.mktemp("data") / "drawn_flowers"
     draw_flowers(root, per_class=30, image_size=48)
     return root
@@ -38,6 +81,8 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained_run(drawn: Path, tmp_path_factory: pytest.TempPathFactory, cache_home: Path) -> Path:
     """The run folder of a small network, trained for an epoch. Copy it to write into it."""
+    from flowers.cli import training
+
     folder = tmp_path_factory.mktemp("trained")
     words = ["fit", "--model", "CNNTask", "--model.widths", "[8,16]", "--trainer.max_epochs", "1"]
     words += ["--data.root", str(drawn), "--data.image_size", "40", "--data.crop_size", "32"]
@@ -71,12 +116,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def same_seed() -> None:
+    import torch
+
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that makes a folder of plain images: ``photos(cat=12, dog=12)``."""
+    import numpy as np
+    from PIL import Image
 
     def make(**counts: int) -> Path:
         root = tmp_path / "photos"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
 import shutil
 import signal
 import subprocess
@@ -84,12 +83,10 @@ def _save_for_ever(file: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path, forkserver):
     file, epochs = tmp_path / "last.ckpt", []
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flowers.callbacks"])
     for wait in np.random.default_rng(0).uniform(0, 0.05, size=50):
-        process = context.Process(target=_save_for_ever, args=(file,))
+        process = forkserver.Process(target=_save_for_ever, args=(file,))
         process.start()
         before = file.stat().st_mtime_ns if file.exists() else 0
         while process.is_alive() and (not file.exists() or file.stat().st_mtime_ns == before):

@@ -29,7 +29,7 @@ def fit(root: Path, *args: str) -> EventAccumulator:
     return EventAccumulator("lightning_logs/version_0", size_guidance={"images": 0}).Reload()
 
 
-def test_the_run_shows_what_people_look_for(drawn):
+def test_the_run_shows_what_people_look_for(drawn, figures):
     events = fit(drawn, "--trainer.max_epochs", "4", "--tensorboard.every_n_epochs", "2", "--tensorboard.graph", "true")
     tags = events.Tags()
     assert {"train/augmented_batch", "val/confusion", "val/worst_mistakes"} <= set(tags["images"])
@@ -104,7 +104,7 @@ def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_p
     assert [event.value for event in events.Scalars("hp/val_acc")] == [0.5]
 
 
-def test_figures_of_cached_images_need_no_original_and_end_no_run(drawn, monkeypatch, tmp_path):
+def test_figures_of_cached_images_need_no_original_and_end_no_run(drawn, figures, monkeypatch, tmp_path):
     root = tmp_path / "gone" / "photos"
     shutil.copytree(drawn, root)
     setup = FlowersDataModule.setup

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from flowers.__main__ import run_function
+from flowers import startup
+from flowers.__main__ import main, run_function
 from flowers.cli import training
 from flowers.cli.cross_validate import cross_validate
 from flowers.data import FlowersDataModule
@@ -146,7 +149,17 @@ def test_a_missing_configuration_is_named():
         cross_validate(["nowhere.yaml"])
 
 
-def test_a_run_that_fails_shows_the_end_of_its_output(drawn, tmp_path, capsys):
+def test_a_run_that_fails_shows_the_end_of_its_output(drawn, tmp_path, monkeypatch, capsys):
+    def in_this_process(words, stdout, stderr, check):
+        assert stderr == subprocess.STDOUT
+        assert check
+        with io.TextIOWrapper(stdout, write_through=True) as output, redirect_stdout(output), redirect_stderr(output):
+            status = main(words[3:])
+        if status:
+            raise subprocess.CalledProcessError(status, words)
+
+    monkeypatch.setattr(startup, "prepare", lambda: None)  # it sets threads, for the tests that follow too
+    monkeypatch.setattr(subprocess, "run", in_this_process)
     (tmp_path / "small.yaml").write_text("trainer: {max_epochs: 1}")
     with pytest.raises(SystemExit) as ended:
         cross_validate(["small.yaml"], folds=2, fit_options=["--data.root", str(drawn), "--model.lr", "-1"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from itertools import product
 from pathlib import Path
 
@@ -50,15 +52,26 @@ def checkpoint(tmp_path):
     return write_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize(("kind", "suffix"), [("onnx", ".onnx"), ("torch_export", ".pt2")])
-def test_the_file_takes_bytes_and_gives_the_predictors_probabilities(kind, suffix, checkpoint, drawn, capsys):
-    assert export.export(str(checkpoint), format=kind) == 0
-    said = capsys.readouterr().out
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Return an ONNX file beside its checkpoint, and what was printed while it was made."""
+    checkpoint = write_checkpoint(tmp_path_factory.mktemp("exported"))
+    with redirect_stdout(io.StringIO()) as printed:
+        assert export.export(str(checkpoint)) == 0
+    return checkpoint.with_suffix(".onnx"), printed.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torch_export"])
+def test_the_file_takes_bytes_and_gives_the_predictors_probabilities(kind, request, checkpoint, drawn, capsys):
+    if kind == "onnx":
+        file, said = request.getfixturevalue("exported")
+    else:
+        assert export.export(str(checkpoint), format=kind) == 0
+        file, said = checkpoint.with_suffix(".pt2"), capsys.readouterr().out
     assert said.index("Exporting ") < said.index("Comparing ") < said.index("200 images: the same class for 100.0%")
     assert "batch of 32: " in said
-    file = checkpoint.with_suffix(suffix)
     run = export.onnx_runner(file) if kind == "onnx" else export.torch_export_runner(file)
-    predictor = FlowerPredictor(checkpoint)
+    predictor = FlowerPredictor(file.with_name("best.ckpt"))
     files = sorted((drawn / "roses").iterdir())[:7]
     pixels = np.stack([np.asarray(Image.open(f).resize((40, 40), Image.Resampling.BICUBIC)) for f in files])
     expected = [answer.probabilities for answer in predictor([*pixels])]
@@ -69,9 +82,8 @@ def test_the_file_takes_bytes_and_gives_the_predictors_probabilities(kind, suffi
             assert row.tolist() == pytest.approx([*answer.values()], abs=1e-5)
 
 
-def test_the_file_says_what_it_is(checkpoint):
-    export.export(str(checkpoint))
-    said = {entry.key: entry.value for entry in onnx.load(checkpoint.with_suffix(".onnx")).metadata_props}
+def test_the_file_says_what_it_is(exported):
+    said = {entry.key: entry.value for entry in onnx.load(exported[0]).metadata_props}
     assert json.loads(said["class_names"]) == NAMES
     assert (said["image_size"], said["resize"], said["interpolation"]) == ("40", "stretch", "bicubic")
     assert said["rejection_threshold"] == "0.6"
@@ -184,15 +196,15 @@ def test_torchvisions_networks_are_exported_as_they_are(arch, kind, tmp_path, ca
     assert export.disagreement(run, module, images) == ""
 
 
-def test_a_file_that_disagrees_is_deleted(checkpoint, monkeypatch, capsys):
+def test_a_file_that_disagrees_is_deleted(checkpoint, drawn, monkeypatch, capsys):
     runner = export.onnx_runner
     monkeypatch.setattr(export, "onnx_runner", lambda file: lambda images: runner(file)(images[:, ::-1]) + 0.001)
-    assert export.export(str(checkpoint)) == 1
+    assert export.export(str(checkpoint), images=[str(drawn / "roses")]) == 1
     assert "is deleted, it disagrees with the checkpoint" in capsys.readouterr().out
     assert not checkpoint.with_suffix(".onnx").exists()
 
 
-def test_a_file_made_while_it_exports_stays(checkpoint, monkeypatch, capsys):
+def test_a_file_made_while_it_exports_stays(checkpoint, drawn, monkeypatch, capsys):
     file, compare = checkpoint.with_suffix(".pt2"), export.disagreement
 
     def disagreement(*args, **options):
@@ -200,7 +212,7 @@ def test_a_file_made_while_it_exports_stays(checkpoint, monkeypatch, capsys):
         return compare(*args, **options)
 
     monkeypatch.setattr(export, "disagreement", disagreement)
-    assert export.export(str(checkpoint), format="torch_export") == 0
+    assert export.export(str(checkpoint), format="torch_export", images=[str(drawn / "roses")]) == 0
     assert file.read_text() == "mine"
     assert export.torch_export_runner(file.with_name("best-2.pt2"))(np.zeros((1, 40, 40, 3), dtype=np.uint8)).size
     assert "Not overwritten: best.pt2. Written instead: best-2.pt2" in capsys.readouterr().out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import csv
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -56,6 +55,22 @@ def whole_run(drawn, tmp_path_factory, cache_home):
         patch.setenv("XDG_CACHE_HOME", str(cache_home))
         fit(folder, drawn)
     return folder / "lightning_logs" / "version_0"
+
+
+@pytest.fixture(scope="module")
+def one_epoch(drawn, tmp_path_factory, cache_home):
+    """Return the folder of a run of one epoch."""
+    folder = tmp_path_factory.mktemp("one_epoch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache_home))
+        fit(folder, drawn, "--trainer.max_epochs=1")
+    return folder / "lightning_logs" / "version_0"
+
+
+@pytest.fixture
+def short_run(one_epoch, tmp_path):
+    """Return the folder of a run of one epoch, copied to where a test can go on with it."""
+    return shutil.copytree(one_epoch, tmp_path / "lightning_logs" / "version_0")
 
 
 SLOW_CONFIGS = ("convnext_tiny", "multi_gpu", "resnet50", "vgg16")
@@ -145,7 +160,7 @@ def test_a_run_folder_stands_for_its_best_checkpoint(whole_run, tmp_path):
     run = training.main(["validate", "--ckpt_path", str(whole_run)])
     assert run.config["validate"].ckpt_path == str(whole_run / "checkpoints" / "best.ckpt")
     copied = shutil.copytree(whole_run, tmp_path / "run")
-    resumed = training.main(["fit", "--ckpt_path", str(copied), "--trainer.max_epochs", "30"])  # from its last one
+    resumed = training.main(["fit", "--ckpt_path", str(copied), "--trainer.max_epochs", "5"])  # from its last one
     assert resumed.trainer.log_dir == str(copied)
     words = [
         "--data.root",
@@ -201,10 +216,8 @@ def _fit_and_die(folder, root):
     fit(folder, root)
 
 
-def test_killed_and_resumed_equals_never_interrupted_bit_for_bit(whole_run, drawn, tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flowers.cli"])
-    process = context.Process(target=_fit_and_die, args=(tmp_path, drawn))
+def test_killed_and_resumed_equals_never_interrupted_bit_for_bit(whole_run, drawn, tmp_path, forkserver):
+    process = forkserver.Process(target=_fit_and_die, args=(tmp_path, drawn))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -237,8 +250,7 @@ def test_last_is_the_run_that_saved_last_or_a_new_one(drawn, tmp_path, monkeypat
     assert {path.name for path in logs.iterdir()} == {"version_0", "version_1"}
 
 
-def test_another_batch_than_before_is_said(drawn, tmp_path):
-    fit(tmp_path, drawn, "--trainer.max_epochs", "1")
+def test_another_batch_than_before_is_said(short_run, tmp_path):
     words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs"]
     with pytest.warns(
         UserWarning, match=r"processes: 1 \(before: 1\), images a step: 64 \(before: 32\)\. An epoch has"
@@ -247,9 +259,8 @@ def test_another_batch_than_before_is_said(drawn, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*could not find the monitored key")
-def test_resuming_adds_to_the_run_and_replaces_nothing(drawn, tmp_path):
-    fit(tmp_path, drawn, "--trainer.max_epochs", "1")
-    run = tmp_path / "lightning_logs" / "version_0"
+def test_resuming_adds_to_the_run_and_replaces_nothing(short_run, tmp_path):
+    run, where = short_run, f"--trainer.default_root_dir={tmp_path}"
     before = (run / "config.yaml").read_text()
     training.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs", "2"])
     assert last(run)["epoch"] == 1
@@ -258,12 +269,12 @@ def test_resuming_adds_to_the_run_and_replaces_nothing(drawn, tmp_path):
     assert not (run / "manifest-2.csv").exists()
     # From another checkpoint than the last a new run begins: the old one's last epochs stay.
     best = str(run / "checkpoints" / "best.ckpt")
-    training.main(["fit", "--ckpt_path", best, "--trainer.max_epochs", "3"])
+    training.main(["fit", "--ckpt_path", best, where, "--trainer.max_epochs", "3"])
     assert last(run)["epoch"] == 1
     assert (run / "checkpoints" / "best.ckpt").exists()
     assert last(run.with_name("version_1"))["epoch"] == 2
     # No epoch of this one is validated, so none is its best.
-    training.main(["fit", "--ckpt_path", best, "--trainer.max_epochs", "3", "--trainer.limit_val_batches", "0"])
+    training.main(["fit", "--ckpt_path", best, where, "--trainer.max_epochs", "3", "--trainer.limit_val_batches", "0"])
     assert [file.name for file in (run.with_name("version_2") / "checkpoints").iterdir()] == ["last.ckpt"]
 
 
@@ -294,8 +305,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(options, more, drawn, tmp_pat
     assert last(run)["epoch"] == num_epochs + 1
 
 
-def test_a_schedule_of_another_length_is_taken_up_at_its_own_rate(drawn, tmp_path, caplog):
-    fit(tmp_path, drawn, "--trainer.max_epochs=1")
+def test_a_schedule_of_another_length_is_taken_up_at_its_own_rate(short_run, tmp_path, caplog):
     words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]
     training.main(["fit", *words, "--trainer.max_epochs=3"])
     assert "learning rate goes from 0 to 0.0" in caplog.text
@@ -316,8 +326,7 @@ def test_a_resumed_run_asks_for_the_optimizer_that_it_was_given(drawn, tmp_path)
     assert last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 1
 
 
-def test_a_configuration_of_another_network_than_the_checkpoints_is_refused(drawn, tmp_path):
-    fit(tmp_path, drawn, "--trainer.max_epochs=1")
+def test_a_configuration_of_another_network_than_the_checkpoints_is_refused(short_run, tmp_path):
     before = files(tmp_path)
     for config, name in (("transfer", "TransferTask arch mobilenet_v2"), ("cnn", r"CNNTask widths \[48, 96, 192\]")):
         words = ["--config", str(CONFIGS / f"{config}.yaml"), "--model.widths=[48,96,192]"]
@@ -334,6 +343,7 @@ def test_weights_that_were_trained_on_images_this_run_evaluates_are_reported(who
     net += ["--trainer.log_every_n_steps=1"]
     training.main(["fit", *net, *data, f"--trainer.default_root_dir={tmp_path}"])
     weights = f"--model.weights={tmp_path}/lightning_logs/version_0/checkpoints/best.ckpt"
+    data.append("--trainer.fast_dev_run=true")
     training.main(["fit", *net, weights, *data])  # the same split: not a word (warnings are errors)
     with pytest.warns(UserWarning, match=r"best\.ckpt was trained on \d+ of the 30 validation and test images"):
         training.main(["fit", *net, weights, *data, "--data.split_seed=7"])
@@ -418,16 +428,14 @@ def test_overfitting_batches_on_purpose_takes_training_images_only(drawn, tmp_pa
     assert set(seen) <= set(run.datamodule.indices["train"].tolist())
 
 
-def test_a_moved_run_goes_on_where_it_lies(drawn, tmp_path):
-    fit(tmp_path, drawn, "--trainer.max_epochs=2")
-    run = tmp_path / "moved"
-    (tmp_path / "lightning_logs" / "version_0").rename(run)
+def test_a_moved_run_goes_on_where_it_lies(short_run, tmp_path):
+    run = short_run.rename(tmp_path / "moved")
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    training.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs=3"])
+    training.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs=2"])
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
-    assert last(run)["epoch"] == 2
+    assert last(run)["epoch"] == 1
     state = next(state for key, state in last(run)["callbacks"].items() if key.startswith("SaveBest"))
-    if state["best_epoch"] < 2:
+    if state["best_epoch"] < 1:
         assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == best["epoch"]
 
 
@@ -704,11 +712,11 @@ def test_a_checkpoint_of_other_classes_is_refused(whole_run, photos):
         training.main(["test", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), "--data.root", str(root)])
 
 
-def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(drawn, tmp_path, capsys):
-    fit(tmp_path, drawn, "--trainer.max_epochs", "2")
-    run = tmp_path / "lightning_logs" / "version_0"
+def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(whole_run, figures, tmp_path):
+    run = shutil.copytree(
+        whole_run, tmp_path / "run", ignore=shutil.ignore_patterns("report*", "predictions*", "figures*")
+    )
     ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
-    capsys.readouterr()
     tested = training.main(["test", *ckpt])
     names = {"report.html", "report.json", "report.md", "predictions.csv"}
     assert names <= {path.name for path in run.iterdir()}
@@ -722,9 +730,9 @@ def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(dra
     assert numbers["facts"]["Data"]["test"] == "15 images"
     page = (run / "report.html").read_text()
     assert page.count("data:image/svg+xml") == 7  # with the curves of the training, and the reliability scaled
-    figures = {file.name for file in (run / "figures").iterdir()}
-    assert {"confusion_matrix.png", "training.png"} <= figures
-    assert len(figures) == 7
+    names_of_figures = {file.name for file in (run / "figures").iterdir()}
+    assert {"confusion_matrix.png", "training.png"} <= names_of_figures
+    assert len(names_of_figures) == 7
     assert numbers["facts"]["Training"]["duration"].endswith(" min")
     wrong = numbers["images"] - numbers["right"]
     assert page.count('<div class="card">') == min(8, wrong) + min(8, numbers["right"])

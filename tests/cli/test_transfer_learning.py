@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 
@@ -54,14 +53,12 @@ def _fit_and_die(folder, root, weights):
     fit(folder, root, weights, *UNFREEZING)
 
 
-def test_killed_while_unfreezing_and_resumed_equals_never_interrupted_bit_for_bit(drawn, weights, tmp_path):
+def test_killed_while_unfreezing_and_resumed_equals_never_interrupted_bit_for_bit(drawn, weights, tmp_path, forkserver):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     mine = tmp_path / "mine.pth"
     mine.write_bytes(weights.read_bytes())
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flowers.cli"])
-    process = context.Process(target=_fit_and_die, args=(tmp_path / "killed", drawn, mine))
+    process = forkserver.Process(target=_fit_and_die, args=(tmp_path / "killed", drawn, mine))
     process.start()
     fit(tmp_path / "whole", drawn, mine, *UNFREEZING)
     process.join()

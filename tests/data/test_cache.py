@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
 import os
 import shutil
 import threading
@@ -244,18 +243,16 @@ def _decode_elsewhere(root, paths, sha256, cache_dir, queue):
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_processes_that_build_at_once_agree(folder, tmp_path, damaged):
+def test_processes_that_build_at_once_agree(folder, tmp_path, damaged, forkserver):
     sha256 = checksums(folder)
     expected = hashlib.sha256(decode(folder, tmp_path).tobytes()).hexdigest()
     if damaged:
         flip(next((tmp_path / "cache").glob("*/images.npy")))
     else:
         shutil.rmtree(tmp_path / "cache")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flowers.data.cache"])
-    queue = context.Queue()
+    queue = forkserver.Queue()
     args = (folder.root, folder.paths, sha256, tmp_path / "cache", queue)
-    workers = [context.Process(target=_decode_elsewhere, args=args) for _ in range(3)]
+    workers = [forkserver.Process(target=_decode_elsewhere, args=args) for _ in range(3)]
     for worker in workers:
         worker.start()
     results = [queue.get(timeout=60) for _ in workers]
@@ -273,11 +270,9 @@ def _builds_for_ever(cache_dir):
     build_once(cache_dir, "key", build)
 
 
-def test_who_waits_for_another_process_says_so_and_builds_if_it_is_killed(tmp_path, monkeypatch, capsys):
+def test_who_waits_for_another_process_says_so_and_builds_if_it_is_killed(tmp_path, monkeypatch, capsys, forkserver):
     monkeypatch.setattr(cache, "_QUIET_SECONDS", 0.1)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flowers.data.cache"])
-    other = context.Process(target=_builds_for_ever, args=(tmp_path,))
+    other = forkserver.Process(target=_builds_for_ever, args=(tmp_path,))
     other.start()
     while not list(tmp_path.glob("key.*.partial/half")):
         assert other.is_alive()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import http.server
 import io
-import multiprocessing
 import re
 import tarfile
 import threading
@@ -163,10 +162,8 @@ def _download(root, archive):
     download_flower_photos(root, archive=archive)
 
 
-def test_processes_that_download_at_once_fetch_once(server, root):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flowers.data.cache"])
-    workers = [context.Process(target=_download, args=(root, server.archive())) for _ in range(3)]
+def test_processes_that_download_at_once_fetch_once(server, root, forkserver):
+    workers = [forkserver.Process(target=_download, args=(root, server.archive())) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import multiprocessing
 import os
 import resource
 from pathlib import Path
@@ -144,13 +143,11 @@ def _read_with_little_memory(root, paths, cache_dir, queue):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits the memory as Linux does")
-def test_an_image_larger_than_the_memory_is_not_called_broken(folder, tmp_path):
+def test_an_image_larger_than_the_memory_is_not_called_broken(folder, tmp_path, forkserver):
     Image.new("L", (9400, 9400)).save(folder.root / "cat/003.png", compress_level=1)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["flowers.data.cache"])
-    queue = context.Queue()
+    queue = forkserver.Queue()
     args = (folder.root, folder.paths, tmp_path / "cache", queue)
-    other = context.Process(target=_read_with_little_memory, args=args)
+    other = forkserver.Process(target=_read_with_little_memory, args=args)
     other.start()
     message = queue.get(timeout=60)
     other.join()
