@@ -42,6 +42,12 @@ def checkpoint(request, drawn, tmp_path_factory):
     return folder / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
 
 
+@pytest.fixture
+def trained_ckpt(trained_run):
+    """A checkpoint where it does not matter of which network."""
+    return trained_run / "checkpoints" / "best.ckpt"
+
+
 @pytest.fixture(scope="module")
 def expected(checkpoint, tmp_path_factory):
     """What ``test`` says of the test images: path and probabilities."""
@@ -112,16 +118,16 @@ def test_predict_writes_the_probabilities_of_test_in_an_empty_folder(checkpoint,
             assert float(row[name]) == pytest.approx(float(ours[name]), rel=1e-4, abs=1e-6)
 
 
-def test_up_to_twenty_photos_get_a_line_each_and_more_are_counted(checkpoint, drawn, capsys):
+def test_up_to_twenty_photos_get_a_line_each_and_more_are_counted(trained_ckpt, drawn, capsys):
     photo = str(sorted((drawn / "roses").iterdir())[0])
-    predict([photo], ckpt_path=str(checkpoint.parents[1]))
+    predict([photo], ckpt_path=str(trained_ckpt.parents[1]))
     line, last = capsys.readouterr().out.splitlines()
-    answer = FlowerPredictor(checkpoint)(photo)
+    answer = FlowerPredictor(trained_ckpt)(photo)
     best = sorted(answer.probabilities, key=answer.probabilities.__getitem__, reverse=True)[:3]
     classes = ", ".join(f"{name} {answer.probabilities[name]:.1%}" for name in best)
     assert line == f"{photo}: {'not sure: ' if answer.rejected else ''}{classes}"
     assert last == "1 images classified, 0 could not be read: predictions.csv"
-    predict([str(drawn / "roses")], ckpt_path=str(checkpoint))
+    predict([str(drawn / "roses")], ckpt_path=str(trained_ckpt))
     *lines, last = capsys.readouterr().out.splitlines()
     counts = Counter(
         "not sure" if row["rejected"] == "True" else row["predicted"] for row in read_table("predictions-2.csv")
@@ -197,7 +203,7 @@ def test_what_cannot_be_restored_is_named(checkpoint, tmp_path):
             FlowerPredictor(tmp_path / "odd.ckpt")
 
 
-def test_a_bad_file_is_a_row_with_its_error(checkpoint, drawn, tmp_path, capsys):
+def test_a_bad_file_is_a_row_with_its_error(trained_ckpt, drawn, tmp_path, capsys):
     folder = tmp_path / "photos" / "inside"
     folder.mkdir(parents=True)
     good = sorted((drawn / "tulips").iterdir())[:3]
@@ -207,7 +213,7 @@ def test_a_bad_file_is_a_row_with_its_error(checkpoint, drawn, tmp_path, capsys)
     (folder / "notes.txt").write_text("no image")
     (folder / ".hidden.jpg").write_bytes(good[0].read_bytes())
     sheet = tmp_path / "sheet.png"
-    assert predict([str(tmp_path / "photos")], ckpt_path=str(checkpoint), contact_sheet=sheet) == 1
+    assert predict([str(tmp_path / "photos")], ckpt_path=str(trained_ckpt), contact_sheet=sheet) == 1
     printed = capsys.readouterr().out
     assert "3 images classified, 1 could not be read" in printed
     assert f"{folder / '0000-broken.jpg'}: cannot be read" in printed
@@ -223,7 +229,7 @@ def test_a_bad_file_is_a_row_with_its_error(checkpoint, drawn, tmp_path, capsys)
         assert len(opened.convert("RGB").getcolors(10_000_000)) > 100
 
 
-def test_ignored_files_of_a_folder_are_counted_in_one_line(checkpoint, drawn, tmp_path, capsys):
+def test_ignored_files_of_a_folder_are_counted_in_one_line(trained_ckpt, drawn, tmp_path, capsys):
     folder = tmp_path / "photos"
     (folder / "phone").mkdir(parents=True)
     photo = sorted((drawn / "roses").iterdir())[0]
@@ -231,7 +237,7 @@ def test_ignored_files_of_a_folder_are_counted_in_one_line(checkpoint, drawn, tm
         shutil.copy(photo, folder / "phone" / name)
     shutil.copytree(folder / "phone", folder / "lightning_logs")
     (folder / "LICENSE.txt").touch()
-    assert predict([str(folder)], ckpt_path=str(checkpoint)) == 0
+    assert predict([str(folder)], ckpt_path=str(trained_ckpt)) == 0
     line, *_, result = capsys.readouterr().out.splitlines()
     assert line.startswith("2 files are ignored: name does not end in .jpg, ")
     assert "(.heic 1, .JPG_large 1)" in line
@@ -240,7 +246,7 @@ def test_ignored_files_of_a_folder_are_counted_in_one_line(checkpoint, drawn, tm
 
 
 @pytest.mark.parametrize("name", ["predictions.csv", "sheet.png"])
-def test_a_file_made_while_it_predicts_stays(name, checkpoint, drawn, monkeypatch, capsys):
+def test_a_file_made_while_it_predicts_stays(name, trained_ckpt, drawn, monkeypatch, capsys):
     stream = FlowerPredictor.stream
 
     def interrupted(self, images):
@@ -251,7 +257,7 @@ def test_a_file_made_while_it_predicts_stays(name, checkpoint, drawn, monkeypatc
 
     monkeypatch.setattr(FlowerPredictor, "stream", interrupted)
     files = [str(file) for file in sorted((drawn / "tulips").iterdir())[:3]]
-    assert predict(files, ckpt_path=str(checkpoint), contact_sheet=Path("sheet.png")) == 0
+    assert predict(files, ckpt_path=str(trained_ckpt), contact_sheet=Path("sheet.png")) == 0
     assert Path(name).read_text() == "mine"
     written = name.replace(".", "-2.")
     assert {file.name for file in Path().iterdir()} == {"predictions.csv", "sheet.png", written}
@@ -260,16 +266,16 @@ def test_a_file_made_while_it_predicts_stays(name, checkpoint, drawn, monkeypatc
     assert [row["path"] for row in read_table(table)] == files
 
 
-def test_what_is_meant_by_a_path(drawn, checkpoint, tmp_path):
+def test_what_is_meant_by_a_path(drawn, trained_ckpt, tmp_path):
     daisy = str(drawn / "daisy" / "0001.jpg")
-    assert predict([f"{drawn}/r*/000*.jpg", daisy, "nowhere.jpg"], ckpt_path=str(checkpoint)) == 1
+    assert predict([f"{drawn}/r*/000*.jpg", daisy, "nowhere.jpg"], ckpt_path=str(trained_ckpt)) == 1
     paths = [row["path"] for row in read_table("predictions.csv")]
     assert paths == [*map(str, sorted(drawn.glob("r*/000*.jpg"))), daisy, "nowhere.jpg"]
     with pytest.raises(FileNotFoundError, match=r"photos nowhere: expected a file, a folder"):
-        predict(["nowhere"], ckpt_path=str(checkpoint))
+        predict(["nowhere"], ckpt_path=str(trained_ckpt))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"photos empty: expected images"):
-        predict(["empty"], ckpt_path=str(checkpoint))
+        predict(["empty"], ckpt_path=str(trained_ckpt))
 
 
 @pytest.mark.parametrize(
@@ -282,15 +288,15 @@ def test_what_is_meant_by_a_path(drawn, checkpoint, tmp_path):
         (["--batch_size", "0"], ValueError, "--batch_size 1 or more"),
     ],
 )
-def test_a_wrong_option_is_named_before_any_work(words, error, message, checkpoint, drawn):
+def test_a_wrong_option_is_named_before_any_work(words, error, message, trained_ckpt, drawn):
     shutil.copy(sorted((drawn / "roses").iterdir())[0], "photo.jpg")
     with pytest.raises(error, match=message):
-        run_function(predict, ["photo.jpg", "--ckpt_path", str(checkpoint), *words])
+        run_function(predict, ["photo.jpg", "--ckpt_path", str(trained_ckpt), *words])
     assert [file.name for file in Path.cwd().iterdir()] == ["photo.jpg"]
 
 
-def test_a_stream_holds_two_batches_and_no_more(checkpoint, drawn):
-    predictor = FlowerPredictor(checkpoint, batch_size=4)
+def test_a_stream_holds_two_batches_and_no_more(trained_ckpt, drawn):
+    predictor = FlowerPredictor(trained_ckpt, batch_size=4)
     file, taken = sorted((drawn / "roses").iterdir())[0], []
 
     def endless():
@@ -325,9 +331,9 @@ def test_the_package_opens_without_torch():
         _ = flowers.FlowersPredictor
 
 
-def test_a_damaged_checkpoint_is_refused(checkpoint, tmp_path):
-    whole = checkpoint.read_bytes()
-    original = read_checkpoint(checkpoint)["state_dict"]
+def test_a_damaged_checkpoint_is_refused(trained_ckpt, tmp_path):
+    whole = trained_ckpt.read_bytes()
+    original = read_checkpoint(trained_ckpt)["state_dict"]
     rng = np.random.default_rng(0)
     for position in (*rng.integers(0, len(whole), size=40), len(whole) // 2):
         damaged = bytearray(whole)
@@ -340,8 +346,8 @@ def test_a_damaged_checkpoint_is_refused(checkpoint, tmp_path):
             continue
         # Padding, or a date of the archive.
         assert all(torch.equal(value, weights[name]) for name, value in original.items())
-    weights = next(name for name in ZipFile(checkpoint).namelist() if "/data/" in name)
-    start = whole.index(ZipFile(checkpoint).read(weights))
+    weights = next(name for name in ZipFile(trained_ckpt).namelist() if "/data/" in name)
+    start = whole.index(ZipFile(trained_ckpt).read(weights))
     file.write_bytes(whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :])
     with pytest.raises(ValueError, match=r"damaged\.ckpt: expected what was saved, got a damaged file"):
         FlowerPredictor(file)
@@ -350,8 +356,8 @@ def test_a_damaged_checkpoint_is_refused(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["os.system", "flowers.training.main", "flowers.tasks.expect", "antigravity.Task"])
-def test_no_code_of_a_checkpoints_choice_runs(name, checkpoint, tmp_path):
-    content = torch.load(checkpoint, weights_only=True)
+def test_no_code_of_a_checkpoints_choice_runs(name, trained_ckpt, tmp_path):
+    content = torch.load(trained_ckpt, weights_only=True)
     content["config"] = f"model:\n  class_path: {name}\n"
     torch.save(content, tmp_path / "hostile.ckpt")
     with pytest.raises(ValueError, match="expected a checkpoint with a task of this package"):

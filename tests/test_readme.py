@@ -42,7 +42,7 @@ def test_every_configuration_and_script_is_described():
         assert not [file.name for file in (ROOT / folder).glob(pattern) if file.name not in text]
 
 
-def test_the_network_of_ones_own_trains(figures, photos, tmp_path, monkeypatch):
+def test_the_network_of_ones_own_trains(photos, tmp_path, monkeypatch):
     [program] = re.findall(r"```python\n([^`]*class MyTask[^`]*)```", README)
     (tmp_path / "my_package.py").write_text(program)
     monkeypatch.syspath_prepend(tmp_path)

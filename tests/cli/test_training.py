@@ -673,12 +673,7 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--data.rooot", "x"], "data.rooot"),
-        (["--trainer.max_epoch", "2"], "trainer.max_epoch"),
-        (["--model.widthss", "[8]"], "widthss"),
-        (["--model", "NoSuchTask"], "NoSuchTask"),
         (["--model.class_path", "flowers.tasks.NoSuchTask"], "NoSuchTask"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml"),
         (["--data.resize", "squash"], "squash"),
         (["--seed_everything", "true"], "seed_everything"),
         (["--model.class_names", "[a,b]"], "class_names"),
