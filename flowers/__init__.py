@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowers.data import FlowersDataModule
-    from flowers.inference import FlowerPredictor
+    from flowers.deploy import FlowerPredictor
     from flowers.tasks import CNNTask, TransferTask
 
 __all__ = ["CNNTask", "FlowerPredictor", "FlowersDataModule", "TransferTask"]
@@ -16,7 +16,7 @@ __all__ = ["CNNTask", "FlowerPredictor", "FlowersDataModule", "TransferTask"]
 __version__ = version("flowers")
 _MODULES = {
     "CNNTask": "flowers.tasks",
-    "FlowerPredictor": "flowers.inference",
+    "FlowerPredictor": "flowers.deploy",
     "FlowersDataModule": "flowers.data",
     "TransferTask": "flowers.tasks",
 }

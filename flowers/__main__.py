@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowers import startup
-from flowers.arguments import OneLineErrors, add_flags, did_you_mean, find_mistake, option_names, refuse
-from flowers.known_options import known_options
+from flowers.cli.arguments import OneLineErrors, add_flags, did_you_mean, find_mistake, option_names, refuse
+from flowers.cli.known_options import known_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from flowers.data import index_folder, read_facts
-from flowers.data.duplicates import connected, similar_pairs
+from flowers.data.quality.duplicates import connected, similar_pairs
 
 FLIP = Image.Transpose.FLIP_LEFT_RIGHT
 TURN = Image.Transpose.ROTATE_90

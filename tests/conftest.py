@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 FIGURES = (
     "flowers.callbacks.tensorboard.confusion_figure",
     "flowers.callbacks.tensorboard.gallery_figure",
-    "flowers.callbacks.report.report_figures",
+    "flowers.callbacks.write_report.report_figures",
 )
 
 

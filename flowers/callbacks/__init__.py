@@ -1,22 +1,22 @@
 """What happens around training."""
 
-from flowers.callbacks.batch import PrintEffectiveBatch
 from flowers.callbacks.calibrate import Calibrate
 from flowers.callbacks.checkpoint import AtomicCheckpointIO, SaveBest, SaveLast
-from flowers.callbacks.collect import is_all
+from flowers.callbacks.collect_predictions import is_all
 from flowers.callbacks.console import PrintEpochs, PrintInterval, console_callbacks
 from flowers.callbacks.early_stopping import EarlyStopping
-from flowers.callbacks.freeze import FreezeBackbone
-from flowers.callbacks.guard import StopOnBadLoss
-from flowers.callbacks.hold import HoldRunFolder
+from flowers.callbacks.freeze_backbone import FreezeBackbone
 from flowers.callbacks.monitor import check_monitor, linked_mode
-from flowers.callbacks.record import RecordRun
-from flowers.callbacks.report import WriteReport
-from flowers.callbacks.resume import ResumeEpoch
-from flowers.callbacks.seed import SeedSteps
-from flowers.callbacks.signals import StopOnSignal
+from flowers.callbacks.print_effective_batch import PrintEffectiveBatch
+from flowers.callbacks.resilience.lock_run_folder import HoldRunFolder
+from flowers.callbacks.resilience.resume_epoch import ResumeEpoch
+from flowers.callbacks.resilience.seed_steps import SeedSteps
+from flowers.callbacks.resilience.stop_on_signal import StopOnSignal
+from flowers.callbacks.resilience.terminate_on_nan import StopOnBadLoss
+from flowers.callbacks.save_run_config import RecordRun
 from flowers.callbacks.tensorboard import ForgivingLogger, LogToTensorBoard
 from flowers.callbacks.warn_at_chance import WarnAtChance
+from flowers.callbacks.write_report import WriteReport
 
 __all__ = [
     "AtomicCheckpointIO",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
-from flowers.callbacks.collect import CollectsPredictions, as_predictions
+from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions
 from flowers.data import FlowersDataModule
 from flowers.evaluation import fit_rejection, fit_temperature, reliability, with_temperature
 from flowers.tasks import ClassificationTask

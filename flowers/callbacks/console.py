@@ -15,7 +15,7 @@ from rich import box, get_console
 from rich.markup import escape
 from rich.table import Table
 
-from flowers.callbacks.collect import is_all
+from flowers.callbacks.collect_predictions import is_all
 from flowers.data import FlowersDataModule
 from flowers.evaluation import wilson_interval
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
-from flowers.callbacks.collect import CollectsPredictions, as_predictions
+from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions
 from flowers.data import FlowersDataModule
 from flowers.evaluation import Predictions, confusion, confusion_figure, gallery_figure, scores
 from flowers.tasks import ClassificationTask

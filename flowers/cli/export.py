@@ -15,15 +15,15 @@ from torch import nn
 
 from flowers.checkpoint import checkpoint_file
 from flowers.data import DRAWN_CLASSES, draw_flower, find_images, load_named
-from flowers.export_formats import (
+from flowers.deploy import (
     Classifier,
+    FlowerPredictor,
     Run,
     onnx_runner,
     torch_export_runner,
     write_onnx,
     write_torch_export,
 )
-from flowers.inference import FlowerPredictor
 from flowers.run_folder import check_new, publish, scratch_folder
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")

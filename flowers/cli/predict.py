@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from flowers.data import find_images, load_thumbnail, share, summarize_ignored
+from flowers.deploy import FlowerPredictor
 from flowers.evaluation import (
     PREDICTION_COLUMNS,
     error_row,
@@ -22,7 +23,6 @@ from flowers.evaluation import (
     gallery_figure,
     prediction_row,
 )
-from flowers.inference import FlowerPredictor
 from flowers.launch import check_num_nodes, launched_devices, plan_devices
 from flowers.models import Views
 from flowers.run_folder import publish, scratch_folder, write_new

@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from flowers.arguments import OneLineErrors, add_flags, class_parser, find_mistake, option_names
 from flowers.callbacks import (
     AtomicCheckpointIO,
     Calibrate,
@@ -48,12 +47,13 @@ from flowers.checkpoint import (
     stored_config,
     why_finished,
 )
+from flowers.cli.arguments import OneLineErrors, add_flags, class_parser, find_mistake, option_names
+from flowers.cli.known_options import known_options, remember_options
+from flowers.cli.short_help import full_help, short_help
 from flowers.data import BatchAugmentation, FlowersDataModule
-from flowers.known_options import known_options, remember_options
 from flowers.launch import check_num_nodes, launched_devices, plan_devices
 from flowers.quiet import quieten_lightning
 from flowers.run_folder import last_checkpoint, run_folder
-from flowers.short_help import full_help, short_help
 from flowers.tasks import ClassificationTask, CNNTask, TransferTask, check_size
 
 _TRAINER_DEFAULTS = {

@@ -1,20 +1,20 @@
 """What an image and a label are: files, splits, decoding, augmentation, batches."""
 
-from flowers.data.audit import KINDS, Audit, Finding, audit_folder
 from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import DECODING_FORMAT, build_once, cache_key, decode_all, default_cache_dir
 from flowers.data.credits import Credit, read_credits
 from flowers.data.datamodule import FlowersDataModule
-from flowers.data.duplicates import DuplicateRule, Pairs, duplicate_pairs
-from flowers.data.facts import FolderFacts, ImageFacts, read_facts
+from flowers.data.datasets import Batch, ResumableLoader
 from flowers.data.files import IgnoredFile, find_images, reasons_to_ignore, summarize_ignored
 from flowers.data.folder import FolderIndex, index_folder
-from flowers.data.loading import Batch, ResumableLoader
-from flowers.data.manifest import ManifestRow, manifest_text, read_manifest
-from flowers.data.quarantine import QuarantineRow, quarantine_text
-from flowers.data.sampling import share
+from flowers.data.quality.audit import KINDS, Audit, Finding, audit_folder
+from flowers.data.quality.duplicates import DuplicateRule, Pairs, duplicate_pairs
+from flowers.data.quality.image_info import FolderFacts, ImageFacts, read_facts
+from flowers.data.quality.quarantine import QuarantineRow, quarantine_text
+from flowers.data.samplers import share
 from flowers.data.sources import ensure_root
-from flowers.data.synthetic import DRAWN_CLASSES, draw_flower, draw_flowers
+from flowers.data.sources.synthetic import DRAWN_CLASSES, draw_flower, draw_flowers
+from flowers.data.splitting.manifest import ManifestRow, manifest_text, read_manifest
 from flowers.data.transforms import load_image, load_named, load_thumbnail, to_float
 from flowers.decoding import Interpolation, Resize
 

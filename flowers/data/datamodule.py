@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from flowers.data.assignment import Assignment, assign_splits, quarantined_images
 from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import decode_all, default_cache_dir
-from flowers.data.duplicates import DuplicateRule, duplicate_pairs
-from flowers.data.facts import FolderFacts, read_facts
+from flowers.data.datasets import Batch, SplitImages, batch_loader, draw_views, read_files
 from flowers.data.files import summarize_ignored
 from flowers.data.folder import index_folder
-from flowers.data.loading import Batch, SplitImages, batch_loader, draw_views, read_files
-from flowers.data.manifest import ManifestRow, compare_fingerprints, content_numbers, fingerprints
-from flowers.data.sampling import ShardedSampler
+from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
+from flowers.data.quality.image_info import FolderFacts, read_facts
+from flowers.data.samplers import ShardedSampler
 from flowers.data.sources import ensure_root
-from flowers.data.splits import SPLITS, ContradictionRule, GroupRule, SplitOptions, SplitRule, split_table
+from flowers.data.splitting.assign import Assignment, assign_splits, quarantined_images
+from flowers.data.splitting.manifest import ManifestRow, compare_fingerprints, content_numbers, fingerprints
+from flowers.data.splitting.splits import SPLITS, ContradictionRule, GroupRule, SplitOptions, SplitRule, split_table
 from flowers.data.transforms import to_float
 from flowers.decoding import Interpolation, Resize
 

@@ -16,12 +16,7 @@ from flowers.evaluation.comparison_page import (
     comparison_markdown,
 )
 from flowers.evaluation.cross_validation import pool, pooled_confusion, summarize, summary_json, summary_markdown
-from flowers.evaluation.explain import grad_cam
-from flowers.evaluation.history import Curve, read_history, training_seconds
-from flowers.evaluation.intervals import fold_interval, wilson_interval
-from flowers.evaluation.label_issues import LabelIssue, label_issues
-from flowers.evaluation.pages import data_uri, figure_bytes, figure_svg, render_page
-from flowers.evaluation.plots import (
+from flowers.evaluation.figures import (
     confidence_figure,
     confusion_figure,
     gallery_figure,
@@ -31,6 +26,11 @@ from flowers.evaluation.plots import (
     reliability_figure,
     roc_figure,
 )
+from flowers.evaluation.grad_cam import grad_cam
+from flowers.evaluation.intervals import fold_interval, wilson_interval
+from flowers.evaluation.label_issues import LabelIssue, label_issues
+from flowers.evaluation.metrics import confusion, scores
+from flowers.evaluation.pages import data_uri, figure_bytes, figure_svg, render_page
 from flowers.evaluation.predictions import (
     PREDICTION_COLUMNS,
     Predictions,
@@ -41,7 +41,7 @@ from flowers.evaluation.predictions import (
 )
 from flowers.evaluation.report import Example, Report, report_figures, report_numbers
 from flowers.evaluation.report_page import report_html, report_json, report_markdown
-from flowers.evaluation.scores import confusion, scores
+from flowers.evaluation.training_curves import Curve, read_history, training_seconds
 
 __all__ = [
     "PREDICTION_COLUMNS",

@@ -11,15 +11,15 @@ from scipy.stats import binomtest
 
 from flowers.evaluation.calibration import reliability
 from flowers.evaluation.intervals import wilson_interval
-from flowers.evaluation.scores import scores
+from flowers.evaluation.metrics import scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from flowers.evaluation.history import Curve
     from flowers.evaluation.predictions import Predictions
+    from flowers.evaluation.training_curves import Curve
 
 LEVEL = 0.05  # the convention: one in twenty pairs of equals is called different
 

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from flowers.evaluation.comparison import differing_options, pairs, run_numbers
+from flowers.evaluation.figures import overlay_figure
 from flowers.evaluation.pages import data_uri, figure_svg, markdown_row, render_page
-from flowers.evaluation.plots import overlay_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from flowers.evaluation.intervals import fold_interval
+from flowers.evaluation.metrics import confusion, scores
 from flowers.evaluation.predictions import Predictions
-from flowers.evaluation.scores import confusion, scores
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

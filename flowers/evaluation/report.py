@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from flowers.evaluation.calibration import Rejection, reliability, with_temperature
-from flowers.evaluation.intervals import wilson_interval
-from flowers.evaluation.plots import (
+from flowers.evaluation.figures import (
     confidence_figure,
     confusion_figure,
     history_figure,
@@ -17,15 +16,16 @@ from flowers.evaluation.plots import (
     reliability_figure,
     roc_figure,
 )
+from flowers.evaluation.intervals import wilson_interval
+from flowers.evaluation.metrics import confusion, scores
 from flowers.evaluation.predictions import Predictions
-from flowers.evaluation.scores import confusion, scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from matplotlib.figure import Figure
 
-    from flowers.evaluation.history import Curve
+    from flowers.evaluation.training_curves import Curve
 
 TOP_K = 5
 

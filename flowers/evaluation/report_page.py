@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowers.evaluation.metrics import confusion
 from flowers.evaluation.pages import data_uri, figure_svg, markdown_row, render_page
 from flowers.evaluation.report import TOP_K, report_numbers
-from flowers.evaluation.scores import confusion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,8 +4,8 @@ from flowers.models.average_views import AverageViews, Views
 from flowers.models.classifier import ImageClassifier
 from flowers.models.cnn import flower_cnn
 from flowers.models.layers import Norm, Standardize
+from flowers.models.pretrained import pretrained
 from flowers.models.stages import Stage, split_stages
-from flowers.models.transfer import pretrained
 from flowers.models.weights import Preprocessing, preprocessing
 
 __all__ = [

@@ -1,7 +1,7 @@
 """How a network learns: the only LightningModules."""
 
-from flowers.tasks.base import ClassificationTask, Prediction
 from flowers.tasks.checks import check_size
+from flowers.tasks.classification import ClassificationTask, Prediction
 from flowers.tasks.classify import Classification, classify
 from flowers.tasks.cnn import CNNTask
 from flowers.tasks.transfer import TransferTask

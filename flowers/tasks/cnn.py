@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flowers.models import Norm, flower_cnn
-from flowers.tasks.base import ClassificationTask
 from flowers.tasks.checks import expect
+from flowers.tasks.classification import ClassificationTask
 
 
 class CNNTask(ClassificationTask):

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from flowers.models import preprocessing, pretrained, split_stages
-from flowers.tasks.base import ClassificationTask
 from flowers.tasks.checks import expect
+from flowers.tasks.classification import ClassificationTask
 from flowers.tasks.optim import decay_groups
 
 # Learning rates fall from stage to stage; more stages than these would draw more curves than anybody reads.

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flowers.callbacks import Calibrate
-from flowers.callbacks.collect import as_predictions
+from flowers.callbacks.collect_predictions import as_predictions
 from flowers.data import FlowersDataModule
 from flowers.evaluation import fit_temperature, with_temperature
 from flowers.tasks import CNNTask, Prediction

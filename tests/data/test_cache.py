@@ -11,10 +11,10 @@ from contextlib import nullcontext, redirect_stdout
 import numpy as np
 import pytest
 
-from flowers.callbacks.features import cache_features
+from flowers.callbacks.cache_features import cache_features
 from flowers.data import FlowersDataModule, cache, decode_all, draw_flowers, index_folder, load_image
 from flowers.data.cache import build_once
-from flowers.data.duplicates import duplicate_pairs
+from flowers.data.quality.duplicates import duplicate_pairs
 from flowers.tasks import TransferTask
 
 

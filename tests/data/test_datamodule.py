@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from flowers.data import BatchAugmentation, FlowersDataModule, load_image, read_manifest
-from flowers.data.manifest import manifest_text
+from flowers.data.splitting.manifest import manifest_text
 
 
 def module(root, **options) -> FlowersDataModule:

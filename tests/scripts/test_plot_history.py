@@ -28,7 +28,7 @@ def plot(monkeypatch):
 def test_the_curves_of_a_run_become_a_picture_that_is_never_overwritten(plot, tmp_path, monkeypatch, capsys):
     def history_figure(*args, **options):
         (tmp_path / "made.pdf").write_text("mine")
-        return evaluation.plots.history_figure(*args, **options)
+        return evaluation.figures.history_figure(*args, **options)
 
     with SummaryWriter(str(tmp_path)) as writer:
         for epoch in range(3):

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from flowers.callbacks import FreezeBackbone
-from flowers.callbacks.features import cache_features
+from flowers.callbacks.cache_features import cache_features
 from flowers.data import BatchAugmentation, FlowersDataModule
 from flowers.models import split_stages
 from flowers.tasks import CNNTask, TransferTask
@@ -157,11 +157,13 @@ def test_a_probe_is_validated_as_its_checkpoint_is_with_images(data, drawn, tmp_
 
 
 def test_features_are_computed_once_for_each_set_of_weights(data, drawn, monkeypatch):
-    from flowers.callbacks import features
+    from flowers.callbacks import cache_features
 
     calls = []
     compute = features._compute
-    monkeypatch.setattr(features, "_compute", lambda *args, **kw: calls.append(kw["view"]) or compute(*args, **kw))
+    monkeypatch.setattr(
+        cache_features, "_compute", lambda *args, **kw: calls.append(kw["view"]) or compute(*args, **kw)
+    )
     task = make_task(data)
     with torch.no_grad():
         task.net.backbone.features[0][0].weight.mul_(1.5)  # weights that no other test has

@@ -47,6 +47,6 @@ def _read() -> dict[str, list[str]]:
 
 def _made_of() -> list[str | int]:
     """Return what the options depend on: the files of this package, and the versions of what makes the parser."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     changes = sum(file.stat().st_mtime_ns for file in folder.rglob("*.py"))
     return [str(folder), changes, version("lightning"), version("jsonargparse")]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from flowers.data.dealing import deal
-from flowers.data.duplicates import DuplicateRule
+from flowers.data.quality.duplicates import DuplicateRule
+from flowers.data.splitting.stratified import deal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from flowers.data.duplicates import DuplicateRule, duplicate_pairs
-from flowers.data.facts import FolderFacts, ImageFacts, read_facts
 from flowers.data.folder import FolderIndex, index_folder
-from flowers.data.quarantine import QuarantineRow
-from flowers.data.splits import SPLITS
+from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
+from flowers.data.quality.image_info import FolderFacts, ImageFacts, read_facts
+from flowers.data.quality.quarantine import QuarantineRow
+from flowers.data.splitting.splits import SPLITS
 from flowers.decoding import IMAGE_FORMATS
 
 if TYPE_CHECKING:

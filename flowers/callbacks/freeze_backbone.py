@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from flowers.callbacks.features import cache_features
+from flowers.callbacks.cache_features import cache_features
 from flowers.data import FlowersDataModule
 from flowers.models import split_stages
 from flowers.tasks import ClassificationTask, TransferTask

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flowers.data.credits import read_credits
-from flowers.data.duplicates import connected
 from flowers.data.files import shortened
-from flowers.data.manifest import QUARANTINED, SKIPPED, read_manifest, split_of_manifest
-from flowers.data.quarantine import in_quarantine
-from flowers.data.splits import SPLITS, SplitOptions, stratified_folds, stratified_split, tf_for_poets_split
+from flowers.data.quality.duplicates import connected
+from flowers.data.quality.quarantine import in_quarantine
+from flowers.data.splitting.manifest import QUARANTINED, SKIPPED, read_manifest, split_of_manifest
+from flowers.data.splitting.splits import SPLITS, SplitOptions, stratified_folds, stratified_split, tf_for_poets_split
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flowers.data.duplicates import Pairs
-    from flowers.data.facts import FolderFacts
     from flowers.data.folder import FolderIndex
+    from flowers.data.quality.duplicates import Pairs
+    from flowers.data.quality.image_info import FolderFacts
 
 
 @dataclass(frozen=True)

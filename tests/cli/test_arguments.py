@@ -10,12 +10,12 @@ import pytest
 
 from flowers import tasks
 from flowers.__main__ import run_function
-from flowers.arguments import TASKS, explain, find_mistake
 from flowers.cli import training
+from flowers.cli.arguments import TASKS, explain, find_mistake
+from flowers.cli.known_options import known_options
 from flowers.cli.predict import predict
-from flowers.known_options import known_options
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def answer(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
@@ -175,7 +175,7 @@ def test_nothing_known_is_nothing_judged():
 
 def test_what_may_have_changed_is_not_known(fit_options, monkeypatch):
     assert known_options("fit") == fit_options
-    monkeypatch.setattr("flowers.known_options.version", lambda name: "other")
+    monkeypatch.setattr("flowers.cli.known_options.version", lambda name: "other")
     assert known_options("fit") == []
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flowers.data import ManifestRow, manifest_text, read_manifest
-from flowers.data.manifest import fingerprints, split_of_manifest
+from flowers.data.splitting.manifest import fingerprints, split_of_manifest
 
 ROWS = [
     ManifestRow("cat/a, \"quoted\" 'name'.jpg", "cat", "1" * 64, "train"),

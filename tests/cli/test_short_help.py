@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from flowers.cli import training
-from flowers.short_help import COMMON_OPTIONS
+from flowers.cli.short_help import COMMON_OPTIONS
 
 LISTED = {name for options in COMMON_OPTIONS.values() for name in options}
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from flowers.data import index_folder
-from flowers.data.splits import SPLITS, SplitOptions, stratified_folds, stratified_split, tf_for_poets_split
+from flowers.data.splitting.splits import SPLITS, SplitOptions, stratified_folds, stratified_split, tf_for_poets_split
 
-PHOTOS = Path(__file__).parents[2] / "data" / "flower_photos"
+PHOTOS = Path(__file__).parents[3] / "data" / "flower_photos"
 NAMES = ("a", "b", "c")
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowers.data import facts, index_folder, read_facts
+from flowers.data import index_folder, read_facts
+from flowers.data.quality import image_info
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_format_pixels_and_size_are_told(folder, tmp_path):
 
 def test_a_second_call_reads_nothing(folder, tmp_path, monkeypatch):
     first = read(folder, tmp_path)
-    monkeypatch.setattr(facts, "_read", None)
+    monkeypatch.setattr(image_info, "_read", None)
     second = read(folder, tmp_path)
     assert second.images == first.images
     assert np.array_equal(second.thumbnails, first.thumbnails)
@@ -113,7 +114,7 @@ def test_what_the_process_lacks_is_an_error_that_names_the_file_and_no_broken_im
         raise error
 
     with monkeypatch.context() as lacking:
-        lacking.setattr(facts, "load_image", fail)
+        lacking.setattr(image_info, "load_image", fail)
         with pytest.raises(OSError, match=r"photos/cat/000\.png: cannot be read now.*limits"):
             read(folder, tmp_path)
     assert read(folder, tmp_path).errors == {}
@@ -124,7 +125,7 @@ def test_an_image_that_could_not_be_decoded_is_tried_again(folder, tmp_path, mon
         raise OSError("broken data stream")  # Pillow, of a progressive JPEG, if memory is short
 
     with monkeypatch.context() as lacking:
-        lacking.setattr(facts, "load_image", fail)
+        lacking.setattr(image_info, "load_image", fail)
         assert len(read(folder, tmp_path).errors) == 12
     again = read(folder, tmp_path)
     assert again.errors == {}

@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 
-from flowers.callbacks.collect import CollectsPredictions, as_predictions, is_all
+from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions, is_all
 from flowers.callbacks.console import print_classes
 from flowers.data import FlowersDataModule, read_credits, to_float
 from flowers.evaluation import (

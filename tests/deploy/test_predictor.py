@@ -19,7 +19,7 @@ from PIL import Image
 import flowers
 from flowers import FlowerPredictor
 from flowers.__main__ import run_function
-from flowers.callbacks.collect import CollectsPredictions, as_predictions
+from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions
 from flowers.checkpoint import FORMAT, read_checkpoint
 from flowers.cli import training
 from flowers.cli.predict import predict

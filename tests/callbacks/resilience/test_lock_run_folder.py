@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from filelock import FileLock
 
-from flowers.callbacks import SeedSteps, hold
+from flowers.callbacks import SeedSteps
+from flowers.callbacks.resilience import lock_run_folder
 from flowers.cli import training
 
 SMALL = ["--data.image_size", "32", "--data.crop_size", "24", "--model.widths", "[8,16]"]
@@ -13,7 +14,7 @@ SMALL += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"]
 
 
 def test_a_second_training_in_a_run_folder_is_refused_and_changes_nothing(drawn, tmp_path, monkeypatch):
-    monkeypatch.setattr(hold, "_PATIENCE", 0.1)
+    monkeypatch.setattr(lock_run_folder, "_PATIENCE", 0.1)
     training.main(["fit", *SMALL, "--data.root", str(drawn), "--trainer.max_epochs", "1"])
     run = tmp_path / "lightning_logs" / "version_0"
     go_on = ["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"]

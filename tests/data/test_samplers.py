@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from flowers.data import share
-from flowers.data.sampling import ShardedSampler
+from flowers.data.samplers import ShardedSampler
 
 
 def sampler(count, *, shuffle=False, seed=0, rank=0, world_size=1, balance=None):

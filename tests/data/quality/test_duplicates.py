@@ -8,9 +8,9 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from flowers.data import duplicate_pairs, index_folder, load_image, read_facts
-from flowers.data.duplicates import connected, identical_pairs, similar_pairs
+from flowers.data.quality.duplicates import connected, identical_pairs, similar_pairs
 
-PHOTOS = Path(__file__).parents[2] / "data" / "flower_photos"
+PHOTOS = Path(__file__).parents[3] / "data" / "flower_photos"
 
 
 def photo(number: int) -> Image.Image:
@@ -150,7 +150,7 @@ def test_neither_the_order_of_the_images_nor_their_number_matters(monkeypatch):
     assert np.array_equal(indices[by_index], pairs.indices)
     assert np.allclose(reordered.similarity[by_index], pairs.similarity, atol=1e-5)
     for size in ("_ROWS", "_COLUMNS", "_BATCH"):
-        monkeypatch.setattr(f"flowers.data.duplicates.{size}", 6)
+        monkeypatch.setattr(f"flowers.data.quality.duplicates.{size}", 6)
     assert np.array_equal(similar_pairs(images).indices, pairs.indices)
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from flowers.data import Batch, index_folder
-from flowers.data.loading import SplitImages, batch_loader, draw_views, read_files
-from flowers.data.sampling import ShardedSampler
+from flowers.data.datasets import SplitImages, batch_loader, draw_views, read_files
+from flowers.data.samplers import ShardedSampler
 
 
 def reader(images):

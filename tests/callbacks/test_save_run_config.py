@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from flowers.callbacks.record import _write_new
+from flowers.callbacks.save_run_config import _write_new
 
 
 def test_nothing_written_is_ever_replaced(tmp_path):

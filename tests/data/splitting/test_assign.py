@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from flowers.data import ManifestRow, manifest_text
-from flowers.data.assignment import assign_splits
-from flowers.data.duplicates import Pairs
-from flowers.data.facts import ImageFacts
-from flowers.data.quarantine import QuarantineRow, quarantine_text
-from flowers.data.splits import SplitOptions, split_table
+from flowers.data.quality.duplicates import Pairs
+from flowers.data.quality.image_info import ImageFacts
+from flowers.data.quality.quarantine import QuarantineRow, quarantine_text
+from flowers.data.splitting.assign import assign_splits
+from flowers.data.splitting.splits import SplitOptions, split_table
 
 PATHS = [f"{name}/{number:02d}.jpg" for name in ("cat", "dog") for number in range(40)]
 
@@ -67,7 +67,7 @@ def test_copies_stay_together_when_the_one_that_connects_them_is_left_out(index,
     credit(index, dict.fromkeys(PATHS[70:72], "Anna"))
     sides = np.array(["train", "val", "test", "train"] * 20)
     rule = {name: np.flatnonzero(sides == name) for name in ("train", "val", "test")}
-    monkeypatch.setattr("flowers.data.assignment.tf_for_poets_split", lambda paths: rule)
+    monkeypatch.setattr("flowers.data.splitting.assign.tf_for_poets_split", lambda paths: rule)
     file = tmp_path / "quarantine.csv"
     file.write_text(quarantine_text([QuarantineRow("cat/00.jpg", "sha000", "blurred")]))
     for seed in range(20):
@@ -198,7 +198,7 @@ def test_a_leak_through_a_skipped_copy_is_found(index, tmp_path):
 def test_the_published_split_keeps_its_test_and_leaves_out_what_copies_it(index, monkeypatch):
     sides = np.array(["train"] * 60 + ["val"] * 10 + ["test"] * 10)
     rule = {name: np.flatnonzero(sides == name) for name in ("train", "val", "test")}
-    monkeypatch.setattr("flowers.data.assignment.tf_for_poets_split", lambda paths: rule)
+    monkeypatch.setattr("flowers.data.splitting.assign.tf_for_poets_split", lambda paths: rule)
     found = assign(index, (50, 75), (65, 75), (51, 66), (52, 53), (0, 67), split="tf_for_poets")
     assert found.split[[75, 66, 52, 53]].tolist() == ["test", "val", "train", "train"]
     assert found.split[[50, 65, 51]].tolist() == ["skipped"] * 3

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowers.data.download import download_flower_photos
-from flowers.data.synthetic import draw_flowers
+from flowers.data.sources.flower_photos import download_flower_photos
+from flowers.data.sources.synthetic import draw_flowers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

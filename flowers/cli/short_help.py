@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from flowers.arguments import class_parser
+from flowers.cli.arguments import class_parser
 
 # The common options by group, each with a line where the first sentence of its own help is long or says little.
 COMMON_OPTIONS = {

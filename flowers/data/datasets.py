@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowers.data.folder import FolderIndex
-    from flowers.data.sampling import ShardedSampler
+    from flowers.data.samplers import ShardedSampler
 
 
 class Batch(NamedTuple):

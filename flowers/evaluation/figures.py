@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowers.evaluation.calibration import Reliability
-    from flowers.evaluation.history import Curve
     from flowers.evaluation.predictions import Predictions
+    from flowers.evaluation.training_curves import Curve
 
 # With more classes a number in each cell, or a curve for each class, can no longer be read.
 _MAX_NUMBERED = 20

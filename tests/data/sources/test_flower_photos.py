@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flowers.data import download
-from flowers.data.download import FLOWER_PHOTOS, Archive, download_flower_photos
-from flowers.data.sources import ensure_root
+from flowers.data.sources import ensure_root, flower_photos
+from flowers.data.sources.flower_photos import FLOWER_PHOTOS, Archive, download_flower_photos
 
 
 def tar(members: dict[str, bytes], *, extra: tuple[tarfile.TarInfo, ...] = ()) -> bytes:
@@ -62,7 +61,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(flower_photos.time, "sleep", lambda seconds: None)
     with Server() as opened:
         thread = threading.Thread(target=opened.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -134,7 +133,7 @@ def test_an_archive_put_there_by_hand_is_used_or_named(server, root):
 
 
 def test_without_a_network_every_way_out_is_named(root, monkeypatch):
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(flower_photos.time, "sleep", lambda seconds: None)
     unreachable = FLOWER_PHOTOS._replace(url="http://127.0.0.1:9/flower_photos.tgz")
     with pytest.raises(ConnectionError) as caught:
         download_flower_photos(root, archive=unreachable)

@@ -1,0 +1,1 @@
+"""What Lightning leaves undone when a run is interrupted."""

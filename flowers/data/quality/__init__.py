@@ -1,0 +1,1 @@
+"""Broken files, duplicates and conflicting labels."""
