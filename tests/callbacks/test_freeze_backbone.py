@@ -157,13 +157,11 @@ def test_a_probe_is_validated_as_its_checkpoint_is_with_images(data, drawn, tmp_
 
 
 def test_features_are_computed_once_for_each_set_of_weights(data, drawn, monkeypatch):
-    from flowers.callbacks import cache_features
+    from flowers.callbacks import cache_features as module
 
     calls = []
-    compute = features._compute
-    monkeypatch.setattr(
-        cache_features, "_compute", lambda *args, **kw: calls.append(kw["view"]) or compute(*args, **kw)
-    )
+    compute = module._compute
+    monkeypatch.setattr(module, "_compute", lambda *args, **kw: calls.append(kw["view"]) or compute(*args, **kw))
     task = make_task(data)
     with torch.no_grad():
         task.net.backbone.features[0][0].weight.mul_(1.5)  # weights that no other test has
