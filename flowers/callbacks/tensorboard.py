@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.tensorboard.summary import hparams
@@ -63,6 +63,7 @@ class ForgivingLogger(TensorBoardLogger):
             reason = error.__cause__ or error  # Lightning calls every trouble an unsupported value
             rank_zero_warn(f"TensorBoard gets no more of this run, which goes on without: {reason}")
 
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log scalars; the epoch, a straight line, is logged as a tensor, which ``read_history`` reads."""
         scalars = {name: value for name, value in metrics.items() if name != "epoch"}
@@ -71,6 +72,7 @@ class ForgivingLogger(TensorBoardLogger):
             epoch = torch.tensor(float(metrics["epoch"]))
             self.attempt(lambda: self.experiment.add_tensor("epoch", epoch, step))
 
+    @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:  # noqa: ANN401
         """Log hyper-parameters, the layout, and the names of the metrics that the HParams tab compares.
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
@@ -102,6 +103,15 @@ def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_p
     assert b"hp/val_acc" in events.summary_metadata["_hparams_/experiment"].plugin_data.content
     assert b"image_size" in events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     assert [event.value for event in events.Scalars("hp/val_acc")] == [0.5]
+
+
+def test_only_the_first_process_logs(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    logger = ForgivingLogger(tmp_path / "run")
+    logger.log_hyperparams({"lr": 0.1})
+    logger.log_metrics({"val/acc": 0.5, "epoch": 0}, step=1)
+    logger.finalize("success")
+    assert not [*tmp_path.rglob("events.*")]
 
 
 def test_figures_of_cached_images_need_no_original_and_end_no_run(drawn, figures, monkeypatch, tmp_path):
