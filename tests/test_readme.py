@@ -104,3 +104,14 @@ def test_ci_runs_the_readmes_test_command_as_it_stands():
     [command] = out.stdout.strip().splitlines()
     assert command in README
     assert command.endswith("-m pytest")
+
+
+def test_the_map_of_the_package_names_what_exists():
+    text = (ROOT / "flowers" / "README.md").read_text(encoding="utf-8")
+    paths = {path for path in re.findall(r"`([\w/]+(?:\.py|/))`", text) if "name" not in path}
+    assert len(paths) > 20
+    assert not [path for path in paths if not (ROOT / "flowers" / path).exists() and not (ROOT / path).exists()]
+    source = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "flowers").rglob("*.py"))
+    names = {name.rpartition(".")[2] for name in re.findall(r"`([A-Za-z_]+(?:\.[a-z_]+)?)`", text)}
+    assert {"SplitImages", "on_after_batch_transfer"} <= names
+    assert not [name for name in names if not re.search(rf"\b{name}\b", source)]

@@ -8,12 +8,12 @@ from flowers.callbacks.early_stopping import EarlyStopping
 from flowers.callbacks.freeze_backbone import FreezeBackbone
 from flowers.callbacks.monitor import check_monitor, linked_mode
 from flowers.callbacks.print_effective_batch import PrintEffectiveBatch
-from flowers.callbacks.resilience.lock_run_folder import HoldRunFolder
+from flowers.callbacks.resilience.lock_run_folder import LockRunFolder
 from flowers.callbacks.resilience.resume_epoch import ResumeEpoch
 from flowers.callbacks.resilience.seed_steps import SeedSteps
 from flowers.callbacks.resilience.stop_on_signal import StopOnSignal
-from flowers.callbacks.resilience.terminate_on_nan import StopOnBadLoss
-from flowers.callbacks.save_run_config import RecordRun
+from flowers.callbacks.resilience.terminate_on_nan import TerminateOnNaN
+from flowers.callbacks.save_run_config import SaveRunConfig
 from flowers.callbacks.tensorboard import ForgivingLogger, LogToTensorBoard
 from flowers.callbacks.warn_at_chance import WarnAtChance
 from flowers.callbacks.write_report import WriteReport
@@ -24,18 +24,18 @@ __all__ = [
     "EarlyStopping",
     "ForgivingLogger",
     "FreezeBackbone",
-    "HoldRunFolder",
+    "LockRunFolder",
     "LogToTensorBoard",
     "PrintEffectiveBatch",
     "PrintEpochs",
     "PrintInterval",
-    "RecordRun",
     "ResumeEpoch",
     "SaveBest",
     "SaveLast",
+    "SaveRunConfig",
     "SeedSteps",
-    "StopOnBadLoss",
     "StopOnSignal",
+    "TerminateOnNaN",
     "WarnAtChance",
     "WriteReport",
     "check_monitor",

@@ -16,7 +16,7 @@ from flowers.data import FlowersDataModule, manifest_text
 from flowers.run_folder import numbered, write_new
 
 
-class RecordRun(SaveConfigCallback):
+class SaveRunConfig(SaveConfigCallback):
     """Writes ``config.yaml`` and ``manifest.csv`` into the run folder; TensorBoard and checkpoints get the config too.
 
     A resumed run that was given other options, or other data, adds files with a number instead of replacing any.

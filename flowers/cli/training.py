@@ -21,17 +21,17 @@ from flowers.callbacks import (
     EarlyStopping,
     ForgivingLogger,
     FreezeBackbone,
-    HoldRunFolder,
+    LockRunFolder,
     LogToTensorBoard,
     PrintEffectiveBatch,
     PrintInterval,
-    RecordRun,
     ResumeEpoch,
     SaveBest,
     SaveLast,
+    SaveRunConfig,
     SeedSteps,
-    StopOnBadLoss,
     StopOnSignal,
+    TerminateOnNaN,
     WarnAtChance,
     WriteReport,
     check_monitor,
@@ -241,9 +241,9 @@ class FlowersCLI(LightningCLI):
                 # The run folder is that of the first logger; the user's own loggers log beside it.
                 own_loggers = [] if trainer.logger is True else _as_list(trainer.logger)
                 kwargs["logger"] = [ForgivingLogger(run, options=self._logged_options()), *own_loggers]
-                shown += [HoldRunFolder(run)] if rank == 0 else []
+                shown += [LockRunFolder(run)] if rank == 0 else []
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
-            shown += [SeedSteps(), StopOnBadLoss(), ResumeEpoch(), PrintEffectiveBatch(), WarnAtChance()]
+            shown += [SeedSteps(), TerminateOnNaN(), ResumeEpoch(), PrintEffectiveBatch(), WarnAtChance()]
             shown += [StopOnSignal()] * (trainer.enable_checkpointing is not False)  # else nothing would be left
             if trainer.strategy == "auto" and fabric.world_size > 1 and freeze.unfreeze_epoch:
                 kwargs["strategy"] = "ddp_find_unused_parameters_true"  # what is frozen has no gradients to exchange
@@ -295,7 +295,7 @@ def main(args: list[str]) -> FlowersCLI:
         return FlowersCLI(
             ClassificationTask,
             FlowersDataModule,
-            save_config_callback=RecordRun,
+            save_config_callback=SaveRunConfig,
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults=_TRAINER_DEFAULTS | launched_devices(),
             seed_everything_default=0,

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 _PATIENCE = 10.0
 
 
-class HoldRunFolder(Callback):
+class LockRunFolder(Callback):
     """Holds the lock of a run folder from here to the end of the training, so that no second one goes on there.
 
     The system releases the lock of a process that dies.

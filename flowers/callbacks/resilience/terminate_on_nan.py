@@ -13,7 +13,7 @@ from torch import Tensor
 from flowers.callbacks.checkpoint import SaveBest
 
 
-class StopOnBadLoss(Callback):
+class TerminateOnNaN(Callback):
     """Ends training with an error when the loss is NaN or infinite, before a checkpoint of that state is written."""
 
     def __init__(self) -> None:

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from flowers.callbacks import StopOnBadLoss
+from flowers.callbacks import TerminateOnNaN
 
 
 def test_a_loss_that_broke_since_it_was_looked_at_is_not_saved():
-    guard = StopOnBadLoss()
+    guard = TerminateOnNaN()
     trainer = SimpleNamespace(
         is_last_batch=False, log_every_n_steps=50, checkpoint_callbacks=[], current_epoch=0, global_step=1
     )
