@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowers import startup
-from flowers.cli.arguments import OneLineErrors, add_flags, did_you_mean, find_mistake, option_names, refuse
+from flowers.cli.arguments import (
+    OneLineErrors,
+    add_flags,
+    did_you_mean,
+    find_mistake,
+    option_names,
+    refuse,
+)
 from flowers.cli.known_options import known_options
 
 if TYPE_CHECKING:
@@ -35,7 +42,13 @@ COMMANDS = LIGHTNING_COMMANDS | {
     "export": "write a checkpoint as ONNX or torch.export",
 }
 # Names of other programs for the same thing.
-_SYNONYMS = {"train": "fit", "val": "validate", "eval": "test", "evaluate": "test", "classify": "predict"}
+_SYNONYMS = {
+    "train": "fit",
+    "val": "validate",
+    "eval": "test",
+    "evaluate": "test",
+    "classify": "predict",
+}
 
 HELP = """usage: python -m flowers <command> ...
 
@@ -73,7 +86,9 @@ def main(args: list[str] | None = None) -> int:
     if args[0] not in COMMANDS or args == ["fit"]:
         print(_FIT if args == ["fit"] else _unknown(args[0]), file=sys.stderr)
         return 2
-    if problem := find_mistake(args[1:], command_options(args[0])):  # before PyTorch and Lightning, which take seconds
+    if problem := find_mistake(
+        args[1:], command_options(args[0])
+    ):  # before PyTorch and Lightning, which take seconds
         refuse(problem, f"python -m flowers {args[0]}")
     is_silent = {"-h", "--help", "--print_config"} & set(args) or "LOCAL_RANK" in os.environ
     if args[0] in LIGHTNING_COMMANDS and not is_silent:
@@ -88,7 +103,8 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        # An error that the package itself raised answers the user; any other is a bug and keeps its traceback.
+        # An error that the package itself raised answers the user; any other is a bug and keeps its
+        # traceback.
         if (answer := _own_error(error)) is not None:
             print(f"flowers: {answer}", file=sys.stderr)
         elif args[0] == "audit":  # whose status 1 says that it ran
@@ -103,14 +119,18 @@ def command_options(command: str) -> list[str]:
     if command in LIGHTNING_COMMANDS:
         return known_options(command)
     tree = ast.parse((Path(__file__).parent / "cli" / f"{command}.py").read_text(encoding="utf-8"))
-    [function] = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == command]
+    [function] = [
+        node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == command
+    ]
     names = ["help", *(argument.arg for argument in function.args.kwonlyargs)]
     return [] if "fit_options" in names else [f"--{name}" for name in names]
 
 
 def _unknown(word: str) -> str:
     """Return what to say of a word that is no command: all commands, and the nearest, if one is near."""
-    question = f", did you mean {_SYNONYMS[word]}?" if word in _SYNONYMS else did_you_mean(word, COMMANDS)
+    question = (
+        f", did you mean {_SYNONYMS[word]}?" if word in _SYNONYMS else did_you_mean(word, COMMANDS)
+    )
     return (
         f"flowers: expected a command first, got {word!r}{question}\n"
         f"The commands are {', '.join(COMMANDS)}: python -m flowers COMMAND [options]"
@@ -144,8 +164,8 @@ def _run(name: str, args: list[str]) -> int:
 def run_function(function: Callable[..., int | None], args: Sequence[str]) -> int | None:
     """Turn a typed function into a command: what stands before its ``*`` is positional, the rest are options.
 
-    A parameter of type ``list[str]`` takes several words; one named ``fit_options`` takes all options that the function
-    has not, with what follows them.
+    A parameter of type ``list[str]`` takes several words; one named ``fit_options`` takes all
+    options that the function has not, with what follows them.
 
     Args:
         function: Its docstring is the help.
@@ -165,18 +185,28 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
         description=f"{doc.short_description}\n\n{doc.long_description or ''}",
         allow_abbrev=False,
     )
-    lists = [name for name, parameter in parameters.items() if str(parameter.annotation).startswith("list[str]")]
+    lists = [
+        name
+        for name, parameter in parameters.items()
+        if str(parameter.annotation).startswith("list[str]")
+    ]
     lists = [name for name in lists if name != "fit_options"]
     for name in lists:
         is_positional = parameters[name].kind is Parameter.POSITIONAL_OR_KEYWORD
         option: dict[str, Any] = {} if is_positional else {"default": parameters[name].default}
-        parser.add_argument(name if is_positional else f"--{name}", nargs="+", help=helps[name], **option)
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip={*lists, "fit_options"})
+        parser.add_argument(
+            name if is_positional else f"--{name}", nargs="+", help=helps[name], **option
+        )
+    parser.add_function_arguments(
+        function, as_group=False, as_positional=True, skip={*lists, "fit_options"}
+    )
     own, rest = list(args), {}
     if "fit_options" in parameters:
         own, fit_options = _split(args, {"--help", "-h", *(f"--{name}" for name in parameters)})
         rest = {"fit_options": fit_options}
-    positional = {name for name in parameters if parameters[name].kind is Parameter.POSITIONAL_OR_KEYWORD}
+    positional = {
+        name for name in parameters if parameters[name].kind is Parameter.POSITIONAL_OR_KEYWORD
+    }
     if problem := find_mistake(own, option_names(parser)):
         parser.error(problem)
     flags = {name: name if name in positional else f"--{name}" for name in parameters}

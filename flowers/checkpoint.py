@@ -14,11 +14,31 @@ import yaml
 
 # Number of the format of a checkpoint, raised by a change that older checkpoints do not survive.
 FORMAT = 1
-# What a checkpoint may say of the trainer: how long and how finely the run trains, not on which machine.
+# What a checkpoint may say of the trainer: how long and how finely the run trains, not on which
+# machine.
 _PLAIN_TRAINER_OPTIONS = {
-    *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "precision", "accumulate_grad_batches"),
-    *("gradient_clip_val", "gradient_clip_algorithm", "check_val_every_n_epoch", "val_check_interval"),
-    *("limit_train_batches", "limit_val_batches", "log_every_n_steps", "deterministic", "default_root_dir"),
+    *(
+        "max_epochs",
+        "min_epochs",
+        "max_steps",
+        "min_steps",
+        "max_time",
+        "precision",
+        "accumulate_grad_batches",
+    ),
+    *(
+        "gradient_clip_val",
+        "gradient_clip_algorithm",
+        "check_val_every_n_epoch",
+        "val_check_interval",
+    ),
+    *(
+        "limit_train_batches",
+        "limit_val_batches",
+        "log_every_n_steps",
+        "deterministic",
+        "default_root_dir",
+    ),
 }
 # The options of a task that make its network; all others say how it learns.
 _NETWORK_OPTIONS = ("arch", "widths", "depth", "stem_stride", "norm")
@@ -46,7 +66,9 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
             f"{'a folder' if Path(file).is_dir() else 'no such file'}"
         )
     if not is_zipfile(file):
-        raise ValueError(f"{file}: expected a checkpoint of this project, got another file or a part of one")
+        raise ValueError(
+            f"{file}: expected a checkpoint of this project, got another file or a part of one"
+        )
     try:
         with ZipFile(file) as archive:
             packed = any(entry.compress_type != ZIP_STORED for entry in archive.infolist())
@@ -57,11 +79,17 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         assert checkpoint["hyper_parameters"]["class_names"]
     except BadZipFile as error:
-        raise ValueError(f"{file}: expected what was saved, got a damaged file. Copy it again.") from error
+        raise ValueError(
+            f"{file}: expected what was saved, got a damaged file. Copy it again."
+        ) from error
     except UnpicklingError as error:  # torch's own words advise to load it nevertheless
-        raise ValueError(f"{file}: expected weights and plain values, got code or other objects") from error
+        raise ValueError(
+            f"{file}: expected weights and plain values, got code or other objects"
+        ) from error
     except KeyError as error:
-        raise ValueError(f"{file}: expected a checkpoint of this project, got one without {error}") from error
+        raise ValueError(
+            f"{file}: expected a checkpoint of this project, got one without {error}"
+        ) from error
     except Exception as error:  # whatever another file leads torch to
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{file}: expected a checkpoint of this project, got {reason}") from error
@@ -76,10 +104,16 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
 def best_epoch(run: Path) -> int | None:
     """Return the epoch, counted from 0, of a run's best checkpoint; None for a run without one."""
     file = run / "checkpoints" / "best.ckpt"
-    return int(torch.load(file, map_location="cpu", weights_only=True)["epoch"]) if file.is_file() else None
+    return (
+        int(torch.load(file, map_location="cpu", weights_only=True)["epoch"])
+        if file.is_file()
+        else None
+    )
 
 
-def stored_config(checkpoint: dict[str, Any], verb: str, *, ckpt_path: str, model: str | None = None) -> dict[str, Any]:
+def stored_config(
+    checkpoint: dict[str, Any], verb: str, *, ckpt_path: str, model: str | None = None
+) -> dict[str, Any]:
     """Return what a checkpoint says of the run it comes from: all for ``fit``, model and data for the other verbs.
 
     Args:
@@ -104,16 +138,23 @@ def stored_config(checkpoint: dict[str, Any], verb: str, *, ckpt_path: str, mode
     left_out = ("optimizer", "lr_scheduler")
     kept = {key: value for key, value in config.items() if key not in left_out} | {"trainer": plain}
     if not isinstance(config.get("data", {}).get("augment", {}), dict) or _names_code(kept):
-        raise ValueError(f"--ckpt_path {ckpt_path}: its configuration names code other than a model of this package")
+        raise ValueError(
+            f"--ckpt_path {ckpt_path}: its configuration names code other than a model of this package"
+        )
     if verb != "fit":
         kept = {key: kept[key] for key in ("model", "data") if key in kept}
-        kept.setdefault("data", {})["crop_size"] = None  # nothing is cropped, and another image size may be typed
+        kept.setdefault("data", {})["crop_size"] = (
+            None  # nothing is cropped, and another image size may be typed
+        )
     return kept
 
 
 def _names_code(config: dict[str, Any]) -> bool:
     """Return whether anything but the model is a class to import."""
-    inside = [config.get("model", {}).get("init_args", {}), *(v for key, v in config.items() if key != "model")]
+    inside = [
+        config.get("model", {}).get("init_args", {}),
+        *(v for key, v in config.items() if key != "model"),
+    ]
     while inside:
         value = inside.pop()
         if isinstance(value, dict):
@@ -129,7 +170,8 @@ def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_p
     """Refuse options that make another network than a checkpoint has.
 
     Args:
-        given: The configuration of the model, of the command line and its files over the checkpoint's.
+        given: The configuration of the model, of the command line and its files over the
+            checkpoint's.
         stored: The checkpoint's own.
         ckpt_path: The checkpoint's file, for the error.
 
@@ -161,7 +203,9 @@ def _network_options(model: Mapping[str, Any]) -> dict[str, Any]:
     return options
 
 
-def check_optimizer(given: Mapping[str, Any], checkpoint: Mapping[str, Any], *, ckpt_path: str) -> None:
+def check_optimizer(
+    given: Mapping[str, Any], checkpoint: Mapping[str, Any], *, ckpt_path: str
+) -> None:
     """Refuse to resume a run without the optimizer that it was given: a checkpoint names no code to run.
 
     Args:
@@ -170,7 +214,8 @@ def check_optimizer(given: Mapping[str, Any], checkpoint: Mapping[str, Any], *, 
         ckpt_path: The checkpoint's file, for the error.
 
     Raises:
-        ValueError: ``--optimizer`` or ``--lr_scheduler`` are missing; the error says what to give again.
+        ValueError: ``--optimizer`` or ``--lr_scheduler`` are missing; the error says what to give
+            again.
     """
     config = yaml.safe_load(checkpoint.get("config", "{}"))
     words = []
@@ -179,7 +224,11 @@ def check_optimizer(given: Mapping[str, Any], checkpoint: Mapping[str, Any], *, 
         if stored and not given.get(name):
             words.append(f"--{name} {stored['class_path']}")
             options = stored.get("init_args", {}).items()
-            words += [f"--{name}.{option} {shlex.quote(str(value))}" for option, value in options if value is not None]
+            words += [
+                f"--{name}.{option} {shlex.quote(str(value))}"
+                for option, value in options
+                if value is not None
+            ]
     if words:
         raise ValueError(
             f"--ckpt_path {ckpt_path}: its run was given an optimizer or a schedule of its own, which a checkpoint "
@@ -188,7 +237,12 @@ def check_optimizer(given: Mapping[str, Any], checkpoint: Mapping[str, Any], *, 
 
 
 def why_finished(
-    checkpoint: Mapping[str, Any], *, max_epochs: int, min_epochs: int | None, monitor: str, patience: int
+    checkpoint: Mapping[str, Any],
+    *,
+    max_epochs: int,
+    min_epochs: int | None,
+    monitor: str,
+    patience: int,
 ) -> str:
     """Return why there is nothing left to train for a run; empty if there is.
 
@@ -203,12 +257,18 @@ def why_finished(
         ValueError: The checkpoint has no state of a training.
     """
     if "loops" not in checkpoint:
-        raise ValueError("--ckpt_path: expected a checkpoint to resume from, got one without the state of a training")
+        raise ValueError(
+            "--ckpt_path: expected a checkpoint to resume from, got one without the state of a training"
+        )
     num_epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     if 0 <= max_epochs <= num_epochs:
         return f"it has trained {num_epochs} epochs, --trainer.max_epochs is {max_epochs}"
     for key, state in checkpoint.get("callbacks", {}).items():
         is_early_stopping = key.startswith("EarlyStopping") and f"'{monitor}'" in key
-        if is_early_stopping and state["wait_count"] >= patience and num_epochs >= (min_epochs or 0):
+        if (
+            is_early_stopping
+            and state["wait_count"] >= patience
+            and num_epochs >= (min_epochs or 0)
+        ):
             return f"early stopping ended it after {num_epochs} epochs, --early_stopping.patience is {patience}"
     return ""

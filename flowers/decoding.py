@@ -24,8 +24,9 @@ Resize = Literal["stretch", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]
 ImageSource = str | Path | IO[bytes] | Image.Image
 
-# Endings of photos' names, and Pillow's names of the formats that such a file may have. No other decoder of Pillow's is
-# ever started: that of EPS, for one, runs Ghostscript on the file. MPO is the JPEG of cameras that add a preview.
+# Endings of photos' names, and Pillow's names of the formats that such a file may have. No other
+# decoder of Pillow's is ever started: that of EPS, for one, runs Ghostscript on the file. MPO is
+# the JPEG of cameras that add a preview.
 IMAGE_FORMATS = {
     ".jpg": ("JPEG", "MPO"),
     ".jpeg": ("JPEG", "MPO"),

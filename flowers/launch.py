@@ -25,8 +25,8 @@ def check_num_nodes(num_nodes: int) -> None:
     Raises:
         ValueError: Nobody started anything on the others.
     """
-    # With MASTER_ADDR and NODE_RANK, which Lightning reads too, somebody starts it on each machine by hand; or jsrun or
-    # mpirun does.
+    # With MASTER_ADDR and NODE_RANK, which Lightning reads too, somebody starts it on each machine
+    # by hand; or jsrun or mpirun does.
     elsewhere = {"MASTER_ADDR", "JSM_NAMESPACE_SIZE", "OMPI_COMM_WORLD_SIZE"}
     if num_nodes > _started()[0] and elsewhere.isdisjoint(os.environ):
         raise ValueError(
@@ -44,15 +44,17 @@ def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes:
         num_nodes: Number of machines.
 
     Raises:
-        ValueError: This machine has no such devices, or more processes were started than devices asked for: they would
-            each do all the work, over each other's files.
+        ValueError: This machine has no such devices, or more processes were started than devices
+            asked for: they would each do all the work, over each other's files.
     """
     asked = {"accelerator": accelerator, "devices": devices, "num_nodes": num_nodes}
     try:
         fabric = Fabric(**asked)  # type: ignore[arg-type]
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         words = " ".join(f"--trainer.{name} {value}" for name, value in asked.items())
-        raise ValueError(f"{words} (typed, or in a --config): expected devices of this machine, got {error}") from error
+        raise ValueError(
+            f"{words} (typed, or in a --config): expected devices of this machine, got {error}"
+        ) from error
     started, starter = _started()
     if started > fabric.world_size:
         raise ValueError(

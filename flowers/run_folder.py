@@ -16,9 +16,10 @@ def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
 
     Args:
         root: Folder of the run folders.
-        resumed: Checkpoint to resume from; from any other than ``last.ckpt`` a run begins anew, so that the epochs
-            after that checkpoint stay.
-        rank: Number of this process; only the first makes a folder, Lightning tells it to the others.
+        resumed: Checkpoint to resume from; from any other than ``last.ckpt`` a run begins anew, so
+            that the epochs after that checkpoint stay.
+        rank: Number of this process; only the first makes a folder, Lightning tells it to the
+            others.
     """
     if resumed is not None and Path(resumed).name == "last.ckpt":
         run = Path(resumed).resolve().parents[1]

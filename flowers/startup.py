@@ -40,8 +40,9 @@ def prepare() -> None:
 def end_with_the_starter() -> None:
     """Have Linux end this process when the one that started it dies, if that was Lightning or torchrun.
 
-    Killed while they look for each other, Lightning's first process would leave the others waiting for half an hour.
-    Killed at any time, torchrun would leave all of them on the devices; they may save before they end.
+    Killed while they look for each other, Lightning's first process would leave the others waiting
+    for half an hour. Killed at any time, torchrun would leave all of them on the devices; they may
+    save before they end.
     """
     if sys.platform == "linux" and "LOCAL_RANK" in os.environ:
         number = signal.SIGTERM if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIGKILL
@@ -51,8 +52,8 @@ def end_with_the_starter() -> None:
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory for the next step instead of handing it back to the system.
 
-    Every training step allocates the same large blocks; mapping and zeroing them anew takes up to 40 % of a step on a
-    small CPU. Does nothing outside of glibc.
+    Every training step allocates the same large blocks; mapping and zeroing them anew takes up to
+    40 % of a step on a small CPU. Does nothing outside of glibc.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -62,7 +63,9 @@ def keep_freed_memory() -> None:
 
 def num_allowed_cores() -> int:
     """Return how many cores this process may use: of the machine, of its affinity mask, of its control group."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     try:
         quota, period = _CPU_MAX.read_text(encoding="ascii").split()
     except (OSError, ValueError):

@@ -21,7 +21,9 @@ from flowers.data import DRAWN_CLASSES, draw_flower
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--root", type=Path, required=True)
-parser.add_argument("--images", type=int, default=1000, help="images to draw where the folder is missing")
+parser.add_argument(
+    "--images", type=int, default=1000, help="images to draw where the folder is missing"
+)
 
 
 def draw(number: int) -> None:
@@ -42,8 +44,13 @@ if __name__ == "__main__":
         command = ["audit", args.root, "--out", f"{folder}/audit", "--cache_dir", f"{folder}/cache"]
         for state in ("cold", "warm"):
             start = time.perf_counter()
-            status = subprocess.run([sys.executable, "-m", "flowers", *map(str, command)], check=False).returncode
+            status = subprocess.run(
+                [sys.executable, "-m", "flowers", *map(str, command)], check=False
+            ).returncode
             assert status in (0, 1)  # 1: something is wrong with the folder
             memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-            print(f"{state}: {time.perf_counter() - start:.1f} s, at most {memory:.2f} GiB so far", flush=True)
+            print(
+                f"{state}: {time.perf_counter() - start:.1f} s, at most {memory:.2f} GiB so far",
+                flush=True,
+            )
             command[command.index("--out") + 1] += "-again"

@@ -35,7 +35,9 @@ def shift(image: Image.Image, fraction: float) -> Image.Image:
 
 def frame(image: Image.Image, fraction: float, *, colour: str) -> Image.Image:
     """Add a border of a fraction of the sides."""
-    return ImageOps.expand(image, (round(image.width * fraction), round(image.height * fraction)), fill=colour)
+    return ImageOps.expand(
+        image, (round(image.width * fraction), round(image.height * fraction)), fill=colour
+    )
 
 
 def rotate(image: Image.Image, degrees: float) -> Image.Image:
@@ -60,7 +62,9 @@ CHANGES = {
     "turned by 180 degrees": lambda image: image.transpose(Image.Transpose.ROTATE_180),
     "turned by 270 degrees": lambda image: image.transpose(Image.Transpose.ROTATE_270),
     "shifted by 2 % both ways": lambda image: shift(image, 0.02),
-    "shifted by 4 % one way": lambda image: image.crop((round(image.width * 0.04), 0, image.width, image.height)),
+    "shifted by 4 % one way": lambda image: image.crop(
+        (round(image.width * 0.04), 0, image.width, image.height)
+    ),
     "shifted by 4 % both ways": lambda image: shift(image, 0.04),
     "3 % cut off each side": lambda image: crop(image, 0.03),
     "5 % cut off each side": lambda image: crop(image, 0.05),
@@ -70,7 +74,9 @@ CHANGES = {
     "rotated by 3 degrees": lambda image: rotate(image, 3),
     "rotated by 6 degrees": lambda image: rotate(image, 6),
     "mirrored, 5 % cut off": lambda image: crop(image.transpose(FLIP), 0.05),
-    "turned, 3 % cut off, grey": lambda image: crop(image.transpose(TURN).convert("L").convert("RGB"), 0.03),
+    "turned, 3 % cut off, grey": lambda image: crop(
+        image.transpose(TURN).convert("L").convert("RGB"), 0.03
+    ),
     "mirrored, white border": lambda image: frame(image.transpose(FLIP), 0.05, colour="white"),
     "mirrored, rotated by 3": lambda image: rotate(image.transpose(FLIP), 3),
     "cut to a square": lambda image: ImageOps.fit(image, (min(image.size), min(image.size))),
@@ -92,14 +98,18 @@ def main(root: Path, images: int) -> None:
         thumbnails = read_facts(index.root, index.paths, cache_dir=folder / "cache").thumbnails
         start = time.perf_counter()
         pairs = similar_pairs(thumbnails)
-        print(f"{len(pairs.indices)} pairs among {count:,} photos in {time.perf_counter() - start:.1f} s")
+        print(
+            f"{len(pairs.indices)} pairs among {count:,} photos in {time.perf_counter() - start:.1f} s"
+        )
         # A photo that the folder holds twice has two originals.
         group = connected(count, pairs.indices)
         print(f"{'change':<28}{'found':>12}{'false alarms':>14}{'least similarity':>18}")
         for change, function in CHANGES.items():
             for number, original in enumerate(originals):
                 with Image.open(index.root / index.paths[original]) as image:
-                    function(image.convert("RGB")).save(folder / f"{number}.jpg", quality=30 if "30" in change else 90)
+                    function(image.convert("RGB")).save(
+                        folder / f"{number}.jpg", quality=30 if "30" in change else 90
+                    )
             files = [f"{number}.jpg" for number in range(len(originals))]
             changed = read_facts(folder, files, cache_dir=folder / "cache").thumbnails
             pairs = similar_pairs(np.concatenate([thumbnails, changed]))

@@ -27,4 +27,6 @@ totals = {action: sum(durations) for action, durations in profiler.recorded_dura
 epoch = totals["run_training_epoch"]
 data = sum(seconds for action, seconds in totals.items() if action.endswith(DATA))
 images = run.trainer.num_training_batches * run.datamodule.batch_size * EPOCHS
-print(f"{EPOCHS} epochs: {epoch / EPOCHS:.1f} s each, {images / epoch:.0f} images/s, data {data / epoch:.1%}")
+print(
+    f"{EPOCHS} epochs: {epoch / EPOCHS:.1f} s each, {images / epoch:.0f} images/s, data {data / epoch:.1%}"
+)

@@ -26,8 +26,12 @@ def plain(root: str, batch_size: int, *, augment: bool, workers: int) -> DataLoa
     """Return what most people write: each image decoded, augmented and collated in Python."""
     draws = [v2.RandomResizedCrop(160, (0.35, 1)), v2.RandomHorizontalFlip(), v2.RandomRotation(15)]
     transforms = [*draws, v2.ColorJitter(0.3, 0.3, 0.3)] if augment else [v2.Resize((192, 192))]
-    folder = ImageFolder(root, v2.Compose([*transforms, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]))
-    return DataLoader(folder, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0)
+    folder = ImageFolder(
+        root, v2.Compose([*transforms, v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    )
+    return DataLoader(
+        folder, batch_size, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
 
 
 def ours(data: FlowersDataModule, *, augment: bool) -> Iterable[torch.Tensor]:
@@ -35,8 +39,12 @@ def ours(data: FlowersDataModule, *, augment: bool) -> Iterable[torch.Tensor]:
     for step, batch in enumerate(data.train_dataloader()):
         images = batch.images
         if augment:
-            images = data.augment(images, indices=batch.indices, size=data.crop_size, seed=0, epoch=0)
-            images, _ = data.augment.mix(images, batch.targets, num_classes=len(data.class_names), seed=0, step=step)
+            images = data.augment(
+                images, indices=batch.indices, size=data.crop_size, seed=0, epoch=0
+            )
+            images, _ = data.augment.mix(
+                images, batch.targets, num_classes=len(data.class_names), seed=0, step=step
+            )
         yield images.contiguous(memory_format=torch.channels_last)
 
 
@@ -63,7 +71,17 @@ for augment in (False, True):
     theirs = partial(plain_rate, args.root, data.batch_size, augment=augment)
     best = max((0, 1, 2, 4), key=lambda workers, theirs=theirs: theirs(workers=workers))
     pairs = [(rate(ours(data, augment=augment)), theirs(workers=best)) for _ in range(args.runs)]
-    rates, ratios = [median(side) for side in zip(*pairs, strict=True)], sorted(a / b for a, b in pairs)
-    print("with augmentation:" if augment else "reading alone:", f"ours {rates[0]:,.0f} images/s,", end=" ")
+    rates, ratios = (
+        [median(side) for side in zip(*pairs, strict=True)],
+        sorted(a / b for a, b in pairs),
+    )
+    print(
+        "with augmentation:" if augment else "reading alone:",
+        f"ours {rates[0]:,.0f} images/s,",
+        end=" ",
+    )
     print(f"plain {rates[1]:,.0f} (its best: {best} workers),", end=" ")
-    print(f"ratio {median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f} in {args.runs} pairs)", flush=True)
+    print(
+        f"ratio {median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f} in {args.runs} pairs)",
+        flush=True,
+    )

@@ -1,6 +1,7 @@
 """Time predictions beside a plain loop of Pillow and torch with the same network, and the start to the first answer.
 
-python scripts/bench_predict.py --ckpt_path lightning_logs/version_0/checkpoints/best.ckpt --root data/flower_photos
+python scripts/bench_predict.py --ckpt_path lightning_logs/version_0/checkpoints/best.ckpt --root
+data/flower_photos
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ from flowers import FlowerPredictor  # noqa: E402
 from flowers.data import find_images  # noqa: E402
 from flowers.decoding import open_image  # noqa: E402
 
-parser = argparse.ArgumentParser(allow_abbrev=False, description="Time predictions beside a plain loop.")
+parser = argparse.ArgumentParser(
+    allow_abbrev=False, description="Time predictions beside a plain loop."
+)
 parser.add_argument("--ckpt_path", required=True, help="checkpoint")
-parser.add_argument("--root", default="data/flower_photos", help="folder of images (data/flower_photos)")
+parser.add_argument(
+    "--root", default="data/flower_photos", help="folder of images (data/flower_photos)"
+)
 parser.add_argument("--rounds", type=int, default=3, help="interleaved measurements of each (3)")
 args = parser.parse_args()
 files, _ = find_images([args.root], option="--root")

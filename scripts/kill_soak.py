@@ -21,7 +21,9 @@ from flowers.checkpoint import read_checkpoint
 from flowers.data import draw_flowers
 from flowers.run_folder import last_checkpoint
 
-parser = argparse.ArgumentParser(allow_abbrev=False, description="Kill and resume a training at random times.")
+parser = argparse.ArgumentParser(
+    allow_abbrev=False, description="Kill and resume a training at random times."
+)
 parser.add_argument("--kills", type=int, default=100, help="how often (100)")
 parser.add_argument("--devices", type=int, default=1, help="processes of the training (1)")
 parser.add_argument("--epochs", type=int, default=100, help="epochs of the training (100)")
@@ -54,7 +56,9 @@ def has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
     return False
 
 
-def run(folder: Path, kills: int, brief: float, epochs: int = args.epochs) -> tuple[list[str], float]:
+def run(
+    folder: Path, kills: int, brief: float, epochs: int = args.epochs
+) -> tuple[list[str], float]:
     """Train to the end, killed up to so many times; return the signals, and the seconds from the last start.
 
     ``brief`` is how long one epoch takes with all that comes before it, which is most of it.
@@ -73,8 +77,14 @@ def run(folder: Path, kills: int, brief: float, epochs: int = args.epochs) -> tu
         saved = read_checkpoint(file) if file else {"global_step": 0, "epoch": -1}
         before, step = step, saved["global_step"]
         assert step >= before, f"{file}: step {step} after step {before}"
-        told = {-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM}  # the second before training begins
-        assert status in told or (status, saved["epoch"]) == (0, epochs - 1), f"{folder}/log.txt: status {status}"
+        told = {
+            -signal.SIGKILL,
+            -signal.SIGTERM,
+            128 + signal.SIGTERM,
+        }  # the second before training begins
+        assert status in told or (status, saved["epoch"]) == (0, epochs - 1), (
+            f"{folder}/log.txt: status {status}"
+        )
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -93,8 +103,19 @@ while len(found) < args.kills:
     found += run(home / f"killed_{number}", args.kills - len(found), brief)[0]
     ours = weights(home / f"killed_{number}")
     exact += all(torch.equal(ours[name], value) for name, value in expected.items())
-    worst = max(worst, *(float((ours[name].double() - value.double()).abs().max()) for name, value in expected.items()))
+    worst = max(
+        worst,
+        *(
+            float((ours[name].double() - value.double()).abs().max())
+            for name, value in expected.items()
+        ),
+    )
     counts = ", ".join(f"{found.count(name)} {name}" for name in ("SIGKILL", "SIGTERM"))
-    print(f"{len(found)} kills ({counts}); {exact} of {number} runs end as one left alone, bit for bit", flush=True)
-print(f"{args.devices} processes, {args.epochs} epochs, largest difference of a weight: {worst:g}; logs: {home}")
+    print(
+        f"{len(found)} kills ({counts}); {exact} of {number} runs end as one left alone, bit for bit",
+        flush=True,
+    )
+print(
+    f"{args.devices} processes, {args.epochs} epochs, largest difference of a weight: {worst:g}; logs: {home}"
+)
 sys.exit(exact < number if args.devices == 1 else worst > 1e-3)

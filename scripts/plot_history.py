@@ -19,7 +19,9 @@ args = parser.parse_args()
 out = args.out or args.run / "history.png"
 curves = read_history(args.run) if args.run.is_dir() else {}
 if not any(name.startswith(("train/", "val/")) for name in curves):
-    parser.error(f"RUN {args.run}: expected a run folder with TensorBoard's files, as lightning_logs/version_0")
+    parser.error(
+        f"RUN {args.run}: expected a run folder with TensorBoard's files, as lightning_logs/version_0"
+    )
 if out.suffix not in (".png", ".pdf", ".svg"):
     parser.error(f"--out {out}: expected a name that ends with .png, .pdf or .svg")
 try:

@@ -11,13 +11,13 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
-# pytest-xdist's main process reads this file before it starts the others, and runs no test: what takes seconds to
-# import (torch, Lightning, this package) is imported where it is used.
+# pytest-xdist's main process reads this file before it starts the others, and runs no test: what
+# takes seconds to import (torch, Lightning, this package) is imported where it is used.
 import pytest
 
-# Small networks and batches: threads would wait for each other longer than they compute. The variable is read when
-# torch is imported, by the processes that tests start, and by Lightning, which without it takes all cores wherever
-# processes could be started.
+# Small networks and batches: threads would wait for each other longer than they compute. The
+# variable is read when torch is imported, by the processes that tests start, and by Lightning,
+# which without it takes all cores wherever processes could be started.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
@@ -132,14 +132,17 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
         for label, (name, count) in enumerate(counts.items()):
             (root / name).mkdir(parents=True)
             for number in range(count):
-                pixels = np.random.default_rng([label, number]).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+                pixels = np.random.default_rng([label, number]).integers(
+                    0, 256, (24, 32, 3), dtype=np.uint8
+                )
                 Image.fromarray(pixels).save(root / name / f"{number:03d}.png")
         return root
 
     return make
 
 
-# A network of every family of torchvision's, the smallest where there are several, and the side of its images.
+# A network of every family of torchvision's, the smallest where there are several, and the side of
+# its images.
 FAST = {"mobilenet_v2": 64, "mobilenet_v3_small": 64, "resnet18": 64, "squeezenet1_1": 64}
 SLOW = {
     "alexnet": 96,

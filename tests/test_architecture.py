@@ -26,7 +26,17 @@ ALLOWED = {
     "checkpoint": set(),
     "run_folder": set(),
     "cli": {
-        *("callbacks", "checkpoint", "data", "deploy", "evaluation", "launch", "models", "quiet", "run_folder"),
+        *(
+            "callbacks",
+            "checkpoint",
+            "data",
+            "deploy",
+            "evaluation",
+            "launch",
+            "models",
+            "quiet",
+            "run_folder",
+        ),
         *("startup", "tasks"),
     },
     "startup": set(),
@@ -58,7 +68,9 @@ def test_imports_follow_the_design(file: Path):
     assert other <= ALLOWED[part(file)]
     # Across folders only what the folder's __init__ offers: flowers.<folder>.<Name>.
     deep = [".".join(name) for name in ours if name[1] != part(file) and len(name) > 3]
-    assert not deep or part(file) == "__main__"  # which opens fast, and imports what the command needs
+    assert (
+        not deep or part(file) == "__main__"
+    )  # which opens fast, and imports what the command needs
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
@@ -70,4 +82,7 @@ def test_lightning_stays_where_it_belongs(file: Path):
 @pytest.mark.parametrize("file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda file: file.name)
 def test_no_command_imports_another(file: Path):
     commands = {"training", "audit", "compare", "cross_validate", "export", "predict"}
-    assert not {name.split(".")[2] for name in imports(file) if name.startswith("flowers.cli.")} & commands
+    assert (
+        not {name.split(".")[2] for name in imports(file) if name.startswith("flowers.cli.")}
+        & commands
+    )

@@ -42,7 +42,11 @@ def build(clone, hook, target):
 def test_the_wheel_holds_the_package_and_nothing_else(clone, tmp_path):
     with build(clone, "build_wheel", tmp_path) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    files = [file for file in (clone / "flowers").rglob("*") if file.is_file() and file.name != "README.md"]
+    files = [
+        file
+        for file in (clone / "flowers").rglob("*")
+        if file.is_file() and file.name != "README.md"
+    ]
     assert names == {file.relative_to(clone).as_posix() for file in files}
     assert "flowers/evaluation/templates/report.html.j2" in names
 
@@ -57,10 +61,14 @@ def test_the_folders_of_a_clone_do_not_hide_the_package(hook, clone, tmp_path):
 
     def python(*words):
         command = [str(tmp_path / "venv" / "bin" / "python"), *words]
-        done = subprocess.run(command, check=True, cwd=clone.parent, env=ENVIRONMENT, capture_output=True, text=True)
+        done = subprocess.run(
+            command, check=True, cwd=clone.parent, env=ENVIRONMENT, capture_output=True, text=True
+        )
         return done.stdout
 
     assert "usage: python -m flowers" in python("-m", "flowers", "--help")
     for module in ("flowers", "flowers.data", "flowers.evaluation"):
         code = f"from importlib.util import find_spec; print(find_spec('{module}').origin)"
-        assert Path(python("-c", code).strip()) == installed / module.replace(".", "/") / "__init__.py"
+        assert (
+            Path(python("-c", code).strip()) == installed / module.replace(".", "/") / "__init__.py"
+        )

@@ -29,13 +29,22 @@ def test_a_plain_start_is_left_to_lightning():
 
 def test_torchrun_says_how_many_there_are(monkeypatch):
     said = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "6", "LOCAL_WORLD_SIZE": "3"}
-    said |= {"RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    said |= {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": "1",
+    }
     for name, value in said.items():
         monkeypatch.setenv(name, value)
     assert launched_devices() == {"devices": 3, "num_nodes": 2}
     assert plan_devices(**CPU, **launched_devices()).world_size == 6
     check_num_nodes(2)
-    with pytest.raises(ValueError, match=r"--trainer\.devices, --trainer\.num_nodes: .* 6 started by torchrun, got 1"):
+    with pytest.raises(
+        ValueError,
+        match=r"--trainer\.devices, --trainer\.num_nodes: .* 6 started by torchrun, got 1",
+    ):
         plan_devices(**CPU, devices=1, num_nodes=1)
 
 
@@ -54,7 +63,9 @@ def test_srun_is_believed_too(monkeypatch):
     ],
 )
 def test_no_machine_is_waited_for_in_vain(main, words):
-    with pytest.raises(ValueError, match=r"--trainer\.num_nodes 2: .* use torchrun --nnodes, .* or srun"):
+    with pytest.raises(
+        ValueError, match=r"--trainer\.num_nodes 2: .* use torchrun --nnodes, .* or srun"
+    ):
         main([*words, "--trainer.num_nodes", "2"])
 
 
@@ -72,6 +83,8 @@ def test_processes_may_be_started_by_hand_or_by_mpirun(monkeypatch, name):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_missed_before_there_is_a_run_folder(drawn, tmp_path):
     overlay = Path(__file__).parents[1] / "configs" / "multi_gpu.yaml"
-    with pytest.raises(ValueError, match=r"--trainer\.accelerator gpu .* expected devices of this machine, got No"):
+    with pytest.raises(
+        ValueError, match=r"--trainer\.accelerator gpu .* expected devices of this machine, got No"
+    ):
         training.main(["fit", "--config", str(overlay), "--data.root", str(drawn)])
     assert not (tmp_path / "lightning_logs").exists()

@@ -97,15 +97,32 @@ def test_other_options_go_to_fit():
     run_function(command, ["a.yaml", "--data.root", "x", "--folds", "2", "--model.widths=[8]"])
 
 
-def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(monkeypatch, capsys, drawn):
+def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(
+    monkeypatch, capsys, drawn
+):
     monkeypatch.setattr(startup, "prepare", lambda: None)
     assert main(["test", "--ckpt_path", "nowhere.ckpt"]) == 1
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith("flowers: nowhere.ckpt: expected a checkpoint file")
 
     assert main(["fit", "--model.lr", "-1", "--data.root", str(drawn)]) == 1
-    assert capsys.readouterr().err.endswith("flowers: --model.lr: expected a number above 0, got -1.0\n")
-    assert main(["fit", "--model", "TransferTask", "--model.arch", "resnet19", "--data.root", str(drawn)]) == 1
+    assert capsys.readouterr().err.endswith(
+        "flowers: --model.lr: expected a number above 0, got -1.0\n"
+    )
+    assert (
+        main(
+            [
+                "fit",
+                "--model",
+                "TransferTask",
+                "--model.arch",
+                "resnet19",
+                "--data.root",
+                str(drawn),
+            ]
+        )
+        == 1
+    )
     assert "flowers: --model.arch: expected one of alexnet" in capsys.readouterr().err
 
     def bug(args):
@@ -118,7 +135,14 @@ def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(monk
 
 def test_the_command_as_users_type_it(drawn, tmp_path):
     args = ["fit", "--data.root", str(drawn), "--data.image_size", "32", "--data.crop_size", "24"]
-    small = ["--model.widths", "[8,16]", "--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"]
+    small = [
+        "--model.widths",
+        "[8,16]",
+        "--trainer.max_epochs",
+        "1",
+        "--trainer.accelerator",
+        "cpu",
+    ]
     command = [sys.executable, "-m", "flowers", *args, *small]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert run.returncode == 0, run.stderr
@@ -137,11 +161,16 @@ def test_mismatched_builds_are_named_before_lightning_is_imported(monkeypatch):
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
     monkeypatch.delitem(sys.modules, "torchvision")
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(SystemExit, match=r"do not fit together.*nms.*pip install --force-reinstall torch torchvision"):
+    with pytest.raises(
+        SystemExit,
+        match=r"do not fit together.*nms.*pip install --force-reinstall torch torchvision",
+    ):
         startup.prepare()
 
 
-@pytest.mark.parametrize(("quota", "cores"), [("max 100000", 4), ("150000 100000", 2), ("10000 100000", 1), ("x", 4)])
+@pytest.mark.parametrize(
+    ("quota", "cores"), [("max 100000", 4), ("150000 100000", 2), ("10000 100000", 1), ("x", 4)]
+)
 def test_the_threads_follow_affinity_and_control_group(quota, cores, monkeypatch, tmp_path):
     file = tmp_path / "cpu.max"
     file.write_text(quota)
@@ -150,7 +179,9 @@ def test_the_threads_follow_affinity_and_control_group(quota, cores, monkeypatch
     assert startup.num_allowed_cores() == cores
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - LIGHTNING_COMMANDS.keys() - {"cross_validate"}))
+@pytest.mark.parametrize(
+    "name", sorted(COMMANDS.keys() - LIGHTNING_COMMANDS.keys() - {"cross_validate"})
+)
 def test_the_options_of_a_function_are_known_before_it_is_imported(name, capsys):
     with pytest.raises(SystemExit):
         run_function(getattr(import_module(f"flowers.cli.{name}"), name), ["--help"])

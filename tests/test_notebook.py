@@ -18,8 +18,12 @@ def test_the_tour_runs_and_shows_its_figures(tmp_path):
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     (tmp_path / "notebooks").mkdir()
     tour = nbformat.read(ROOT / "notebooks" / "tour.ipynb", as_version=4)
-    assert not any(cell.get("outputs") for cell in tour.cells), "store the tour without outputs: they go stale"
-    NotebookClient(tour, timeout=600, resources={"metadata": {"path": str(tmp_path / "notebooks")}}).execute()
+    assert not any(cell.get("outputs") for cell in tour.cells), (
+        "store the tour without outputs: they go stale"
+    )
+    NotebookClient(
+        tour, timeout=600, resources={"metadata": {"path": str(tmp_path / "notebooks")}}
+    ).execute()
     outputs = [output for cell in tour.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
     said = "".join(output.get("text", "") for output in outputs)

@@ -19,7 +19,15 @@ from flowers.tasks import CNNTask, TransferTask
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ALL = "\n".join([README, *((ROOT / name / "README.md").read_text(encoding="utf-8") for name in ("configs", "scripts"))])
+ALL = "\n".join(
+    [
+        README,
+        *(
+            (ROOT / name / "README.md").read_text(encoding="utf-8")
+            for name in ("configs", "scripts")
+        ),
+    ]
+)
 
 
 def test_every_command_exists_and_names_files_that_exist():
@@ -32,7 +40,9 @@ def test_every_command_exists_and_names_files_that_exist():
     for script in re.findall(r"python (scripts/\w+\.py)", ALL):
         assert (ROOT / script).is_file(), script
     for folder in (ROOT, ROOT / "configs", ROOT / "scripts"):
-        for link in re.findall(r"\]\(([\w./]+)[#)]", (folder / "README.md").read_text(encoding="utf-8")):
+        for link in re.findall(
+            r"\]\(([\w./]+)[#)]", (folder / "README.md").read_text(encoding="utf-8")
+        ):
             assert (folder / link).is_file(), link
 
 
@@ -47,11 +57,31 @@ def test_the_network_of_ones_own_trains(photos, tmp_path, monkeypatch):
     (tmp_path / "my_package.py").write_text(program)
     monkeypatch.syspath_prepend(tmp_path)
     size = ["--data.image_size", "32", "--data.crop_size", "32"]
-    trainer = ["--trainer.max_epochs", "1", "--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu"]
-    words = ["--data.root", str(photos(cat=12, dog=12)), "--model", "my_package.MyTask", "--model.width", "8", *size]
+    trainer = [
+        "--trainer.max_epochs",
+        "1",
+        "--trainer.log_every_n_steps",
+        "1",
+        "--trainer.accelerator",
+        "cpu",
+    ]
+    words = [
+        "--data.root",
+        str(photos(cat=12, dog=12)),
+        "--model",
+        "my_package.MyTask",
+        "--model.width",
+        "8",
+        *size,
+    ]
     run = training.main(["fit", *words, *trainer])
     best = str(tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt")
-    assert training.main(["test", "--ckpt_path", best, "--model", "my_package.MyTask"]).model.net.head.in_features == 8
+    assert (
+        training.main(
+            ["test", "--ckpt_path", best, "--model", "my_package.MyTask"]
+        ).model.net.head.in_features
+        == 8
+    )
     assert run.model.net.head.in_features == 8
 
 
@@ -97,9 +127,17 @@ def test_every_option_of_a_strategy_exists(capsys):
 
 
 def test_ci_runs_the_readmes_test_command_as_it_stands():
-    sed = next(line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("command="))
+    sed = next(
+        line
+        for line in (ROOT / ".ci" / "run").read_text().splitlines()
+        if line.startswith("command=")
+    )
     out = subprocess.run(
-        ["bash", "-c", f'{sed}; echo "$command"'], cwd=ROOT, capture_output=True, text=True, check=True
+        ["bash", "-c", f'{sed}; echo "$command"'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     [command] = out.stdout.strip().splitlines()
     assert command in README
@@ -110,8 +148,14 @@ def test_the_map_of_the_package_names_what_exists():
     text = (ROOT / "flowers" / "README.md").read_text(encoding="utf-8")
     paths = {path for path in re.findall(r"`([\w/]+(?:\.py|/))`", text) if "name" not in path}
     assert len(paths) > 20
-    assert not [path for path in paths if not (ROOT / "flowers" / path).exists() and not (ROOT / path).exists()]
-    source = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "flowers").rglob("*.py"))
+    assert not [
+        path
+        for path in paths
+        if not (ROOT / "flowers" / path).exists() and not (ROOT / path).exists()
+    ]
+    source = "\n".join(
+        file.read_text(encoding="utf-8") for file in (ROOT / "flowers").rglob("*.py")
+    )
     names = {name.rpartition(".")[2] for name in re.findall(r"`([A-Za-z_]+(?:\.[a-z_]+)?)`", text)}
     assert {"SplitImages", "on_after_batch_transfer"} <= names
     assert not [name for name in names if not re.search(rf"\b{name}\b", source)]

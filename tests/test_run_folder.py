@@ -71,7 +71,11 @@ def test_writers_that_start_at_once_overwrite_nothing(tmp_path):
     for thread in threads:
         thread.join()
     files = tree(tmp_path)
-    tables = {name.removeprefix("a").removesuffix(".csv"): files[name] for name in files if name.startswith("a")}
+    tables = {
+        name.removeprefix("a").removesuffix(".csv"): files[name]
+        for name in files
+        if name.startswith("a")
+    }
     assert sorted(tables.values()) == texts
     assert len(files) == 2 * len(texts)
     for number, text in tables.items():  # the figures of a table have its number
@@ -82,7 +86,12 @@ def test_writers_that_start_at_once_overwrite_nothing(tmp_path):
 def test_a_full_disk_leaves_nothing_and_is_named(tmp_path):
     (tmp_path / "a.csv").write_text("mine")
     contents = {"a.csv": "short", "figures/b.png": b"longer than the disk has room for"}
-    with full_disk(16), pytest.raises(OSError, match=rf"--out: expected a folder .* got {tmp_path} \(File too large\)"):
+    with (
+        full_disk(16),
+        pytest.raises(
+            OSError, match=rf"--out: expected a folder .* got {tmp_path} \(File too large\)"
+        ),
+    ):
         write_new(tmp_path, contents, option="--out")
     assert tree(tmp_path) == {"a.csv": "mine"}
     assert len([*tmp_path.iterdir()]) == 1
@@ -93,7 +102,8 @@ def test_a_folder_that_cannot_be_is_named(tmp_path):
     for write in (write_new, write_folder):
         options = {"option": "--out"} if write is write_new else {"name": "audit"}
         with pytest.raises(
-            OSError, match=r"--out: expected a folder that can be written, got .*file.*Give another with --out"
+            OSError,
+            match=r"--out: expected a folder that can be written, got .*file.*Give another with --out",
         ):
             write(tmp_path / "file" / "below", {"a.csv": "new"}, **options)
     assert tree(tmp_path) == {"file": "mine"}

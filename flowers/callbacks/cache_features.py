@@ -15,11 +15,14 @@ from flowers.data import DECODING_FORMAT, FlowersDataModule, build_once, cache_k
 from flowers.tasks import TransferTask
 
 _BATCH_SIZE = 32
-# Raise it when the features or the augmentation change: what was cached before is then computed anew.
+# Raise it when the features or the augmentation change: what was cached before is then computed
+# anew.
 _FORMAT = 1
 
 
-def cache_features(task: TransferTask, data: FlowersDataModule, *, views: int) -> list[NDArray[np.float32]]:
+def cache_features(
+    task: TransferTask, data: FlowersDataModule, *, views: int
+) -> list[NDArray[np.float32]]:
     """Return the features of the training and validation images, from the data module's cache where they are there.
 
     Args:
@@ -37,13 +40,24 @@ def cache_features(task: TransferTask, data: FlowersDataModule, *, views: int) -
             weights.update(tensor.cpu().contiguous().numpy().tobytes())
     plain = np.sort(np.concatenate([data.indices["train"], data.indices["val"]]))
     return [
-        _cached(task, data, plain if view == 0 else data.indices["train"], view=view, weights=weights.hexdigest())
+        _cached(
+            task,
+            data,
+            plain if view == 0 else data.indices["train"],
+            view=view,
+            weights=weights.hexdigest(),
+        )
         for view in range(views + 1)
     ]
 
 
 def _cached(
-    task: TransferTask, data: FlowersDataModule, indices: NDArray[np.int64], *, view: int, weights: str
+    task: TransferTask,
+    data: FlowersDataModule,
+    indices: NDArray[np.int64],
+    *,
+    view: int,
+    weights: str,
 ) -> NDArray[np.float32]:
     """Return one view's features ``(N, F)`` of the images of some indices."""
 
@@ -53,8 +67,12 @@ def _cached(
     how = f"{data.augment} {data.seed} {data.crop_size} {view}" if view else "plain"
     shape = f"{data.image_size} {data.resize} {data.interpolation}"
     images = [f"{index} {data.facts.sha256[index]}" for index in indices]
-    key = cache_key(f"features {_FORMAT} {DECODING_FORMAT}", task.hparams["arch"], weights, how, shape, *images)
-    features: NDArray[np.float32] = np.load(build_once(data.cache_dir, key, build) / "features.npy", mmap_mode="r")
+    key = cache_key(
+        f"features {_FORMAT} {DECODING_FORMAT}", task.hparams["arch"], weights, how, shape, *images
+    )
+    features: NDArray[np.float32] = np.load(
+        build_once(data.cache_dir, key, build) / "features.npy", mmap_mode="r"
+    )
     return features
 
 
@@ -73,7 +91,9 @@ def _compute(
         images = to_float(pixels)
         if view:
             where = torch.from_numpy(chosen).to(task.device)
-            images = data.augment(pixels, indices=where, size=data.crop_size, seed=data.seed, epoch=view)
+            images = data.augment(
+                pixels, indices=where, size=data.crop_size, seed=data.seed, epoch=view
+            )
         images = images.contiguous(memory_format=torch.channels_last)
         found = net.backbone(net.standardize(images)).float().cpu().numpy()
         if features is None:

@@ -15,7 +15,8 @@ class Calibrate(CollectsPredictions):
     """Fits a temperature and a rejection threshold on the validation split, for the checkpoint to carry.
 
     Args:
-        selective_accuracy: Share of the answers that shall be right, which the threshold is chosen for.
+        selective_accuracy: Share of the answers that shall be right, which the threshold is chosen
+            for.
 
     Raises:
         ValueError: The share is not between 0 and 1.
@@ -24,7 +25,9 @@ class Calibrate(CollectsPredictions):
     def __init__(self, selective_accuracy: float = 0.99) -> None:
         super().__init__()
         if not 0 < selective_accuracy <= 1:
-            raise ValueError(f"--calibration.selective_accuracy: expected a share above 0, got {selective_accuracy}")
+            raise ValueError(
+                f"--calibration.selective_accuracy: expected a share above 0, got {selective_accuracy}"
+            )
         self.selective_accuracy = selective_accuracy
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -45,7 +48,9 @@ class Calibrate(CollectsPredictions):
             **{name: float(value) for name, value in rejection._asdict().items()},
         }
         if trainer.state.fn == "validate" and trainer.is_global_zero:
-            before, after = (reliability(values, found.labels).error for values in (found.probs, probs))
+            before, after = (
+                reliability(values, found.labels).error for values in (found.probs, probs)
+            )
             print(
                 f"temperature {temperature:.3f}: calibration error {before:.3f} before, {after:.3f} after; answering "
                 f"from a confidence of {rejection.threshold:.3f} on, {rejection.coverage:.1%} are answered, "

@@ -30,8 +30,8 @@ class SaveBest(_SaveOne):
     Accuracies of a few hundred images tie often.
 
     Args:
-        monitor: Metric to compare, ``val/loss``, ``val/acc``, ``val/f1`` or ``val/recall/<class>``; early stopping
-            watches the same.
+        monitor: Metric to compare, ``val/loss``, ``val/acc``, ``val/f1`` or ``val/recall/<class>``;
+            early stopping watches the same.
         mode: Whether more (``max``) or less (``min``) is better; follows from the metric.
 
     Raises:
@@ -47,7 +47,11 @@ class SaveBest(_SaveOne):
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Return whether the current epoch is the best so far."""
         loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
-        tied = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        tied = (
+            current is not None
+            and self.best_model_score is not None
+            and bool(current == self.best_model_score)
+        )
         better = loss < self.best_loss if tied else super().check_monitor_top_k(trainer, current)
         if better:
             self.best_epoch, self.best_loss = trainer.current_epoch, loss
@@ -72,7 +76,8 @@ class SaveLast(_SaveOne):
     """
 
     def __init__(self, every_n_epochs: int = 1) -> None:
-        # A callback of its own: beside a monitor, Lightning's save_last keeps the best epoch, not the last.
+        # A callback of its own: beside a monitor, Lightning's save_last keeps the best epoch, not
+        # the last.
         super().__init__(
             filename="last",
             every_n_epochs=every_n_epochs,
@@ -90,11 +95,13 @@ class SaveLast(_SaveOne):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its target and renames it, so that a kill or a full disk leaves the previous whole.
 
-    Lightning writes into the system's temporary folder and copies from there where that is another disk
-    (https://github.com/Lightning-AI/pytorch-lightning/issues/21253).
+    Lightning writes into the system's temporary folder and copies from there where that is another
+    disk (https://github.com/Lightning-AI/pytorch-lightning/issues/21253).
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None
+    ) -> None:
         """Write the file.
 
         Raises:
@@ -115,7 +122,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             cause = error if isinstance(error, OSError) else error.__context__
             if isinstance(cause, OSError):
                 raise OSError(
-                    cause.errno, f"{cause.strerror}, the checkpoint before stays as it was", str(file)
+                    cause.errno,
+                    f"{cause.strerror}, the checkpoint before stays as it was",
+                    str(file),
                 ) from error
             raise
 
@@ -128,4 +137,8 @@ def _moved(state_dict: dict[str, Any], dirpath: str) -> dict[str, Any]:
 
     paths = ("best_model_path", "kth_best_model_path", "last_model_path")
     best = {move(path): score for path, score in state_dict["best_k_models"].items()}
-    return state_dict | {name: move(state_dict[name]) for name in paths} | {"dirpath": dirpath, "best_k_models": best}
+    return (
+        state_dict
+        | {name: move(state_dict[name]) for name in paths}
+        | {"dirpath": dirpath, "best_k_models": best}
+    )

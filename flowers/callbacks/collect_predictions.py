@@ -58,7 +58,9 @@ class CollectsPredictions(Callback):
         return Prediction(indices[order], logits)
 
 
-def as_predictions(collected: Prediction, data: FlowersDataModule, *, temperature: float = 1.0) -> Predictions:
+def as_predictions(
+    collected: Prediction, data: FlowersDataModule, *, temperature: float = 1.0
+) -> Predictions:
     """Return collected predictions with names, labels and probabilities.
 
     Args:

@@ -32,7 +32,9 @@ class PrintEpochs(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the size of the network and the device."""
         total = sum(parameter.numel() for parameter in pl_module.parameters())
-        trained = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
+        trained = sum(
+            parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad
+        )
         frozen = f", {total - trained:,} of them frozen" if trained < total else ""
         device = trainer.strategy.root_device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-# Whether more or less of a metric is better, by the second part of its name: val/loss, val/recall/daisy.
-_MODES: dict[str, Literal["min", "max"]] = {"loss": "min", "acc": "max", "f1": "max", "recall": "max"}
+# Whether more or less of a metric is better, by the second part of its name: val/loss,
+# val/recall/daisy.
+_MODES: dict[str, Literal["min", "max"]] = {
+    "loss": "min",
+    "acc": "max",
+    "f1": "max",
+    "recall": "max",
+}
 
 
 def monitor_mode(monitor: str, mode: Literal["min", "max"] | None) -> Literal["min", "max"]:
@@ -17,7 +23,8 @@ def monitor_mode(monitor: str, mode: Literal["min", "max"] | None) -> Literal["m
         mode: What the user gave, if anything.
 
     Raises:
-        ValueError: The user's mode contradicts the metric, or is missing for a metric of the user's own.
+        ValueError: The user's mode contradicts the metric, or is missing for a metric of the user's
+            own.
     """
     known_mode = _MODES.get(monitor.split("/")[1]) if "/" in monitor else None
     if mode is None and known_mode is None:

@@ -11,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 class PrintEffectiveBatch(Callback):
     """Prints the effective batch where it is not ``--data.batch_size``, and how it changes when a run is resumed.
 
-    The learning rate is scaled with neither: which rule holds depends on the optimizer, the network and the batch
-    (https://arxiv.org/abs/1811.03600).
+    The learning rate is scaled with neither: which rule holds depends on the optimizer, the network
+    and the batch (https://arxiv.org/abs/1811.03600).
     """
 
     def __init__(self) -> None:

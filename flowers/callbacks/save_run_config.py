@@ -19,7 +19,8 @@ from flowers.run_folder import numbered, write_new
 class SaveRunConfig(SaveConfigCallback):
     """Writes ``config.yaml`` and ``manifest.csv`` into the run folder; TensorBoard and checkpoints get the config too.
 
-    A resumed run that was given other options, or other data, adds files with a number instead of replacing any.
+    A resumed run that was given other options, or other data, adds files with a number instead of
+    replacing any.
     """
 
     @property
@@ -42,7 +43,9 @@ class SaveRunConfig(SaveConfigCallback):
             text = f"```yaml\n{self.config_text}\n```"
             logger.attempt(lambda: logger.experiment.add_text("config", text, trainer.global_step))
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Put the configuration into the checkpoint, from which later verbs take what is not typed."""
         config = self.config.clone()
         for key in ("data.root", "data.manifest", "data.quarantine", "data.cache_dir"):
@@ -52,10 +55,20 @@ class SaveRunConfig(SaveConfigCallback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the summary."""
-        best = next((callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveBest)), None)
+        best = next(
+            (
+                callback
+                for callback in trainer.checkpoint_callbacks
+                if isinstance(callback, SaveBest)
+            ),
+            None,
+        )
         if not (trainer.is_global_zero and best is not None and best.best_model_path):
             return
-        checkpoint, run = _relative(best.best_model_path), _relative(Path(best.best_model_path).parent.parent)
+        checkpoint, run = (
+            _relative(best.best_model_path),
+            _relative(Path(best.best_model_path).parent.parent),
+        )
         print(
             f"\nBest epoch       {best.best_epoch} of {trainer.current_epoch} (counted from 0)\n"
             f"  {best.monitor:<14} {best.best_model_score:.4f}  (val/loss {best.best_loss:.4f}), selected on it\n"

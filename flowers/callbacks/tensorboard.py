@@ -49,7 +49,9 @@ class ForgivingLogger(TensorBoardLogger):
     _silenced = False
 
     def __init__(self, run: Path, *, options: Mapping[str, Any] | None = None) -> None:
-        super().__init__(run.parent.parent, name=run.parent.name, version=run.name, default_hp_metric=False)
+        super().__init__(
+            run.parent.parent, name=run.parent.name, version=run.name, default_hp_metric=False
+        )
         self.options = options or {}
 
     def attempt(self, write: Callable[[], None]) -> None:
@@ -79,7 +81,10 @@ class ForgivingLogger(TensorBoardLogger):
         Lightning would log a first value of these metrics too, which nobody has measured.
         """
         self.hparams.update(dict(params) | dict(self.options))
-        flat = {name: str(value) if isinstance(value, list | tuple) else value for name, value in self.hparams.items()}
+        flat = {
+            name: str(value) if isinstance(value, list | tuple) else value
+            for name, value in self.hparams.items()
+        }
         summaries = hparams(flat, dict.fromkeys(_HP_METRICS, 0.0))  # type: ignore[no-untyped-call]
         for summary in summaries:
             self.attempt(partial(self._add_summary, summary))
@@ -101,8 +106,8 @@ class LogToTensorBoard(CollectsPredictions):
     """Adds an augmented batch, the recall of each class, gradient norm, speed, and every few epochs figures.
 
     Args:
-        every_n_epochs: Epochs between two confusion matrices, precision-recall curves and galleries of mistakes; the
-            first and the last epoch have them too.
+        every_n_epochs: Epochs between two confusion matrices, precision-recall curves and galleries
+            of mistakes; the first and the last epoch have them too.
         graph: Whether the network's graph is added.
 
     Raises:
@@ -112,7 +117,9 @@ class LogToTensorBoard(CollectsPredictions):
     def __init__(self, every_n_epochs: int = 5, *, graph: bool = False) -> None:
         super().__init__()
         if every_n_epochs < 1:
-            raise ValueError(f"--tensorboard.every_n_epochs: expected at least 1, got {every_n_epochs}")
+            raise ValueError(
+                f"--tensorboard.every_n_epochs: expected at least 1, got {every_n_epochs}"
+            )
         self.every_n_epochs = every_n_epochs
         self.graph = graph
         self._best = {"hp/val_acc": -1.0, "hp/val_loss": 0.0}
@@ -138,7 +145,10 @@ class LogToTensorBoard(CollectsPredictions):
         self._images += len(batch.images)
         if trainer.global_step == 0 and batch_idx == 0 and batch.images.ndim == 4:
             images: Tensor = batch.images[:_SHOWN_IMAGES].float()
-            _write(trainer, lambda log: log.add_image("train/augmented_batch", make_grid(images, nrow=4), 0))
+            _write(
+                trainer,
+                lambda log: log.add_image("train/augmented_batch", make_grid(images, nrow=4), 0),
+            )
             if self.graph:
                 assert isinstance(pl_module, ClassificationTask)
                 _write(trainer, partial(_add_graph, pl_module.net, images[:1]))
@@ -154,7 +164,9 @@ class LogToTensorBoard(CollectsPredictions):
         """Begin to wait for the next batch."""
         self._last = time.perf_counter()
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:  # noqa: ANN401
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
+    ) -> None:  # noqa: ANN401
         """Log the norm of the gradient, where the loggers wait for the device anyway."""
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
@@ -181,7 +193,9 @@ class LogToTensorBoard(CollectsPredictions):
         values = scores(found) if is_finite else {}
         for name in self.recalls(data):
             # Every process has the same value; Lightning asks for an average, or warns.
-            pl_module.log(f"val/recall/{name}", values.get(f"{name}/recall", float("nan")), sync_dist=True)
+            pl_module.log(
+                f"val/recall/{name}", values.get(f"{name}/recall", float("nan")), sync_dist=True
+            )
         # Of a network that gives NaN another callback says so, and ends the run.
         if not (is_finite and trainer.is_global_zero and trainer.logger is not None):
             return
@@ -231,7 +245,13 @@ class LogToTensorBoard(CollectsPredictions):
             rank_zero_warn(f"TensorBoard lacks figures of epoch {epoch}: {error}")
 
     def _add_figures(
-        self, trainer: Trainer, data: FlowersDataModule, found: Predictions, indices: NDArray[np.int64], *, step: int
+        self,
+        trainer: Trainer,
+        data: FlowersDataModule,
+        found: Predictions,
+        indices: NDArray[np.int64],
+        *,
+        step: int,
     ) -> None:
         names = found.class_names
         matrix = confusion_figure(confusion(found), names)
@@ -261,11 +281,16 @@ def _mistakes(data: FlowersDataModule, found: Predictions, indices: NDArray[np.i
         return None
     pixels = data.images(indices[worst]).permute(0, 2, 3, 1).numpy()
     names = found.class_names
-    titles = [f"{names[found.labels[i]]}, taken for\n{names[predicted[i]]} ({confidence[i]:.0%})" for i in worst]
+    titles = [
+        f"{names[found.labels[i]]}, taken for\n{names[predicted[i]]} ({confidence[i]:.0%})"
+        for i in worst
+    ]
     return gallery_figure([*pixels], titles)
 
 
-def _add_pr_curve(tag: str, is_class: NDArray[np.bool_], probs: NDArray[np.float64], step: int, log: Any) -> None:  # noqa: ANN401
+def _add_pr_curve(
+    tag: str, is_class: NDArray[np.bool_], probs: NDArray[np.float64], step: int, log: Any
+) -> None:  # noqa: ANN401
     log.add_pr_curve(tag, is_class, probs, step)
 
 
@@ -273,7 +298,9 @@ def _add_graph(net: nn.Module, images: Tensor, log: Any) -> None:  # noqa: ANN40
     training = net.training
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # TensorBoard's own way of tracing is deprecated
-        log.add_graph(net.eval(), images)  # in training mode it would move the statistics of batch norm
+        log.add_graph(
+            net.eval(), images
+        )  # in training mode it would move the statistics of batch norm
     net.train(training)
 
 

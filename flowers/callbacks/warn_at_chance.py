@@ -18,8 +18,8 @@ _NUM_EPOCHS = 5
 class WarnAtChance(Callback):
     """Warns once if the validation accuracy stays at chance for five epochs while the training accuracy rises above it.
 
-    Chance is the accuracy of always answering the largest class. Accuracies are compared by their 95 % intervals, since
-    those of a small validation split scatter.
+    Chance is the accuracy of always answering the largest class. Accuracies are compared by their
+    95 % intervals, since those of a small validation split scatter.
     """
 
     def __init__(self) -> None:

@@ -113,7 +113,11 @@ class WriteReport(CollectsPredictions):
             self._contents = {}
 
     def _report(
-        self, collected: Prediction, trainer: Trainer, task: ClassificationTask, data: FlowersDataModule
+        self,
+        collected: Prediction,
+        trainer: Trainer,
+        task: ClassificationTask,
+        data: FlowersDataModule,
     ) -> tuple[Report, Path]:
         """Return the report and the folder it belongs into."""
         assert trainer.ckpt_path is not None
@@ -123,13 +127,19 @@ class WriteReport(CollectsPredictions):
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         mistakes, successes = _chosen(found, self.num_examples)
         images, overlays, note = _pictures([*mistakes, *successes], found, task, data)
-        credit = {path: credit.photographer for path, credit in read_credits(data.index.root).items()}
+        credit = {
+            path: credit.photographer for path, credit in read_credits(data.index.root).items()
+        }
         examples = [
             Example(number, image, overlay, credit.get(found.paths[number], ""))
-            for number, image, overlay in zip([*mistakes, *successes], images, overlays, strict=True)
+            for number, image, overlay in zip(
+                [*mistakes, *successes], images, overlays, strict=True
+            )
         ]
         calibration = task.calibration
-        rejection = Rejection(*(calibration[name] for name in Rejection._fields)) if calibration else None
+        rejection = (
+            Rejection(*(calibration[name] for name in Rejection._fields)) if calibration else None
+        )
         report = Report(
             title=f"Test of {run.name}/{file.name}",
             predictions=found,
@@ -145,13 +155,27 @@ class WriteReport(CollectsPredictions):
         return report, run
 
     def _facts(
-        self, task: ClassificationTask, data: FlowersDataModule, checkpoint: dict[str, Any], *, file: Path, run: Path
+        self,
+        task: ClassificationTask,
+        data: FlowersDataModule,
+        checkpoint: dict[str, Any],
+        *,
+        file: Path,
+        run: Path,
     ) -> dict[str, dict[str, str]]:
         count, seconds = len(data.indices["test"]), training_seconds(run)
-        names = dict.fromkeys(["train", "val", "test", "skipped", *np.unique(data.assignment.split).tolist()])
+        names = dict.fromkeys(
+            ["train", "val", "test", "skipped", *np.unique(data.assignment.split).tolist()]
+        )
         counts = {name: f"{(data.assignment.split == name).sum():,} images" for name in names}
-        fingerprints = {name: value for name, value in data.state_dict().items() if name.endswith("_fingerprint")}
-        libraries = {name: version(name) for name in ("torch", "torchvision", "lightning", "flowers")}
+        fingerprints = {
+            name: value
+            for name, value in data.state_dict().items()
+            if name.endswith("_fingerprint")
+        }
+        libraries = {
+            name: version(name) for name in ("torch", "torchvision", "lightning", "flowers")
+        }
         return {
             "Data": {"folder": str(data.index.root), **counts, **fingerprints},
             "Training": {
@@ -165,7 +189,11 @@ class WriteReport(CollectsPredictions):
                 "test-time augmentation": task.tta,
                 "parameters": f"{sum(parameter.numel() for parameter in task.net.parameters()):,}",
             },
-            "Environment": {"python": platform.python_version(), **libraries, "platform": platform.platform()},
+            "Environment": {
+                "python": platform.python_version(),
+                **libraries,
+                "platform": platform.platform(),
+            },
             "Configuration of the training": {"config": checkpoint.get("config", "not recorded")},
         }
 
@@ -195,10 +223,17 @@ def _pictures(
     overlays: list[bytes | None] = [None] * len(numbers)
     try:
         classes = torch.from_numpy(found.probs[numbers].argmax(axis=1)).to(task.device)
-        heat = grad_cam(task.net, task.net.backbone, to_float(pixels).to(task.device), classes).cpu().numpy()
+        heat = (
+            grad_cam(task.net, task.net.backbone, to_float(pixels).to(task.device), classes)
+            .cpu()
+            .numpy()
+        )
         note = ""
         red = np.array([255.0, 0.0, 0.0])
-        overlays = [_jpeg(image + (red - image) * 0.6 * h[:, :, None]) for image, h in zip(shown, heat, strict=True)]
+        overlays = [
+            _jpeg(image + (red - image) * 0.6 * h[:, :, None])
+            for image, h in zip(shown, heat, strict=True)
+        ]
     except ValueError as error:
         note = f"There are no overlays: {error}."
     return [_jpeg(image) for image in shown], overlays, note

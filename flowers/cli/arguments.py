@@ -20,8 +20,12 @@ TASKS = ("CNNTask", "TransferTask")
 def did_you_mean(word: str, words: Iterable[str]) -> str:
     """Return a question that names the nearest of some words; empty where none is near."""
     words = list(words)
-    same_name = [other for other in words if other.endswith(f".{word.rpartition('.')[2].lstrip('-')}")]
-    nearest = same_name if word.startswith("--") and same_name else get_close_matches(word, words, n=1)
+    same_name = [
+        other for other in words if other.endswith(f".{word.rpartition('.')[2].lstrip('-')}")
+    ]
+    nearest = (
+        same_name if word.startswith("--") and same_name else get_close_matches(word, words, n=1)
+    )
     return f", did you mean {nearest[0]}?" if nearest else ""
 
 
@@ -78,13 +82,19 @@ class OneLineErrors:
 def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
     """Return what is wrong with a configuration or the name of an option; None where only the parser can tell.
 
-    It needs neither torch nor the parser, which take seconds to load, and finds nothing in what the parser accepts.
+    It needs neither torch nor the parser, which take seconds to load, and finds nothing in what the
+    parser accepts.
 
     Args:
         words: The command line after the command.
-        options: All options of the command, with those of the models in ``TASKS``; if empty no name is judged.
+        options: All options of the command, with those of the models in ``TASKS``; if empty no name
+            is judged.
     """
-    typed = [word[2:].partition("=")[0] for word in takewhile(lambda word: word != "--", words) if _is_option(word)]
+    typed = [
+        word[2:].partition("=")[0]
+        for word in takewhile(lambda word: word != "--", words)
+        if _is_option(word)
+    ]
     names = [("", name) for name in typed]
     models = [("", model) for model in _values(words, "--model", "--model.class_path")]
     for word in _values(words, "-c", "--config"):
@@ -94,13 +104,18 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
             return str(error)
         names += [(_as_file(word), name) for name in _names(config)]
         models += [(_as_file(word), model) for model in _model_classes(config)]
-    if len(models) == 1 and "torch" not in sys.modules:  # else there may be classes of somebody else's
+    if (
+        len(models) == 1 and "torch" not in sys.modules
+    ):  # else there may be classes of somebody else's
         [(file, model)] = models
         if model.isidentifier() and model not in TASKS:
             return f"{file}{_no_such_task(model)}"
     known = {option.removeprefix("--") for option in options}
-    # A class of somebody else's has other options; and where two are named, one may ignore what is meant for the other.
-    own_classes = {f"{module}{task}" for module in ("", "flowers.", "flowers.tasks.") for task in TASKS}
+    # A class of somebody else's has other options; and where two are named, one may ignore what is
+    # meant for the other.
+    own_classes = {
+        f"{module}{task}" for module in ("", "flowers.", "flowers.tasks.") for task in TASKS
+    }
     is_ours = len(models) < 2 and all(model in own_classes for _, model in models)
     if not is_ours or any(name == "ckpt_path" for _, name in names):
         known = {name for name in known if not name.startswith("model.")}
@@ -134,7 +149,11 @@ def explain(message: str, words: Sequence[str]) -> str:
             return f"{_in_file(option, words)}{option} {class_path}: {reason}"
         option += f".{keys[-1]}"
     if unknown := re.search(r"Expected a dot import path string: (\w+)", message):
-        answer = _no_such_task(unknown[1]) if keys[0] == "model" else f"{option} {unknown[1]}: there is no such class"
+        answer = (
+            _no_such_task(unknown[1])
+            if keys[0] == "model"
+            else f"{option} {unknown[1]}: there is no such class"
+        )
         return f"{_in_file(option, words)}{answer}"
     return f"{_in_file(option, words)}{option}: {_explain_value(message)}"
 
@@ -254,7 +273,9 @@ def _read_config(word: str) -> dict[str, Any]:
         config = yaml.load(file.read_text(encoding="utf-8") if is_file else word, loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ValueError(f"{word if is_file else '--config'}, line {line}: no valid YAML, {error.problem}") from error
+        raise ValueError(
+            f"{word if is_file else '--config'}, line {line}: no valid YAML, {error.problem}"
+        ) from error
     except (OSError, UnicodeError):
         return {}
     if isinstance(config, dict):

@@ -26,7 +26,14 @@ from flowers.data import (
     read_credits,
     reasons_to_ignore,
 )
-from flowers.evaluation import LabelIssue, Predictions, data_uri, label_issues, read_predictions, render_page
+from flowers.evaluation import (
+    LabelIssue,
+    Predictions,
+    data_uri,
+    label_issues,
+    read_predictions,
+    render_page,
+)
 from flowers.run_folder import write_folder
 
 if TYPE_CHECKING:
@@ -53,20 +60,23 @@ def audit(
 ) -> int:
     """Look for broken files, copies, contradicting labels and whatever else makes a number wrong.
 
-    Writes audit.html (to look at), audit.json (the same facts) and quarantine.csv (for --data.quarantine). The exit
-    status is 0 if nothing was found, 1 if something was, 2 if the audit could not run.
+    Writes audit.html (to look at), audit.json (the same facts) and quarantine.csv (for
+    --data.quarantine). The exit status is 0 if nothing was found, 1 if something was, 2 if the
+    audit could not run.
 
     Args:
         root: Folder root/<class>/<image> or root/{train,val,test}/<class>/<image>.
         out: New folder for the results; by default the next free lightning_logs/audit_<n>.
         predictions: The predictions.csv of cross_validate; with it, label issues are found too.
-        duplicates: What counts as the same picture; not near, where different images look much alike.
+        duplicates: What counts as the same picture; not near, where different images look much
+            alike.
         min_side: Images with a shorter side are reported as tiny, in pixels.
         cache_dir: Folder of the cache; by default flowers in $XDG_CACHE_HOME or ~/.cache.
 
     Raises:
         FileExistsError: The folder for the results exists.
-        ValueError: A folder to write into lies among the photos, or one to read is not what it should be.
+        ValueError: A folder to write into lies among the photos, or one to read is not what it
+            should be.
         OSError: A folder or file cannot be read or written.
     """
     cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
@@ -78,9 +88,13 @@ def audit(
                 f"another, as {option} {folder.resolve()}-{option.removeprefix('--')}"
             )
     if out is not None and Path(out).exists():
-        raise FileExistsError(f"--out {out}: it exists. Give another name: what lies there may have been edited.")
+        raise FileExistsError(
+            f"--out {out}: it exists. Give another name: what lies there may have been edited."
+        )
     if predictions is not None and not Path(predictions).is_file():
-        raise FileNotFoundError(f"--predictions {predictions}: expected a file, as cross_validate writes it")
+        raise FileNotFoundError(
+            f"--predictions {predictions}: expected a file, as cross_validate writes it"
+        )
     asked = read_predictions(predictions, needs_labels=False) if predictions is not None else None
     found = audit_folder(folder, cache_dir=cache, duplicates=duplicates, min_side=min_side)
     issues: list[LabelIssue] = []
@@ -111,7 +125,9 @@ def _of_this_folder(predictions: Predictions, found: Audit, *, file: str) -> Pre
             paths.append(inside)
             labels.append(names.index(own))
     if not rows:
-        raise ValueError(f"--predictions {file}: expected predictions of the images of this folder, got none of them")
+        raise ValueError(
+            f"--predictions {file}: expected predictions of the images of this folder, got none of them"
+        )
     known = Predictions(names, tuple(paths), np.array(labels), predictions.probs[rows])
     print(
         f"--predictions {file} has {len(rows):,} of the {len(found.labels):,} images, {known.right.mean():.1%} of them "
@@ -128,7 +144,9 @@ def _inside(path: str, found: Audit) -> str:
 
 
 def _summary(found: Audit, issues: list[LabelIssue], *, folder: Path) -> str:
-    lines = [f"{sum(found.class_counts.values()):,} images of {len(found.class_counts)} classes in {found.root}"]
+    lines = [
+        f"{sum(found.class_counts.values()):,} images of {len(found.class_counts)} classes in {found.root}"
+    ]
     for kind, findings in groupby(found.findings, key=lambda finding: finding.kind):
         group = [*findings]
         if kind == "ignored":
@@ -142,7 +160,9 @@ def _summary(found: Audit, issues: list[LabelIssue], *, folder: Path) -> str:
         lines.append("  nothing found")
     lines.append(f"Look at {folder / 'audit.html'}")
     if found.quarantine:
-        lines.append(f"Leave out {len(found.quarantine):,} images with --data.quarantine {folder / 'quarantine.csv'}")
+        lines.append(
+            f"Leave out {len(found.quarantine):,} images with --data.quarantine {folder / 'quarantine.csv'}"
+        )
     return "\n".join(lines)
 
 
@@ -155,7 +175,9 @@ def _named(finding: Finding) -> str:
 
 
 def _json(found: Audit, issues: list[LabelIssue]) -> str:
-    shown = {path for finding in found.findings for path in finding.paths} | {issue.path for issue in issues}
+    shown = {path for finding in found.findings for path in finding.paths} | {
+        issue.path for issue in issues
+    }
     facts = {
         "root": str(found.root),
         "num_images": sum(found.class_counts.values()),
@@ -163,7 +185,11 @@ def _json(found: Audit, issues: list[LabelIssue]) -> str:
         "findings": [finding._asdict() for finding in found.findings],
         "label_issues": [issue._asdict() for issue in issues],
         "quarantine": [row._asdict() for row in found.quarantine],
-        "credits": {path: credit._asdict() for path, credit in read_credits(found.root).items() if path in shown},
+        "credits": {
+            path: credit._asdict()
+            for path, credit in read_credits(found.root).items()
+            if path in shown
+        },
     }
     return json.dumps(facts, indent=2)
 
@@ -205,12 +231,19 @@ def _doubt(issue: LabelIssue) -> str:
 
 
 def _section(
-    kind: str, title_and_meaning: tuple[str, str], findings: list[Finding], *, show: Callable[..., dict[str, str]]
+    kind: str,
+    title_and_meaning: tuple[str, str],
+    findings: list[Finding],
+    *,
+    show: Callable[..., dict[str, str]],
 ) -> dict[str, Any]:
     title, meaning = title_and_meaning
     pictures = kind not in ("unreadable", "empty", "ignored", "imbalance")
     cards = [
-        {"detail": finding.detail, "images": [show(path, picture=pictures) for path in finding.paths]}
+        {
+            "detail": finding.detail,
+            "images": [show(path, picture=pictures) for path in finding.paths],
+        }
         for finding in findings[:_SHOWN]
     ]
     return {

@@ -77,17 +77,26 @@ def read_run(folder: Path, *, name: str) -> Run:
         ValueError: There are neither predictions nor curves in it.
     """
     if (folder / "summary.json").exists():
-        raise ValueError(f"{folder}: expected the folder of one run; a cross-validation has its own summary.md")
-    tested = sorted(filter(_TESTED.fullmatch, (file.name for file in folder.glob("predictions*.csv"))), key=_number)
+        raise ValueError(
+            f"{folder}: expected the folder of one run; a cross-validation has its own summary.md"
+        )
+    tested = sorted(
+        filter(_TESTED.fullmatch, (file.name for file in folder.glob("predictions*.csv"))),
+        key=_number,
+    )
     curves = read_history(folder) if folder.is_dir() else {}
     if not tested and not curves:
-        raise ValueError(f"{folder}: expected a run folder with curves or predictions, as lightning_logs/version_0")
+        raise ValueError(
+            f"{folder}: expected a run folder with curves or predictions, as lightning_logs/version_0"
+        )
     if not curves:
         print(f"{name}: no curves can be read")
     if len(tested) > 1:
         print(f"{name} was tested {len(tested)} times: {tested[-1]} is the newest, and compared")
     report = folder / (
-        tested[-1].replace("predictions", "report").replace(".csv", ".json") if tested else "report.json"
+        tested[-1].replace("predictions", "report").replace(".csv", ".json")
+        if tested
+        else "report.json"
     )
     return Run(
         name=name,
@@ -132,7 +141,9 @@ def _options(file: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file}: expected a configuration, got {str(error).partition(chr(10))[0]}") from error
+        raise ValueError(
+            f"{file}: expected a configuration, got {str(error).partition(chr(10))[0]}"
+        ) from error
     options: dict[str, Any] = {}
     stack = [("", config)] if isinstance(config, dict) else []
     while stack:

@@ -35,7 +35,8 @@ def cross_validate(
 ) -> None:
     """Train and test on every fold with several seeds; started again, it resumes where it was interrupted.
 
-    Other options, as --data.root DIR, go to fit. Writes summary.md, summary.json and predictions.csv.
+    Other options, as --data.root DIR, go to fit. Writes summary.md, summary.json and
+    predictions.csv.
 
     Args:
         config: Configurations of fit, as configs/cnn.yaml.
@@ -54,20 +55,34 @@ def cross_validate(
         if not Path(file).is_file():
             raise FileNotFoundError(f"config {file}: expected a file")
     if folds < 2 or seeds < 1 or any(word.startswith("--data.fold") for word in options):
-        raise ValueError("--folds, --seeds: expected at least 2 folds and 1 seed, and no --data.fold beside them")
-    settings = {"folds": folds, "options": options, "configs": [Path(file).read_text() for file in config]}
+        raise ValueError(
+            "--folds, --seeds: expected at least 2 folds and 1 seed, and no --data.fold beside them"
+        )
+    settings = {
+        "folds": folds,
+        "options": options,
+        "configs": [Path(file).read_text() for file in config],
+    }
     earlier = _read_settings(out, settings)
     out.mkdir(parents=True, exist_ok=True)
     if not earlier and any(not file.name.startswith(".") for file in out.iterdir()):
-        raise ValueError(f"--out {out}: expected a new folder or that of a cross-validation, got one with other files")
-    if any(out.rglob("*.ckpt")) and any(earlier.get(name) != value for name, value in settings.items()):
-        raise ValueError(f"--out {out}: a cross-validation with other settings lies there; give another folder")
+        raise ValueError(
+            f"--out {out}: expected a new folder or that of a cross-validation, got one with other files"
+        )
+    if any(out.rglob("*.ckpt")) and any(
+        earlier.get(name) != value for name, value in settings.items()
+    ):
+        raise ValueError(
+            f"--out {out}: a cross-validation with other settings lies there; give another folder"
+        )
     words = [word for file in config for word in ("--config", file)]
     try:
         with FileLock(out / ".lock").acquire(timeout=0):
             results = _read_settings(out, settings).get("results", {})
             _write_settings(out, settings | {"results": results})
-            runs = _run_all(out, [*words, *options, "--data.folds", str(folds)], folds=folds, seeds=seeds)
+            runs = _run_all(
+                out, [*words, *options, "--data.folds", str(folds)], folds=folds, seeds=seeds
+            )
             results = _write_results(out, runs, results)
             _write_settings(out, settings | {"results": results})
     except Timeout:
@@ -76,7 +91,9 @@ def cross_validate(
         ) from None
 
 
-def _run_all(out: Path, options: list[str], *, folds: int, seeds: int) -> dict[tuple[int, int], Predictions]:
+def _run_all(
+    out: Path, options: list[str], *, folds: int, seeds: int
+) -> dict[tuple[int, int], Predictions]:
     """Return the predictions for each seed and test fold, from earlier runs where they are finished."""
     keys = [(seed, fold) for seed in range(seeds) for fold in range(folds)]
     runs = {}
@@ -112,7 +129,9 @@ def _run_fold(folder: Path, options: list[str]) -> None:
 
 
 def _newest_run(folder: Path) -> Path:
-    runs = sorted(folder.glob("lightning_logs/version_*"), key=lambda run: int(run.name.rpartition("_")[2]))
+    runs = sorted(
+        folder.glob("lightning_logs/version_*"), key=lambda run: int(run.name.rpartition("_")[2])
+    )
     return runs[-1] if runs else folder
 
 
@@ -126,10 +145,15 @@ def _run_command(folder: Path, *words: str) -> None:
     except subprocess.CalledProcessError as error:
         last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
         print("\n" + "\n".join(last), file=sys.stderr)
-        print(f"{words[0]} failed, its output is in {log}; the same command resumes from there.", file=sys.stderr)
+        print(
+            f"{words[0]} failed, its output is in {log}; the same command resumes from there.",
+            file=sys.stderr,
+        )
         sys.exit(error.returncode)
     except KeyboardInterrupt:
-        sys.exit(f"\nInterrupted. What is done lies in {folder.parent}; the same command resumes from there.")
+        sys.exit(
+            f"\nInterrupted. What is done lies in {folder.parent}; the same command resumes from there."
+        )
 
 
 def _read_settings(out: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -41,10 +41,12 @@ def export(
 ) -> int:
     """Write a checkpoint as ONNX or torch.export: bytes in, calibrated probabilities out.
 
-    The file is compared with the checkpoint; the exit status is 1 where it disagreed and was deleted.
+    The file is compared with the checkpoint; the exit status is 1 where it disagreed and was
+    deleted.
 
     Args:
-        checkpoint: Checkpoint, or a run folder as lightning_logs/version_0, whose best checkpoint is taken.
+        checkpoint: Checkpoint, or a run folder as lightning_logs/version_0, whose best checkpoint
+            is taken.
         format: What to write.
         out: File to write; by default best.onnx or best.pt2 beside best.ckpt.
         images: Files, folders or patterns, 200 of which are compared; by default synthetic flowers.
@@ -56,7 +58,9 @@ def export(
     """
     missing = [name for name in _PACKAGES if find_spec(name) is None] if format == "onnx" else []
     if missing:
-        raise ValueError(f"--format onnx: {', '.join(missing)} are missing; install them: pip install -e '.[export]'")
+        raise ValueError(
+            f"--format onnx: {', '.join(missing)} are missing; install them: pip install -e '.[export]'"
+        )
     suffix = {"onnx": ".onnx", "torch_export": ".pt2"}[format]
     file = out or checkpoint_file(checkpoint).with_suffix(suffix)
     check_new(file, option="--out")
@@ -102,16 +106,26 @@ def check_images(photos: list[str] | None, decoding: dict[str, Any]) -> NDArray[
     """Return the images ``(N, S, S, 3)`` on which an exported file is compared.
 
     Args:
-        photos: Files, folders or patterns, of which 200 images are taken evenly; None for synthetic flowers.
+        photos: Files, folders or patterns, of which 200 images are taken evenly; None for synthetic
+            flowers.
         decoding: How images are decoded, options of ``load_image``.
     """
     if photos is None:
         rng = np.random.default_rng(0)
         names = [DRAWN_CLASSES[i % len(DRAWN_CLASSES)] for i in range(_NUM_IMAGES)]
-        return np.stack([np.asarray(draw_flower(name, image_size=decoding["image_size"], rng=rng)) for name in names])
+        return np.stack(
+            [
+                np.asarray(draw_flower(name, image_size=decoding["image_size"], rng=rng))
+                for name in names
+            ]
+        )
     files, _ = find_images(photos, option="--images")
-    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, num=_NUM_IMAGES).astype(int))]
-    return np.stack([load_named(Path(file), **decoding).permute(1, 2, 0).numpy() for file in chosen])
+    chosen = [
+        files[i] for i in np.unique(np.linspace(0, len(files) - 1, num=_NUM_IMAGES).astype(int))
+    ]
+    return np.stack(
+        [load_named(Path(file), **decoding).permute(1, 2, 0).numpy() for file in chosen]
+    )
 
 
 def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
@@ -133,7 +147,11 @@ def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
     print(
         f"{len(images)} images: the same class for {agreement:.1%}, largest difference of a probability {largest:.2g}"
     )
-    return "" if agreement == 1 and largest <= _TOLERANCE else f"expected at most {_TOLERANCE} of a difference"
+    return (
+        ""
+        if agreement == 1 and largest <= _TOLERANCE
+        else f"expected at most {_TOLERANCE} of a difference"
+    )
 
 
 def _print_cost(file: Path, run: Run, module: nn.Module, images: NDArray[np.uint8]) -> None:
@@ -152,5 +170,9 @@ def _print_cost(file: Path, run: Run, module: nn.Module, images: NDArray[np.uint
                 start = time.perf_counter()
                 function(batch)
                 seconds[name].append(time.perf_counter() - start)
-        ours, theirs = (1000 * min(times) for times in seconds.values())  # the rest is what else the machine did
-        print(f"batch of {size:>2}: {ours:.1f} ms, PyTorch {theirs:.1f} ms, {theirs / ours:.1f} times as fast")
+        ours, theirs = (
+            1000 * min(times) for times in seconds.values()
+        )  # the rest is what else the machine did
+        print(
+            f"batch of {size:>2}: {ours:.1f} ms, PyTorch {theirs:.1f} ms, {theirs / ours:.1f} times as fast"
+        )

@@ -33,7 +33,11 @@ def remember_options(options: dict[str, list[str]]) -> None:
 
 
 def _file() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flowers" / "options.json"
+    return (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        / "flowers"
+        / "options.json"
+    )
 
 
 def _read() -> dict[str, list[str]]:

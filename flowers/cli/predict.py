@@ -57,12 +57,13 @@ def predict(
 ) -> int:
     """Classify photos with a checkpoint.
 
-    Prints the three most probable classes of each photo, or a count per class of more than 20, and writes all
-    probabilities to a CSV file. The exit status is 1 if a photo could not be read.
+    Prints the three most probable classes of each photo, or a count per class of more than 20, and
+    writes all probabilities to a CSV file. The exit status is 1 if a photo could not be read.
 
     Args:
         photos: Files, folders (with all folders inside) or patterns as '*.jpg'.
-        ckpt_path: Checkpoint, or a run folder as lightning_logs/version_0, whose best checkpoint is taken.
+        ckpt_path: Checkpoint, or a run folder as lightning_logs/version_0, whose best checkpoint is
+            taken.
         out: CSV file to write; if it exists, the new file gets the next free number.
         contact_sheet: PNG or JPEG file to write with up to 100 of the photos, taken evenly.
         tta: Test-time augmentation; by default that of the checkpoint.
@@ -72,11 +73,16 @@ def predict(
         num_nodes: Number of machines, with srun; by default 1.
 
     Raises:
-        ValueError: The checkpoint is none, there are no images, no such devices, or a name is no file's.
+        ValueError: The checkpoint is none, there are no images, no such devices, or a name is no
+            file's.
         OSError: A file cannot be read or written.
     """
-    if contact_sheet is not None and (contact_sheet.suffix not in (".png", ".jpg") or contact_sheet == out):
-        raise ValueError(f"--contact_sheet {contact_sheet}: expected the name of a .png or .jpg file")
+    if contact_sheet is not None and (
+        contact_sheet.suffix not in (".png", ".jpg") or contact_sheet == out
+    ):
+        raise ValueError(
+            f"--contact_sheet {contact_sheet}: expected the name of a .png or .jpg file"
+        )
     if not out.name or out.is_dir():
         raise ValueError(f"--out {out}: expected the name of a CSV file")
     files, ignored = find_images(photos, option="photos")
@@ -85,11 +91,17 @@ def predict(
     files = fabric.broadcast(files)  # the folder may have changed since
     if ignored and rank == 0:
         print(summarize_ignored(ignored))
-    predictor = FlowerPredictor(ckpt_path, device=str(fabric.device), batch_size=batch_size, tta=tta)
+    predictor = FlowerPredictor(
+        ckpt_path, device=str(fabric.device), batch_size=batch_size, tta=tta
+    )
     with _shared_folder(fabric, out.parent) as folder:
         own = share(files, batch_size=batch_size, rank=rank, world_size=world_size)
-        silent = None if rank == 0 and len(files) > _MAX_LINES else True  # None: where there is a terminal
-        answers = tqdm(predictor.stream(own), total=len(own), desc="Classifying", unit="image", disable=silent)
+        silent = (
+            None if rank == 0 and len(files) > _MAX_LINES else True
+        )  # None: where there is a terminal
+        answers = tqdm(
+            predictor.stream(own), total=len(own), desc="Classifying", unit="image", disable=silent
+        )
         with (folder / f"{rank}.csv").open("w", **_TEXT) as rows:
             writer = csv.writer(rows)
             for path, answer in zip(own, answers, strict=True):
@@ -106,8 +118,12 @@ def predict(
         [file] = publish({whole: out})
     errors = _print_answers(file, predictor.class_names, total=len(files))
     if contact_sheet is not None:
-        content = figure_bytes(_contact_sheet(file, total=len(files)), contact_sheet.suffix[1:], dpi=100)
-        [sheet] = write_new(contact_sheet.parent, {contact_sheet.name: content}, option="--contact_sheet")
+        content = figure_bytes(
+            _contact_sheet(file, total=len(files)), contact_sheet.suffix[1:], dpi=100
+        )
+        [sheet] = write_new(
+            contact_sheet.parent, {contact_sheet.name: content}, option="--contact_sheet"
+        )
         print(f"Contact sheet    {sheet}")
     return 1 if errors else 0
 
@@ -122,10 +138,13 @@ def _launch(accelerator: str, *, devices: int | str | None, num_nodes: int | Non
         fabric = plan_devices(accelerator=accelerator, devices=devices, num_nodes=num_nodes)
     except ValueError as error:  # which speaks of the options of fit
         raise ValueError(str(error).replace("--trainer.", "--")) from error
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # who takes part is told by the devices asked for
+    logging.getLogger("lightning.fabric").setLevel(
+        logging.WARNING
+    )  # who takes part is told by the devices asked for
     threads = torch.get_num_threads()
     fabric.launch()
-    # Lightning gives each of several processes fewer, and with other threads the last digit of a sum is another.
+    # Lightning gives each of several processes fewer, and with other threads the last digit of a
+    # sum is another.
     torch.set_num_threads(threads)
     return fabric
 
@@ -154,7 +173,9 @@ def _rows(file: Path) -> Iterator[tuple[dict[str, str], list[float]]]:
         next(rows)
         for row in rows:
             first = dict(zip(PREDICTION_COLUMNS, row, strict=False))
-            probs = [] if first["error"] else [float(prob) for prob in row[len(PREDICTION_COLUMNS) :]]
+            probs = (
+                [] if first["error"] else [float(prob) for prob in row[len(PREDICTION_COLUMNS) :]]
+            )
             yield first, probs
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from flowers.cli.arguments import class_parser
 
-# The common options by group, each with a line where the first sentence of its own help is long or says little.
+# The common options by group, each with a line where the first sentence of its own help is long or
+# says little.
 COMMON_OPTIONS = {
     "data": {
         "data.root": "Folder of photos, root/<class>/<image>",
@@ -19,7 +20,9 @@ COMMON_OPTIONS = {
         "data.duplicates": "What stays in one split: near, exact, or ignore duplicates",
         "data.on_bad_image": "A broken image: stop before training, or skip it",
     },
-    "model": {"model": "CNNTask, TransferTask, or a class of your own"},  # and the options of the class
+    "model": {
+        "model": "CNNTask, TransferTask, or a class of your own"
+    },  # and the options of the class
     "training": {
         "trainer.max_epochs": "",
         "seed_everything": "Seed of weights, order and augmentation",
@@ -71,10 +74,18 @@ def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN40
     for group, texts in COMMON_OPTIONS.items():
         if (group in _EVALUATION_GROUPS) if command != "fit" else (group != "evaluation"):
             lines.append(f"{group}:")
-            lines += [_line(f"--{name}", actions[f"--{name}"], text) for name, text in texts.items()]
+            lines += [
+                _line(f"--{name}", actions[f"--{name}"], text) for name, text in texts.items()
+            ]
         if group == "model" and command == "fit":
-            own = {name: of_model[name] for name in of_model if name[-1] != "+" and name.startswith("--model.")}
-            lines += [_line(name, action) for name, action in own.items() if name != "--model.class_names"]
+            own = {
+                name: of_model[name]
+                for name in of_model
+                if name[-1] != "+" and name.startswith("--model.")
+            }
+            lines += [
+                _line(name, action) for name, action in own.items() if name != "--model.class_names"
+            ]
     return "\n".join([*lines, f"All options: python -m flowers {command} --help all"])
 
 
@@ -95,7 +106,9 @@ def _line(name: str, action: Any, text: str = "") -> str:  # noqa: ANN401
         text = re.split(r"[.;](?: |$)", text)[0]
     default = "" if action.required else _as_typed(action.default)
     line = (f"  {name} {default}".ljust(36) + f" {text}").rstrip()
-    return line if len(line) <= _WIDTH else line[: _WIDTH - 1].rpartition(" ")[0].rstrip(",:") + " …"
+    return (
+        line if len(line) <= _WIDTH else line[: _WIDTH - 1].rpartition(" ")[0].rstrip(",:") + " …"
+    )
 
 
 def _as_typed(value: Any) -> str:  # noqa: ANN401

@@ -95,10 +95,14 @@ class FlowersCLI(LightningCLI):
                 "lr_monitor.logging_interval": "step",
             }
         )
-        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        parser.link_arguments(
+            "data.class_names", "model.init_args.class_names", apply_on="instantiate"
+        )
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_integer_seed)
         parser.link_arguments("checkpoint.monitor", "early_stopping.monitor")
-        parser.link_arguments(("checkpoint.monitor", "checkpoint.mode"), "early_stopping.mode", linked_mode)
+        parser.link_arguments(
+            ("checkpoint.monitor", "checkpoint.mode"), "early_stopping.mode", linked_mode
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, with the configuration stored in the checkpoint of ``--ckpt_path`` below what is typed."""
@@ -118,31 +122,48 @@ class FlowersCLI(LightningCLI):
             rank_zero_info(f"--ckpt_path last: {ckpt_path or 'there is none yet, training begins'}")
             rest += ["--ckpt_path", ckpt_path or "null"]
         elif ckpt_path is not None and Path(ckpt_path).is_dir():
-            last = last_checkpoint(Path(ckpt_path)) if verb == "fit" else None  # a training resumes where it was
+            last = (
+                last_checkpoint(Path(ckpt_path)) if verb == "fit" else None
+            )  # a training resumes where it was
             ckpt_path = last or str(checkpoint_file(ckpt_path))
             rest += ["--ckpt_path", ckpt_path]
         silent = [word for word in rest if not word.startswith("--print_config")]
         stored: list[str] = []
         if ckpt_path is not None:
             checkpoint = read_checkpoint(ckpt_path)
-            stored_values = stored_config(checkpoint, verb, ckpt_path=ckpt_path, model=_typed(rest, "--model"))
+            stored_values = stored_config(
+                checkpoint, verb, ckpt_path=ckpt_path, model=_typed(rest, "--model")
+            )
             stored = ["--config", yaml.safe_dump(stored_values)]
             first = parser.parse_args([verb, *stored, *silent])[verb]
             check_network(first.model, stored_values.get("model", {}), ckpt_path=ckpt_path)
-        # Else options that this class shares with the default class would keep the default class's defaults.
-        self._parser(verb).set_defaults({"model": {"class_path": first.model.class_path}} | _data_defaults(first.model))
+        # Else options that this class shares with the default class would keep the default class's
+        # defaults.
+        self._parser(verb).set_defaults(
+            {"model": {"class_path": first.model.class_path}} | _data_defaults(first.model)
+        )
         self.config = parser.parse_args([verb, *stored, *rest])
         config = self.config[verb]
         if config.get("model.init_args.class_names") is not None:
-            parser.error("--model.class_names: expected nothing here, since the names of the folders are taken")
+            parser.error(
+                "--model.class_names: expected nothing here, since the names of the folders are taken"
+            )
         if verb != "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
-            parser.error(f"--ckpt_path: expected the checkpoint to {verb}, an untrained network knows nothing")
+            parser.error(
+                f"--ckpt_path: expected the checkpoint to {verb}, an untrained network knows nothing"
+            )
         if config.trainer.use_distributed_sampler:
-            parser.error("--trainer.use_distributed_sampler: expected false, the data module's own sampler shards")
+            parser.error(
+                "--trainer.use_distributed_sampler: expected false, the data module's own sampler shards"
+            )
         if config.trainer.log_every_n_steps == 0:
-            parser.error("--trainer.log_every_n_steps: expected at least 1; --trainer.logger false logs nothing")
+            parser.error(
+                "--trainer.log_every_n_steps: expected at least 1; --trainer.logger false logs nothing"
+            )
         if verb == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
-            parser.error("--trainer.max_steps: expected -1 for a run that goes on, which is counted in epochs")
+            parser.error(
+                "--trainer.max_steps: expected -1 for a run that goes on, which is counted in epochs"
+            )
         check_num_nodes(config.trainer.num_nodes)
         if verb == "fit" and ckpt_path is not None:
             check_optimizer(config, checkpoint, ckpt_path=ckpt_path)
@@ -170,9 +191,13 @@ class FlowersCLI(LightningCLI):
         """Print the common options, or after ``--help all`` all of them, and end with status 0."""
         position = next(number for number, word in enumerate(words) if word in ("-h", "--help"))
         is_all_asked = words[position + 1 : position + 2] == ["all"]
-        first = self.parser.parse_args([verb, *words[:position], *words[position + 1 + is_all_asked :]])[verb]
+        first = self.parser.parse_args(
+            [verb, *words[:position], *words[position + 1 + is_all_asked :]]
+        )[verb]
         parser, model = self._parser(verb), resolve_name(first.model.class_path)
-        parser.set_defaults({"model": {"class_path": first.model.class_path}} | _data_defaults(first.model))
+        parser.set_defaults(
+            {"model": {"class_path": first.model.class_path}} | _data_defaults(first.model)
+        )
         print(full_help(parser, model) if is_all_asked else short_help(parser, model, command=verb))
         raise SystemExit(0)
 
@@ -187,7 +212,9 @@ class FlowersCLI(LightningCLI):
             patience=config.early_stopping.patience,
         )
         if reason:
-            rank_zero_info(f"--ckpt_path {ckpt_path}: this run is finished: {reason}. Raise that number to continue.")
+            rank_zero_info(
+                f"--ckpt_path {ckpt_path}: this run is finished: {reason}. Raise that number to continue."
+            )
             raise SystemExit(0)
 
     def _parse_ckpt_path(self) -> None:
@@ -196,7 +223,9 @@ class FlowersCLI(LightningCLI):
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         # A checkpoint is data: unpickling anything else would run its code.
         kwargs = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
-        return kwargs if subcommand == "fit" else kwargs | {"verbose": False}  # PrintInterval has the result
+        return (
+            kwargs if subcommand == "fit" else kwargs | {"verbose": False}
+        )  # PrintInterval has the result
 
     def instantiate_classes(self) -> None:
         """Make data, model and trainer; a model that a checkpoint restores reads no other weights before."""
@@ -211,9 +240,13 @@ class FlowersCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Make the trainer; ``fit`` logs into a run folder of its own, the other verbs leave none behind."""
         trainer = self._get(self.config_init, "trainer")
-        fabric = plan_devices(**{name: trainer[name] for name in ("accelerator", "devices", "num_nodes")})
+        fabric = plan_devices(
+            **{name: trainer[name] for name in ("accelerator", "devices", "num_nodes")}
+        )
         shown = console_callbacks(trainer)
-        kwargs["enable_model_summary"] = bool(trainer.enable_model_summary)  # the console has a line for it
+        kwargs["enable_model_summary"] = bool(
+            trainer.enable_model_summary
+        )  # the console has a line for it
         kwargs["enable_progress_bar"] = any(
             isinstance(callback, ProgressBar) for callback in [*shown, *(trainer.callbacks or [])]
         )
@@ -227,30 +260,50 @@ class FlowersCLI(LightningCLI):
             (freeze := self._get(self.config_init, "freeze")).check(self.model, self.datamodule)
             logs_recalls = "tensorboard" in _callback_groups("fit", trainer)
             recalls = LogToTensorBoard.recalls(self.datamodule) if logs_recalls else []
-            if isinstance(self.model, CNNTask | TransferTask):  # a task of the user's own may log other metrics
+            if isinstance(
+                self.model, CNNTask | TransferTask
+            ):  # a task of the user's own may log other metrics
                 check_monitor(self._get(self.config_init, "checkpoint").monitor, recalls)
             self.datamodule.setup("fit")
             self._warn_of_leaks()
             if trainer.logger is not False and not trainer.fast_dev_run:
                 folder = Path(trainer.default_root_dir or ".")
-                if folder.resolve() != self.datamodule.index.root.resolve():  # lightning_logs beside classes is none
+                if (
+                    folder.resolve() != self.datamodule.index.root.resolve()
+                ):  # lightning_logs beside classes is none
                     self.datamodule.check_outside(folder, option="--trainer.default_root_dir")
                 root = folder / "lightning_logs"
                 rank = getattr(rank_zero_only, "rank", 0)
                 run = run_folder(root, resumed=self._get(self.config_init, "ckpt_path"), rank=rank)
                 # The run folder is that of the first logger; the user's own loggers log beside it.
                 own_loggers = [] if trainer.logger is True else _as_list(trainer.logger)
-                kwargs["logger"] = [ForgivingLogger(run, options=self._logged_options()), *own_loggers]
+                kwargs["logger"] = [
+                    ForgivingLogger(run, options=self._logged_options()),
+                    *own_loggers,
+                ]
                 shown += [LockRunFolder(run)] if rank == 0 else []
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
-            shown += [SeedSteps(), TerminateOnNaN(), ResumeEpoch(), PrintEffectiveBatch(), WarnAtChance()]
-            shown += [StopOnSignal()] * (trainer.enable_checkpointing is not False)  # else nothing would be left
+            shown += [
+                SeedSteps(),
+                TerminateOnNaN(),
+                ResumeEpoch(),
+                PrintEffectiveBatch(),
+                WarnAtChance(),
+            ]
+            shown += [StopOnSignal()] * (
+                trainer.enable_checkpointing is not False
+            )  # else nothing would be left
             if trainer.strategy == "auto" and fabric.world_size > 1 and freeze.unfreeze_epoch:
-                kwargs["strategy"] = "ddp_find_unused_parameters_true"  # what is frozen has no gradients to exchange
+                kwargs["strategy"] = (
+                    "ddp_find_unused_parameters_true"  # what is frozen has no gradients to exchange
+                )
         else:
             kwargs["logger"] = trainer.logger or False
             kwargs["enable_checkpointing"] = False
-        callbacks = [self._get(self.config_init, key) for key in _callback_groups(str(self.subcommand), trainer)]
+        callbacks = [
+            self._get(self.config_init, key)
+            for key in _callback_groups(str(self.subcommand), trainer)
+        ]
         if self.subcommand != "fit":
             # The numbers are printed before a report can fail.
             callbacks = [PrintInterval(), *callbacks]
@@ -317,7 +370,10 @@ def _flags() -> dict[str, str]:
     for task in (ClassificationTask, CNNTask, TransferTask):
         flags |= {name: f"--model.{name}" for name in signature(task).parameters}
     flags |= {name: f"--data.{name}" for name in signature(FlowersDataModule).parameters}
-    flags |= {f"augment.{name}": f"--data.augment.{name}" for name in signature(BatchAugmentation).parameters}
+    flags |= {
+        f"augment.{name}": f"--data.augment.{name}"
+        for name in signature(BatchAugmentation).parameters
+    }
     return flags
 
 
@@ -328,13 +384,16 @@ def calibrate(args: list[str]) -> None:
         args: The options of ``validate``.
 
     Raises:
-        ValueError: The checkpoint is none, does not fit the data, or is asked about a part of them only.
+        ValueError: The checkpoint is none, does not fit the data, or is asked about a part of them
+            only.
         OSError: The checkpoint cannot be read or written.
     """
     run = main(["validate", *args])
     file = run.config["validate"].ckpt_path
     if file is None or not is_all(run.trainer.limit_val_batches) or run.model.calibration is None:
-        raise ValueError("--ckpt_path, --trainer.limit_val_batches: expected a checkpoint and all validation images")
+        raise ValueError(
+            "--ckpt_path, --trainer.limit_val_batches: expected a checkpoint and all validation images"
+        )
     checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     AtomicCheckpointIO().save_checkpoint(checkpoint | {"calibration": run.model.calibration}, file)
     print(f"{file} now carries this calibration")
@@ -344,7 +403,8 @@ def _callback_groups(verb: str, trainer: Any) -> list[str]:  # noqa: ANN401
     """Return the option groups whose callbacks a verb uses; it accepts all, so that one config serves every verb."""
     if verb != "fit":
         return {"validate": ["calibration"], "test": ["report"]}[verb]
-    # The user's word against a logger or checkpoints goes for the callbacks that would insist on them.
+    # The user's word against a logger or checkpoints goes for the callbacks that would insist on
+    # them.
     saving = [] if trainer.enable_checkpointing is False else ["checkpoint", "last_checkpoint"]
     return [
         "freeze",
@@ -366,13 +426,19 @@ def _typed(words: list[str], option: str) -> str | None:
 def _data_defaults(model: Any) -> dict[str, Any]:  # noqa: ANN401
     """Return the data module's defaults that go with a model's options."""
     task = resolve_name(model.class_path)
-    defaults = task.data_defaults(model.get("init_args", {})) if issubclass(task, ClassificationTask) else {}
+    defaults = (
+        task.data_defaults(model.get("init_args", {}))
+        if issubclass(task, ClassificationTask)
+        else {}
+    )
     return {f"data.{name}": value for name, value in defaults.items()}
 
 
 def _integer_seed(seed: bool | int) -> int:
     if isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ValueError(f"--seed_everything: expected a whole number from 0 to 2**32 - 1, got {seed}")
+        raise ValueError(
+            f"--seed_everything: expected a whole number from 0 to 2**32 - 1, got {seed}"
+        )
     return seed
 
 

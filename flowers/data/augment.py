@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 _LUMA = (0.299, 0.587, 0.114)
 _NUM_DRAWS = 14
 
-# Images augmented at a time on a CPU: what lies between the steps then stays in its caches. On the reference machine 8
-# gave 3,500 images a second, a whole batch of 32 gave 2,200.
+# Images augmented at a time on a CPU: what lies between the steps then stays in its caches. On the
+# reference machine 8 gave 3,500 images a second, a whole batch of 32 gave 2,200.
 _CPU_CHUNK = 8
 
 
 def uniform_draws(indices: Tensor, *, seed: int, epoch: int, num: int) -> Tensor:
     """Return uniform numbers in [0, 1) that depend on (seed, epoch, image index) alone.
 
-    A hash in the place of a generator makes a draw independent of the batch an image stands in, of the device and
-    of what was drawn before, so a resumed or a distributed run draws the same. The hash is the 32-bit finalizer
-    "lowbias32" (https://github.com/skeeto/hash-prospector).
+    A hash in the place of a generator makes a draw independent of the batch an image stands in, of
+    the device and of what was drawn before, so a resumed or a distributed run draws the same. The
+    hash is the 32-bit finalizer "lowbias32" (https://github.com/skeeto/hash-prospector).
 
     Args:
         indices: Image indices ``(B,)``.
@@ -48,7 +48,8 @@ def uniform_draws(indices: Tensor, *, seed: int, epoch: int, num: int) -> Tensor
 
 
 def _hash32(x: Tensor) -> Tensor:
-    # The products may wrap around in int64; their low 32 bits, all that is kept, are right all the same.
+    # The products may wrap around in int64; their low 32 bits, all that is kept, are right all the
+    # same.
     mask = 0xFFFFFFFF
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & mask
     x = ((x ^ (x >> 15)) * 0x846CA68B) & mask
@@ -60,14 +61,16 @@ class BatchAugmentation:
     """Random resized crop, flip, rotation, colour and erasing per image, and MixUp or CutMix per batch.
 
     Args:
-        min_scale: Smallest area of a crop, as a fraction of the image (1: no crop); the largest is the whole image.
+        min_scale: Smallest area of a crop, as a fraction of the image (1: no crop); the largest is
+            the whole image.
         max_aspect: Largest ratio of a crop's sides.
         rotation: Largest rotation either way, in degrees.
         hflip_prob: Probability of a horizontal flip.
         brightness: Largest relative change of the brightness (0.4: a factor between 0.6 and 1.4).
         contrast: Largest relative change of the contrast.
         saturation: Largest relative change of the saturation.
-        erase_prob: Probability that a rectangle is filled with grey (https://arxiv.org/abs/1708.04896).
+        erase_prob: Probability that a rectangle is filled with grey
+            (https://arxiv.org/abs/1708.04896).
         mixup_prob: Share of the batches that MixUp blends (https://arxiv.org/abs/1710.09412).
         cutmix_prob: Share of the batches that CutMix recombines (https://arxiv.org/abs/1905.04899).
     """
@@ -84,15 +87,32 @@ class BatchAugmentation:
     cutmix_prob: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("hflip_prob", "erase_prob", "mixup_prob", "cutmix_prob", "brightness", "contrast", "saturation"):
-            _expect(0 <= getattr(self, name) <= 1, name, "a number from 0 to 1", getattr(self, name))
-        _expect(0 < self.min_scale <= 1, "min_scale", "a fraction of the area above 0 and up to 1", self.min_scale)
+        for name in (
+            "hflip_prob",
+            "erase_prob",
+            "mixup_prob",
+            "cutmix_prob",
+            "brightness",
+            "contrast",
+            "saturation",
+        ):
+            _expect(
+                0 <= getattr(self, name) <= 1, name, "a number from 0 to 1", getattr(self, name)
+            )
+        _expect(
+            0 < self.min_scale <= 1,
+            "min_scale",
+            "a fraction of the area above 0 and up to 1",
+            self.min_scale,
+        )
         _expect(self.max_aspect >= 1, "max_aspect", "a ratio of at least 1", self.max_aspect)
         _expect(0 <= self.rotation <= 180, "rotation", "degrees from 0 to 180", self.rotation)
         total = self.mixup_prob + self.cutmix_prob
         _expect(total <= 1, "mixup_prob", "at most 1 together with cutmix_prob", total)
 
-    def __call__(self, images: Tensor, *, indices: Tensor, size: int, seed: int, epoch: int) -> Tensor:
+    def __call__(
+        self, images: Tensor, *, indices: Tensor, size: int, seed: int, epoch: int
+    ) -> Tensor:
         """Augment each image by itself.
 
         Args:
@@ -106,14 +126,18 @@ class BatchAugmentation:
             Floats ``(B, 3, S, S)`` in [0, 1], in channels_last.
         """
         draws = uniform_draws(indices, seed=seed, epoch=epoch, num=_NUM_DRAWS)
-        out = torch.empty((len(images), size, size, 3), device=images.device).permute(0, 3, 1, 2)  # channels_last
+        out = torch.empty((len(images), size, size, 3), device=images.device).permute(
+            0, 3, 1, 2
+        )  # channels_last
         chunk = _CPU_CHUNK if images.device.type == "cpu" else len(images)
         for start in range(0, len(images), chunk):
             part = slice(start, start + chunk)
             out[part] = self._augment(images[part], draws[part], size)
         return out
 
-    def mix(self, images: Tensor, labels: Tensor, *, num_classes: int, seed: int, step: int) -> tuple[Tensor, Tensor]:
+    def mix(
+        self, images: Tensor, labels: Tensor, *, num_classes: int, seed: int, step: int
+    ) -> tuple[Tensor, Tensor]:
         """Recombine a share of the batches by CutMix or MixUp.
 
         Args:
@@ -128,7 +152,9 @@ class BatchAugmentation:
         """
         # torchvision draws from the global generator; it is put back as it was.
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+            torch.default_generator.manual_seed(
+                int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+            )
             choice = float(torch.rand(()))
             if choice >= self.cutmix_prob + self.mixup_prob:
                 return images, labels
@@ -138,8 +164,11 @@ class BatchAugmentation:
 
     def _augment(self, images: Tensor, draws: Tensor, size: int) -> Tensor:
         grid = _sampling_grid(self._affine(draws[:, :6]), size)
-        # Crops are at most a little larger than the result, so plain bilinear sampling does not alias.
-        out = functional.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
+        # Crops are at most a little larger than the result, so plain bilinear sampling does not
+        # alias.
+        out = functional.grid_sample(
+            images.float(), grid, padding_mode="border", align_corners=False
+        )
         return self._erase(self._jitter(out.div_(255), draws[:, 6:9]), draws[:, 9:14])
 
     def _affine(self, draws: Tensor) -> Tensor:
@@ -172,7 +201,10 @@ class BatchAugmentation:
         if self.erase_prob == 0:
             return images
         size = images.shape[-1]
-        side, stretch = size * (0.02 + 0.23 * draws[:, 1]).sqrt(), torch.exp((draws[:, 4] - 0.5) * math.log(3))
+        side, stretch = (
+            size * (0.02 + 0.23 * draws[:, 1]).sqrt(),
+            torch.exp((draws[:, 4] - 0.5) * math.log(3)),
+        )
         width, height = side * stretch, side / stretch
         left, top = (size - width) * draws[:, 2], (size - height) * draws[:, 3]
         pixels = torch.arange(size, device=images.device)
@@ -188,7 +220,11 @@ def _sampling_grid(affine: Tensor, size: int) -> Tensor:
     grid = affine.new_empty((len(affine), size, size, 2))
     for axis in (0, 1):
         along_x, along_y = (affine[:, axis, k, None] * centres for k in (0, 1))
-        torch.add((along_y + affine[:, axis, 2, None])[:, :, None], along_x[:, None, :], out=grid[..., axis])
+        torch.add(
+            (along_y + affine[:, axis, 2, None])[:, :, None],
+            along_x[:, None, :],
+            out=grid[..., axis],
+        )
     return grid
 
 

@@ -48,9 +48,10 @@ def default_cache_dir() -> Path:
 def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path:
     """Return the folder of a cache entry, built first where it is missing or damaged.
 
-    Several processes may call at once: one builds, the others say so and wait for it. Where it dies, the system takes
-    its lock away and the next one builds. A build that was cut off leaves nothing that could be taken for a whole one.
-    Machines whose shared file system keeps locks to each of them build each for itself, and the first is taken.
+    Several processes may call at once: one builds, the others say so and wait for it. Where it
+    dies, the system takes its lock away and the next one builds. A build that was cut off leaves
+    nothing that could be taken for a whole one. Machines whose shared file system keeps locks to
+    each of them build each for itself, and the first is taken.
 
     Every call reads the entry's files and compares them with the checksums written beside them.
     A damaged entry is reported, removed and built again; a process that has its files mapped keeps
@@ -199,7 +200,8 @@ def decode_all(
         cache_dir: Folder of the cache.
 
     Raises:
-        OSError: The disk cannot hold the decoded images, or a file became unreadable after it was checked.
+        OSError: The disk cannot hold the decoded images, or a file became unreadable after it was
+            checked.
     """
     decoding = {"image_size": image_size, "resize": resize, "interpolation": interpolation}
 
@@ -218,8 +220,12 @@ def decode_all(
         in_threads(decode, len(paths), description="Decoding images")
         images.flush()
 
-    key = cache_key(f"pixels {DECODING_FORMAT} {image_size} {resize} {interpolation} {sorted(skip)}", *sha256)
-    images: NDArray[np.uint8] = np.load(build_once(cache_dir, key, build) / "images.npy", mmap_mode="r")
+    key = cache_key(
+        f"pixels {DECODING_FORMAT} {image_size} {resize} {interpolation} {sorted(skip)}", *sha256
+    )
+    images: NDArray[np.uint8] = np.load(
+        build_once(cache_dir, key, build) / "images.npy", mmap_mode="r"
+    )
     return images
 
 

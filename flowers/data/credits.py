@@ -32,6 +32,9 @@ def read_credits(root: Path) -> dict[str, Credit]:
     file = root / "LICENSE.txt"
     if not file.is_file():
         return {}
-    lines = [" ".join(line.split()) for line in file.read_text(encoding="utf-8", errors="replace").splitlines()]
+    lines = [
+        " ".join(line.split())
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
     found = [match for line in lines for form in _LINES if (match := form.fullmatch(line))]
     return {match["path"]: Credit(match["photographer"], match["url"]) for match in found}

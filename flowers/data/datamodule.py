@@ -25,8 +25,20 @@ from flowers.data.quality.image_info import FolderFacts, read_facts
 from flowers.data.samplers import ShardedSampler
 from flowers.data.sources import ensure_root
 from flowers.data.splitting.assign import Assignment, assign_splits, quarantined_images
-from flowers.data.splitting.manifest import ManifestRow, compare_fingerprints, content_numbers, fingerprints
-from flowers.data.splitting.splits import SPLITS, ContradictionRule, GroupRule, SplitOptions, SplitRule, split_table
+from flowers.data.splitting.manifest import (
+    ManifestRow,
+    compare_fingerprints,
+    content_numbers,
+    fingerprints,
+)
+from flowers.data.splitting.splits import (
+    SPLITS,
+    ContradictionRule,
+    GroupRule,
+    SplitOptions,
+    SplitRule,
+    split_table,
+)
 from flowers.data.transforms import to_float
 from flowers.decoding import Interpolation, Resize
 
@@ -34,46 +46,55 @@ from flowers.decoding import Interpolation, Resize
 class FlowersDataModule(LightningDataModule):
     """A folder ``root/<class>/<image>`` as training, validation and test batches.
 
-    A folder that is already divided, ``root/{train,val,test}/<class>/<image>``, keeps its splits; ``training``,
-    ``valid``, ``validation`` and ``testing``, in upper or lower case, mean the same.
+    A folder that is already divided, ``root/{train,val,test}/<class>/<image>``, keeps its splits;
+    ``training``, ``valid``, ``validation`` and ``testing``, in upper or lower case, mean the same.
 
     Args:
-        root: Folder of the class folders, or of the split folders with class folders inside. A missing folder named
-            ``flower_photos`` is downloaded, one named ``drawn_flowers`` is drawn.
-        image_size: Side of the images as they are decoded, cached, evaluated and predicted, in pixels.
-        crop_size: Side of the crops that the network is trained on, in pixels. Smaller than the image, since a random
-            crop shows objects larger than in the whole image (https://arxiv.org/abs/1906.06423). ``null``: as large.
+        root: Folder of the class folders, or of the split folders with class folders inside. A
+            missing folder named ``flower_photos`` is downloaded, one named ``drawn_flowers`` is
+            drawn.
+        image_size: Side of the images as they are decoded, cached, evaluated and predicted, in
+            pixels.
+        crop_size: Side of the crops that the network is trained on, in pixels. Smaller than the
+            image, since a random crop shows objects larger than in the whole image
+            (https://arxiv.org/abs/1906.06423). ``null``: as large.
         resize: How an image becomes a square: ``stretch`` both sides, or ``crop`` the centre.
         interpolation: How pixels between pixels are found when an image is resized.
         batch_size: Images in a batch, on each device.
-        on_bad_image: What an image that cannot be decoded does: ``stop`` the run before training, or ``skip``.
-        cache: Whether the images are decoded once into a cache, or by worker processes in every epoch.
-        cache_dir: Folder of the cache; by default ``flowers`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+        on_bad_image: What an image that cannot be decoded does: ``stop`` the run before training,
+            or ``skip``.
+        cache: Whether the images are decoded once into a cache, or by worker processes in every
+            epoch.
+        cache_dir: Folder of the cache; by default ``flowers`` in ``$XDG_CACHE_HOME`` or
+            ``~/.cache``.
         num_workers: Worker processes that decode with ``cache false``; the cache needs none.
-        sampler: Which images an epoch trains on: each once (``shuffle``), or every class equally often (``balanced``).
+        sampler: Which images an epoch trains on: each once (``shuffle``), or every class equally
+            often (``balanced``).
         augment: Augmentation of the training batches.
         seed: Seed of order and augmentation; the command line sets it to ``seed_everything``.
-        split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or ``tf_for_poets``. A folder
-            that is already divided is used as it is.
+        split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or
+            ``tf_for_poets``. A folder that is already divided is used as it is.
         split_seed: Seed of the split; independent of the seed of the training.
-        val_fraction: Fraction of each class for validation; of a divided folder without ``val``, of its ``train``.
-        test_fraction: Fraction of each class for the test; of a divided folder without ``test``, of its ``train``. With
-            ``folds`` the fold tests instead.
-        folds: Split for a cross-validation into that many parts, of which one tests; of the others ``val_fraction``
-            validates.
+        val_fraction: Fraction of each class for validation; of a divided folder without ``val``, of
+            its ``train``.
+        test_fraction: Fraction of each class for the test; of a divided folder without ``test``, of
+            its ``train``. With ``folds`` the fold tests instead.
+        folds: Split for a cross-validation into that many parts, of which one tests; of the others
+            ``val_fraction`` validates.
         fold: Which of the folds tests, from 0.
-        group_by: Keep all photos of one ``photographer``, as the root's ``LICENSE.txt`` names them, in one split.
-        duplicates: What counts as a duplicate and stays in one split: identical files and ``near`` duplicates,
-            only ``exact`` ones, or ``ignore`` both.
-        contradictions: What images with conflicting labels do: only ``train``, ``leave_out``, or ``keep`` as any
-            other.
+        group_by: Keep all photos of one ``photographer``, as the root's ``LICENSE.txt`` names them,
+            in one split.
+        duplicates: What counts as a duplicate and stays in one split: identical files and ``near``
+            duplicates, only ``exact`` ones, or ``ignore`` both.
+        contradictions: What images with conflicting labels do: only ``train``, ``leave_out``, or
+            ``keep`` as any other.
         manifest: CSV file with the split to use, as written into every run folder.
         quarantine: CSV file with the images to leave out, as the audit writes it.
 
     Raises:
         FileNotFoundError: The root is missing and is not a data set that can be made.
-        ValueError: The folder has no two classes, an option is out of its range, or does not go together with a folder
-            that is already divided.
+        ValueError: The folder has no two classes, an option is out of its range, or does not go
+            together with a folder that is already divided.
     """
 
     def __init__(
@@ -140,7 +161,9 @@ class FlowersDataModule(LightningDataModule):
         self.seed = seed
         self.index = index_folder(ensure_root(root))
         self.split_options.check_folder(self.index)
-        self.features: list[NDArray[np.float32]] = []  # (N, F) each, plain and augmented, under a frozen backbone
+        self.features: list[
+            NDArray[np.float32]
+        ] = []  # (N, F) each, plain and augmented, under a frozen backbone
         self._is_set_up = False
         self.check_outside(self.cache_dir, option="`cache_dir`")
 
@@ -166,7 +189,11 @@ class FlowersDataModule(LightningDataModule):
     @property
     def decoding(self) -> dict[str, Any]:
         """The options of ``load_image``."""
-        return {"image_size": self.image_size, "resize": self.resize, "interpolation": self.interpolation}
+        return {
+            "image_size": self.image_size,
+            "resize": self.resize,
+            "interpolation": self.interpolation,
+        }
 
     @cached_property
     def facts(self) -> FolderFacts:
@@ -177,7 +204,9 @@ class FlowersDataModule(LightningDataModule):
     def assignment(self) -> Assignment:
         """The split of every image, and what is to be said about it."""
         rule = self.split_options.duplicates
-        copies = duplicate_pairs(self.facts.sha256, self.facts.thumbnails, rule=rule, cache_dir=self.cache_dir)
+        copies = duplicate_pairs(
+            self.facts.sha256, self.facts.thumbnails, rule=rule, cache_dir=self.cache_dir
+        )
         return assign_splits(self.index, self.facts, copies, options=self.split_options)
 
     @cached_property
@@ -199,13 +228,17 @@ class FlowersDataModule(LightningDataModule):
 
     def class_counts(self, split: str) -> list[int]:
         """Return the number of images of each class in a split."""
-        counts = np.bincount(self.index.labels[self.indices[split]], minlength=len(self.class_names))
+        counts = np.bincount(
+            self.index.labels[self.indices[split]], minlength=len(self.class_names)
+        )
         return [int(count) for count in counts]
 
     def manifest_rows(self) -> list[ManifestRow]:
         """Return path, label, checksum and split of every image, or why it is in none."""
         labels = [self.index.class_names[label] for label in self.index.labels]
-        columns = zip(self.index.paths, labels, self.facts.sha256, self.assignment.split, strict=True)
+        columns = zip(
+            self.index.paths, labels, self.facts.sha256, self.assignment.split, strict=True
+        )
         return [ManifestRow(*row) for row in columns]
 
     def setup(self, stage: str) -> None:
@@ -229,8 +262,14 @@ class FlowersDataModule(LightningDataModule):
 
     def _check_images(self) -> None:
         root, paths = self.index.root, self.index.paths
-        quarantined, _ = quarantined_images(self.index, self.facts, quarantine=self.split_options.quarantine)
-        bad = [f"{root / paths[i]}: {error}" for i, error in self.facts.errors.items() if i not in quarantined]
+        quarantined, _ = quarantined_images(
+            self.index, self.facts, quarantine=self.split_options.quarantine
+        )
+        bad = [
+            f"{root / paths[i]}: {error}"
+            for i, error in self.facts.errors.items()
+            if i not in quarantined
+        ]
         listing = "\n  ".join(bad)
         if bad and self.on_bad_image == "stop":
             raise OSError(
@@ -238,7 +277,9 @@ class FlowersDataModule(LightningDataModule):
                 f"Repair or remove them, or leave them out with `on_bad_image` skip or `quarantine` FILE."
             )
         if bad:
-            rank_zero_warn(f"{len(bad)} of {len(paths)} images cannot be decoded and are skipped:\n  {listing}")
+            rank_zero_warn(
+                f"{len(bad)} of {len(paths)} images cannot be decoded and are skipped:\n  {listing}"
+            )
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of the training split."""
@@ -262,15 +303,25 @@ class FlowersDataModule(LightningDataModule):
 
     def _loader(self, split: str) -> DataLoader[Batch]:
         train, indices = split == "train", self.indices[split]
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world_size = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
         if len(indices) < world_size:
             wanted = f"expected an image of the {split} split for each process ({world_size})"
-            raise ValueError(f"`split`, `manifest`, --trainer.devices: {wanted}, got {len(indices)}")
+            raise ValueError(
+                f"`split`, `manifest`, --trainer.devices: {wanted}, got {len(indices)}"
+            )
         balance = self.index.labels[indices] if train and self.sampler == "balanced" else None
         shard = {"batch_size": self.batch_size, "rank": rank, "world_size": world_size}
-        sampler = ShardedSampler(len(indices), shuffle=train, seed=self.seed, balance=balance, **shard)
+        sampler = ShardedSampler(
+            len(indices), shuffle=train, seed=self.seed, balance=balance, **shard
+        )
         # Without a cache worker processes read: they are given what they need, not the data module.
-        read = self._read if self.cache else partial(read_files, index=self.index, decoding=self.decoding)
+        read = (
+            self._read
+            if self.cache
+            else partial(read_files, index=self.index, decoding=self.decoding)
+        )
         dataset = SplitImages(read, self.index.labels, indices)
         return batch_loader(dataset, sampler, num_workers=0 if self.cache else self.num_workers)
 
@@ -289,7 +340,11 @@ class FlowersDataModule(LightningDataModule):
         """Return bytes of images ``(B, 3, S, S)``, or their features ``(B, F)``."""
         if not self.features:
             return self.images(indices)
-        epoch = self.trainer.current_epoch if self.trainer is not None and self.trainer.training else None
+        epoch = (
+            self.trainer.current_epoch
+            if self.trainer is not None and self.trainer.training
+            else None
+        )
         return draw_views(self.features, indices, keys, seed=self.seed, epoch=epoch)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -299,13 +354,21 @@ class FlowersDataModule(LightningDataModule):
         if self.trainer is None or not self.trainer.training:
             return batch._replace(images=to_float(batch.images))
         images = self.augment(
-            batch.images, indices=batch.keys, size=self.crop_size, seed=self.seed, epoch=self.trainer.current_epoch
+            batch.images,
+            indices=batch.keys,
+            size=self.crop_size,
+            seed=self.seed,
+            epoch=self.trainer.current_epoch,
         )
-        step = self.trainer.fit_loop.total_batch_idx + 1  # Lightning counts this batch only after this hook
+        step = (
+            self.trainer.fit_loop.total_batch_idx + 1
+        )  # Lightning counts this batch only after this hook
         images, targets = self.augment.mix(
             images, batch.targets, num_classes=len(self.class_names), seed=self.seed, step=step
         )
-        return batch._replace(images=images.contiguous(memory_format=torch.channels_last), targets=targets)
+        return batch._replace(
+            images=images.contiguous(memory_format=torch.channels_last), targets=targets
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint carries: how images are read, the fingerprints, and which images are trained on."""
@@ -326,7 +389,9 @@ class FlowersDataModule(LightningDataModule):
         """
         if not state_dict:
             return ""
-        evaluated = content_numbers(row for row in self.manifest_rows() if row.split in ("val", "test"))
+        evaluated = content_numbers(
+            row for row in self.manifest_rows() if row.split in ("val", "test")
+        )
         num_leaks = np.isin(evaluated, state_dict["trained_on"].numpy()).sum()
         if not num_leaks:
             return ""
@@ -340,11 +405,14 @@ class FlowersDataModule(LightningDataModule):
         """Compare what a checkpoint carries with the data at hand.
 
         Raises:
-            ValueError: The same images are split in another way, so training images would be evaluated.
+            ValueError: The same images are split in another way, so training images would be
+                evaluated.
         """
         for name, mine in self.decoding.items():
             if mine != state_dict[name]:
-                rank_zero_warn(f"--data.{name} is {mine}; the checkpoint was trained with {state_dict[name]}")
+                rank_zero_warn(
+                    f"--data.{name} is {mine}; the checkpoint was trained with {state_dict[name]}"
+                )
         if note := compare_fingerprints(fingerprints(self.manifest_rows()), state_dict):
             rank_zero_warn(f"--data.root {self.index.root} {note}")
             if leaks := self.describe_leaks(state_dict):

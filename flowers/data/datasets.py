@@ -26,11 +26,12 @@ class Batch(NamedTuple):
     """What a step gets.
 
     Args:
-        images: Bytes ``(B, 3, S, S)`` from the loader; floats in [0, 1] once on the device. Under a frozen backbone,
-            the images' features ``(B, F)``.
+        images: Bytes ``(B, 3, S, S)`` from the loader; floats in [0, 1] once on the device. Under a
+            frozen backbone, the images' features ``(B, F)``.
         targets: Labels ``(B,)``, or soft targets ``(B, K)`` after MixUp or CutMix.
         indices: Positions of the images in the folder's index ``(B,)``.
-        keys: Seed of each image's augmentation ``(B,)``: its index, or another number for a repetition in the epoch.
+        keys: Seed of each image's augmentation ``(B,)``: its index, or another number for a
+            repetition in the epoch.
     """
 
     images: Tensor
@@ -65,8 +66,8 @@ class SplitImages(Dataset[Batch]):
     """The images of one split, read a batch at a time.
 
     Args:
-        read: Maps indices ``(B,)`` of the folder and keys ``(B,)`` to bytes ``(B, 3, S, S)``, or to the images'
-            features ``(B, F)``.
+        read: Maps indices ``(B,)`` of the folder and keys ``(B,)`` to bytes ``(B, 3, S, S)``, or to
+            the images' features ``(B, F)``.
         labels: Integers ``(N,)`` of all images of the folder.
         indices: The images of the split.
     """
@@ -90,7 +91,9 @@ class SplitImages(Dataset[Batch]):
         indices = self.indices[rows]
         keys = indices + len(self.labels) * repetitions
         targets = torch.from_numpy(self.labels[indices])
-        return Batch(self.read(indices, keys), targets, torch.from_numpy(indices), torch.from_numpy(keys))
+        return Batch(
+            self.read(indices, keys), targets, torch.from_numpy(indices), torch.from_numpy(keys)
+        )
 
 
 def read_files(
@@ -157,7 +160,9 @@ class ResumableLoader(DataLoader[Batch]):
 
     @property
     def _epoch(self) -> int:
-        return getattr(self.sampler, "epoch", 0)  # --trainer.overfit_batches puts in a sampler of torch's
+        return getattr(
+            self.sampler, "epoch", 0
+        )  # --trainer.overfit_batches puts in a sampler of torch's
 
     @property
     def _images_a_step(self) -> int:
@@ -174,10 +179,13 @@ class ResumableLoader(DataLoader[Batch]):
         self.first_batch = min(-(-state_dict["images"] // self._images_a_step), len(self) - 1)
 
 
-def batch_loader(dataset: Dataset[Batch], sampler: ShardedSampler, *, num_workers: int) -> DataLoader[Batch]:
+def batch_loader(
+    dataset: Dataset[Batch], sampler: ShardedSampler, *, num_workers: int
+) -> DataLoader[Batch]:
     """Return a loader of whole batches; a shuffled one leaves out the last batch unless it is full or the only one.
 
-    A small last batch would weigh as much as a full one; the next epoch's order leaves out other images.
+    A small last batch would weigh as much as a full one; the next epoch's order leaves out other
+    images.
 
     Args:
         dataset: Where the batches are read.

@@ -63,8 +63,8 @@ class FolderContents:
 def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
     """List a folder with all folders inside.
 
-    Hidden names (``.git``, macOS' ``._x.jpg``) and ``SYSTEM_NAMES`` are left out. A link is followed
-    only where it leads out of the root and to no folder above it, so none loops.
+    Hidden names (``.git``, macOS' ``._x.jpg``) and ``SYSTEM_NAMES`` are left out. A link is
+    followed only where it leads out of the root and to no folder above it, so none loops.
 
     Args:
         root: The folder.
@@ -198,16 +198,28 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
             files += map(str, sorted(path / image for image in contents.images))
             ignored += [file for file in contents.ignored if not _accompanies(file)]
         elif not path.exists() and glob.has_magic(word):
-            matches = sorted(file for file in glob.glob(str(path), recursive=True) if Path(file).is_file())  # noqa: PTH207
+            matches = sorted(
+                file for file in glob.glob(str(path), recursive=True) if Path(file).is_file()
+            )  # noqa: PTH207
             if not matches:
-                raise ValueError(f"{option} {word}: expected a pattern that some images match, there are none")
+                raise ValueError(
+                    f"{option} {word}: expected a pattern that some images match, there are none"
+                )
             files += matches
-        elif path.exists() or len(words) > 1:  # of several, one that is missing gets its error in its row
+        elif (
+            path.exists() or len(words) > 1
+        ):  # of several, one that is missing gets its error in its row
             files.append(str(path))
         else:
-            raise FileNotFoundError(f"{option} {word}: expected a file, a folder or a pattern, there is none")
+            raise FileNotFoundError(
+                f"{option} {word}: expected a file, a folder or a pattern, there is none"
+            )
     return files, ignored
 
 
 def _accompanies(file: IgnoredFile) -> bool:
-    return "/" not in file.path and file.path.lower().endswith(_TEXT_EXTENSIONS) and has_other_ending(file)
+    return (
+        "/" not in file.path
+        and file.path.lower().endswith(_TEXT_EXTENSIONS)
+        and has_other_ending(file)
+    )

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowers.data.files import FolderContents, IgnoredFile, has_other_ending, summarize_ignored, walk_folder
+from flowers.data.files import (
+    FolderContents,
+    IgnoredFile,
+    has_other_ending,
+    summarize_ignored,
+    walk_folder,
+)
 from flowers.decoding import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:
@@ -33,7 +39,8 @@ SPLIT_FOLDERS = {
 class FolderIndex:
     """The images of a folder, sorted by class and path.
 
-    The folder is ``root/<class>/<image>``, or, already divided, ``root/{train,val,test}/<class>/<image>``.
+    The folder is ``root/<class>/<image>``, or, already divided,
+    ``root/{train,val,test}/<class>/<image>``.
 
     Args:
         root: The folder.
@@ -63,18 +70,20 @@ class FolderIndex:
 def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
     """Index a folder laid out as for torchvision's ``ImageFolder``, with the same classes and images.
 
-    Other than ``ImageFolder`` it also reads folders that are already divided, and withstands what real folders hold.
-    The root is already divided if one of its folders is named as the training split and all that hold
-    images are named as splits, as in ``SPLIT_FOLDERS``, and hold class folders. Two spellings of one
-    class name in Unicode (NFC and NFD) are one class.
+    Other than ``ImageFolder`` it also reads folders that are already divided, and withstands what
+    real folders hold. The root is already divided if one of its folders is named as the training
+    split and all that hold images are named as splits, as in ``SPLIT_FOLDERS``, and hold class
+    folders. Two spellings of one class name in Unicode (NFC and NFD) are one class.
 
     Args:
         root: A folder with one folder per class, or per split with one folder per class.
-        tolerant: Whether classes without an image and folders that cannot be read are let pass, for the audit to name.
+        tolerant: Whether classes without an image and folders that cannot be read are let pass, for
+            the audit to name.
 
     Raises:
-        ValueError: There are fewer than two classes, one without an image to train on, or one whose name cannot be
-            printed; or it cannot be told which folders are classes and which are splits.
+        ValueError: There are fewer than two classes, one without an image to train on, or one whose
+            name cannot be printed; or it cannot be told which folders are classes and which are
+            splits.
         OSError: A folder cannot be read.
     """
     base = Path(root)
@@ -137,11 +146,17 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
         elif rest:
             nested.add(folder)
     filled = sorted(direct | nested)
-    splits = {folder: SPLIT_FOLDERS[folder.lower()] for folder in filled if folder.lower() in SPLIT_FOLDERS}
+    splits = {
+        folder: SPLIT_FOLDERS[folder.lower()]
+        for folder in filled
+        if folder.lower() in SPLIT_FOLDERS
+    }
     others = [folder for folder in filled if folder not in splits]
     is_divided = "train" in splits.values()
     if others and set(splits.values()) == {"train"} and direct & splits.keys():
-        is_divided = False  # beside other classes, images directly in train are a class of that name
+        is_divided = (
+            False  # beside other classes, images directly in train are a class of that name
+        )
     if not splits or (others and not is_divided):
         return {}
     named = f"`root` {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>)"
@@ -151,23 +166,35 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
             f"move the others out of the folder, or rename what is a class."
         )
     if not is_divided:
-        raise ValueError(f"{named}, but there is no train folder with images. Add it, or rename what is a class.")
+        raise ValueError(
+            f"{named}, but there is no train folder with images. Add it, or rename what is a class."
+        )
     if direct:
         raise ValueError(
             f"{named}, but there are images in no class folder in {', '.join(sorted(direct))}. Move them into class "
             f"folders, or out of the folder (python -m flowers predict classifies images without a label)."
         )
     # Those without an image too: what is ignored in them is to be named.
-    return {folder: SPLIT_FOLDERS[folder.lower()] for folder in contents.folders if folder.lower() in SPLIT_FOLDERS}
+    return {
+        folder: SPLIT_FOLDERS[folder.lower()]
+        for folder in contents.folders
+        if folder.lower() in SPLIT_FOLDERS
+    }
 
 
-def _class_names(root: str | Path, names: Iterable[str], *, split_folders: Sequence[str]) -> list[str]:
+def _class_names(
+    root: str | Path, names: Iterable[str], *, split_folders: Sequence[str]
+) -> list[str]:
     class_names = sorted(set(names))
     for name in class_names:
         if not name.isprintable():
-            raise ValueError(f"`root` {root}: class folder {name!r}: expected a name of printable UTF-8")
+            raise ValueError(
+                f"`root` {root}: class folder {name!r}: expected a name of printable UTF-8"
+            )
     if len(class_names) < 2:
-        layout = f"root/{split_folders[0]}/<class>/<image>" if split_folders else "root/<class>/<image>"
+        layout = (
+            f"root/{split_folders[0]}/<class>/<image>" if split_folders else "root/<class>/<image>"
+        )
         raise ValueError(
             f"`root` {root}: expected at least two class folders ({layout}), got {class_names or 'none'}. Give "
             f"the folder that holds the class folders."

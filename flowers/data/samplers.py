@@ -32,13 +32,15 @@ def share(items: Sequence[T], *, batch_size: int, rank: int, world_size: int) ->
 class ShardedSampler(Sampler[int]):
     """The positions of a split that one process reads, in an order that depends on (seed, epoch) alone.
 
-    The r-th repetition of an image in an epoch has the position ``i + r * num_images``, so that it can be augmented in
-    another way.
+    The r-th repetition of an image in an epoch has the position ``i + r * num_images``, so that it
+    can be augmented in another way.
 
-    Evaluation reads each image exactly once over all processes, where torch's ``DistributedSampler`` pads with
-    duplicates: whole batches, or single images where there are fewer batches than processes. In training all processes
-    get the same number of images, so that none waits for a step that never comes; the few left over differ from epoch
-    to epoch.
+    Evaluation reads each image exactly once over all processes, where torch's
+    ``DistributedSampler`` pads with
+    duplicates: whole batches, or single images where there are fewer batches than processes. In
+        training all processes
+    get the same number of images, so that none waits for a step that never comes; the few left over
+    differ from epoch to epoch.
 
     Args:
         num_images: Images of the split.
@@ -47,8 +49,8 @@ class ShardedSampler(Sampler[int]):
         seed: Seed of the run.
         rank: Number of this process.
         world_size: Number of processes.
-        balance: Labels ``(num_images,)``; if given, every class comes equally often in training, the images of a
-            small one several times, those of a large one not all in every epoch.
+        balance: Labels ``(num_images,)``; if given, every class comes equally often in training,
+            the images of a small one several times, those of a large one not all in every epoch.
     """
 
     def __init__(
@@ -90,7 +92,9 @@ class ShardedSampler(Sampler[int]):
         if not self.shuffle:
             return iter(self._evaluated())
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(self.num_images if self.balance is None else _balanced(self.balance, rng))
+        order = rng.permutation(
+            self.num_images if self.balance is None else _balanced(self.balance, rng)
+        )
         end = len(self) - self.start // self.world_size
         return iter(order[self.start :][self.rank :: self.world_size][:end].tolist())
 
@@ -98,7 +102,8 @@ class ShardedSampler(Sampler[int]):
 def _balanced(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Return as many positions as there are labels, each class, and within it each image, as often as the others.
 
-    In its r-th round over the images of a class, counted from 0, a position is increased by r times their number N.
+    In its r-th round over the images of a class, counted from 0, a position is increased by r times
+    their number N.
     """
     classes = np.unique(labels)
     order = []

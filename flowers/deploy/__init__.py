@@ -1,6 +1,13 @@
 """From a checkpoint to answers, and to files for other programs."""
 
-from flowers.deploy.exporters import Classifier, Run, onnx_runner, torch_export_runner, write_onnx, write_torch_export
+from flowers.deploy.exporters import (
+    Classifier,
+    Run,
+    onnx_runner,
+    torch_export_runner,
+    write_onnx,
+    write_torch_export,
+)
 from flowers.deploy.predictor import FlowerPredictor
 
 __all__ = [

@@ -37,7 +37,9 @@ class Classifier(nn.Module):
         return (logits / self.temperature).softmax(dim=1)
 
 
-def write_onnx(module: nn.Module, images: NDArray[np.uint8], file: Path, *, metadata: dict[str, str]) -> None:
+def write_onnx(
+    module: nn.Module, images: NDArray[np.uint8], file: Path, *, metadata: dict[str, str]
+) -> None:
     """Write an ONNX file with a batch of any size.
 
     Args:
@@ -52,7 +54,9 @@ def write_onnx(module: nn.Module, images: NDArray[np.uint8], file: Path, *, meta
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["probabilities"]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they speak of the exporter's insides
-        program = torch.onnx.export(module, example, dynamo=True, dynamic_shapes=shapes, verbose=False, **names)
+        program = torch.onnx.export(
+            module, example, dynamo=True, dynamic_shapes=shapes, verbose=False, **names
+        )
     assert program is not None
     model = program.model_proto
     onnx.helper.set_model_props(model, metadata)
@@ -69,13 +73,16 @@ def onnx_runner(file: Path) -> Run:
     import onnxruntime  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
-    # Its threads would go on turning after an answer, and take the cores from whatever runs beside it.
+    # Its threads would go on turning after an answer, and take the cores from whatever runs beside
+    # it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
 
 
-def write_torch_export(module: nn.Module, images: NDArray[np.uint8], file: Path, *, metadata: dict[str, str]) -> None:
+def write_torch_export(
+    module: nn.Module, images: NDArray[np.uint8], file: Path, *, metadata: dict[str, str]
+) -> None:
     """Write a torch.export file (``torch.export.load``) with a batch of any size.
 
     Args:

@@ -31,14 +31,17 @@ class FlowerPredictor:
     """A checkpoint that classifies images as ``predict`` does.
 
     Args:
-        checkpoint: The file, or a run folder as ``lightning_logs/version_0``, whose ``best.ckpt`` is taken.
+        checkpoint: The file, or a run folder as ``lightning_logs/version_0``, whose ``best.ckpt``
+            is taken.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:<n>``.
         batch_size: Images that the network looks at together.
-        tta: Test-time augmentation, ``none``, ``flip`` or ``flip+crops``; by default that of the checkpoint.
+        tta: Test-time augmentation, ``none``, ``flip`` or ``flip+crops``; by default that of the
+            checkpoint.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint of the project, or is damaged; or there is no such device.
+        ValueError: The file is no checkpoint of the project, or is damaged; or there is no such
+            device.
     """
 
     def __init__(
@@ -57,15 +60,21 @@ class FlowerPredictor:
             self.device = torch.device(device)
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError) as error:  # torch's words for no such device
-            raise ValueError(f"`device` {device}: expected auto, cpu or a GPU of this machine, as cuda:0") from error
+            raise ValueError(
+                f"`device` {device}: expected auto, cpu or a GPU of this machine, as cuda:0"
+            ) from error
         if batch_size < 1 or tta not in (None, *get_args(Views)):
-            raise ValueError(f"expected `batch_size` 1 or more and a known `tta`, got {batch_size} and {tta}")
+            raise ValueError(
+                f"expected `batch_size` 1 or more and a known `tta`, got {batch_size} and {tta}"
+            )
         self.batch_size = batch_size
         try:
             self._restore(content)
         except Exception as error:  # whatever odd values lead to
             reason = str(error).partition("\n")[0]
-            raise ValueError(f"{checkpoint}: expected a checkpoint of this project, {reason}") from error
+            raise ValueError(
+                f"{checkpoint}: expected a checkpoint of this project, {reason}"
+            ) from error
         self.task.tta = tta or self.task.tta
 
     def _restore(self, content: dict[str, Any]) -> None:
@@ -89,8 +98,8 @@ class FlowerPredictor:
         """Classify an image, or each of a list.
 
         Args:
-            images: A path, the bytes of an image file, a PIL image, an array of bytes ``(H, W, 3)`` or ``(H, W)``, or
-                a list of them.
+            images: A path, the bytes of an image file, a PIL image, an array of bytes ``(H, W, 3)``
+                or ``(H, W)``, or a list of them.
 
         Raises:
             OSError: A file cannot be read or decoded.
@@ -112,7 +121,8 @@ class FlowerPredictor:
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Classification | OSError]:
         """Yield what the network says of each image, in their order, or why it cannot be read.
 
-        A batch is decoded, by all cores, while the network looks at the one before: memory holds two.
+        A batch is decoded, by all cores, while the network looks at the one before: memory holds
+        two.
 
         Args:
             images: As for a call.
@@ -133,13 +143,17 @@ class FlowerPredictor:
                 before = waiting
                 paths = [str(image) if isinstance(image, str | Path) else "" for image in batch]
 
-    def _answers(self, decoded: Sequence[Tensor | OSError], paths: Sequence[str]) -> list[Classification | OSError]:
+    def _answers(
+        self, decoded: Sequence[Tensor | OSError], paths: Sequence[str]
+    ) -> list[Classification | OSError]:
         readable = [number for number, image in enumerate(decoded) if isinstance(image, Tensor)]
         answers: list[Any] = [*decoded]
         if readable:
             probs = self.probs(torch.stack([answers[number] for number in readable]))
             readable_paths = [paths[number] for number in readable]
-            classifications = classify(probs, self.class_names, threshold=self.threshold, paths=readable_paths)
+            classifications = classify(
+                probs, self.class_names, threshold=self.threshold, paths=readable_paths
+            )
             for number, classification in zip(readable, classifications, strict=True):
                 answers[number] = classification
         return answers

@@ -8,14 +8,28 @@ from flowers.evaluation.calibration import (
     reliability,
     with_temperature,
 )
-from flowers.evaluation.comparison import McNemar, Pair, Run, differing_options, mcnemar, pairs, run_numbers
+from flowers.evaluation.comparison import (
+    McNemar,
+    Pair,
+    Run,
+    differing_options,
+    mcnemar,
+    pairs,
+    run_numbers,
+)
 from flowers.evaluation.comparison_page import (
     comparison_figures,
     comparison_html,
     comparison_json,
     comparison_markdown,
 )
-from flowers.evaluation.cross_validation import pool, pooled_confusion, summarize, summary_json, summary_markdown
+from flowers.evaluation.cross_validation import (
+    pool,
+    pooled_confusion,
+    summarize,
+    summary_json,
+    summary_markdown,
+)
 from flowers.evaluation.figures import (
     confidence_figure,
     confusion_figure,

@@ -32,7 +32,9 @@ class Reliability(NamedTuple):
     @property
     def error(self) -> float:
         """The expected calibration error: the mean distance of the two, over the images."""
-        return float((np.abs(self.accuracy - self.confidence) * self.counts).sum() / self.counts.sum())
+        return float(
+            (np.abs(self.accuracy - self.confidence) * self.counts).sum() / self.counts.sum()
+        )
 
 
 class Rejection(NamedTuple):
@@ -49,7 +51,9 @@ class Rejection(NamedTuple):
     accuracy: float
 
 
-def reliability(probs: NDArray[np.float64], labels: NDArray[np.int64], *, num_bins: int = 15) -> Reliability:
+def reliability(
+    probs: NDArray[np.float64], labels: NDArray[np.int64], *, num_bins: int = 15
+) -> Reliability:
     """Return confidence and accuracy in bins of equal width, after Guo et al. (https://arxiv.org/abs/1706.04599).
 
     Args:
@@ -62,15 +66,19 @@ def reliability(probs: NDArray[np.float64], labels: NDArray[np.int64], *, num_bi
     bins = np.clip(np.digitize(confidence, edges[1:-1], right=True), 0, num_bins - 1)
     counts = np.bincount(bins, minlength=num_bins)
     divisor = np.maximum(counts, 1)
-    means = [np.bincount(bins, weights=values, minlength=num_bins) / divisor for values in (confidence, right)]
+    means = [
+        np.bincount(bins, weights=values, minlength=num_bins) / divisor
+        for values in (confidence, right)
+    ]
     return Reliability(edges, counts, *means)
 
 
 def fit_temperature(probs: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """Return the temperature that makes the log loss smallest: above 1 for a network that is too sure of itself.
 
-    Dividing the logits by it changes no prediction, only its confidence (https://arxiv.org/abs/1706.04599, section
-    4.2). It is kept between 1/20 and 20, since images that are all predicted rightly would ask for 0.
+    Dividing the logits by it changes no prediction, only its confidence
+    (https://arxiv.org/abs/1706.04599, section 4.2). It is kept between 1/20 and 20, since images
+    that are all predicted rightly would ask for 0.
 
     Args:
         probs: Probabilities ``(N, K)`` of images that the network was not trained on.
@@ -92,7 +100,9 @@ def with_temperature(probs: NDArray[np.float64], temperature: float) -> NDArray[
     return scaled
 
 
-def fit_rejection(probs: NDArray[np.float64], labels: NDArray[np.int64], *, accuracy: float) -> Rejection:
+def fit_rejection(
+    probs: NDArray[np.float64], labels: NDArray[np.int64], *, accuracy: float
+) -> Rejection:
     """Return the smallest confidence above which the answers are as accurate as asked for, so that most are answered.
 
     Args:
@@ -110,4 +120,6 @@ def fit_rejection(probs: NDArray[np.float64], labels: NDArray[np.int64], *, accu
     if len(enough) == 0:
         return Rejection(2.0, 0.0, 1.0)
     best = enough[-1]
-    return Rejection(float(confidence[order[best]]), float(answered[best] / len(order)), float(accuracies[best]))
+    return Rejection(
+        float(confidence[order[best]]), float(answered[best] / len(order)), float(accuracies[best])
+    )

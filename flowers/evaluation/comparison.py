@@ -75,12 +75,14 @@ class Run:
 
     Args:
         name: What to call it.
-        predictions: Those of its test, as ``predict`` gives them; None for a run that was not tested.
+        predictions: Those of its test, as ``predict`` gives them; None for a run that was not
+            tested.
         curves: What it logged, by name.
         seconds: How long it trained; None if it logged nothing.
         config: Its options and their values, by name.
         checkpoint: What was tested, as ``best.ckpt``; empty if unknown.
-        sha256: Checksums of the images by their paths, by which other runs' images are known again; empty if unknown.
+        sha256: Checksums of the images by their paths, by which other runs' images are known again;
+            empty if unknown.
     """
 
     name: str
@@ -102,7 +104,10 @@ def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> 
         first_right: Whether the first network is right ``(N,)``.
         second_right: Whether the second is, on the same images ``(N,)``.
     """
-    only_first, only_second = int((first_right & ~second_right).sum()), int((second_right & ~first_right).sum())
+    only_first, only_second = (
+        int((first_right & ~second_right).sum()),
+        int((second_right & ~first_right).sum()),
+    )
     differing = only_first + only_second
     p_value = float(binomtest(only_first, differing).pvalue) if differing else 1.0
     return McNemar(only_first, only_second, p_value)
@@ -110,9 +115,15 @@ def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> 
 
 def pairs(runs: Sequence[Run]) -> list[Pair]:
     """Return all pairs of tested runs, their p-values corrected for the number of tests after Holm (1979)."""
-    found = [_pair(a, b) for a, b in combinations([run for run in runs if run.predictions is not None], 2)]
+    found = [
+        _pair(a, b)
+        for a, b in combinations([run for run in runs if run.predictions is not None], 2)
+    ]
     corrected = _holm(np.array([1.0 if pair.test is None else pair.test.p_value for pair in found]))
-    return [pair._replace(corrected=p_value) for pair, p_value in zip(found, corrected.tolist(), strict=True)]
+    return [
+        pair._replace(corrected=p_value)
+        for pair, p_value in zip(found, corrected.tolist(), strict=True)
+    ]
 
 
 def _pair(first: Run, second: Run) -> Pair:
@@ -121,9 +132,13 @@ def _pair(first: Run, second: Run) -> Pair:
     by_content = bool(first.sha256 and second.sha256)
     ours, theirs = (_outcomes(run, by_content=by_content) for run in (first, second))
     shared = [image for image in ours if image in theirs]
-    right = [np.array([outcomes[image] for image in shared], dtype=bool) for outcomes in (ours, theirs)]
+    right = [
+        np.array([outcomes[image] for image in shared], dtype=bool) for outcomes in (ours, theirs)
+    ]
     same_classes = set(first.predictions.class_names) == set(second.predictions.class_names)
-    return Pair(first.name, second.name, len(shared), mcnemar(*right) if shared else None, 1.0, same_classes)
+    return Pair(
+        first.name, second.name, len(shared), mcnemar(*right) if shared else None, 1.0, same_classes
+    )
 
 
 def _outcomes(run: Run, *, by_content: bool) -> dict[tuple[str, str], bool]:
@@ -173,4 +188,6 @@ def differing_options(runs: Sequence[Run]) -> dict[str, list[Any]]:
     names = sorted({name for run in runs for name in run.config})
     values = {name: [run.config.get(name) for run in runs] for name in names}
     known = [number for number, run in enumerate(runs) if run.config]
-    return {name: row for name, row in values.items() if any(row[i] != row[known[0]] for i in known)}
+    return {
+        name: row for name, row in values.items() if any(row[i] != row[known[0]] for i in known)
+    }

@@ -30,8 +30,17 @@ def comparison_json(runs: Sequence[Run]) -> str:
     facts = {
         "runs": {run.name: run_numbers(run) for run in runs},
         "pairs": [
-            {"first": pair.first, "second": pair.second, "shared": pair.shared, "verdict": pair.verdict}
-            | ({} if pair.test is None else pair.test._asdict() | {"p_value_corrected": pair.corrected})
+            {
+                "first": pair.first,
+                "second": pair.second,
+                "shared": pair.shared,
+                "verdict": pair.verdict,
+            }
+            | (
+                {}
+                if pair.test is None
+                else pair.test._asdict() | {"p_value_corrected": pair.corrected}
+            )
             for pair in pairs(runs)
         ],
         "differing_options": differing_options(runs),
@@ -55,15 +64,23 @@ def comparison_html(runs: Sequence[Run], figures: Mapping[str, Figure]) -> str:
         "comparison.html.j2",
         tables=_tables(runs),
         notes=_NOTES,
-        figures={title: data_uri(figure_svg(figure), "svg+xml") for title, figure in figures.items()},
+        figures={
+            title: data_uri(figure_svg(figure), "svg+xml") for title, figure in figures.items()
+        },
     )
 
 
 def comparison_figures(runs: Sequence[Run]) -> dict[str, Figure]:
     """Return the curves of all runs over each other, by what they show."""
-    wanted = {"validation loss": "val/loss", "validation accuracy": "val/acc", "training loss": "train/loss"}
+    wanted = {
+        "validation loss": "val/loss",
+        "validation accuracy": "val/acc",
+        "training loss": "train/loss",
+    }
     return {
-        title: overlay_figure({run.name: run.curves[name] for run in runs if name in run.curves}, title=title)
+        title: overlay_figure(
+            {run.name: run.curves[name] for run in runs if name in run.curves}, title=title
+        )
         for title, name in wanted.items()
         if any(name in run.curves for run in runs)
     }
@@ -93,14 +110,29 @@ def _tables(runs: Sequence[Run]) -> dict[str, list[list[str]]]:
     }
     found = pairs(runs)
     if found:
-        header = ["runs", "shared images", "right in the first alone", "in the second alone", "verdict"]
+        header = [
+            "runs",
+            "shared images",
+            "right in the first alone",
+            "in the second alone",
+            "verdict",
+        ]
         tables["Pairs"] = [header]
         for pair in found:
-            counts = ["", ""] if pair.test is None else [str(pair.test.only_first), str(pair.test.only_second)]
-            tables["Pairs"].append([f"{pair.first}, {pair.second}", str(pair.shared), *counts, pair.verdict])
+            counts = (
+                ["", ""]
+                if pair.test is None
+                else [str(pair.test.only_first), str(pair.test.only_second)]
+            )
+            tables["Pairs"].append(
+                [f"{pair.first}, {pair.second}", str(pair.shared), *counts, pair.verdict]
+            )
     if options := differing_options(runs):
         header = ["option", *(run.name for run in runs)]
-        tables["Options that differ"] = [header, *([name, *map(str, row)] for name, row in options.items())]
+        tables["Options that differ"] = [
+            header,
+            *([name, *map(str, row)] for name, row in options.items()),
+        ]
     return tables
 
 

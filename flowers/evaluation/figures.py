@@ -8,7 +8,12 @@ import numpy as np
 from cycler import cycler
 from matplotlib import rcParams
 from matplotlib.figure import Figure
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +41,9 @@ def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> F
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 9 if num_classes <= _MAX_NUMBERED else max(3.5, 420 / num_classes)
     names = [_shown(name) for name in class_names]
-    axes.set_xticks(range(num_classes), names, rotation=45 if num_classes <= _MAX_NUMBERED else 90, ha="right")
+    axes.set_xticks(
+        range(num_classes), names, rotation=45 if num_classes <= _MAX_NUMBERED else 90, ha="right"
+    )
     axes.set_yticks(range(num_classes), names)
     axes.tick_params(labelsize=size)
     if num_classes > _MAX_NUMBERED:
@@ -59,7 +66,9 @@ def roc_figure(predictions: Predictions) -> Figure:
     for name, is_class, probs in _one_against_rest(predictions):
         false, true, _ = roc_curve(is_class, probs)
         axes.plot(false, true, label=f"{_shown(name)} ({roc_auc_score(is_class, probs):.3f})")
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, area in brackets")
+    axes.set(
+        xlabel="false positive rate", ylabel="true positive rate", title="ROC, area in brackets"
+    )
     _legend(axes, "lower right")
     return figure
 
@@ -71,9 +80,16 @@ def precision_recall_figure(predictions: Predictions) -> Figure:
     for name, is_class, probs in _one_against_rest(predictions):
         precision, recall, _ = precision_recall_curve(is_class, probs)
         axes.step(
-            recall, precision, where="post", label=f"{_shown(name)} ({average_precision_score(is_class, probs):.3f})"
+            recall,
+            precision,
+            where="post",
+            label=f"{_shown(name)} ({average_precision_score(is_class, probs):.3f})",
         )
-    axes.set(xlabel="recall", ylabel="precision", title="Precision and recall, average precision in brackets")
+    axes.set(
+        xlabel="recall",
+        ylabel="precision",
+        title="Precision and recall, average precision in brackets",
+    )
     axes.set_ylim(0, 1.02)
     _legend(axes, "lower left")
     return figure
@@ -85,13 +101,24 @@ def reliability_figure(found: Reliability, *, title: str) -> Figure:
     axes = figure.subplots()
     filled, width = found.counts > 0, np.diff(found.edges)
     centres = (found.edges[:-1] + found.edges[1:]) / 2
-    axes.bar(centres[filled], found.accuracy[filled], width=width[filled], edgecolor="white", label="accuracy")
+    axes.bar(
+        centres[filled],
+        found.accuracy[filled],
+        width=width[filled],
+        edgecolor="white",
+        label="accuracy",
+    )
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="as sure as right")
     means = (found.confidence[filled], found.accuracy[filled])
     axes.plot(*means, "o", color="black", markersize=3, label="mean confidence")
     for centre, count in zip(centres[filled], found.counts[filled], strict=True):
         axes.text(centre, 1.01, str(count), ha="center", fontsize=7, color="dimgrey")
-    axes.set(xlabel="confidence; above: images of each bin", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes.set(
+        xlabel="confidence; above: images of each bin",
+        ylabel="share that is right",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
     axes.set_title(f"{title}: ECE {found.error:.3f}", pad=14)
     axes.legend(loc="upper left", fontsize=8, frameon=False)
     return figure
@@ -104,13 +131,17 @@ def confidence_figure(predictions: Predictions) -> Figure:
     confidence = predictions.probs.max(axis=1)
     right = predictions.probs.argmax(axis=1) == predictions.labels
     bins = np.linspace(0, 1, 21).tolist()
-    axes.hist([confidence[right], confidence[~right]], bins=bins, stacked=True, label=["right", "wrong"])
+    axes.hist(
+        [confidence[right], confidence[~right]], bins=bins, stacked=True, label=["right", "wrong"]
+    )
     axes.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
     axes.legend(loc="upper left", frameon=False)
     return figure
 
 
-def history_figure(curves: Mapping[str, Curve], *, marks: Mapping[str, int] | None = None) -> Figure:
+def history_figure(
+    curves: Mapping[str, Curve], *, marks: Mapping[str, int] | None = None
+) -> Figure:
     """Return a training's loss, accuracy and learning rate, with some epochs marked.
 
     Args:
@@ -121,7 +152,8 @@ def history_figure(curves: Mapping[str, Curve], *, marks: Mapping[str, int] | No
     panels = {
         "loss": ["train/loss", "val/loss"],
         "accuracy": ["train/acc", "val/acc"],
-        # Of several groups of parameters the fastest: the head's, where the backbone learns more slowly.
+        # Of several groups of parameters the fastest: the head's, where the backbone learns more
+        # slowly.
         "learning rate": sorted(rates, key=lambda name: -curves[name].values.max())[:1],
     }
     shown = {title: [name for name in names if name in curves] for title, names in panels.items()}
@@ -132,7 +164,13 @@ def history_figure(curves: Mapping[str, Curve], *, marks: Mapping[str, int] | No
         for name in names:
             _plot(axes, curves[name], label=name.partition("/")[0] if len(names) > 1 else None)
         for label, epoch in (marks or {}).items():
-            axes.axvline(epoch + 1, color="grey", linewidth=0.8, linestyle="--", label=f"{label} (epoch {epoch})")
+            axes.axvline(
+                epoch + 1,
+                color="grey",
+                linewidth=0.8,
+                linestyle="--",
+                label=f"{label} (epoch {epoch})",
+            )
         axes.set_ylabel(title)
         _legend(axes, "best")
     all_axes[-1].set_xlabel("epochs trained")
@@ -156,7 +194,9 @@ def overlay_figure(curves: Mapping[str, Curve], *, title: str) -> Figure:
     return figure
 
 
-def gallery_figure(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, columns: int = 4) -> Figure:
+def gallery_figure(
+    images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, columns: int = 4
+) -> Figure:
     """Return images ``(H, W, 3)``, some in a row, each under its title."""
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(2.25 * columns, 2.8 * rows + 0.2), layout="constrained")
@@ -169,7 +209,9 @@ def gallery_figure(images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *
     return figure
 
 
-def _one_against_rest(predictions: Predictions) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
+def _one_against_rest(
+    predictions: Predictions,
+) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
     """Return name, truth and probability of the classes with images; of many, those that are hardest to tell."""
     named = []
     for label, name in enumerate(predictions.class_names):
@@ -188,7 +230,9 @@ def _legend(axes: Axes, place: Literal["best", "lower left", "lower right"]) -> 
 
 def _plot(axes: Axes, curve: Curve, *, label: str | None) -> None:
     """Draw a curve; a single value, of which there is no line, as a dot."""
-    axes.plot(curve.epochs, curve.values, label=label, marker="o" if len(curve.values) == 1 else None)
+    axes.plot(
+        curve.epochs, curve.values, label=label, marker="o" if len(curve.values) == 1 else None
+    )
 
 
 def _shown(name: str) -> str:

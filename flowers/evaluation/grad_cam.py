@@ -16,8 +16,8 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
 
     Args:
         net: Maps images ``(B, 3, S, S)`` to logits ``(B, K)``; it is left as it was.
-        part: The part of it to look in: the last module inside, in the order of computation, that gives a map
-            ``(B, C, h, w)`` of more than one place.
+        part: The part of it to look in: the last module inside, in the order of computation, that
+            gives a map ``(B, C, h, w)`` of more than one place.
         images: Floats ``(B, 3, S, S)``.
         classes: The class that each image is asked for ``(B,)``.
 
@@ -25,12 +25,17 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
         Heat in [0, 1] ``(B, S, S)``; all 0 where nothing speaks for the class.
 
     Raises:
-        ValueError: What the part computes last of places is no such map, as in a network of attention.
+        ValueError: What the part computes last of places is no such map, as in a network of
+            attention.
     """
     maps: list[Tensor] = []
 
     def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ANN401
-        if isinstance(output, torch.Tensor) and output.ndim >= 3 and output[0].numel() > output.shape[1]:
+        if (
+            isinstance(output, torch.Tensor)
+            and output.ndim >= 3
+            and output[0].numel() > output.shape[1]
+        ):
             maps.append(output)
 
     training = net.training
@@ -41,7 +46,9 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
             logits = net.eval()(images.clone().requires_grad_())
             features = maps[-1] if maps else logits
             if features.ndim != 4:
-                raise ValueError(f"Grad-CAM needs a feature map (B, C, h, w), the last here is {tuple(features.shape)}")
+                raise ValueError(
+                    f"Grad-CAM needs a feature map (B, C, h, w), the last here is {tuple(features.shape)}"
+                )
             score = logits.gather(1, classes.clone()[:, None]).sum()
             [gradients] = torch.autograd.grad(score, features)
     finally:
@@ -50,5 +57,7 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
         net.train(training)
     weights = gradients.mean(dim=(2, 3), keepdim=True)
     heat = (weights * features).sum(dim=1, keepdim=True).relu().detach()
-    heat = functional.interpolate(heat, images.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    heat = functional.interpolate(heat, images.shape[-2:], mode="bilinear", align_corners=False)[
+        :, 0
+    ]
     return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)

@@ -26,7 +26,9 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
         ValueError: There are no trials, or more successes than trials.
     """
     if not 0 <= successes <= trials or trials == 0:
-        raise ValueError(f"expected 0 to trials successes in at least one trial, got {successes} in {trials}")
+        raise ValueError(
+            f"expected 0 to trials successes in at least one trial, got {successes} in {trials}"
+        )
     interval = binomtest(successes, trials).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -34,9 +36,10 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 def fold_interval(scores: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % interval of a score from a cross-validation, after Nadeau and Bengio.
 
-    Training sets of a cross-validation overlap, so its folds differ less than independent experiments would; the
-    variance of their mean is therefore taken as ``(1 / k + 1 / (k - 1))`` times that of the folds instead of ``1 / k``
-    (https://doi.org/10.1023/A:1024068626366, section 3; 1 / (k - 1) is the ratio of test to other images).
+    Training sets of a cross-validation overlap, so its folds differ less than independent
+    experiments would; the variance of their mean is therefore taken as ``(1 / k + 1 / (k - 1))``
+    times that of the folds instead of ``1 / k`` (https://doi.org/10.1023/A:1024068626366, section
+    3; 1 / (k - 1) is the ratio of test to other images).
 
     Args:
         scores: Score of each of the k folds; the mean over the seeds where there are several.

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,8 +27,11 @@ def scores(predictions: Predictions) -> dict[str, float]:
     labels, predicted = predictions.labels, predictions.probs.argmax(axis=1)
     classes = np.arange(len(predictions.class_names))
     present = np.unique(labels)
-    precision, recall, f1, _ = precision_recall_fscore_support(labels, predicted, labels=classes, zero_division=0)
-    # Written with six decimals, the probabilities of a row may sum to a millionth more or less than 1.
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, predicted, labels=classes, zero_division=0
+    )
+    # Written with six decimals, the probabilities of a row may sum to a millionth more or less than
+    # 1.
     probs = predictions.probs / predictions.probs.sum(axis=1, keepdims=True)
     overall = {
         "accuracy": accuracy_score(labels, predicted),
@@ -41,5 +50,7 @@ def scores(predictions: Predictions) -> dict[str, float]:
 def confusion(predictions: Predictions) -> NDArray[np.int64]:
     """Return how many images of each class (row) were taken for each class (column), ``(K, K)``."""
     classes = np.arange(len(predictions.class_names))
-    counts: NDArray[np.int64] = confusion_matrix(predictions.labels, predictions.probs.argmax(axis=1), labels=classes)
+    counts: NDArray[np.int64] = confusion_matrix(
+        predictions.labels, predictions.probs.argmax(axis=1), labels=classes
+    )
     return counts

@@ -33,7 +33,9 @@ def render_page(template: str, **values: Any) -> str:  # noqa: ANN401
 
 def markdown_row(cells: Iterable[object]) -> str:
     """Return a row of a Markdown table; what would break the table is escaped."""
-    return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
+    return (
+        "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
+    )
 
 
 def data_uri(content: bytes, kind: str) -> str:

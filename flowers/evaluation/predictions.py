@@ -45,8 +45,8 @@ class Predictions:
 def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predictions:
     """Read a table of predictions, as ``test``, ``predict`` and ``cross_validate`` write it.
 
-    An image that stands there several times, as in a cross-validation of several seeds, gets its mean probabilities.
-    Rows of images that could not be read are left out.
+    An image that stands there several times, as in a cross-validation of several seeds, gets its
+    mean probabilities. Rows of images that could not be read are left out.
 
     Args:
         file: CSV file with ``PREDICTION_COLUMNS`` and the classes.
@@ -54,7 +54,8 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It has other columns, a label without a column, or numbers that are no probabilities.
+        ValueError: It has other columns, a label without a column, or numbers that are no
+            probabilities.
     """
     with open(file, newline="", encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
         header, *lines = [*csv.reader(opened)] or [[]]
@@ -67,16 +68,22 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
         )
     short = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
     if short is not None:
-        raise ValueError(f"{file}: expected {len(header)} columns in each line, got another number in line {short}")
+        raise ValueError(
+            f"{file}: expected {len(header)} columns in each line, got another number in line {short}"
+        )
     lines = [line for line in lines if not line[columns.index("error")]]
     if not lines:
         raise ValueError(f"{file}: expected predictions, got none: no image could be read")
     names = header[len(columns) :]
     unknown = sorted({line[1] for line in lines} - {*names, ""})
     if unknown:
-        raise ValueError(f"{file}: expected a column for each label, got none for {', '.join(unknown)}")
+        raise ValueError(
+            f"{file}: expected a column for each label, got none for {', '.join(unknown)}"
+        )
     if needs_labels and not all(line[1] for line in lines):
-        raise ValueError(f"{file}: expected labelled images, as of test; predict does not know the labels")
+        raise ValueError(
+            f"{file}: expected labelled images, as of test; predict does not know the labels"
+        )
     paths = [*dict.fromkeys(line[0] for line in lines)]
     position = {name: number for number, name in enumerate(paths)}
     where = np.array([position[line[0]] for line in lines])
@@ -85,7 +92,9 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
     try:
         np.add.at(sums, where, np.array([line[len(columns) :] for line in lines], dtype=np.float64))
     except ValueError as error:
-        raise ValueError(f"{file}: expected a probability for every class in each line ({error})") from error
+        raise ValueError(
+            f"{file}: expected a probability for every class in each line ({error})"
+        ) from error
     np.add.at(counts, where, 1)
     _check_probs(sums / counts, names, file=file)
     labels = np.zeros(len(paths), dtype=np.int64)
@@ -95,11 +104,19 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
 
 def _check_probs(probs: NDArray[np.float64], names: list[str], *, file: str | Path) -> None:
     if len(names) < 2:
-        raise ValueError(f"{file}: expected the probabilities of at least two classes, got {len(names)}")
+        raise ValueError(
+            f"{file}: expected the probabilities of at least two classes, got {len(names)}"
+        )
     # Written with few digits, the probabilities of a row do not sum to 1 exactly.
-    good = np.isfinite(probs).all(axis=1) & (probs >= 0).all(axis=1) & (np.abs(probs.sum(axis=1) - 1) < 1e-2)
+    good = (
+        np.isfinite(probs).all(axis=1)
+        & (probs >= 0).all(axis=1)
+        & (np.abs(probs.sum(axis=1) - 1) < 1e-2)
+    )
     if not good.all():
-        raise ValueError(f"{file}: expected probabilities, got {probs[~good][0].tolist()} for an image")
+        raise ValueError(
+            f"{file}: expected probabilities, got {probs[~good][0].tolist()} for an image"
+        )
 
 
 def predictions_csv(predictions: Predictions, *, threshold: float | None = None) -> str:
@@ -113,7 +130,9 @@ def predictions_csv(predictions: Predictions, *, threshold: float | None = None)
     writer = csv.writer(text)
     names = predictions.class_names
     writer.writerow([*PREDICTION_COLUMNS, *names])
-    for path, label, probs in zip(predictions.paths, predictions.labels, predictions.probs, strict=True):
+    for path, label, probs in zip(
+        predictions.paths, predictions.labels, predictions.probs, strict=True
+    ):
         rejected = None if threshold is None else not probs.max() >= threshold
         writer.writerow(prediction_row(path, probs, names, label=names[label], rejected=rejected))
     return text.getvalue()

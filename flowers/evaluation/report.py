@@ -81,7 +81,10 @@ class Report:
         if self.temperature is None:
             return found
         return Predictions(
-            found.class_names, found.paths, found.labels, with_temperature(found.probs, self.temperature)
+            found.class_names,
+            found.paths,
+            found.labels,
+            with_temperature(found.probs, self.temperature),
         )
 
 
@@ -120,7 +123,10 @@ def report_numbers(report: Report) -> dict[str, Any]:
 def _calibrated(report: Report, temperature: float) -> dict[str, Any]:
     found = report.shown
     probs = found.probs
-    numbers: dict[str, Any] = {"temperature": temperature, "ece_calibrated": reliability(probs, found.labels).error}
+    numbers: dict[str, Any] = {
+        "temperature": temperature,
+        "ece_calibrated": reliability(probs, found.labels).error,
+    }
     numbers["log_loss_calibrated"] = scores(found)["log loss"]
     if report.rejection is not None:
         answered = probs.max(axis=1) >= report.rejection.threshold
@@ -129,7 +135,9 @@ def _calibrated(report: Report, temperature: float) -> dict[str, Any]:
             "threshold": report.rejection.threshold,
             "coverage": float(answered.mean()),
             "accuracy_of_answers": float(right.mean()) if len(right) else None,
-            "accuracy_interval_95": list(wilson_interval(int(right.sum()), len(right))) if len(right) else None,
+            "accuracy_interval_95": list(wilson_interval(int(right.sum()), len(right)))
+            if len(right)
+            else None,
         }
     return numbers
 
@@ -141,7 +149,9 @@ def report_figures(report: Report) -> dict[str, Figure]:
         "Confusion matrix": confusion_figure(confusion(found), found.class_names),
         "Receiver operating characteristic": roc_figure(found),
         "Precision and recall": precision_recall_figure(found),
-        "Reliability": reliability_figure(reliability(found.probs, found.labels), title="As trained"),
+        "Reliability": reliability_figure(
+            reliability(found.probs, found.labels), title="As trained"
+        ),
     }
     if report.temperature is not None:
         scaled = reliability(report.shown.probs, found.labels)

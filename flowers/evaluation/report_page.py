@@ -35,12 +35,23 @@ def report_markdown(report: Report) -> str:
     lines += ["", "| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
     for name, row in numbers["classes"].items():
         lines.append(
-            markdown_row([name, *(f"{row[key]:.3f}" for key in ("precision", "recall", "F1")), row["support"]])
+            markdown_row(
+                [
+                    name,
+                    *(f"{row[key]:.3f}" for key in ("precision", "recall", "F1")),
+                    row["support"],
+                ]
+            )
         )
     for title, table in report.facts.items():
         rows = map(markdown_row, table.items())
         lone = ["```", *table.values(), "```"]  # a text of many lines
-        lines += ["", f"## {title}", "", *(lone if len(table) == 1 else ["| | |", "|---|---|", *rows])]
+        lines += [
+            "",
+            f"## {title}",
+            "",
+            *(lone if len(table) == 1 else ["| | |", "|---|---|", *rows]),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -79,14 +90,18 @@ def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows += [(name, f"{numbers[key]:.1%}") for key, name in names.items() if key in numbers]
     after = "; after temperature scaling "
     for key, name in (("log_loss", "log loss"), ("ece", "expected calibration error")):
-        scaled = f"{after}{numbers[f'{key}_calibrated']:.3f}" if f"{key}_calibrated" in numbers else ""
+        scaled = (
+            f"{after}{numbers[f'{key}_calibrated']:.3f}" if f"{key}_calibrated" in numbers else ""
+        )
         rows.append((name, f"{numbers[key]:.3f}{scaled}"))
     if rejection := numbers.get("rejection"):
         rows.append(("answered if at least so sure", f"{min(rejection['threshold'], 1):.1%}"))
         share = f"{rejection['coverage']:.1%} answered"
         if rejection["accuracy_of_answers"] is not None:
             low, high = rejection["accuracy_interval_95"]
-            share += f", {rejection['accuracy_of_answers']:.1%} of these right ({low:.1%} to {high:.1%})"
+            share += (
+                f", {rejection['accuracy_of_answers']:.1%} of these right ({low:.1%} to {high:.1%})"
+            )
         rows.append(("then", share))
     return rows
 
@@ -97,7 +112,11 @@ def _most_confused(predictions: Predictions) -> list[tuple[str, str, int]]:
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:_MOST_CONFUSED]
     pairs = [np.unravel_index(position, counts.shape) for position in order]
-    return [(names[row], names[column], int(counts[row, column])) for row, column in pairs if counts[row, column]]
+    return [
+        (names[row], names[column], int(counts[row, column]))
+        for row, column in pairs
+        if counts[row, column]
+    ]
 
 
 def _card(report: Report, example: Example) -> dict[str, Any]:

@@ -18,7 +18,8 @@ class Curve(NamedTuple):
     """A logged scalar.
 
     Args:
-        epochs: Epochs that had been trained at each value ``(N,)``, with a fraction in the middle of one.
+        epochs: Epochs that had been trained at each value ``(N,)``, with a fraction in the middle
+            of one.
         values: The values ``(N,)``.
     """
 
@@ -37,7 +38,9 @@ def training_seconds(run: Path) -> float | None:
     seconds = 0.0
     for file in run.glob("events.out.tfevents.*"):  # each process wrote one
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
-        times = [event.wall_time for tag in events.Tags()["scalars"] for event in events.Scalars(tag)]
+        times = [
+            event.wall_time for tag in events.Tags()["scalars"] for event in events.Scalars(tag)
+        ]
         seconds += max(times) - min(times) if times else 0.0
     return seconds or None
 
@@ -60,6 +63,9 @@ def read_history(run: Path) -> dict[str, Curve]:
     if len(steps) > 3:  # the last epoch may have been cut
         steps[-1] = max(steps[-1], 2 * steps[-2] - steps[-3])
     return {
-        tag: Curve(np.interp([step for step, _ in points], steps, epochs), np.array([value for _, value in points]))
+        tag: Curve(
+            np.interp([step for step, _ in points], steps, epochs),
+            np.array([value for _, value in points]),
+        )
         for tag, points in logged.items()
     }

@@ -25,8 +25,8 @@ def views(images: Tensor, tta: Views) -> Iterator[Tensor]:
 
     Args:
         images: Floats ``(B, 3, S, S)``.
-        tta: ``flip`` adds the mirror image; ``flip+crops`` the four corner crops too, resized to S since some networks
-            take no other size, and their mirror images.
+        tta: ``flip`` adds the mirror image; ``flip+crops`` the four corner crops too, resized to S
+            since some networks take no other size, and their mirror images.
     """
     crops = [images]
     if tta == "flip+crops":
@@ -35,7 +35,11 @@ def views(images: Tensor, tta: Views) -> Iterator[Tensor]:
         corners = [(top, left) for top in (0, size - side) for left in (0, size - side)]
         for top, left in corners:
             crop = images[..., top : top + side, left : left + side]
-            crops.append(functional.interpolate(crop, size=(size, size), mode="bilinear", align_corners=False))
+            crops.append(
+                functional.interpolate(
+                    crop, size=(size, size), mode="bilinear", align_corners=False
+                )
+            )
     for crop in crops:
         yield crop
         if tta != "none":

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class ImageClassifier(nn.Module):
     """A network that maps images in [0, 1] to logits.
 
-    The normalisation is part of the network, so a checkpoint cannot be served with another one than it was
-    trained with.
+    The normalisation is part of the network, so a checkpoint cannot be served with another one than
+    it was trained with.
 
     Args:
         standardize: Subtracts the mean and divides by the standard deviation of each channel.

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def _stage(in_width: int, out_width: int, *, depth: int, norm: Norm) -> nn.Sequential:
-    # Pooling comes before norm and ReLU: both then see a quarter of the pixels, and since max-pooling commutes with
-    # ReLU little is lost.
+    # Pooling comes before norm and ReLU: both then see a quarter of the pixels, and since
+    # max-pooling commutes with ReLU little is lost.
     return nn.Sequential(
         conv3x3(in_width, out_width, norm=norm),
         nn.MaxPool2d(2),
@@ -36,8 +36,8 @@ def flower_cnn(
 ) -> ImageClassifier:
     """Return a CNN: a patch stem, stages of conv 3x3, max-pool, norm, ReLU and residual blocks, pooling, dense head.
 
-    The stem (as in https://arxiv.org/abs/2201.03545) takes the place of the stages at full resolution, where a CPU
-    spends most of its time and little is learnt.
+    The stem (as in https://arxiv.org/abs/2201.03545) takes the place of the stages at full
+    resolution, where a CPU spends most of its time and little is learnt.
 
     Args:
         num_classes: Number of logits.
@@ -47,8 +47,18 @@ def flower_cnn(
         dropout: Probability that a feature is dropped before the dense layer.
         norm: Normalisation of the feature maps.
     """
-    stem = (nn.Conv2d(3, widths[0], stem_stride, stem_stride, bias=norm == "none"), norm_layer(norm, widths[0]))
+    stem = (
+        nn.Conv2d(3, widths[0], stem_stride, stem_stride, bias=norm == "none"),
+        norm_layer(norm, widths[0]),
+    )
     ins = (widths[0], *widths)
     stages = (_stage(a, b, depth=depth, norm=norm) for a, b in zip(ins, widths, strict=False))
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(widths[-1], num_classes))
-    return ImageClassifier(Standardize(), nn.Sequential(*stem, nn.ReLU(inplace=True), *stages), head)
+    head = nn.Sequential(
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(dropout),
+        nn.Linear(widths[-1], num_classes),
+    )
+    return ImageClassifier(
+        Standardize(), nn.Sequential(*stem, nn.ReLU(inplace=True), *stages), head
+    )

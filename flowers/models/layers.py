@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 Norm = Literal["batch", "group", "none"]
 
 # Mean and standard deviation of ImageNet's training images, the convention of
-# https://pytorch.org/vision/stable/models.html: any fixed numbers near the truth serve a network trained from scratch.
+# https://pytorch.org/vision/stable/models.html: any fixed numbers near the truth serve a network
+# trained from scratch.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -32,7 +33,9 @@ class Standardize(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+    def __init__(
+        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
@@ -45,7 +48,8 @@ class Standardize(nn.Module):
 def norm_layer(norm: Norm, width: int) -> nn.Module:
     """Return the normalisation of a feature map with ``width`` channels.
 
-    Group normalisation (https://arxiv.org/abs/1803.08494) does not depend on the batch, hence suits tiny batches.
+    Group normalisation (https://arxiv.org/abs/1803.08494) does not depend on the batch, hence suits
+    tiny batches.
     """
     if norm == "batch":
         return nn.BatchNorm2d(width)

@@ -10,13 +10,16 @@ from flowers.models.layers import Standardize
 from flowers.models.weights import VIT_SIZE, check_keys, named_weights, preprocessing, read_weights
 
 _IMAGENET_CLASSES = 1000
-# Their auxiliary heads help a training from scratch only. Their published weights expect inputs scaled in a way of
-# their own, which `transform_input` makes of ImageNet's mean and standard deviation.
+# Their auxiliary heads help a training from scratch only. Their published weights expect inputs
+# scaled in a way of their own, which `transform_input` makes of ImageNet's mean and standard
+# deviation.
 _INCEPTIONS = {"googlenet", "inception_v3"}
 _AUXILIARY = ("AuxLogits", "aux1", "aux2")
 
 
-def pretrained(arch: str, num_classes: int, *, weights: str = "DEFAULT", dropout: float = 0.0) -> ImageClassifier:
+def pretrained(
+    arch: str, num_classes: int, *, weights: str = "DEFAULT", dropout: float = 0.0
+) -> ImageClassifier:
     """Return a torchvision classifier whose last layer is replaced by a new one for ``num_classes``.
 
     The backbone is the whole network but for that layer, so it ends in features ``(B, F)``.
@@ -24,13 +27,15 @@ def pretrained(arch: str, num_classes: int, *, weights: str = "DEFAULT", dropout
     Args:
         arch: Any name of ``torchvision.models.list_models(module=torchvision.models)``.
         num_classes: Number of logits.
-        weights: ``none`` (random), a name of torchvision's as ``DEFAULT`` or ``IMAGENET1K_V1``, the path of a state
-            dict that ends in ``.pth`` or ``.pt``, where one without the last layer will do, or that of a checkpoint
-            (``.ckpt``), whose head is taken too if it has as many classes.
+        weights: ``none`` (random), a name of torchvision's as ``DEFAULT`` or ``IMAGENET1K_V1``, the
+            path of a state dict that ends in ``.pth`` or ``.pt``, where one without the last layer
+            will do, or that of a checkpoint (``.ckpt``), whose head is taken too if it has as many
+            classes.
         dropout: Probability that a feature is dropped before the new layer.
 
     Raises:
-        ValueError: There is no such network, there are no such weights, or they belong to another network.
+        ValueError: There is no such network, there are no such weights, or they belong to another
+            network.
         OSError: The weights cannot be read or downloaded.
     """
     net, head = _build(arch, weights)
@@ -43,7 +48,11 @@ def pretrained(arch: str, num_classes: int, *, weights: str = "DEFAULT", dropout
         state, source = read_weights(arch, weights), f"`weights` {weights} for {arch}"
         heads = [f"{name}." for name in (head, *_AUXILIARY, "net")]
         net.load_state_dict(check_keys(state, net.state_dict(), extra=heads, source=source))
-        learnt = {key.removeprefix("net.head."): value for key, value in state.items() if key.startswith("net.head.")}
+        learnt = {
+            key.removeprefix("net.head."): value
+            for key, value in state.items()
+            if key.startswith("net.head.")
+        }
         shapes = {key: value.shape for key, value in learnt.items()}
         if shapes == {key: value.shape for key, value in new_head.state_dict().items()}:
             new_head.load_state_dict(learnt)
@@ -54,13 +63,19 @@ def pretrained(arch: str, num_classes: int, *, weights: str = "DEFAULT", dropout
 def _build(arch: str, weights: str) -> tuple[nn.Module, str]:
     """Return a network with random weights, without dropout before its last layer, and the name of that layer."""
     entry, inception = named_weights(arch, weights), arch in _INCEPTIONS
-    if arch.startswith("vit_") and weights in type(entry).__members__ and entry.meta["min_size"] != (VIT_SIZE,) * 2:
+    if (
+        arch.startswith("vit_")
+        and weights in type(entry).__members__
+        and entry.meta["min_size"] != (VIT_SIZE,) * 2
+    ):
         fitting = [other.name for other in type(entry) if other.meta["min_size"] == (VIT_SIZE,) * 2]
         raise ValueError(
             f"`weights` {weights}: expected weights for images of {VIT_SIZE} pixels, as {', '.join(fitting)}, "
             f"got some for {entry.meta['min_size'][0]}"
         )
-    options = {"aux_logits": False, "transform_input": True, "init_weights": True} if inception else {}
+    options = (
+        {"aux_logits": False, "transform_input": True, "init_weights": True} if inception else {}
+    )
     net: nn.Module = get_model(arch, weights=None, **options)
     sizes = {name: _num_outputs(module) for name, module in net.named_modules()}
     head = [name for name, size in sizes.items() if size == _IMAGENET_CLASSES][-1]
@@ -81,4 +96,6 @@ def _num_outputs(module: nn.Module) -> int:
     """Return the outputs of a dense layer, or of a 1x1 convolution, as SqueezeNet ends in; 0 of any other module."""
     if isinstance(module, nn.Linear):
         return module.out_features
-    return module.out_channels if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) else 0
+    return (
+        module.out_channels if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) else 0
+    )

@@ -28,9 +28,10 @@ class Stage(nn.Module):
 def split_stages(backbone: nn.Module, num_stages: int) -> list[Stage]:
     """Return a backbone's blocks in stages with about equally many, first those next to the input.
 
-    Blocks are taken in the order in which they were registered, which in torchvision's networks is the order of
-    computation. The last stage of a network that ends in small layers of its own can thus be small. A stage shares its
-    modules with the backbone, and every parameter of the backbone is in one stage.
+    Blocks are taken in the order in which they were registered, which in torchvision's networks is
+    the order of computation. The last stage of a network that ends in small layers of its own can
+    thus be small. A stage shares its modules with the backbone, and every parameter of the backbone
+    is in one stage.
 
     Args:
         backbone: The backbone.
@@ -41,7 +42,10 @@ def split_stages(backbone: nn.Module, num_stages: int) -> list[Stage]:
     inside = {id(parameter) for block in blocks for parameter in block.parameters()}
     own = [parameter for parameter in backbone.parameters() if id(parameter) not in inside]
     parts = np.array_split(np.arange(len(blocks)), num_stages)
-    return [Stage([blocks[number] for number in part], own if stage == 0 else []) for stage, part in enumerate(parts)]
+    return [
+        Stage([blocks[number] for number in part], own if stage == 0 else [])
+        for stage, part in enumerate(parts)
+    ]
 
 
 def _blocks(module: nn.Module, *, half: float) -> list[nn.Module]:
@@ -49,7 +53,9 @@ def _blocks(module: nn.Module, *, half: float) -> list[nn.Module]:
     blocks = []
     for child in module.children():
         size = sum(parameter.numel() for parameter in child.parameters())
-        container = isinstance(child, nn.Sequential | nn.ModuleList) or (size > half and any(child.children()))
+        container = isinstance(child, nn.Sequential | nn.ModuleList) or (
+            size > half and any(child.children())
+        )
         if size:
             blocks += _blocks(child, half=half) if container else [child]
     return blocks

@@ -47,8 +47,8 @@ def named_weights(arch: str, weights: str) -> WeightsEnum:
 
     Args:
         arch: Name of a torchvision classifier.
-        weights: ``none``, a name as ``DEFAULT`` or ``IMAGENET1K_V1``, or a path that ends in ``.pth``, ``.pt`` or
-            ``.ckpt``.
+        weights: ``none``, a name as ``DEFAULT`` or ``IMAGENET1K_V1``, or a path that ends in
+            ``.pth``, ``.pt`` or ``.ckpt``.
 
     Raises:
         ValueError: There is no such network, or there are no such weights.
@@ -61,7 +61,9 @@ def named_weights(arch: str, weights: str) -> WeightsEnum:
         return known.DEFAULT
     if weights not in known.__members__:
         names = ", ".join([*known.__members__, "none"])
-        raise ValueError(f"`weights`: expected {names} or the path of a .pth file for {arch}, got {weights}")
+        raise ValueError(
+            f"`weights`: expected {names} or the path of a .pth file for {arch}, got {weights}"
+        )
     return known[weights]
 
 
@@ -83,7 +85,9 @@ def preprocessing(arch: str, weights: str) -> Preprocessing:
     preset = named_weights(arch, weights).transforms()
     # A vision transformer is built for images of one size.
     size = VIT_SIZE if arch.startswith("vit_") else int(preset.crop_size[0])
-    return Preprocessing(size, str(preset.interpolation.value), tuple(preset.mean), tuple(preset.std))
+    return Preprocessing(
+        size, str(preset.interpolation.value), tuple(preset.mean), tuple(preset.std)
+    )
 
 
 def read_weights(arch: str, weights: str) -> dict[str, Tensor]:
@@ -104,7 +108,9 @@ def read_weights(arch: str, weights: str) -> dict[str, Tensor]:
     try:
         if is_zipfile(file):
             with ZipFile(file) as archive:
-                if archive.testzip() is not None:  # the archive's CRC-32, which torch does not verify
+                if (
+                    archive.testzip() is not None
+                ):  # the archive's CRC-32, which torch does not verify
                     raise ValueError("a damaged file")
         content = torch.load(file, map_location="cpu", weights_only=True)
         for wrapper in ("state_dict", "model"):  # as torchvision's references and others write them
@@ -114,7 +120,9 @@ def read_weights(arch: str, weights: str) -> dict[str, Tensor]:
             raise TypeError("values that are no tensors")
     except Exception as error:  # whatever another file leads torch to
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"`weights` {file}: expected a state dict of {arch}, got {reason}") from error
+        raise ValueError(
+            f"`weights` {file}: expected a state dict of {arch}, got {reason}"
+        ) from error
     return state
 
 
@@ -139,11 +147,17 @@ def _download(arch: str, weights: str) -> Path:
 
 def _renamed(key: str) -> str:
     """Return a key as torchvision's networks have it today."""
-    return _DENSENET.sub(r"\1\2.", key.removeprefix("net.backbone."))  # which a checkpoint of this project puts before
+    return _DENSENET.sub(
+        r"\1\2.", key.removeprefix("net.backbone.")
+    )  # which a checkpoint of this project puts before
 
 
 def check_keys(
-    given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, extra: Collection[str], source: str
+    given: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    *,
+    extra: Collection[str],
+    source: str,
 ) -> dict[str, Tensor]:
     """Return the given tensors that are wanted.
 
@@ -156,8 +170,13 @@ def check_keys(
     Raises:
         ValueError: Keys or shapes differ; the first ones are named.
     """
-    used = {key: value for key, value in given.items() if key in wanted or not key.startswith(tuple(extra))}
-    # Files from before torch 0.4.1 lack the count of batches, which only a momentum of None would use.
+    used = {
+        key: value
+        for key, value in given.items()
+        if key in wanted or not key.startswith(tuple(extra))
+    }
+    # Files from before torch 0.4.1 lack the count of batches, which only a momentum of None would
+    # use.
     missing = [key for key in wanted if key not in used and not key.endswith("num_batches_tracked")]
     surplus = [key for key in used if key not in wanted]
     shapes = [

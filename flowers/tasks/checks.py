@@ -39,7 +39,9 @@ def check_size(net: nn.Module, size: int, option: str) -> None:
             net.eval()(torch.zeros(2, 3, size, size))
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{option}: expected a size that the network takes, got {size} pixels ({reason})") from error
+        raise ValueError(
+            f"{option}: expected a size that the network takes, got {size} pixels ({reason})"
+        ) from error
     finally:
         net.train(training)
 
@@ -56,7 +58,9 @@ def check_weights(net: nn.Module, stored: Mapping[str, Tensor]) -> None:
     """
     mine = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
     theirs = {name: value.shape for name, value in stored.items() if name.startswith("net.")}
-    if other := sorted(name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)):
+    if other := sorted(
+        name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)
+    ):
         raise ValueError(
             f"--ckpt_path: the checkpoint is of another network than the options of --model make: {len(other)} of its "
             f"weights do not fit, as {other[0]}. Leave the options out, the checkpoint carries them."

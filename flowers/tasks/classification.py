@@ -43,16 +43,19 @@ class ClassificationTask(LightningModule):
         net: The network; its K logits are in the order of the class names.
         class_names: Names of the K classes; on the command line they come from the data.
         lr: Largest learning rate, reached after the warm-up.
-        weight_decay: Weight decay of AdamW (https://arxiv.org/abs/1711.05101); norms and biases have none.
+        weight_decay: Weight decay of AdamW (https://arxiv.org/abs/1711.05101); norms and biases
+            have none.
         warmup_fraction: Share of the training over which the learning rate rises.
         label_smoothing: Probability given to all classes alike in the training targets
             (https://arxiv.org/abs/1512.00567).
-        class_weights: Weight of each class in the training loss, in the order of the class names (1 on average keeps
-            the scale of the loss), or ``balanced``: inverse to the number of its training images.
-        ema_decay: Decay per step of an exponential moving average of the weights, which then is what is validated,
-            saved and tested; it rises to this value over the first steps. None by default.
-        tta: Test-time augmentation: what is evaluated is the mean over several views of an image, ``flip`` with its
-            mirror image, ``flip+crops`` with its corners too.
+        class_weights: Weight of each class in the training loss, in the order of the class names (1
+            on average keeps the scale of the loss), or ``balanced``: inverse to the number of its
+            training images.
+        ema_decay: Decay per step of an exponential moving average of the weights, which then is
+            what is validated, saved and tested; it rises to this value over the first steps. None
+            by default.
+        tta: Test-time augmentation: what is evaluated is the mean over several views of an image,
+            ``flip`` with its mirror image, ``flip+crops`` with its corners too.
         compile: Whether the network is compiled by ``torch.compile``.
 
     Raises:
@@ -82,9 +85,19 @@ class ClassificationTask(LightningModule):
         expect(0 <= warmup_fraction < 1, "warmup_fraction", "0 or more, below 1", warmup_fraction)
         expect(0 <= label_smoothing < 1, "label_smoothing", "0 or more, below 1", label_smoothing)
         expect(tta in get_args(Views), "tta", f"one of {get_args(Views)}", tta)
-        expect(ema_decay is None or 0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
+        expect(
+            ema_decay is None or 0 < ema_decay < 1,
+            "ema_decay",
+            "a number between 0 and 1",
+            ema_decay,
+        )
         right_length = not isinstance(class_weights, list) or len(class_weights) == num_classes
-        expect(right_length, "class_weights", f"{num_classes} numbers, one for each of {class_names}", class_weights)
+        expect(
+            right_length,
+            "class_weights",
+            f"{num_classes} numbers, one for each of {class_names}",
+            class_weights,
+        )
         usable = not isinstance(class_weights, list) or (
             all(0 <= w < float("inf") for w in class_weights) and any(class_weights)
         )
@@ -101,7 +114,8 @@ class ClassificationTask(LightningModule):
         self.ema_decay = ema_decay
         self.tta: Views = tta
         self.compile_net = compile
-        # Temperature, rejection threshold and what it was chosen for, as plain numbers; set by a callback.
+        # Temperature, rejection threshold and what it was chosen for, as plain numbers; set by a
+        # callback.
         self.calibration: dict[str, float] | None = None
         metrics = MetricCollection(
             {
@@ -112,7 +126,8 @@ class ClassificationTask(LightningModule):
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
-        # Lightning's own mean over processes cuts their average number of images down to a whole number.
+        # Lightning's own mean over processes cuts their average number of images down to a whole
+        # number.
         self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
 
     @classmethod
@@ -139,9 +154,13 @@ class ClassificationTask(LightningModule):
         weight = None
         if self._loss_weights is not None:
             weight = logits.new_tensor(self._loss_weights)
-            if targets.ndim == 1:  # torch divides the loss of soft targets by their number, as it does then here too
+            if (
+                targets.ndim == 1
+            ):  # torch divides the loss of soft targets by their number, as it does then here too
                 targets = functional.one_hot(labels, len(self.class_names)).to(logits.dtype)
-        loss = functional.cross_entropy(logits, targets, weight=weight, label_smoothing=self.label_smoothing)
+        loss = functional.cross_entropy(
+            logits, targets, weight=weight, label_smoothing=self.label_smoothing
+        )
         self.train_metrics.update(logits, labels)
         self.log("train/loss_step", loss)
         self._log_epoch("train", self.train_loss, self.train_metrics, loss.detach(), len(images))
@@ -160,17 +179,28 @@ class ClassificationTask(LightningModule):
         return self._evaluate(batch, "test", self.test_loss, self.test_metrics)
 
     def _evaluate(
-        self, batch: tuple[Tensor, ...], stage: str, mean_loss: MeanMetric, metrics: MetricCollection
+        self,
+        batch: tuple[Tensor, ...],
+        stage: str,
+        mean_loss: MeanMetric,
+        metrics: MetricCollection,
     ) -> Prediction:
         images, labels, indices, *_ = batch
         logits = self(images).float()
         metrics.update(logits, labels)
         # The plain cross entropy, without smoothing and weights: comparable between recipes.
-        self._log_epoch(stage, mean_loss, metrics, functional.cross_entropy(logits, labels), len(images))
+        self._log_epoch(
+            stage, mean_loss, metrics, functional.cross_entropy(logits, labels), len(images)
+        )
         return Prediction(indices, logits)
 
     def _log_epoch(
-        self, stage: str, mean_loss: MeanMetric, metrics: MetricCollection, loss: Tensor, num_images: int
+        self,
+        stage: str,
+        mean_loss: MeanMetric,
+        metrics: MetricCollection,
+        loss: Tensor,
+        num_images: int,
     ) -> None:
         mean_loss.update(loss, weight=num_images)
         self.log(f"{stage}/loss", mean_loss, on_step=False, on_epoch=True, prog_bar=stage == "val")
@@ -192,38 +222,56 @@ class ClassificationTask(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW and its schedule per step."""
         num_steps = self.trainer.estimated_stepping_batches
-        expect(num_steps < float("inf"), "max_epochs", "a number: the schedule needs an end", num_steps)
+        expect(
+            num_steps < float("inf"), "max_epochs", "a number: the schedule needs an end", num_steps
+        )
         warmup_steps = round(num_steps * self.warmup_fraction)
         # Lightning cannot clip gradients in mixed precision beside the fused step.
-        optimizer = torch.optim.AdamW(self.parameter_groups(), lr=self.lr, fused=not self.trainer.gradient_clip_val)
+        optimizer = torch.optim.AdamW(
+            self.parameter_groups(), lr=self.lr, fused=not self.trainer.gradient_clip_val
+        )
         factor = partial(warmup_cosine, num_steps=int(num_steps), warmup_steps=warmup_steps)
         scheduler = LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return the average of the weights, where one is asked for."""
         if self.ema_decay is None:
             return []
-        # Unlike that of Lightning's own subclass, this average of equal numbers is that number: what is frozen stays.
+        # Unlike that of Lightning's own subclass, this average of equal numbers is that number:
+        # what is frozen stays.
         return [WeightAveraging(multi_avg_fn=warmup_ema(self.ema_decay))]
 
     def on_fit_start(self) -> None:
         """Balance the classes, and compile the network in place, so that no key of the state dict changes."""
         if self.class_weights == "balanced":
             counts = self.trainer.datamodule.class_counts("train")  # type: ignore[attr-defined]
-            expect(min(counts) > 0, "class_weights", "training images of every class for 'balanced'", counts)
+            expect(
+                min(counts) > 0,
+                "class_weights",
+                "training images of every class for 'balanced'",
+                counts,
+            )
             self._loss_weights = [sum(counts) / (len(counts) * count) for count in counts]
             weights = zip(self.class_names, self._loss_weights, strict=True)
-            rank_zero_info("class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in weights))
+            rank_zero_info(
+                "class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in weights)
+            )
             if self.trainer.datamodule.sampler == "balanced":  # type: ignore[attr-defined]
-                rank_zero_warn("--model.class_weights and --data.sampler both balance the classes: one is enough.")
+                rank_zero_warn(
+                    "--model.class_weights and --data.sampler both balance the classes: one is enough."
+                )
         if self.compile_net:
             self.net.compile()
 
     def on_train_start(self) -> None:
         """Move a resumed run to the learning rate of its schedule, and report it where the schedule has another length.
 
-        A run of 10 epochs that is resumed with 20 ended at a rate of 0, and would train its next step with that.
+        A run of 10 epochs that is resumed with 20 ended at a rate of 0, and would train its next
+        step with that.
         """
         for config in self.trainer.lr_scheduler_configs:
             schedule = config.scheduler
@@ -231,7 +279,9 @@ class ClassificationTask(LightningModule):
                 continue  # a schedule of the user's own
             groups = schedule.optimizer.param_groups
             before = groups[-1]["lr"]
-            for group, base_lr, factor in zip(groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+            for group, base_lr, factor in zip(
+                groups, schedule.base_lrs, schedule.lr_lambdas, strict=True
+            ):
                 group["lr"] = base_lr * factor(schedule.last_epoch)
             after = groups[-1]["lr"]
             if before != after:

@@ -19,7 +19,8 @@ class Classification:
         label: The most probable class.
         probability: Its probability, after temperature scaling.
         probabilities: The probability of each class, by its name.
-        rejected: Whether the probability is below the checkpoint's threshold: do not rely on the answer.
+        rejected: Whether the probability is below the checkpoint's threshold: do not rely on the
+            answer.
         path: The image's file; empty for an image that was given as bytes or pixels.
     """
 

@@ -21,8 +21,8 @@ class CNNTask(ClassificationTask):
         norm: Normalisation of the feature maps.
         lr: Largest learning rate, reached after the warm-up.
         weight_decay: Weight decay of AdamW; norms and biases have none.
-        ema_decay: Decay per step of an exponential moving average of weights; the average is what is validated, saved
-            and tested. None with ``null``.
+        ema_decay: Decay per step of an exponential moving average of weights; the average is what
+            is validated, saved and tested. None with ``null``.
         kwargs: Options of ``ClassificationTask``.
 
     Raises:
@@ -43,11 +43,23 @@ class CNNTask(ClassificationTask):
         ema_decay: float | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        expect(bool(widths) and min(widths) > 0, "widths", "at least one number of channels above 0", widths)
+        expect(
+            bool(widths) and min(widths) > 0,
+            "widths",
+            "at least one number of channels above 0",
+            widths,
+        )
         expect(depth >= 0, "depth", "0 or more blocks", depth)
         expect(stem_stride >= 1, "stem_stride", "at least 1 pixel", stem_stride)
         expect(0 <= dropout < 1, "dropout", "0 or more, below 1", dropout)
         net = flower_cnn(
-            len(class_names), widths=widths, depth=depth, stem_stride=stem_stride, dropout=dropout, norm=norm
+            len(class_names),
+            widths=widths,
+            depth=depth,
+            stem_stride=stem_stride,
+            dropout=dropout,
+            norm=norm,
         )
-        super().__init__(net, class_names, lr=lr, weight_decay=weight_decay, ema_decay=ema_decay, **kwargs)
+        super().__init__(
+            net, class_names, lr=lr, weight_decay=weight_decay, ema_decay=ema_decay, **kwargs
+        )

@@ -44,8 +44,9 @@ def warmup_cosine(step: int, *, num_steps: int, warmup_steps: int) -> float:
 def warmup_ema(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
     """Return an update of averaged weights whose decay rises to its final value.
 
-    With n updates before, the decay is ``min(decay, (1 + n) / (10 + n))``, so that a short training does not average
-    its random first weights (https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage).
+    With n updates before, the decay is ``min(decay, (1 + n) / (10 + n))``, so that a short training
+    does not average its random first weights
+    (https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage).
 
     Args:
         decay: Largest decay, per step.

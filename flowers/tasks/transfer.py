@@ -12,7 +12,8 @@ from flowers.tasks.checks import expect
 from flowers.tasks.classification import ClassificationTask
 from flowers.tasks.optim import decay_groups
 
-# Learning rates fall from stage to stage; more stages than these would draw more curves than anybody reads.
+# Learning rates fall from stage to stage; more stages than these would draw more curves than
+# anybody reads.
 _NUM_STAGES = 4
 
 
@@ -21,17 +22,20 @@ class TransferTask(ClassificationTask):
 
     Args:
         class_names: Names of the K classes; on the command line they come from the data.
-        arch: Any classifier of torchvision's, as ``mobilenet_v2``, ``resnet50``, ``convnext_tiny`` or ``vgg16``.
-        weights: ``DEFAULT``, another name of torchvision's as ``IMAGENET1K_V1``, the path of a ``.pth`` file (without
-            the last layer will do) or of a checkpoint (to train on with a schedule of its own), or ``none``. A
-            checkpoint given as ``--ckpt_path`` is restored without them.
+        arch: Any classifier of torchvision's, as ``mobilenet_v2``, ``resnet50``, ``convnext_tiny``
+            or ``vgg16``.
+        weights: ``DEFAULT``, another name of torchvision's as ``IMAGENET1K_V1``, the path of a
+            ``.pth`` file (without the last layer will do) or of a checkpoint (to train on with a
+            schedule of its own), or ``none``. A checkpoint given as ``--ckpt_path`` is restored
+            without them.
         dropout: Probability that a feature is dropped before the dense layer.
-        stage_decay: Factor of the learning rate from one quarter of the backbone to the one below, whose features are
-            more general (https://arxiv.org/abs/1801.06146, section 3.2); the last has this factor of the head's.
+        stage_decay: Factor of the learning rate from one quarter of the backbone to the one below,
+            whose features are more general (https://arxiv.org/abs/1801.06146, section 3.2); the
+            last has this factor of the head's.
         lr: Largest learning rate, that of the head.
         weight_decay: Weight decay of AdamW; norms and biases have none.
-        ema_decay: Decay per step of an exponential moving average of weights; the average is what is validated, saved
-            and tested. None with ``null``.
+        ema_decay: Decay per step of an exponential moving average of weights; the average is what
+            is validated, saved and tested. None with ``null``.
         kwargs: Options of ``ClassificationTask``.
 
     Raises:
@@ -55,7 +59,9 @@ class TransferTask(ClassificationTask):
         expect(0 <= dropout < 1, "dropout", "0 or more, below 1", dropout)
         expect(0 < stage_decay <= 1, "stage_decay", "a number above 0 and up to 1", stage_decay)
         net = pretrained(arch, len(class_names), weights=weights, dropout=dropout)
-        super().__init__(net, class_names, lr=lr, weight_decay=weight_decay, ema_decay=ema_decay, **kwargs)
+        super().__init__(
+            net, class_names, lr=lr, weight_decay=weight_decay, ema_decay=ema_decay, **kwargs
+        )
         self.hparams["weights"] = "none"  # so that a checkpoint is restored without them
         self.stage_decay = stage_decay
 
@@ -74,7 +80,8 @@ class TransferTask(ClassificationTask):
             "image_size": wanted.image_size,
             "crop_size": None,
             "interpolation": wanted.interpolation,
-            # Few epochs from good features: the strong augmentation of a training from scratch only delays them.
+            # Few epochs from good features: the strong augmentation of a training from scratch only
+            # delays them.
             "augment.min_scale": 0.5,
             "augment.rotation": 0.0,
             "augment.cutmix_prob": 0.0,

@@ -21,12 +21,18 @@ def data(photos):
 def calibrate(data, logits, *, stage="fit", sanity=False, **options):
     """Return the calibration after a validation that gave these logits, in two batches out of order."""
     trainer = SimpleNamespace(
-        world_size=1, is_global_zero=True, datamodule=data, sanity_checking=sanity, state=SimpleNamespace(fn=stage)
+        world_size=1,
+        is_global_zero=True,
+        datamodule=data,
+        sanity_checking=sanity,
+        state=SimpleNamespace(fn=stage),
     )
     task, callback = CNNTask(["cat", "dog"], widths=(8,)), Calibrate(**options)
     callback.on_validation_epoch_start(trainer, task)
     for indices in (torch.arange(40, 80), torch.arange(40)):
-        callback.on_validation_batch_end(trainer, task, Prediction(indices, logits[indices]), None, 0)
+        callback.on_validation_batch_end(
+            trainer, task, Prediction(indices, logits[indices]), None, 0
+        )
     callback.on_validation_epoch_end(trainer, task)
     return task.calibration
 

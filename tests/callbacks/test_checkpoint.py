@@ -22,18 +22,28 @@ def epochs(best: SaveBest, *results: tuple[float, float]) -> list[int]:
     for epoch, (accuracy, loss) in enumerate(results):
         metrics = {"val/acc": torch.tensor(accuracy), "val/loss": torch.tensor(loss)}
         trainer = SimpleNamespace(
-            callback_metrics=metrics, current_epoch=epoch, strategy=SimpleNamespace(reduce_boolean_decision=bool)
+            callback_metrics=metrics,
+            current_epoch=epoch,
+            strategy=SimpleNamespace(reduce_boolean_decision=bool),
         )
         if best.check_monitor_top_k(trainer, metrics[best.monitor]):
             saved.append(epoch)
-            best.best_model_score, best.best_k_models = metrics[best.monitor], {"best.ckpt": metrics[best.monitor]}
+            best.best_model_score, best.best_k_models = (
+                metrics[best.monitor],
+                {"best.ckpt": metrics[best.monitor]},
+            )
             best.kth_best_model_path = "best.ckpt"
     return saved
 
 
 def test_the_best_is_the_higher_accuracy_and_of_equals_the_lower_loss():
     best = SaveBest()
-    assert epochs(best, (0.5, 2.0), (0.6, 3.0), (0.6, 2.5), (0.6, 2.7), (0.5, 0.1), (0.7, 9.0)) == [0, 1, 2, 5]
+    assert epochs(best, (0.5, 2.0), (0.6, 3.0), (0.6, 2.5), (0.6, 2.7), (0.5, 0.1), (0.7, 9.0)) == [
+        0,
+        1,
+        2,
+        5,
+    ]
     assert (best.best_epoch, best.best_loss) == (5, 9.0)
 
 
@@ -60,24 +70,35 @@ def test_a_disk_that_is_really_full_leaves_the_previous_checkpoint_whole(tmp_pat
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if shutil.which("mount") is None or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(mount, check=False, capture_output=True).returncode != 0
+    ):
         pytest.skip("mounting a small disk is not allowed here")
     try:
         state = {"weight": torch.ones(150_000)}  # 600 kB: one fits, two do not
         AtomicCheckpointIO().save_checkpoint({"epoch": 1, "state_dict": state}, disk / "last.ckpt")
         for _ in range(2):
-            with pytest.raises(OSError, match=r"No space left on device, the checkpoint before stays .*last\.ckpt"):
-                AtomicCheckpointIO().save_checkpoint({"epoch": 2, "state_dict": state}, disk / "last.ckpt")
+            with pytest.raises(
+                OSError, match=r"No space left on device, the checkpoint before stays .*last\.ckpt"
+            ):
+                AtomicCheckpointIO().save_checkpoint(
+                    {"epoch": 2, "state_dict": state}, disk / "last.ckpt"
+                )
             saved = torch.load(disk / "last.ckpt", weights_only=True)
             assert saved["epoch"] == 1
             assert ZipFile(disk / "last.ckpt").testzip() is None
-        assert [file.name for file in disk.iterdir()] == ["last.ckpt"]  # the half is not left to fill the disk
+        assert [file.name for file in disk.iterdir()] == [
+            "last.ckpt"
+        ]  # the half is not left to fill the disk
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
 def _save_for_ever(file: Path) -> None:
-    for epoch in itertools.count(int(torch.load(file, weights_only=True)["epoch"]) + 1 if file.exists() else 0):
+    for epoch in itertools.count(
+        int(torch.load(file, weights_only=True)["epoch"]) + 1 if file.exists() else 0
+    ):
         state = {"weight": torch.full((200_000,), float(epoch))}
         AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "state_dict": state}, file)
 

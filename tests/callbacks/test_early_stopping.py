@@ -20,7 +20,10 @@ def run(stopping: EarlyStopping, accuracies: list[float], losses: list[float]) -
     )  # fmt: skip
     for epoch, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True)):
         trainer.current_epoch = epoch
-        trainer.callback_metrics = {"val/acc": torch.tensor(accuracy), "val/loss": torch.tensor(loss)}
+        trainer.callback_metrics = {
+            "val/acc": torch.tensor(accuracy),
+            "val/loss": torch.tensor(loss),
+        }
         stopping.on_validation_end(trainer, None)
         if trainer.should_stop:
             return epoch
@@ -34,7 +37,9 @@ def make(patience: int = 2) -> EarlyStopping:
 def test_of_equal_metrics_the_lower_loss_is_an_improvement_as_for_the_best_checkpoint():
     assert run(make(), [0.5] * 6, [1.0, 0.9, 0.8, 0.7, 0.6, 0.5]) is None
     assert run(make(), [0.5] * 6, [1.0, 1.1, 1.2, 0.7, 0.6, 0.5]) == 2
-    assert run(make(), [0.5, 0.4, 0.4, 0.4], [1.0, 0.5, 0.4, 0.3]) == 2  # a lower loss alone is none
+    assert (
+        run(make(), [0.5, 0.4, 0.4, 0.4], [1.0, 0.5, 0.4, 0.3]) == 2
+    )  # a lower loss alone is none
 
 
 def test_the_rule_holds_after_a_resume():
@@ -58,7 +63,10 @@ def test_the_reason_and_the_way_to_wait_longer_are_reported(capsys, caplog):
     with caplog.at_level("INFO"):
         stopping.on_train_end(None, None)
     printed = caplog.text + capsys.readouterr().err
-    assert "Early stopping: val/acc has not improved for 2 epochs (--early_stopping.patience 2)" in printed
+    assert (
+        "Early stopping: val/acc has not improved for 2 epochs (--early_stopping.patience 2)"
+        in printed
+    )
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])

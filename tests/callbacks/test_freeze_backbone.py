@@ -41,7 +41,11 @@ def train(task, data, *callbacks, epochs=1, **options):
 
 def changed(task, before):
     """Return the names of the parameters and buffers that differ."""
-    return {name for name, value in task.net.state_dict().items() if not torch.equal(value, before[name])}
+    return {
+        name
+        for name, value in task.net.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
@@ -69,7 +73,14 @@ def test_two_steps_move_nothing_of_any_familys_frozen_backbone(family, drawn):
     data = FlowersDataModule(str(drawn), image_size=size, crop_size=size, batch_size=2)
     task = TransferTask(data.class_names, arch=arch, weights="none")
     before = copy.deepcopy(task.net.state_dict())
-    train(task, data, FreezeBackbone(1), limit_train_batches=2, limit_val_batches=0, num_sanity_val_steps=0)
+    train(
+        task,
+        data,
+        FreezeBackbone(1),
+        limit_train_batches=2,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+    )
     assert changed(task, before) == {"head.1.weight", "head.1.bias"}
 
 
@@ -87,8 +98,12 @@ def test_every_group_is_there_from_the_first_step(data):
     [optimizer] = trainer.optimizers
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in task.net.parameters())
-    rates = {group["name"].partition("/")[0]: group["initial_lr"] for group in optimizer.param_groups}
-    assert rates == pytest.approx({f"stage_{i}": 1e-3 * 0.5 ** (4 - i) for i in range(4)} | {"head": 1e-3})
+    rates = {
+        group["name"].partition("/")[0]: group["initial_lr"] for group in optimizer.param_groups
+    }
+    assert rates == pytest.approx(
+        {f"stage_{i}": 1e-3 * 0.5 ** (4 - i) for i in range(4)} | {"head": 1e-3}
+    )
     assert all(p.ndim > 1 for g in optimizer.param_groups if g["weight_decay"] for p in g["params"])
 
 
@@ -116,7 +131,9 @@ def test_what_follows_a_probe_sees_images_again(data):
     task = make_task(data)
     train(task, data, FreezeBackbone(None))
     quiet = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False}
-    answers = [answer for batch in Trainer(**quiet).predict(task, datamodule=data) for answer in batch]
+    answers = [
+        answer for batch in Trainer(**quiet).predict(task, datamodule=data) for answer in batch
+    ]
     probs = torch.tensor([[*answer.probabilities.values()] for answer in answers])
     images = torch.from_numpy(data.pixels[data.indices["test"]]).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
@@ -146,7 +163,11 @@ def test_features_of_fewer_bits_are_refused(data):
 def test_a_probe_is_validated_as_its_checkpoint_is_with_images(data, drawn, tmp_path):
     task = make_task(data, ema_decay=None)
     trainer = train(task, data, FreezeBackbone(None), epochs=2)
-    on_features = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+    on_features = {
+        name: float(value)
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith("val/")
+    }
     trainer.save_checkpoint(tmp_path / "probe.ckpt")
     again = TransferTask.load_from_checkpoint(tmp_path / "probe.ckpt", weights_only=True)
     images = FlowersDataModule(str(drawn), image_size=32, crop_size=32, batch_size=7)
@@ -161,14 +182,18 @@ def test_features_are_computed_once_for_each_set_of_weights(data, drawn, monkeyp
 
     calls = []
     compute = module._compute
-    monkeypatch.setattr(module, "_compute", lambda *args, **kw: calls.append(kw["view"]) or compute(*args, **kw))
+    monkeypatch.setattr(
+        module, "_compute", lambda *args, **kw: calls.append(kw["view"]) or compute(*args, **kw)
+    )
     task = make_task(data)
     with torch.no_grad():
         task.net.backbone.features[0][0].weight.mul_(1.5)  # weights that no other test has
     again = copy.deepcopy(task)
     train(task, data, FreezeBackbone(None, views=1))
     assert calls == [0, 1]
-    fresh = FlowersDataModule(str(drawn), image_size=32, crop_size=32, batch_size=16, augment=data.augment)
+    fresh = FlowersDataModule(
+        str(drawn), image_size=32, crop_size=32, batch_size=16, augment=data.augment
+    )
     train(again, fresh, FreezeBackbone(None, views=2))
     assert calls == [0, 1, 2]
     other = make_task(data)
@@ -183,8 +208,14 @@ def test_features_are_computed_once_for_each_set_of_weights(data, drawn, monkeyp
     [
         ({"unfreeze_epoch": -1}, "--freeze.unfreeze_epoch: expected 0 or more"),
         ({"unfreeze_epoch": 1, "stages": 0}, "--freeze.stages: expected 1 or more"),
-        ({"unfreeze_epoch": 1, "views": 2}, "--freeze.views: expected --freeze.unfreeze_epoch null"),
-        ({"unfreeze_epoch": 0, "stages": 2}, "--freeze.stages: expected --freeze.unfreeze_epoch 1 or more"),
+        (
+            {"unfreeze_epoch": 1, "views": 2},
+            "--freeze.views: expected --freeze.unfreeze_epoch null",
+        ),
+        (
+            {"unfreeze_epoch": 0, "stages": 2},
+            "--freeze.stages: expected --freeze.unfreeze_epoch 1 or more",
+        ),
     ],
 )
 def test_a_wrong_option_is_named(options, said):
@@ -195,6 +226,8 @@ def test_a_wrong_option_is_named(options, said):
 def test_a_probe_needs_a_backbone_that_has_learnt_and_a_cache(data, drawn):
     with pytest.raises(ValueError, match="--model TransferTask"):
         train(CNNTask(data.class_names, widths=(8,)), data, FreezeBackbone(None))
-    streamed = FlowersDataModule(str(drawn), image_size=32, crop_size=32, cache=False, num_workers=0)
+    streamed = FlowersDataModule(
+        str(drawn), image_size=32, crop_size=32, cache=False, num_workers=0
+    )
     with pytest.raises(ValueError, match=r"--data\.cache true"):
         train(make_task(streamed), streamed, FreezeBackbone(None))

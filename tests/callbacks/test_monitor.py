@@ -10,12 +10,15 @@ from flowers.cli import training
 
 
 @pytest.mark.parametrize(
-    ("monitor", "mode"), [("val/loss", "min"), ("val/acc", "max"), ("val/f1", "max"), ("val/recall/a/b", "max")]
+    ("monitor", "mode"),
+    [("val/loss", "min"), ("val/acc", "max"), ("val/f1", "max"), ("val/recall/a/b", "max")],
 )
 def test_the_mode_follows_from_the_metric_and_a_contradiction_is_refused(monitor, mode):
     assert monitor_mode(monitor, None) == monitor_mode(monitor, mode) == mode
     other = {"min": "max", "max": "min"}[mode]
-    with pytest.raises(ValueError, match=f"--checkpoint.mode {other}: expected {mode} for --checkpoint.monitor"):
+    with pytest.raises(
+        ValueError, match=f"--checkpoint.mode {other}: expected {mode} for --checkpoint.monitor"
+    ):
         monitor_mode(monitor, other)
 
 
@@ -29,11 +32,18 @@ def test_a_metric_of_the_users_own_needs_a_mode():
 def test_a_misspelt_metric_is_refused_with_the_list():
     check_monitor("val/recall/daisy", ["daisy", "tulips"])
     for monitor in ("val/recal", "val_acc", "train/acc", "val/recall/roses"):
-        with pytest.raises(ValueError, match="expected one of val/loss, val/acc, val/f1, val/recall/daisy"):
+        with pytest.raises(
+            ValueError, match="expected one of val/loss, val/acc, val/f1, val/recall/daisy"
+        ):
             check_monitor(monitor, ["daisy", "tulips"])
 
 
-SMALL = ["--model.widths=[8,16]", "--data.image_size=32", "--data.crop_size=24", "--trainer.accelerator=cpu"]
+SMALL = [
+    "--model.widths=[8,16]",
+    "--data.image_size=32",
+    "--data.crop_size=24",
+    "--trainer.accelerator=cpu",
+]
 SMALL += ["--trainer.log_every_n_steps=1"]
 
 
@@ -41,12 +51,20 @@ SMALL += ["--trainer.log_every_n_steps=1"]
     ("options", "expected"),
     [
         (["--checkpoint.monitor=val/recall/tulip"], "val/recall/tulips"),
-        (["--checkpoint.monitor=val/accuracy"], "expected val/loss, val/acc, val/f1 or val/recall/<class>"),
-        (["--checkpoint.monitor=val/accuracy", "--checkpoint.mode=max"], "expected one of val/loss, val/acc"),
+        (
+            ["--checkpoint.monitor=val/accuracy"],
+            "expected val/loss, val/acc, val/f1 or val/recall/<class>",
+        ),
+        (
+            ["--checkpoint.monitor=val/accuracy", "--checkpoint.mode=max"],
+            "expected one of val/loss, val/acc",
+        ),
         (["--checkpoint.monitor=val/loss", "--checkpoint.mode=max"], "expected min for"),
     ],
 )
-def test_a_wrong_metric_is_refused_before_there_is_a_run_folder(options, expected, drawn, tmp_path, capsys):
+def test_a_wrong_metric_is_refused_before_there_is_a_run_folder(
+    options, expected, drawn, tmp_path, capsys
+):
     words = ["fit", "--data.root", str(drawn), *SMALL, *options]
     assert main(words) == 1
     error = capsys.readouterr().err

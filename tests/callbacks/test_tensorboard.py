@@ -26,24 +26,56 @@ SMALL = [
 
 
 def fit(root: Path, *args: str) -> EventAccumulator:
-    training.main(["fit", "--data.root", str(root), *SMALL, "--trainer.log_every_n_steps", "1", *args])
+    training.main(
+        ["fit", "--data.root", str(root), *SMALL, "--trainer.log_every_n_steps", "1", *args]
+    )
     return EventAccumulator("lightning_logs/version_0", size_guidance={"images": 0}).Reload()
 
 
 def test_the_run_shows_what_people_look_for(drawn, figures):
-    events = fit(drawn, "--trainer.max_epochs", "4", "--tensorboard.every_n_epochs", "2", "--tensorboard.graph", "true")
+    events = fit(
+        drawn,
+        "--trainer.max_epochs",
+        "4",
+        "--tensorboard.every_n_epochs",
+        "2",
+        "--tensorboard.graph",
+        "true",
+    )
     tags = events.Tags()
     assert {"train/augmented_batch", "val/confusion", "val/worst_mistakes"} <= set(tags["images"])
-    assert [event.step for event in events.Images("val/confusion")] == [3, 9, 12]  # epochs 0, 2 and the last
+    assert [event.step for event in events.Images("val/confusion")] == [
+        3,
+        9,
+        12,
+    ]  # epochs 0, 2 and the last
     assert "epoch" not in tags["scalars"]  # a straight line
-    [layout] = [event.tensor_proto.string_val[0] for event in events.Tensors("custom_scalars__config__")]
-    charts = [chart.multiline.tag for category in Layout.FromString(layout).category for chart in category.chart]
-    assert [list(chart) for chart in charts] == [["^train/loss$", "^val/loss$"], ["^train/acc$", "^val/acc$"]]
+    [layout] = [
+        event.tensor_proto.string_val[0] for event in events.Tensors("custom_scalars__config__")
+    ]
+    charts = [
+        chart.multiline.tag
+        for category in Layout.FromString(layout).category
+        for chart in category.chart
+    ]
+    assert [list(chart) for chart in charts] == [
+        ["^train/loss$", "^val/loss$"],
+        ["^train/acc$", "^val/acc$"],
+    ]
     assert {tag.strip("^$") for chart in charts for tag in chart} <= set(tags["scalars"])
-    assert [event.step for event in events.Scalars("hp/val_acc")] == [3, 6, 9, 12]  # no point before the first epoch
+    assert [event.step for event in events.Scalars("hp/val_acc")] == [
+        3,
+        6,
+        9,
+        12,
+    ]  # no point before the first epoch
     assert len(events.Images("train/augmented_batch")) == 1
-    recalls = {f"val/recall/{name}" for name in ("daisy", "dandelion", "roses", "sunflowers", "tulips")}
-    assert recalls | {"train/grad_norm", "train/images_per_s", "train/data_wait"} <= set(tags["scalars"])
+    recalls = {
+        f"val/recall/{name}" for name in ("daisy", "dandelion", "roses", "sunflowers", "tulips")
+    }
+    assert recalls | {"train/grad_norm", "train/images_per_s", "train/data_wait"} <= set(
+        tags["scalars"]
+    )
     assert "val/pr/daisy" in tags["tensors"]
     assert tags["graph"]
     assert all(event.value > 0 for event in events.Scalars("train/grad_norm"))
@@ -70,8 +102,12 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(drawn, monkeypatch):
         if len(calls) > 10:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tensorboard.summary.writer.event_file_writer.EventFileWriter.add_event", full)
-    with pytest.warns(UserWarning, match="TensorBoard gets no more of this run.*No space left") as warned:
+    monkeypatch.setattr(
+        "tensorboard.summary.writer.event_file_writer.EventFileWriter.add_event", full
+    )
+    with pytest.warns(
+        UserWarning, match="TensorBoard gets no more of this run.*No space left"
+    ) as warned:
         fit(drawn, "--trainer.max_epochs", "2")
     assert len([w for w in warned if "TensorBoard gets no more" in str(w.message)]) == 1
     assert len(calls) == 11  # after that nothing was tried
@@ -101,7 +137,9 @@ def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_p
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     assert "hparams" in events.summary_metadata["_hparams_/experiment"].plugin_data.plugin_name
     assert b"hp/val_acc" in events.summary_metadata["_hparams_/experiment"].plugin_data.content
-    assert b"image_size" in events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert (
+        b"image_size" in events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    )
     assert [event.value for event in events.Scalars("hp/val_acc")] == [0.5]
 
 
@@ -114,7 +152,9 @@ def test_only_the_first_process_logs(tmp_path, monkeypatch):
     assert not [*tmp_path.rglob("events.*")]
 
 
-def test_figures_of_cached_images_need_no_original_and_end_no_run(drawn, figures, monkeypatch, tmp_path):
+def test_figures_of_cached_images_need_no_original_and_end_no_run(
+    drawn, figures, monkeypatch, tmp_path
+):
     root = tmp_path / "gone" / "photos"
     shutil.copytree(drawn, root)
     setup = FlowersDataModule.setup

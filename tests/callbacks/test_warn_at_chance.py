@@ -13,7 +13,8 @@ from flowers.data import FlowersDataModule
 def epochs(photos):
     """Return a function that runs the callback over epochs with these (training, validation) accuracies.
 
-    The validation has five images of each of two classes, the training eighty; None stands for no validation.
+    The validation has five images of each of two classes, the training eighty; None stands for no
+    validation.
     """
     data = FlowersDataModule(str(photos(cat=50, dog=50)), duplicates="exact")
 
@@ -26,7 +27,10 @@ def epochs(photos):
         callback = callback or WarnAtChance()
         for train, val in accuracies:
             if val is not None:
-                Trainer.callback_metrics = {"train/acc": torch.tensor(train), "val/acc": torch.tensor(val)}
+                Trainer.callback_metrics = {
+                    "train/acc": torch.tensor(train),
+                    "val/acc": torch.tensor(val),
+                }
                 callback.on_validation_end(Trainer, None)
             callback.on_train_epoch_end(Trainer, None)
         return callback
@@ -36,7 +40,9 @@ def epochs(photos):
 
 @pytest.mark.parametrize("scatter", [[0.5], [0.4, 0.5, 0.6]])
 def test_five_epochs_at_chance_while_training_learns_are_reported_once(scatter, epochs):
-    with pytest.warns(UserWarning, match=r"validation accuracy \(.*%\) has been at chance \(50.0%") as reported:
+    with pytest.warns(
+        UserWarning, match=r"validation accuracy \(.*%\) has been at chance \(50.0%"
+    ) as reported:
         epochs(*[(0.97, scatter[epoch % len(scatter)]) for epoch in range(9)])
     assert len(reported) == 1
 

@@ -34,13 +34,23 @@ class MakeReport(Callback):
 @pytest.fixture
 def evaluate(drawn, trained_run, tmp_path, monkeypatch, capsys):
     """Return a function that tests a checkpoint with some options; it returns status and output."""
-    monkeypatch.setattr(startup, "prepare", lambda: None)  # it sets threads, for the tests that follow too
+    monkeypatch.setattr(
+        startup, "prepare", lambda: None
+    )  # it sets threads, for the tests that follow too
     (tmp_path / "run").mkdir()
     shutil.copy(trained_run / "checkpoints" / "best.ckpt", tmp_path / "run")
 
     def run(*options):
-        words = ["test", "--ckpt_path", str(tmp_path / "run" / "best.ckpt"), "--data.root", str(drawn)]
-        status = main([*words, "--trainer.accelerator", "cpu", "--report.num_examples", "0", *options])
+        words = [
+            "test",
+            "--ckpt_path",
+            str(tmp_path / "run" / "best.ckpt"),
+            "--data.root",
+            str(drawn),
+        ]
+        status = main(
+            [*words, "--trainer.accelerator", "cpu", "--report.num_examples", "0", *options]
+        )
         return status, capsys.readouterr()
 
     return run
@@ -58,10 +68,16 @@ def test_a_report_that_cannot_be_written_costs_no_number(evaluate, tmp_path):
 
 
 def test_a_report_in_another_folder_overwrites_no_file_made_there_meanwhile(evaluate, tmp_path):
-    status, printed = evaluate("--report.folder", "new/reports", "--trainer.callbacks+", f"{__name__}.MakeReport")
+    status, printed = evaluate(
+        "--report.folder", "new/reports", "--trainer.callbacks+", f"{__name__}.MakeReport"
+    )
     assert status == 0
     assert (tmp_path / "new" / "reports" / "report.md").read_text() == "mine"
     numbered = {"report-2.html", "report-2.json", "report-2.md", "predictions-2.csv", "figures-2"}
-    assert {file.name for file in (tmp_path / "new" / "reports").iterdir()} == numbered | {"report.md"}
+    assert {file.name for file in (tmp_path / "new" / "reports").iterdir()} == numbered | {
+        "report.md"
+    }
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["best.ckpt"]
-    assert printed.out.index("test/acc: ") < printed.out.index("Not overwritten: report.md. Written instead: report-2")
+    assert printed.out.index("test/acc: ") < printed.out.index(
+        "Not overwritten: report.md. Written instead: report-2"
+    )

@@ -18,7 +18,9 @@ from flowers.cli.predict import predict
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def answer(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+def answer(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
     """Return the line that answers a mistake."""
     monkeypatch.setattr("sys.argv", ["flowers", *words])
     with pytest.raises(SystemExit) as ended:
@@ -33,14 +35,23 @@ def answer(words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     ("words", "message"),
     [
         ("--data.batchsize 3", "--data.batchsize: no such option, did you mean --data.batch_size?"),
-        ("--trainer.max_epoch=3", "--trainer.max_epoch: no such option, did you mean --trainer.max_epochs?"),
+        (
+            "--trainer.max_epoch=3",
+            "--trainer.max_epoch: no such option, did you mean --trainer.max_epochs?",
+        ),
         ("--lr 3", "--lr: no such option, did you mean --model.lr?"),
         ("--xyz 3", "--xyz: no such option"),
         ("--data.root", "--data.root: expected a value"),
         ("photos", "photos: not expected here, options begin with two dashes"),
         ("--model.widht 3", "--model.widht: no such option, did you mean --model.widths?"),
-        ("--model.init_args.widht 3", "--model.widht: no such option, did you mean --model.widths?"),
-        ("--model TransferTask --model.archh x", "--model.archh: no such option, did you mean --model.arch?"),
+        (
+            "--model.init_args.widht 3",
+            "--model.widht: no such option, did you mean --model.widths?",
+        ),
+        (
+            "--model TransferTask --model.archh x",
+            "--model.archh: no such option, did you mean --model.arch?",
+        ),
         ("--model.arch x", "--model.arch: CNNTask has no such option, TransferTask has"),
         (
             "--model CNNTaks",
@@ -67,7 +78,10 @@ def test_a_mistake_gets_one_line_and_the_nearest_option(words, message, monkeypa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data: {batchsize: 3}", "bad.yaml: --data.batchsize: no such option, did you mean --data.batch_size?"),
+        (
+            "data: {batchsize: 3}",
+            "bad.yaml: --data.batchsize: no such option, did you mean --data.batch_size?",
+        ),
         (
             "trainr: {max_epochs: 3}",
             "bad.yaml: --trainr.max_epochs: no such option, did you mean --trainer.max_epochs?",
@@ -76,15 +90,24 @@ def test_a_mistake_gets_one_line_and_the_nearest_option(words, message, monkeypa
             "model: {class_path: CNNTask, init_args: {widht: 3}}",
             "bad.yaml: --model.widht: no such option, did you mean --model.widths?",
         ),
-        ("model: {arch: x}", "bad.yaml: --model.arch: CNNTask has no such option, TransferTask has"),
+        (
+            "model: {arch: x}",
+            "bad.yaml: --model.arch: CNNTask has no such option, TransferTask has",
+        ),
         ("model: {lr: x}", "bad.yaml: --model.lr: expected float, got x"),
         ("data: {batch_size: abc}", "bad.yaml: --data.batch_size: expected int, got abc"),
         ("model: nowhere.Task", "bad.yaml: --model nowhere.Task: No module named 'nowhere'"),
         ("- data", "bad.yaml: expected options, as data: {batch_size: 64}, got a list"),
         ("data", "bad.yaml: expected options, as data: {batch_size: 64}, got text"),
         ("# data:", "bad.yaml: expected options, as data: {batch_size: 64}, got nothing"),
-        ("data:\n  root: [\n", "bad.yaml, line 3: no valid YAML, did not find expected node content"),
-        ("data:\n\troot: x", "bad.yaml, line 2: no valid YAML, found character that cannot start any token"),
+        (
+            "data:\n  root: [\n",
+            "bad.yaml, line 3: no valid YAML, did not find expected node content",
+        ),
+        (
+            "data:\n\troot: x",
+            "bad.yaml, line 2: no valid YAML, found character that cannot start any token",
+        ),
     ],
 )
 def test_a_mistake_in_a_configuration_names_the_file(text, message, tmp_path, monkeypatch, capsys):
@@ -109,7 +132,9 @@ def test_any_other_message_becomes_one_line():
 
 
 def test_the_tasks_are_those_of_the_package():
-    assert set(TASKS) == {name for name in tasks.__all__ if name.endswith("Task")} - {"ClassificationTask"}
+    assert set(TASKS) == {name for name in tasks.__all__ if name.endswith("Task")} - {
+        "ClassificationTask"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +151,12 @@ def fit_options() -> list[str]:
         *(["--config", str(file)] for file in sorted(CONFIGS.glob("*.yaml"))),
         ["--config", "data: {<<: {batch_size: 3}, augment.rotation: 3}"],
         ["--config", "trainer: {callbacks+: [{class_path: LearningRateMonitor}]}"],
-        ["--config", "model: {class_path: CNNTask, init_args: {widths: [8]}}", "--model", "TransferTask"],
+        [
+            "--config",
+            "model: {class_path: CNNTask, init_args: {widths: [8]}}",
+            "--model",
+            "TransferTask",
+        ],
         ["--config", "model: TransferTask", "--model.arch", "resnet18"],
         ["--model.class_path", "CNNTask", "--model.init_args.widths", "[8]"],
         ["--optimizer", "SGD", "--optimizer.lr", "0.1"],
@@ -190,15 +220,23 @@ def test_a_damaged_file_is_nothing_known(text, monkeypatch, tmp_path):
 def test_no_folder_to_keep_the_options_in_is_no_error(monkeypatch, capsys):
     Path("file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", "file")
-    assert "did you mean --data.batch_size?" in answer(["fit", "--data.batchsize", "3"], monkeypatch, capsys)
+    assert "did you mean --data.batch_size?" in answer(
+        ["fit", "--data.batchsize", "3"], monkeypatch, capsys
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("fit --data.batchsize 3", "--data.batchsize: no such option, did you mean --data.batch_size?"),
+        (
+            "fit --data.batchsize 3",
+            "--data.batchsize: no such option, did you mean --data.batch_size?",
+        ),
         ("calibrate --ckpt_pth x", "--ckpt_pth: no such option, did you mean --ckpt_path?"),
-        ("fit --config bad.yaml", "bad.yaml: --model CNNTaks: expected CNNTask, TransferTask or the import path"),
+        (
+            "fit --config bad.yaml",
+            "bad.yaml: --model CNNTaks: expected CNNTask, TransferTask or the import path",
+        ),
         ("predict --ckpt x", "--ckpt: no such option, did you mean --ckpt_path?"),
         ("export x --outt y", "--outt: no such option, did you mean --out?"),
     ],
@@ -206,7 +244,9 @@ def test_no_folder_to_keep_the_options_in_is_no_error(monkeypatch, capsys):
 def test_a_mistake_is_answered_before_torch_is_imported(words, message, fit_options):
     Path("bad.yaml").write_text("model: {class_path: CNNTaks}")
     code = "import sys; from flowers.__main__ import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
-    run = subprocess.run([sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=False
+    )
     line, hint = run.stderr.splitlines()
     assert line.startswith(f"flowers: {message}")
     assert hint == f"Options: python -m flowers {words.split()[0]} --help"

@@ -44,16 +44,23 @@ def bomb() -> bytes:
     """Return a PNG of a few hundred bytes that says it is 50,000 pixels wide and high."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
 
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + chunk(b"IEND", b"")
     )
 
 
 def noise(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(seed).integers(
+        0, 256, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8
+    )
     return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
 
 
@@ -81,7 +88,9 @@ def hostile(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "read_bytes", guarded)
     noise(1001).convert("CMYK").save(dog / "cmyk.jpg")
-    Image.fromarray((np.random.default_rng(7).random((40, 40)) * 65535).astype(np.uint16)).save(dog / "deep.png")
+    Image.fromarray((np.random.default_rng(7).random((40, 40)) * 65535).astype(np.uint16)).save(
+        dog / "deep.png"
+    )
     frames = [noise(1002 + number) for number in range(3)]
     noise(1005).save(dog / "moves.gif", save_all=True, append_images=frames[1:])
     frames[0].save(dog / "moves.webp", save_all=True, append_images=frames[1:])
@@ -109,7 +118,8 @@ def test_everything_wrong_is_named_and_nothing_ends_the_audit(hostile):
     same = f"cat/{QUOTES}"
     assert {kind: sorted(paths) for kind, paths in found.items()} == {
         "unreadable": [
-            (f"cat/{name}",) for name in ("bomb.png", "empty.jpg", "secret.png", "text.jpg", "truncated.jpg")
+            (f"cat/{name}",)
+            for name in ("bomb.png", "empty.jpg", "secret.png", "text.jpg", "truncated.jpg")
         ],
         "contradiction": [(same, "dog/larger.png"), (same, "dog/same.png")],
         "identical": [(f"cat/{SCRIPT}", "cat/copy.jpg")],
@@ -120,31 +130,42 @@ def test_everything_wrong_is_named_and_nothing_ends_the_audit(hostile):
         "rotated": [("dog/lying.jpg",)],
         "animated": [("dog/moves.gif",), ("dog/moves.webp",)],
     }
-    details = {path: finding["detail"] for finding in facts["findings"] for path in finding["paths"]}
+    details = {
+        path: finding["detail"] for finding in facts["findings"] for path in finding["paths"]
+    }
     assert "bomb" in details["cat/bomb.png"]
     assert "Permission denied" in details["cat/secret.png"]
     assert "truncated" in details["cat/truncated.jpg"]
 
 
 def test_the_page_is_whole_in_itself_and_runs_no_script_of_a_file_name(hostile):
-    (hostile / "LICENSE.txt").write_text("dog/same.png CC-BY by <b>Bo & Co</b> - https://example.org/1\n")
+    (hostile / "LICENSE.txt").write_text(
+        "dog/same.png CC-BY by <b>Bo & Co</b> - https://example.org/1\n"
+    )
     _, _, page, _ = run(hostile)
     assert "<script" not in page
     assert "<b>Bo" not in page
     assert "a&lt;script&gt;alert(1)&lt;&amp;&#39;.jpg" in page
     assert "photo: &lt;b&gt;Bo &amp; Co&lt;/b&gt;" in page
     assert not re.search(r'(src|href)=(?!"data:image/jpeg;base64,|"#)', page)
-    assert page.count("<img") == 3 * 2 + 7  # three pairs; tiny, format, two modes, rotated, two animated
+    assert (
+        page.count("<img") == 3 * 2 + 7
+    )  # three pairs; tiny, format, two modes, rotated, two animated
 
 
 def test_the_quarantine_list_can_be_trained_with(hostile):
     _, _, _, rows = run(hostile)
     paths = {row["path"] for row in rows}
     assert paths == {
-        *(f"cat/{name}" for name in ("bomb.png", "empty.jpg", "secret.png", "text.jpg", "truncated.jpg")),
+        *(
+            f"cat/{name}"
+            for name in ("bomb.png", "empty.jpg", "secret.png", "text.jpg", "truncated.jpg")
+        ),
         *(f"cat/{QUOTES}", "dog/larger.png", "dog/same.png", "cat/copy.jpg"),
     }
-    data = FlowersDataModule(str(hostile), image_size=16, crop_size=16, quarantine="out/quarantine.csv")
+    data = FlowersDataModule(
+        str(hostile), image_size=16, crop_size=16, quarantine="out/quarantine.csv"
+    )
     data.setup("fit")
     assert {row.path for row in data.manifest_rows() if row.split == "quarantined"} == paths
 
@@ -157,7 +178,9 @@ def test_a_clean_folder_is_said_to_be_clean(tmp_path, capsys):
     assert "nothing found" in capsys.readouterr().out
 
 
-def test_what_training_would_stop_at_is_a_finding_and_does_not_end_the_audit(photos, monkeypatch, tmp_path):
+def test_what_training_would_stop_at_is_a_finding_and_does_not_end_the_audit(
+    photos, monkeypatch, tmp_path
+):
     root = photos(cat=3, dog=3)
     (root / "emu").mkdir()
     with (root / "cat" / "huge.jpg").open("wb") as file:
@@ -173,7 +196,9 @@ def test_what_training_would_stop_at_is_a_finding_and_does_not_end_the_audit(pho
     monkeypatch.setattr(os, "scandir", guarded)
     status, facts, _, _ = run(root, "--min_side", "8")
     assert status == 1
-    found = {finding["kind"]: (*finding["paths"], finding["detail"]) for finding in facts["findings"]}
+    found = {
+        finding["kind"]: (*finding["paths"], finding["detail"]) for finding in facts["findings"]
+    }
     assert found["empty"] == ("emu: no image",)
     assert found["ignored"][0] == "cat/locked"
     assert "Permission denied" in found["ignored"][1]
@@ -221,7 +246,9 @@ def test_ignored_files_are_counted_by_ending_in_one_line(photos, capsys):
     paths = [finding["paths"] for finding in facts["findings"] if finding["kind"] == "ignored"]
     assert paths == [["cat/1.heic"], ["cat/2.heic"], ["dog/3.JPG_large"]]
     [line] = [line for line in capsys.readouterr().out.splitlines() if "ignored files" in line]
-    assert re.match(r" +3  ignored files: name does not end in .*\(\.heic 2, \.JPG_large 1\).*pillow-heif", line)
+    assert re.match(
+        r" +3  ignored files: name does not end in .*\(\.heic 2, \.JPG_large 1\).*pillow-heif", line
+    )
     assert "pillow-heif" in page
 
 
@@ -235,14 +262,22 @@ def test_the_json_holds_what_the_page_shows(hostile):
     (hostile / "LICENSE.txt").write_text("dog/same.png CC-BY by Bo - https://example.org/1\n")
     _, facts, _, rows = run(hostile)
     assert facts["quarantine"] == rows
-    assert facts["credits"] == {"dog/same.png": {"photographer": "Bo", "url": "https://example.org/1"}}
-    assert all(0.75 <= finding["similarity"] <= 1 for finding in facts["findings"] if len(finding["paths"]) == 2)
+    assert facts["credits"] == {
+        "dog/same.png": {"photographer": "Bo", "url": "https://example.org/1"}
+    }
+    assert all(
+        0.75 <= finding["similarity"] <= 1
+        for finding in facts["findings"]
+        if len(finding["paths"]) == 2
+    )
 
 
 def test_a_name_that_is_no_utf8_is_printed_on_any_terminal(photos, monkeypatch):
     root = photos(cat=3, dog=3)
     (root / "cat" / "\udcff.gif").touch()
-    monkeypatch.setattr(startup, "prepare", lambda: None)  # it sets threads, for the tests that follow too
+    monkeypatch.setattr(
+        startup, "prepare", lambda: None
+    )  # it sets threads, for the tests that follow too
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="utf-8", errors="strict"))
     assert main(["audit", str(root), "--out", "out"]) == 1
@@ -255,7 +290,10 @@ def test_unequal_classes_are_a_finding(photos):
     assert status == 1
     assert facts["class_counts"] == {"cat": 40, "dog": 10, "emu": 11}
     [finding] = facts["findings"]
-    assert (finding["kind"], finding["detail"]) == ("imbalance", "cat has 40 images, dog has 10: 4.0 times as many")
+    assert (finding["kind"], finding["detail"]) == (
+        "imbalance",
+        "cat has 40 images, dog has 10: 4.0 times as many",
+    )
 
 
 def test_doubtful_labels_of_a_cross_validation_stand_on_the_page(photos):
@@ -280,7 +318,9 @@ def test_predictions_of_files_that_are_gone_are_not_shown(photos, capsys, tmp_pa
     rows = [f"cat/{number:03d}.png,cat,cat,,,0.9,0.1" for number in range(4)]
     rows += [f"dog/{number:03d}.png,dog,dog,,,0.1,0.9" for number in range(1, 4)]
     rows += ["cat/gone.png,cat,dog,,,0.1,0.9", "dog/000.png,cat,dog,,,0.1,0.9"]
-    Path("predictions.csv").write_text("\n".join(["path,label,predicted,rejected,error,cat,dog", *rows]))
+    Path("predictions.csv").write_text(
+        "\n".join(["path,label,predicted,rejected,error,cat,dog", *rows])
+    )
     _, facts, page, _ = run(root, "--predictions", "predictions.csv")
     assert facts["label_issues"] == []
     assert "gone.png" not in page
@@ -296,7 +336,9 @@ def test_predictions_of_predict_get_their_labels_from_the_folder(photos, tmp_pat
         for number in range(4):
             predicted = name if number else other
             probs = "0.9,0.1" if predicted == "cat" else "0.1,0.9"
-            rows.append(f"{os.path.relpath(root, tmp_path)}/{name}/{number:03d}.png,,{predicted},False,,{probs}")
+            rows.append(
+                f"{os.path.relpath(root, tmp_path)}/{name}/{number:03d}.png,,{predicted},False,,{probs}"
+            )
     rows.append("broken.png,,,,no image,,")
     Path("predictions.csv").write_text("\n".join(rows))
     _, facts, _, _ = run(root, "--predictions", "predictions.csv")
@@ -341,13 +383,17 @@ def test_a_folder_made_while_it_audits_stays(photos, tmp_path, monkeypatch, caps
 
     monkeypatch.setattr(audit, "audit_folder", audited)
     audit.audit(str(root), out="out")
-    assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [("quarantine.csv", "mine")]
+    assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [
+        ("quarantine.csv", "mine")
+    ]
     assert (tmp_path / "out-2" / "audit.html").is_file()
     assert "Look at out-2/audit.html" in capsys.readouterr().out
 
 
 def test_an_audit_that_cannot_run_has_a_status_of_its_own(photos, capsys, monkeypatch):
-    monkeypatch.setattr(startup, "prepare", lambda: None)  # it sets threads, for the tests that follow too
+    monkeypatch.setattr(
+        startup, "prepare", lambda: None
+    )  # it sets threads, for the tests that follow too
     assert main(["audit", "nowhere"]) == 2
     assert "flowers: root nowhere: expected a folder" in capsys.readouterr().err
     root = photos(cat=3, dog=3)

@@ -13,8 +13,13 @@ from flowers.evaluation import Predictions, predictions_csv
 
 def make_run(folder, rights, *, config="model: {lr: 1}"):
     labels = [0, 1] * (len(rights) // 2)
-    probs = [[0.9, 0.1] if (label == 0) == right else [0.1, 0.9] for label, right in zip(labels, rights, strict=True)]
-    found = Predictions(("a", "b"), tuple(f"{i}.jpg" for i in range(len(labels))), np.array(labels), np.array(probs))
+    probs = [
+        [0.9, 0.1] if (label == 0) == right else [0.1, 0.9]
+        for label, right in zip(labels, rights, strict=True)
+    ]
+    found = Predictions(
+        ("a", "b"), tuple(f"{i}.jpg" for i in range(len(labels))), np.array(labels), np.array(probs)
+    )
     folder.mkdir(parents=True)
     (folder / "predictions.csv").write_text(predictions_csv(found), newline="")
     (folder / "config.yaml").write_text(config)
@@ -39,7 +44,10 @@ def test_runs_are_put_beside_each_other(tmp_path, capsys):
         "compare.md",
         "validation_accuracy.png",
     }
-    assert json.loads((made / "compare.json").read_text())["runs"]["good"]["best_validation_accuracy"] == 0.5
+    assert (
+        json.loads((made / "compare.json").read_text())["runs"]["good"]["best_validation_accuracy"]
+        == 0.5
+    )
     with pytest.raises(FileExistsError, match="--out"):
         compare.compare([good, bad], out=made)
 
@@ -55,16 +63,25 @@ def test_a_folder_made_while_it_compares_stays(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(compare, "comparison_figures", comparison_figures)
     compare.compare(runs, out=Path("out"))
-    assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [("compare.md", "mine")]
+    assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [
+        ("compare.md", "mine")
+    ]
     assert "| one | " in (tmp_path / "out-2" / "compare.md").read_text()
     assert "Look at out-2/compare.html" in capsys.readouterr().out
 
 
 def test_the_newest_test_counts_and_is_named(tmp_path, capsys):
     first, second = make_run(tmp_path / "x", [True] * 40), make_run(tmp_path / "y", [False] * 40)
-    for name in ("predictions-2.csv", "predictions-10.csv", "predictions_tta.csv", "predictions_val.csv"):
+    for name in (
+        "predictions-2.csv",
+        "predictions-10.csv",
+        "predictions_tta.csv",
+        "predictions_val.csv",
+    ):
         (tmp_path / "y" / name).write_text((tmp_path / "y" / "predictions.csv").read_text())
-    (tmp_path / "y" / "predictions-10.csv").write_text((tmp_path / "x" / "predictions.csv").read_text())
+    (tmp_path / "y" / "predictions-10.csv").write_text(
+        (tmp_path / "x" / "predictions.csv").read_text()
+    )
     compare.compare([first, second])
     said = capsys.readouterr().out
     assert "y was tested 3 times: predictions-10.csv is the newest" in said
@@ -124,5 +141,7 @@ def test_a_folder_that_is_no_runs_is_named(tmp_path):
     make_run(tmp_path / "x", [True] * 4)
     (tmp_path / "empty").mkdir()
     for name in ("empty", "missing"):
-        with pytest.raises(ValueError, match=f"{name}: expected a run folder with curves or predictions"):
+        with pytest.raises(
+            ValueError, match=f"{name}: expected a run folder with curves or predictions"
+        ):
             compare.compare(["x", name])

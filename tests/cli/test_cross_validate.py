@@ -24,7 +24,9 @@ from flowers.evaluation import read_predictions, scores
 @pytest.fixture
 def start(drawn, tmp_path, monkeypatch):
     """Return a function that starts the command and returns those it ran; it can be interrupted at one of them."""
-    (tmp_path / "small.yaml").write_text("{trainer: {max_epochs: 2, log_every_n_steps: 1, accelerator: cpu}}")
+    (tmp_path / "small.yaml").write_text(
+        "{trainer: {max_epochs: 2, log_every_n_steps: 1, accelerator: cpu}}"
+    )
     small = ["--model.widths", "[8,16]", "--data.image_size", "32", "--data.crop_size", "24"]
     command = ["small.yaml", "--folds", "2", "--out", "cv", "--data.root", str(drawn), *small]
 
@@ -82,7 +84,9 @@ def test_a_start_that_trained_nothing_does_not_bind_the_settings(start):
         start("--seeds", "1", interrupt_at=0)  # it would begin to train with other settings
 
 
-def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(start, drawn, capsys):
+def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(
+    start, drawn, capsys
+):
     with pytest.raises(SystemExit, match="Interrupted"):
         start("--seeds", "1", interrupt_at=3)  # the second fold was trained, but not yet asked
     assert not Path("cv/summary.md").exists()
@@ -94,7 +98,10 @@ def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(s
 
     pooled = read_predictions("cv/predictions.csv")
     assert sorted(pooled.paths) == sorted(FlowersDataModule(str(drawn)).index.paths)
-    parts = [scores(read_predictions(f"cv/seed_0-fold_{fold}/predictions.csv"))["accuracy"] for fold in range(2)]
+    parts = [
+        scores(read_predictions(f"cv/seed_0-fold_{fold}/predictions.csv"))["accuracy"]
+        for fold in range(2)
+    ]
     summary = json.loads(Path("cv/summary.json").read_text())
     assert summary["scores"]["accuracy"]["mean"] == pytest.approx(sum(parts) / 2)
     assert sum(map(sum, summary["confusion"])) == 150
@@ -107,16 +114,29 @@ def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(s
     assert sum(map(sum, json.loads(Path("cv/summary-2.json").read_text())["confusion"])) == 300
     Path("cv/summary.md").write_text("mine too")
     assert not start("--seeds", "2")
-    names = {"summary.md", "summary-2.md", "summary.json", "summary-2.json", "predictions.csv", "settings.json"}
+    names = {
+        "summary.md",
+        "summary-2.md",
+        "summary.json",
+        "summary-2.json",
+        "predictions.csv",
+        "settings.json",
+    }
     assert {file.name for file in Path("cv").glob("*.*") if not file.name.startswith(".")} == names
-    assert [Path(f"cv/summary.{suffix}").read_text() for suffix in ("md", "json")] == ["mine too", "mine"]
+    assert [Path(f"cv/summary.{suffix}").read_text() for suffix in ("md", "json")] == [
+        "mine too",
+        "mine",
+    ]
     with pytest.raises(ValueError, match="--out cv: a cross-validation with other settings"):
         start("--seeds", "2", "--model.lr", "0.1")
 
 
 def test_a_second_one_in_the_same_folder_is_refused(start):
     Path("cv").mkdir()
-    with FileLock("cv/.lock"), pytest.raises(ValueError, match="--out cv: another cross-validation writes into it"):
+    with (
+        FileLock("cv/.lock"),
+        pytest.raises(ValueError, match="--out cv: another cross-validation writes into it"),
+    ):
         start()
 
 
@@ -154,16 +174,24 @@ def test_a_run_that_fails_shows_the_end_of_its_output(drawn, tmp_path, monkeypat
     def in_this_process(words, stdout, stderr, check):
         assert stderr == subprocess.STDOUT
         assert check
-        with io.TextIOWrapper(stdout, write_through=True) as output, redirect_stdout(output), redirect_stderr(output):
+        with (
+            io.TextIOWrapper(stdout, write_through=True) as output,
+            redirect_stdout(output),
+            redirect_stderr(output),
+        ):
             status = main(words[3:])
         if status:
             raise subprocess.CalledProcessError(status, words)
 
-    monkeypatch.setattr(startup, "prepare", lambda: None)  # it sets threads, for the tests that follow too
+    monkeypatch.setattr(
+        startup, "prepare", lambda: None
+    )  # it sets threads, for the tests that follow too
     monkeypatch.setattr(subprocess, "run", in_this_process)
     (tmp_path / "small.yaml").write_text("trainer: {max_epochs: 1}")
     with pytest.raises(SystemExit) as ended:
-        cross_validate(["small.yaml"], folds=2, fit_options=["--data.root", str(drawn), "--model.lr", "-1"])
+        cross_validate(
+            ["small.yaml"], folds=2, fit_options=["--data.root", str(drawn), "--model.lr", "-1"]
+        )
     assert ended.value.code == 1
     message = capsys.readouterr().err
     assert "--model.lr: expected a number above 0, got -1.0" in message

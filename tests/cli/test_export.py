@@ -62,18 +62,26 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["onnx", "torch_export"])
-def test_the_file_takes_bytes_and_gives_the_predictors_probabilities(kind, request, checkpoint, drawn, capsys):
+def test_the_file_takes_bytes_and_gives_the_predictors_probabilities(
+    kind, request, checkpoint, drawn, capsys
+):
     if kind == "onnx":
         file, said = request.getfixturevalue("exported")
     else:
         assert export.export(str(checkpoint), format=kind) == 0
         file, said = checkpoint.with_suffix(".pt2"), capsys.readouterr().out
-    assert said.index("Exporting ") < said.index("Comparing ") < said.index("200 images: the same class for 100.0%")
+    assert (
+        said.index("Exporting ")
+        < said.index("Comparing ")
+        < said.index("200 images: the same class for 100.0%")
+    )
     assert "batch of 32: " in said
     run = export.onnx_runner(file) if kind == "onnx" else export.torch_export_runner(file)
     predictor = FlowerPredictor(file.with_name("best.ckpt"))
     files = sorted((drawn / "roses").iterdir())[:7]
-    pixels = np.stack([np.asarray(Image.open(f).resize((40, 40), Image.Resampling.BICUBIC)) for f in files])
+    pixels = np.stack(
+        [np.asarray(Image.open(f).resize((40, 40), Image.Resampling.BICUBIC)) for f in files]
+    )
     expected = [answer.probabilities for answer in predictor([*pixels])]
     for size in (1, 7):
         probs = run(pixels[:size])
@@ -85,7 +93,11 @@ def test_the_file_takes_bytes_and_gives_the_predictors_probabilities(kind, reque
 def test_the_file_says_what_it_is(exported):
     said = {entry.key: entry.value for entry in onnx.load(exported[0]).metadata_props}
     assert json.loads(said["class_names"]) == NAMES
-    assert (said["image_size"], said["resize"], said["interpolation"]) == ("40", "stretch", "bicubic")
+    assert (said["image_size"], said["resize"], said["interpolation"]) == (
+        "40",
+        "stretch",
+        "bicubic",
+    )
     assert said["rejection_threshold"] == "0.6"
     assert "decode_image of flowers/decoding.py" in said["preprocessing"]
     assert "with the temperature applied" in said["output"]
@@ -177,7 +189,14 @@ def test_the_readmes_program_answers_as_the_predictor_without_torch(tmp_path):
         assert float(probability) == pytest.approx(answer.probability, abs=1e-4), folder
 
 
-FAMILIES = ("resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "squeezenet1_1", "densenet121")
+FAMILIES = (
+    "resnet18",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "squeezenet1_1",
+    "densenet121",
+)
 
 
 @pytest.mark.slow
@@ -198,7 +217,9 @@ def test_torchvisions_networks_are_exported_as_they_are(arch, kind, tmp_path, ca
 
 def test_a_file_that_disagrees_is_deleted(checkpoint, drawn, monkeypatch, capsys):
     runner = export.onnx_runner
-    monkeypatch.setattr(export, "onnx_runner", lambda file: lambda images: runner(file)(images[:, ::-1]) + 0.001)
+    monkeypatch.setattr(
+        export, "onnx_runner", lambda file: lambda images: runner(file)(images[:, ::-1]) + 0.001
+    )
     assert export.export(str(checkpoint), images=[str(drawn / "roses")]) == 1
     assert "is deleted, it disagrees with the checkpoint" in capsys.readouterr().out
     assert not checkpoint.with_suffix(".onnx").exists()
@@ -214,7 +235,9 @@ def test_a_file_made_while_it_exports_stays(checkpoint, drawn, monkeypatch, caps
     monkeypatch.setattr(export, "disagreement", disagreement)
     assert export.export(str(checkpoint), format="torch_export", images=[str(drawn / "roses")]) == 0
     assert file.read_text() == "mine"
-    assert export.torch_export_runner(file.with_name("best-2.pt2"))(np.zeros((1, 40, 40, 3), dtype=np.uint8)).size
+    assert export.torch_export_runner(file.with_name("best-2.pt2"))(
+        np.zeros((1, 40, 40, 3), dtype=np.uint8)
+    ).size
     assert "Not overwritten: best.pt2. Written instead: best-2.pt2" in capsys.readouterr().out
     assert {path.name for path in file.parent.glob("*")} == {"best.ckpt", "best.pt2", "best-2.pt2"}
 
@@ -228,5 +251,7 @@ def test_other_images_can_be_asked_for(checkpoint, drawn, capsys):
 
 def test_a_missing_extra_is_named(checkpoint, monkeypatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
-    with pytest.raises(ValueError, match=r"--format onnx: onnxscript .* pip install -e '\.\[export\]'"):
+    with pytest.raises(
+        ValueError, match=r"--format onnx: onnxscript .* pip install -e '\.\[export\]'"
+    ):
         export.export(str(checkpoint))

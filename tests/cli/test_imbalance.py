@@ -17,7 +17,8 @@ from flowers.evaluation import read_predictions, scores
 def ten_to_one(tmp_path_factory, cache_home):
     """Return a folder and a manifest: 300 bluish and 30 reddish images train; 10 and 10 validate, 100 and 100 test.
 
-    Their hues overlap: at equal numbers the best rule finds 84 % of the reddish ones, at ten to one 44 %.
+    Their hues overlap: at equal numbers the best rule finds 84 % of the reddish ones, at ten to one
+    44 %.
     """
     folder = tmp_path_factory.mktemp("ten_to_one")
     rng = np.random.default_rng(0)
@@ -26,12 +27,18 @@ def ten_to_one(tmp_path_factory, cache_home):
         for number in range(count):
             shift = 30 * (hue + rng.normal())
             pixels = np.array([128 + shift, 128, 128 - shift]) + rng.normal(0, 20, (16, 16, 3))
-            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / "photos" / name / f"{number:03d}.png")
+            Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
+                folder / "photos" / name / f"{number:03d}.png"
+            )
     data = FlowersDataModule(str(folder / "photos"), cache_dir=str(cache_home), duplicates="exact")
     sides = {
-        name: ["train"] * train + ["val"] * 10 + ["test"] * 100 for name, train in (("bluish", 300), ("reddish", 30))
+        name: ["train"] * train + ["val"] * 10 + ["test"] * 100
+        for name, train in (("bluish", 300), ("reddish", 30))
     }
-    rows = [ManifestRow(row.path, row.label, row.sha256, sides[row.label].pop(0)) for row in data.manifest_rows()]
+    rows = [
+        ManifestRow(row.path, row.label, row.sha256, sides[row.label].pop(0))
+        for row in data.manifest_rows()
+    ]
     (folder / "manifest.csv").write_text(manifest_text(rows))
     return folder
 
@@ -55,7 +62,9 @@ def plain(ten_to_one, tmp_path_factory, cache_home):
         return train_and_score(ten_to_one, tmp_path_factory.mktemp("plain") / "run")
 
 
-@pytest.mark.parametrize("options", [["--data.sampler", "balanced"], ["--model.class_weights", "balanced"]])
+@pytest.mark.parametrize(
+    "options", [["--data.sampler", "balanced"], ["--model.class_weights", "balanced"]]
+)
 def test_balancing_raises_the_recall_of_the_small_class(options, plain, ten_to_one, tmp_path):
     balanced = train_and_score(ten_to_one, tmp_path / "run", *options)
     assert balanced["reddish/recall"] > plain["reddish/recall"] + 0.2

@@ -24,14 +24,21 @@ def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def defaults(text: str) -> dict[str, Any]:
     """Return the options of a short help with the defaults that it shows."""
-    return {name: yaml.safe_load(value) for name, value in re.findall(r"^  --(\S+) (\S+)", text, re.MULTILINE)}
+    return {
+        name: yaml.safe_load(value)
+        for name, value in re.findall(r"^  --(\S+) (\S+)", text, re.MULTILINE)
+    }
 
 
 def options(config: dict[str, Any], group: str = "") -> dict[str, Any]:
     """Return the options of a configuration by their names."""
     flat = {}
     for key, value in config.items():
-        flat |= options(value, f"{group}{key}.") if isinstance(value, dict) else {f"{group}{key}": value}
+        flat |= (
+            options(value, f"{group}{key}.")
+            if isinstance(value, dict)
+            else {f"{group}{key}": value}
+        )
     return flat
 
 
@@ -59,9 +66,15 @@ def test_every_common_option_is_shown(capsys):
 
 
 def test_the_model_may_come_from_a_configuration(capsys, tmp_path):
-    (tmp_path / "own.yaml").write_text("model: {class_path: TransferTask, init_args: {arch: inception_v3}}")
+    (tmp_path / "own.yaml").write_text(
+        "model: {class_path: TransferTask, init_args: {arch: inception_v3}}"
+    )
     shown = defaults(printed(["fit", "--config", "own.yaml", "--help"], capsys))
-    assert (shown["model"], shown["model.arch"], shown["data.image_size"]) == ("TransferTask", "mobilenet_v2", 299)
+    assert (shown["model"], shown["model.arch"], shown["data.image_size"]) == (
+        "TransferTask",
+        "mobilenet_v2",
+        299,
+    )
 
 
 def test_the_help_with_all_has_the_options_of_the_model_too(capsys):

@@ -31,7 +31,10 @@ from flowers.tasks import CNNTask
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {
     "trainer": {"max_epochs": 4, "log_every_n_steps": 1, "accelerator": "cpu", "devices": 1},
-    "model": {"class_path": "CNNTask", "init_args": {"lr": 0.01, "widths": [8, 16], "ema_decay": 0.9, "dropout": 0.2}},
+    "model": {
+        "class_path": "CNNTask",
+        "init_args": {"lr": 0.01, "widths": [8, 16], "ema_decay": 0.9, "dropout": 0.2},
+    },
     "data": {"image_size": 32, "crop_size": 24, "batch_size": 32, "augment": {"erase_prob": 0.2}},
 }
 
@@ -84,7 +87,14 @@ SLOW_CONFIGS = ("convnext_tiny", "multi_gpu", "resnet50", "vgg16")
     ],
 )
 def test_every_config_trains_and_tests(config, drawn):
-    args = ["--config", str(CONFIGS / f"{config}.yaml"), "--data.root", str(drawn), "--trainer.fast_dev_run", "true"]
+    args = [
+        "--config",
+        str(CONFIGS / f"{config}.yaml"),
+        "--data.root",
+        str(drawn),
+        "--trainer.fast_dev_run",
+        "true",
+    ]
     small = ["--data.image_size", "48", "--data.crop_size", "32", "--trainer.accelerator", "cpu"]
     if config not in ("quickstart", "cnn", "multi_gpu"):
         small += ["--model.weights", "none"]
@@ -94,20 +104,41 @@ def test_every_config_trains_and_tests(config, drawn):
 
 def test_the_config_alone_is_enough_without_one(drawn):
     run = training.main(
-        ["fit", "--data.root", str(drawn), "--trainer.fast_dev_run", "true", "--trainer.accelerator", "cpu"]
+        [
+            "fit",
+            "--data.root",
+            str(drawn),
+            "--trainer.fast_dev_run",
+            "true",
+            "--trainer.accelerator",
+            "cpu",
+        ]
     )
     assert isinstance(run.model, CNNTask)
     assert run.model.class_names == run.datamodule.class_names
 
 
 def test_logger_and_checkpoints_can_be_switched_off(drawn, tmp_path):
-    fit(tmp_path, drawn, "--trainer.logger=false", "--trainer.enable_checkpointing=false", "--trainer.max_epochs=1")
+    fit(
+        tmp_path,
+        drawn,
+        "--trainer.logger=false",
+        "--trainer.enable_checkpointing=false",
+        "--trainer.max_epochs=1",
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 
 
 def test_a_run_leaves_what_it_needs_to_be_believed_and_repeated(whole_run):
-    assert {path.name for path in whole_run.iterdir()} >= {"config.yaml", "manifest.csv", "checkpoints"}
-    assert {path.name for path in (whole_run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in whole_run.iterdir()} >= {
+        "config.yaml",
+        "manifest.csv",
+        "checkpoints",
+    }
+    assert {path.name for path in (whole_run / "checkpoints").iterdir()} == {
+        "best.ckpt",
+        "last.ckpt",
+    }
     config = yaml.safe_load((whole_run / "config.yaml").read_text())
     assert config["model"]["init_args"]["widths"] == [8, 16]
     assert config["seed_everything"] == 0
@@ -136,9 +167,13 @@ def test_it_learns(whole_run):
 def test_the_checkpoint_is_plain_data_of_a_known_shape(whole_run):
     checkpoint = torch.load(whole_run / "checkpoints" / "best.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["class_names"][0] == "daisy"
-    assert not any("_orig_mod" in key or not key.startswith("net.") for key in checkpoint["state_dict"])
+    assert not any(
+        "_orig_mod" in key or not key.startswith("net.") for key in checkpoint["state_dict"]
+    )
     stored = checkpoint["FlowersDataModule"]
-    assert {"data_fingerprint", "split_fingerprint", "image_size", "resize", "trained_on"} <= set(stored)
+    assert {"data_fingerprint", "split_fingerprint", "image_size", "resize", "trained_on"} <= set(
+        stored
+    )
     assert len(stored["trained_on"]) == 120
     assert yaml.safe_load(checkpoint["config"])["data"]["image_size"] == 32
     task = CNNTask.load_from_checkpoint(whole_run / "checkpoints" / "best.ckpt", weights_only=True)
@@ -160,7 +195,9 @@ def test_a_run_folder_stands_for_its_best_checkpoint(whole_run, tmp_path):
     run = training.main(["validate", "--ckpt_path", str(whole_run)])
     assert run.config["validate"].ckpt_path == str(whole_run / "checkpoints" / "best.ckpt")
     copied = shutil.copytree(whole_run, tmp_path / "run")
-    resumed = training.main(["fit", "--ckpt_path", str(copied), "--trainer.max_epochs", "5"])  # from its last one
+    resumed = training.main(
+        ["fit", "--ckpt_path", str(copied), "--trainer.max_epochs", "5"]
+    )  # from its last one
     assert resumed.trainer.log_dir == str(copied)
     words = [
         "--data.root",
@@ -171,7 +208,9 @@ def test_a_run_folder_stands_for_its_best_checkpoint(whole_run, tmp_path):
         str(whole_run),
     ]
     with pytest.raises(ValueError, match=r"--model\.weights .*best\.ckpt"):
-        training.main(["fit", *words, "--model.weights", str(whole_run)])  # its network is another one
+        training.main(
+            ["fit", *words, "--model.weights", str(whole_run)]
+        )  # its network is another one
 
 
 def test_what_is_typed_wins_over_the_checkpoint(whole_run):
@@ -194,7 +233,9 @@ def test_the_summary_names_commands_that_exist(drawn, tmp_path, capsys):
 def test_same_seed_same_metrics_other_seed_others(drawn, tmp_path):
     def metrics(folder, seed):
         (tmp_path / folder).mkdir()
-        run = fit(tmp_path / folder, drawn, "--seed_everything", str(seed), "--trainer.max_epochs", "2")
+        run = fit(
+            tmp_path / folder, drawn, "--seed_everything", str(seed), "--trainer.max_epochs", "2"
+        )
         return {name: float(value) for name, value in run.trainer.callback_metrics.items()}
 
     first = metrics("a", 1)
@@ -216,7 +257,9 @@ def _fit_and_die(folder, root):
     fit(folder, root)
 
 
-def test_killed_and_resumed_equals_never_interrupted_bit_for_bit(whole_run, drawn, tmp_path, forkserver):
+def test_killed_and_resumed_equals_never_interrupted_bit_for_bit(
+    whole_run, drawn, tmp_path, forkserver
+):
     process = forkserver.Process(target=_fit_and_die, args=(tmp_path, drawn))
     process.start()
     process.join()
@@ -224,7 +267,9 @@ def test_killed_and_resumed_equals_never_interrupted_bit_for_bit(whole_run, draw
     run = tmp_path / "lightning_logs" / "version_0"
     assert last(run)["epoch"] == 1
     training.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
-    assert [path.name for path in run.parent.iterdir()] == ["version_0"]  # it went on in its own folder
+    assert [path.name for path in run.parent.iterdir()] == [
+        "version_0"
+    ]  # it went on in its own folder
     ours, theirs = last(run), last(whole_run)
     for part in ("state_dict", "current_model_state"):
         assert ours[part].keys() == theirs[part].keys()
@@ -232,7 +277,10 @@ def test_killed_and_resumed_equals_never_interrupted_bit_for_bit(whole_run, draw
             assert torch.equal(ours[part][key], theirs[part][key]), key
     for key, state in ours["optimizer_states"][0]["state"].items():
         assert torch.equal(state["exp_avg"], theirs["optimizer_states"][0]["state"][key]["exp_avg"])
-    best = [torch.load(r / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] for r in (run, whole_run)]
+    best = [
+        torch.load(r / "checkpoints" / "best.ckpt", weights_only=True)["epoch"]
+        for r in (run, whole_run)
+    ]
     assert best[0] == best[1]
 
 
@@ -251,9 +299,16 @@ def test_last_is_the_run_that_saved_last_or_a_new_one(drawn, tmp_path, monkeypat
 
 
 def test_another_batch_than_before_is_said(short_run, tmp_path):
-    words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path), "--trainer.max_epochs"]
+    words = [
+        "--ckpt_path",
+        "last",
+        "--trainer.default_root_dir",
+        str(tmp_path),
+        "--trainer.max_epochs",
+    ]
     with pytest.warns(
-        UserWarning, match=r"processes: 1 \(before: 1\), images a step: 64 \(before: 32\)\. An epoch has"
+        UserWarning,
+        match=r"processes: 1 \(before: 1\), images a step: 64 \(before: 32\)\. An epoch has",
     ):
         training.main(["fit", *words, "2", "--trainer.accumulate_grad_batches", "2"])
 
@@ -262,7 +317,9 @@ def test_another_batch_than_before_is_said(short_run, tmp_path):
 def test_resuming_adds_to_the_run_and_replaces_nothing(short_run, tmp_path):
     run, where = short_run, f"--trainer.default_root_dir={tmp_path}"
     before = (run / "config.yaml").read_text()
-    training.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs", "2"])
+    training.main(
+        ["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs", "2"]
+    )
     assert last(run)["epoch"] == 1
     assert (run / "config.yaml").read_text() == before
     assert yaml.safe_load((run / "config-2.yaml").read_text())["trainer"]["max_epochs"] == 2
@@ -274,8 +331,21 @@ def test_resuming_adds_to_the_run_and_replaces_nothing(short_run, tmp_path):
     assert (run / "checkpoints" / "best.ckpt").exists()
     assert last(run.with_name("version_1"))["epoch"] == 2
     # No epoch of this one is validated, so none is its best.
-    training.main(["fit", "--ckpt_path", best, where, "--trainer.max_epochs", "3", "--trainer.limit_val_batches", "0"])
-    assert [file.name for file in (run.with_name("version_2") / "checkpoints").iterdir()] == ["last.ckpt"]
+    training.main(
+        [
+            "fit",
+            "--ckpt_path",
+            best,
+            where,
+            "--trainer.max_epochs",
+            "3",
+            "--trainer.limit_val_batches",
+            "0",
+        ]
+    )
+    assert [file.name for file in (run.with_name("version_2") / "checkpoints").iterdir()] == [
+        "last.ckpt"
+    ]
 
 
 def files(folder: Path) -> dict[str, int]:
@@ -287,7 +357,10 @@ def files(folder: Path) -> dict[str, int]:
     ("options", "more"),
     [
         (["--trainer.max_epochs=1"], ["--trainer.max_epochs=2"]),
-        (["--model.lr=1e-9", "--model.ema_decay=null", "--early_stopping.patience=1"], ["--early_stopping.patience=2"]),
+        (
+            ["--model.lr=1e-9", "--model.ema_decay=null", "--early_stopping.patience=1"],
+            ["--early_stopping.patience=2"],
+        ),
     ],
 )
 def test_a_finished_run_says_so_and_stays_as_it_is(options, more, drawn, tmp_path, caplog):
@@ -310,7 +383,12 @@ def test_a_schedule_of_another_length_is_taken_up_at_its_own_rate(short_run, tmp
     training.main(["fit", *words, "--trainer.max_epochs=3"])
     assert "learning rate goes from 0 to 0.0" in caplog.text
     events = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0")).Reload()
-    rates = [event.value for tag in events.Tags()["scalars"] if tag.startswith("lr-") for event in events.Scalars(tag)]
+    rates = [
+        event.value
+        for tag in events.Tags()["scalars"]
+        if tag.startswith("lr-")
+        for event in events.Scalars(tag)
+    ]
     assert min(rates) > 0
 
 
@@ -318,8 +396,15 @@ def test_a_schedule_of_another_length_is_taken_up_at_its_own_rate(short_run, tmp
 def test_a_resumed_run_asks_for_the_optimizer_that_it_was_given(drawn, tmp_path):
     optimizer = ["--optimizer=torch.optim.SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.5"]
     fit(tmp_path, drawn, "--trainer.max_epochs=1", *optimizer)
-    words = ["fit", "--ckpt_path=last", f"--trainer.default_root_dir={tmp_path}", "--trainer.max_epochs=2"]
-    with pytest.raises(ValueError, match=r"Give again: --optimizer torch\.optim\.SGD --optimizer\.lr 0\.1") as refused:
+    words = [
+        "fit",
+        "--ckpt_path=last",
+        f"--trainer.default_root_dir={tmp_path}",
+        "--trainer.max_epochs=2",
+    ]
+    with pytest.raises(
+        ValueError, match=r"Give again: --optimizer torch\.optim\.SGD --optimizer\.lr 0\.1"
+    ) as refused:
         training.main(words)
     again = str(refused.value).partition("Give again: ")[2].split()
     training.main([*words, *again])
@@ -328,24 +413,45 @@ def test_a_resumed_run_asks_for_the_optimizer_that_it_was_given(drawn, tmp_path)
 
 def test_a_configuration_of_another_network_than_the_checkpoints_is_refused(short_run, tmp_path):
     before = files(tmp_path)
-    for config, name in (("transfer", "TransferTask arch mobilenet_v2"), ("cnn", r"CNNTask widths \[48, 96, 192\]")):
+    for config, name in (
+        ("transfer", "TransferTask arch mobilenet_v2"),
+        ("cnn", r"CNNTask widths \[48, 96, 192\]"),
+    ):
         words = ["--config", str(CONFIGS / f"{config}.yaml"), "--model.widths=[48,96,192]"]
         words = words if config == "cnn" else words[:2]
-        with pytest.raises(ValueError, match=rf"its network is CNNTask widths \[8, 16\].* make {name}"):
-            training.main(["fit", "--ckpt_path=last", f"--trainer.default_root_dir={tmp_path}", *words])
+        with pytest.raises(
+            ValueError, match=rf"its network is CNNTask widths \[8, 16\].* make {name}"
+        ):
+            training.main(
+                ["fit", "--ckpt_path=last", f"--trainer.default_root_dir={tmp_path}", *words]
+            )
     assert files(tmp_path) == before
 
 
-def test_weights_that_were_trained_on_images_this_run_evaluates_are_reported(whole_run, drawn, tmp_path):
+def test_weights_that_were_trained_on_images_this_run_evaluates_are_reported(
+    whole_run, drawn, tmp_path
+):
     best = str(whole_run / "checkpoints" / "best.ckpt")
-    data = ["--data.image_size=64", "--data.crop_size=64", f"--data.root={drawn}", "--trainer.max_epochs=1"]
-    net = ["--model=TransferTask", "--model.arch=squeezenet1_1", "--model.weights=none", "--trainer.accelerator=cpu"]
+    data = [
+        "--data.image_size=64",
+        "--data.crop_size=64",
+        f"--data.root={drawn}",
+        "--trainer.max_epochs=1",
+    ]
+    net = [
+        "--model=TransferTask",
+        "--model.arch=squeezenet1_1",
+        "--model.weights=none",
+        "--trainer.accelerator=cpu",
+    ]
     net += ["--trainer.log_every_n_steps=1"]
     training.main(["fit", *net, *data, f"--trainer.default_root_dir={tmp_path}"])
     weights = f"--model.weights={tmp_path}/lightning_logs/version_0/checkpoints/best.ckpt"
     data.append("--trainer.fast_dev_run=true")
     training.main(["fit", *net, weights, *data])  # the same split: not a word (warnings are errors)
-    with pytest.warns(UserWarning, match=r"best\.ckpt was trained on \d+ of the 30 validation and test images"):
+    with pytest.warns(
+        UserWarning, match=r"best\.ckpt was trained on \d+ of the 30 validation and test images"
+    ):
         training.main(["fit", *net, weights, *data, "--data.split_seed=7"])
     # Other data, some of it the same: told when it is evaluated.
     other = tmp_path / "other" / "photos"
@@ -353,15 +459,30 @@ def test_weights_that_were_trained_on_images_this_run_evaluates_are_reported(who
     next((other / "daisy").iterdir()).unlink()
     evaluate = ["test", "--ckpt_path", best, "--data.root", str(other), "--data.split_seed=7"]
     with (
-        pytest.warns(UserWarning, match="holds other images than those that the checkpoint's run had"),
-        pytest.warns(UserWarning, match=r"the checkpoint was trained on \d+ of the \d+ validation and test images"),
+        pytest.warns(
+            UserWarning, match="holds other images than those that the checkpoint's run had"
+        ),
+        pytest.warns(
+            UserWarning,
+            match=r"the checkpoint was trained on \d+ of the \d+ validation and test images",
+        ),
     ):
         training.main(evaluate)
 
 
 def test_a_small_folder_learns_with_the_shipped_recipe(drawn, tmp_path):
-    size = ["--data.image_size=40", "--data.crop_size=32", "--data.batch_size=16", "--model.widths=[24,48]"]
-    short = ["--trainer.max_epochs=10", "--trainer.accelerator=cpu", f"--data.root={drawn}", "--trainer.logger=false"]
+    size = [
+        "--data.image_size=40",
+        "--data.crop_size=32",
+        "--data.batch_size=16",
+        "--model.widths=[24,48]",
+    ]
+    short = [
+        "--trainer.max_epochs=10",
+        "--trainer.accelerator=cpu",
+        f"--data.root={drawn}",
+        "--trainer.logger=false",
+    ]
     run = training.main(["fit", "--config", str(CONFIGS / "cnn.yaml"), *size, *short])
     # 70 steps. An average with its decay of 0.995 from the first one on stands at chance, 0.2.
     assert run.trainer.callback_metrics["val/acc"] > 0.35
@@ -375,7 +496,9 @@ def test_a_nan_loss_stops_the_run_and_leaves_the_last_good_checkpoint(drawn, tmp
         return loss * float("nan") if self.current_epoch == 2 else loss
 
     monkeypatch.setattr(CNNTask, "training_step", broken)
-    with pytest.raises(FloatingPointError, match=r"NaN or infinite in epoch 2.*best\.ckpt.*--model\.lr"):
+    with pytest.raises(
+        FloatingPointError, match=r"NaN or infinite in epoch 2.*best\.ckpt.*--model\.lr"
+    ):
         fit(tmp_path, drawn)
     kept = last(tmp_path / "lightning_logs" / "version_0")
     assert kept["epoch"] == 1
@@ -395,7 +518,9 @@ def test_weights_broken_by_the_last_step_are_not_saved(drawn, tmp_path, monkeypa
     assert last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 0
 
 
-@pytest.mark.filterwarnings("ignore:.*could not find the monitored key", "ignore:.*not supported by the model summary")
+@pytest.mark.filterwarnings(
+    "ignore:.*could not find the monitored key", "ignore:.*not supported by the model summary"
+)
 def test_options_that_often_go_together_do(drawn, tmp_path):
     """Each of these once ended in an error, or in a run without its last checkpoint."""
     for number, options in enumerate(
@@ -409,7 +534,9 @@ def test_options_that_often_go_together_do(drawn, tmp_path):
     ):
         (tmp_path / str(number)).mkdir()
         fit(tmp_path / str(number), drawn, "--trainer.max_epochs=2", *options)
-        assert (tmp_path / str(number) / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt").exists()
+        assert (
+            tmp_path / str(number) / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
+        ).exists()
 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit")
@@ -431,19 +558,34 @@ def test_overfitting_batches_on_purpose_takes_training_images_only(drawn, tmp_pa
 def test_a_moved_run_goes_on_where_it_lies(short_run, tmp_path):
     run = short_run.rename(tmp_path / "moved")
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
-    training.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs=2"])
+    training.main(
+        ["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--trainer.max_epochs=2"]
+    )
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert last(run)["epoch"] == 1
-    state = next(state for key, state in last(run)["callbacks"].items() if key.startswith("SaveBest"))
+    state = next(
+        state for key, state in last(run)["callbacks"].items() if key.startswith("SaveBest")
+    )
     if state["best_epoch"] < 1:
-        assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == best["epoch"]
+        assert (
+            torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["epoch"]
+            == best["epoch"]
+        )
 
 
 def test_a_checkpoint_named_last_elsewhere_does_not_make_its_place_a_run(whole_run, tmp_path):
     (tmp_path / "home" / "u").mkdir(parents=True)
     copy = tmp_path / "home" / "u" / "last.ckpt"
     copy.write_bytes((whole_run / "checkpoints" / "last.ckpt").read_bytes())
-    training.main(["fit", "--ckpt_path", str(copy), "--trainer.max_epochs=5", f"--trainer.default_root_dir={tmp_path}"])
+    training.main(
+        [
+            "fit",
+            "--ckpt_path",
+            str(copy),
+            "--trainer.max_epochs=5",
+            f"--trainer.default_root_dir={tmp_path}",
+        ]
+    )
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["u"]
     assert last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 4
 
@@ -479,10 +621,14 @@ def test_other_loggers_log_beside_a_whole_run_folder(drawn, tmp_path):
 def test_what_is_written_among_the_photos_would_become_a_class(whole_run, drawn, tmp_path):
     root = tmp_path / "photos"
     shutil.copytree(drawn, root)
-    with pytest.raises(ValueError, match=r"--trainer\.default_root_dir .*runs: expected a folder outside of --data"):
+    with pytest.raises(
+        ValueError, match=r"--trainer\.default_root_dir .*runs: expected a folder outside of --data"
+    ):
         fit(tmp_path, root, f"--trainer.default_root_dir={root / 'runs'}")
     words = ["--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), f"--data.root={root}"]
-    with pytest.raises(ValueError, match=r"--report\.folder .*out: expected a folder outside of --data"):
+    with pytest.raises(
+        ValueError, match=r"--report\.folder .*out: expected a folder outside of --data"
+    ):
         training.main(["test", *words, f"--report.folder={root / 'out'}"])
     assert {path.name for path in root.iterdir()} == {path.name for path in drawn.iterdir()}
 
@@ -499,7 +645,10 @@ def test_a_checkpoint_finds_its_data_from_another_folder(drawn, tmp_path, monkey
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     ckpt = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
-    assert training.main(["test", "--ckpt_path", str(ckpt)]).datamodule.index.root == tmp_path / "photos"
+    assert (
+        training.main(["test", "--ckpt_path", str(ckpt)]).datamodule.index.root
+        == tmp_path / "photos"
+    )
 
 
 def test_a_run_among_the_photos_becomes_no_class(photos, monkeypatch):
@@ -507,13 +656,17 @@ def test_a_run_among_the_photos_becomes_no_class(photos, monkeypatch):
     monkeypatch.chdir(root)
     for _ in range(2):
         fit(root, Path(), "--trainer.max_epochs=1")
-    first, second = (root / "lightning_logs" / f"version_{number}" / "manifest.csv" for number in range(2))
+    first, second = (
+        root / "lightning_logs" / f"version_{number}" / "manifest.csv" for number in range(2)
+    )
     assert first.read_text() == second.read_text()
 
 
 def test_a_run_on_a_divided_folder_predicts_its_test_images(photos, tmp_path):
     for file in sorted(photos(cat=12, dog=12).glob("*/*.png")):
-        folder = tmp_path / "divided" / ("train", "val", "test")[int(file.stem) % 3] / file.parent.name
+        folder = (
+            tmp_path / "divided" / ("train", "val", "test")[int(file.stem) % 3] / file.parent.name
+        )
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder)
     fit(tmp_path, tmp_path / "divided", "--trainer.max_epochs=1")
@@ -543,9 +696,17 @@ def test_a_stored_config_names_no_code(whole_run, tmp_path):
     [
         {"data": {"augment": {"class_path": "spy.Augment"}}},
         {"data": {"augment": "spy.Augment"}},
-        {"model": {"class_path": "flowers.CNNTask", "init_args": {"lr": {"class_path": "spy.Rate"}}}},
+        {
+            "model": {
+                "class_path": "flowers.CNNTask",
+                "init_args": {"lr": {"class_path": "spy.Rate"}},
+            }
+        },
         {"freeze": {"class_path": "spy.Freeze"}},
-        {"optimizer": {"class_path": "spy.Optimizer"}, "lr_scheduler": {"class_path": "spy.Schedule"}},
+        {
+            "optimizer": {"class_path": "spy.Optimizer"},
+            "lr_scheduler": {"class_path": "spy.Schedule"},
+        },
     ],
     ids="-".join,
 )
@@ -557,26 +718,41 @@ def test_a_checkpoint_imports_nothing(verb, hostile, whole_run, tmp_path, monkey
     config = yaml.safe_load(checkpoint["config"])
     for key, value in hostile.items():
         config[key] = (config.get(key) or {}) | value
-    AtomicCheckpointIO().save_checkpoint(checkpoint | {"config": yaml.safe_dump(config)}, tmp_path / "x.ckpt")
+    AtomicCheckpointIO().save_checkpoint(
+        checkpoint | {"config": yaml.safe_dump(config)}, tmp_path / "x.ckpt"
+    )
     words = [verb, "--ckpt_path", str(tmp_path / "x.ckpt")]
     if "optimizer" in hostile:  # left out, as callbacks are
         config = stored_config(read_checkpoint(words[2]), verb, ckpt_path=words[2])
         assert not {"optimizer", "lr_scheduler"} & config.keys()
         return
-    with pytest.raises(ValueError, match="its configuration names code other than a model of this package"):
+    with pytest.raises(
+        ValueError, match="its configuration names code other than a model of this package"
+    ):
         training.main(words)
 
 
 @pytest.mark.parametrize("words", [["--model.widths", "[8,16,32]"], ["--model.widths", "[8,24]"]])
 def test_another_network_than_the_checkpoints_is_named(words, whole_run):
-    with pytest.raises(ValueError, match=r"--ckpt_path .*: its network is CNNTask .*, the options .* make"):
-        training.main(["validate", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), *words])
+    with pytest.raises(
+        ValueError, match=r"--ckpt_path .*: its network is CNNTask .*, the options .* make"
+    ):
+        training.main(
+            ["validate", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), *words]
+        )
 
 
 def test_a_smaller_image_than_the_crops_of_the_training_can_be_evaluated(whole_run):
-    with pytest.warns(UserWarning, match="--data.image_size is 20; the checkpoint was trained with 32"):
+    with pytest.warns(
+        UserWarning, match="--data.image_size is 20; the checkpoint was trained with 32"
+    ):
         run = training.main(
-            ["validate", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), "--data.image_size=20"]
+            [
+                "validate",
+                "--ckpt_path",
+                str(whole_run / "checkpoints" / "best.ckpt"),
+                "--data.image_size=20",
+            ]
         )
     assert run.datamodule.image_size == 20
 
@@ -600,26 +776,45 @@ def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(d
     )
 
     def run_in_two(words):
-        command = [sys.executable, str(script), *words, "--trainer.accelerator=cpu", "--trainer.devices=2"]
+        command = [
+            sys.executable,
+            str(script),
+            *words,
+            "--trainer.accelerator=cpu",
+            "--trainer.devices=2",
+        ]
         ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, ran.stderr
         return ast.literal_eval(ran.stdout.splitlines()[-1])
 
     # Nine batches to validate and to test: four for the first process, five for the second.
-    small = ["--data.batch_size=5", "--data.val_fraction=0.3", "--data.test_fraction=0.3", "--model.widths=[8,16]"]
+    small = [
+        "--data.batch_size=5",
+        "--data.val_fraction=0.3",
+        "--data.test_fraction=0.3",
+        "--model.widths=[8,16]",
+    ]
     fit_args = [f"--data.root={drawn}", *small, "--data.image_size=32", "--data.crop_size=24"]
     run_in_two(["fit", *fit_args, "--trainer.max_epochs=5", "--model.ema_decay=0.5"])
     [run] = (tmp_path / "lightning_logs").iterdir()
-    best, ckpt = read_checkpoint(run / "checkpoints" / "best.ckpt"), f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}"
+    best, ckpt = (
+        read_checkpoint(run / "checkpoints" / "best.ckpt"),
+        f"--ckpt_path={run / 'checkpoints' / 'best.ckpt'}",
+    )
     validated = training.main(["validate", ckpt])
     assert 0.05 < best["calibration"]["temperature"] < 20
     assert validated.model.calibration == best["calibration"]
     events = EventAccumulator(str(run)).Reload()
     for name, value in validated.trainer.callback_metrics.items():
-        assert events.Scalars(name)[best["epoch"]].value == pytest.approx(float(value), rel=1e-6), name
+        assert events.Scalars(name)[best["epoch"]].value == pytest.approx(float(value), rel=1e-6), (
+            name
+        )
 
     tested = run_in_two(["test", ckpt])
-    alone = {name: float(value) for name, value in training.main(["test", ckpt]).trainer.callback_metrics.items()}
+    alone = {
+        name: float(value)
+        for name, value in training.main(["test", ckpt]).trainer.callback_metrics.items()
+    }
     assert tested == pytest.approx(alone, rel=1e-6)
     # The first report is that of two processes, the second that of one.
     two, one = (json.loads((run / name).read_text()) for name in ("report.json", "report-2.json"))
@@ -628,8 +823,12 @@ def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(d
     assert two == one
     assert (run / "predictions.csv").read_bytes() == (run / "predictions-2.csv").read_bytes()
 
-    with pytest.warns(UserWarning, match=r"processes: 1 \(before: 2\), images a step: 5 \(before: 10\)"):
-        training.main(["fit", "--ckpt_path", "last", "--trainer.devices", "1", "--trainer.max_epochs", "6"])
+    with pytest.warns(
+        UserWarning, match=r"processes: 1 \(before: 2\), images a step: 5 \(before: 10\)"
+    ):
+        training.main(
+            ["fit", "--ckpt_path", "last", "--trainer.devices", "1", "--trainer.max_epochs", "6"]
+        )
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 5
 
 
@@ -637,20 +836,47 @@ def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(d
 def test_two_processes_learn_what_one_with_twice_the_batch_learns(drawn, tmp_path):
     # No batch norm, dropout and mixing of images, which look at a process's own batch.
     words = ["--model", "TransferTask", "--model.arch", "squeezenet1_1", "--model.weights", "none"]
-    words += ["--model.dropout", "0", "--data.augment.cutmix_prob", "0", "--data.augment.mixup_prob", "0"]
+    words += [
+        "--model.dropout",
+        "0",
+        "--data.augment.cutmix_prob",
+        "0",
+        "--data.augment.mixup_prob",
+        "0",
+    ]
     words += ["--data.root", str(drawn), "--data.image_size", "48", "--data.crop_size", "40"]
-    words += ["--trainer.max_epochs", "3", "--trainer.accelerator", "cpu", "--trainer.deterministic", "true"]
+    words += [
+        "--trainer.max_epochs",
+        "3",
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.deterministic",
+        "true",
+    ]
     curves = []
     for devices, batch_size in ((1, 16), (2, 8)):
         (folder := tmp_path / f"{devices}").mkdir()
-        command = [sys.executable, "-m", "flowers", "fit", *words, "--trainer.devices", str(devices)]
+        command = [
+            sys.executable,
+            "-m",
+            "flowers",
+            "fit",
+            *words,
+            "--trainer.devices",
+            str(devices),
+        ]
         ran = subprocess.run(
-            [*command, "--data.batch_size", str(batch_size)], cwd=folder, capture_output=True, text=True, check=False
+            [*command, "--data.batch_size", str(batch_size)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert ran.returncode == 0, ran.stderr
-        assert ("Effective batch: 16 images a step (processes: 2, --data.batch_size 8" in ran.stdout + ran.stderr) == (
-            devices == 2
-        )
+        assert (
+            "Effective batch: 16 images a step (processes: 2, --data.batch_size 8"
+            in ran.stdout + ran.stderr
+        ) == (devices == 2)
         events = EventAccumulator(str(folder / "lightning_logs" / "version_0")).Reload()
         names = [f"{split}/{name}" for split in ("train", "val") for name in ("loss", "acc")]
         curves.append({name: [event.value for event in events.Scalars(name)] for name in names})
@@ -662,7 +888,10 @@ def test_two_processes_learn_what_one_with_twice_the_batch_learns(drawn, tmp_pat
 
 def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
     folders: list[Path] = []
-    threads = [threading.Thread(target=lambda: folders.append(claim_run_folder(tmp_path))) for _ in range(10)]
+    threads = [
+        threading.Thread(target=lambda: folders.append(claim_run_folder(tmp_path)))
+        for _ in range(10)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -704,12 +933,24 @@ def test_a_missing_checkpoint_is_named():
 def test_a_checkpoint_of_other_classes_is_refused(whole_run, photos):
     root = photos(ant=10, bee=10, cat=10, dog=10, emu=10)
     with pytest.raises(ValueError, match="the checkpoint tells apart the classes"):
-        training.main(["test", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), "--data.root", str(root)])
+        training.main(
+            [
+                "test",
+                "--ckpt_path",
+                str(whole_run / "checkpoints" / "best.ckpt"),
+                "--data.root",
+                str(root),
+            ]
+        )
 
 
-def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(whole_run, figures, tmp_path):
+def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(
+    whole_run, figures, tmp_path
+):
     run = shutil.copytree(
-        whole_run, tmp_path / "run", ignore=shutil.ignore_patterns("report*", "predictions*", "figures*")
+        whole_run,
+        tmp_path / "run",
+        ignore=shutil.ignore_patterns("report*", "predictions*", "figures*"),
     )
     ckpt = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
     tested = training.main(["test", *ckpt])
@@ -717,32 +958,46 @@ def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(who
     assert names <= {path.name for path in run.iterdir()}
     numbers = json.loads((run / "report.json").read_text())
     assert numbers["accuracy"] == pytest.approx(float(tested.trainer.callback_metrics["test/acc"]))
-    assert numbers["log_loss"] == pytest.approx(float(tested.trainer.callback_metrics["test/loss"]), abs=1e-5)
+    assert numbers["log_loss"] == pytest.approx(
+        float(tested.trainer.callback_metrics["test/loss"]), abs=1e-5
+    )
     assert (
         numbers["temperature"]
-        == torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["calibration"]["temperature"]
+        == torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["calibration"][
+            "temperature"
+        ]
     )
     assert numbers["facts"]["Data"]["test"] == "15 images"
     page = (run / "report.html").read_text()
-    assert page.count("data:image/svg+xml") == 7  # with the curves of the training, and the reliability scaled
+    assert (
+        page.count("data:image/svg+xml") == 7
+    )  # with the curves of the training, and the reliability scaled
     names_of_figures = {file.name for file in (run / "figures").iterdir()}
     assert {"confusion_matrix.png", "training.png"} <= names_of_figures
     assert len(names_of_figures) == 7
     assert numbers["facts"]["Training"]["duration"].endswith(" min")
     wrong = numbers["images"] - numbers["right"]
     assert page.count('<div class="card">') == min(8, wrong) + min(8, numbers["right"])
-    assert page.count("data:image/jpeg") == 2 * page.count('<div class="card">')  # each with what the network looked at
+    assert page.count("data:image/jpeg") == 2 * page.count(
+        '<div class="card">'
+    )  # each with what the network looked at
     before = {name: (run / name).read_bytes() for name in names}
     training.main(["test", *ckpt, "--report.num_examples", "0"])
     assert {name: (run / name).read_bytes() for name in names} == before
-    assert {"report-2.html", "predictions-2.csv", "figures-2"} <= {path.name for path in run.iterdir()}
+    assert {"report-2.html", "predictions-2.csv", "figures-2"} <= {
+        path.name for path in run.iterdir()
+    }
 
 
 def test_test_time_augmentation_is_what_is_tested_and_predicted(whole_run, drawn, tmp_path):
     run = tmp_path / "run"
-    shutil.copytree(whole_run, run, ignore=shutil.ignore_patterns("report*", "predictions*", "figures*"))
+    shutil.copytree(
+        whole_run, run, ignore=shutil.ignore_patterns("report*", "predictions*", "figures*")
+    )
     plain = training.main(["test", "--ckpt_path", str(run)]).trainer.callback_metrics
-    averaged = training.main(["test", "--ckpt_path", str(run), "--model.tta", "flip+crops"]).trainer.callback_metrics
+    averaged = training.main(
+        ["test", "--ckpt_path", str(run), "--model.tta", "flip+crops"]
+    ).trainer.callback_metrics
     assert averaged["test/loss"] != plain["test/loss"]
     numbers = json.loads((run / "report-2.json").read_text())
     assert numbers["accuracy"] == pytest.approx(float(averaged["test/acc"]))
@@ -752,21 +1007,28 @@ def test_test_time_augmentation_is_what_is_tested_and_predicted(whole_run, drawn
     assert (read_predictions("predictions.csv", needs_labels=False).probs == tested.probs).all()
 
 
-def test_predict_and_the_report_agree_to_the_last_digit_whatever_the_batch_size(whole_run, drawn, tmp_path):
+def test_predict_and_the_report_agree_to_the_last_digit_whatever_the_batch_size(
+    whole_run, drawn, tmp_path
+):
     run = tmp_path / "run"
-    shutil.copytree(whole_run, run, ignore=shutil.ignore_patterns("report*", "predictions*", "figures*"))
+    shutil.copytree(
+        whole_run, run, ignore=shutil.ignore_patterns("report*", "predictions*", "figures*")
+    )
     training.main(["test", "--ckpt_path", str(run)])
     tested = [row[2:] for row in csv.reader((run / "predictions.csv").read_text().splitlines())]
     files = [str(drawn / path) for path in read_predictions(run / "predictions.csv").paths]
     for size in (1, 32):
         predict(files, ckpt_path=str(run), batch_size=size, out=tmp_path / f"{size}.csv")
     one, many = (
-        [row[2:] for row in csv.reader((tmp_path / f"{size}.csv").read_text().splitlines())] for size in (1, 32)
+        [row[2:] for row in csv.reader((tmp_path / f"{size}.csv").read_text().splitlines())]
+        for size in (1, 32)
     )
     assert many == tested  # all but the path as it was given and the label
     for a, b in zip(one[1:], many[1:], strict=True):
         assert a[0] == b[0]
-        assert [float(prob) for prob in a[3:]] == pytest.approx([float(prob) for prob in b[3:]], abs=2e-6)
+        assert [float(prob) for prob in a[3:]] == pytest.approx(
+            [float(prob) for prob in b[3:]], abs=2e-6
+        )
 
 
 def test_a_checkpoint_is_calibrated_anew_and_else_left_as_it_was(whole_run, tmp_path, capsys):
@@ -776,9 +1038,16 @@ def test_a_checkpoint_is_calibrated_anew_and_else_left_as_it_was(whole_run, tmp_
     training.calibrate(["--ckpt_path", str(file), "--calibration.selective_accuracy", "0.5"])
     assert "now carries this calibration" in capsys.readouterr().out
     after = torch.load(file, weights_only=True)
-    assert after["calibration"]["temperature"] == pytest.approx(before["calibration"]["temperature"], rel=1e-4)
+    assert after["calibration"]["temperature"] == pytest.approx(
+        before["calibration"]["temperature"], rel=1e-4
+    )
     assert after["calibration"]["selective_accuracy"] == 0.5
     assert after.keys() == before.keys()
-    assert all(torch.equal(after["state_dict"][key], before["state_dict"][key]) for key in before["state_dict"])
+    assert all(
+        torch.equal(after["state_dict"][key], before["state_dict"][key])
+        for key in before["state_dict"]
+    )
     with pytest.raises(ValueError, match="all validation images"):
-        training.calibrate(["--ckpt_path", str(file), "--data.batch_size", "5", "--trainer.limit_val_batches", "2"])
+        training.calibrate(
+            ["--ckpt_path", str(file), "--data.batch_size", "5", "--trainer.limit_val_batches", "2"]
+        )

@@ -7,7 +7,14 @@ from flowers.data import BatchAugmentation
 from flowers.data.augment import uniform_draws
 
 STILL = BatchAugmentation(
-    min_scale=1, max_aspect=1, rotation=0, hflip_prob=0, brightness=0, contrast=0, saturation=0, cutmix_prob=0
+    min_scale=1,
+    max_aspect=1,
+    rotation=0,
+    hflip_prob=0,
+    brightness=0,
+    contrast=0,
+    saturation=0,
+    cutmix_prob=0,
 )
 
 
@@ -28,7 +35,9 @@ def test_draws_are_uniform_and_independent():
     for column in draws.T:
         counts = torch.histc(column, bins=10, min=0, max=1)
         assert (counts - 2000).abs().max() < 200  # five standard deviations
-    correlation = torch.corrcoef(torch.cat([draws.T, uniform_draws(torch.arange(20_000), seed=3, epoch=6, num=4).T]))
+    correlation = torch.corrcoef(
+        torch.cat([draws.T, uniform_draws(torch.arange(20_000), seed=3, epoch=6, num=4).T])
+    )
     assert (correlation - torch.eye(8)).abs().max() < 0.04
 
 
@@ -36,10 +45,14 @@ def test_an_images_draw_depends_on_seed_epoch_and_index_alone(images):
     augmentation = BatchAugmentation()
     indices = torch.tensor([5, 0, 9, 2, 7, 3])
     together = augment(augmentation, images, indices=indices)
-    alone = torch.cat([augment(augmentation, images[i : i + 1], indices=indices[i : i + 1]) for i in range(6)])
+    alone = torch.cat(
+        [augment(augmentation, images[i : i + 1], indices=indices[i : i + 1]) for i in range(6)]
+    )
     assert torch.allclose(together, alone, atol=1e-6)
     for other in ({"seed": 1}, {"epoch": 1}, {"indices": indices + 10}):
-        assert not torch.allclose(augment(augmentation, images, **({"indices": indices} | other)), together, atol=0.05)
+        assert not torch.allclose(
+            augment(augmentation, images, **({"indices": indices} | other)), together, atol=0.05
+        )
 
 
 def test_every_image_has_its_own_draw(images):
@@ -122,7 +135,8 @@ def test_the_share_of_mixed_batches_is_the_one_asked_for(images):
     mixing = BatchAugmentation(**{**STILL.__dict__, "cutmix_prob": 0.3, "mixup_prob": 0.2})
     labels = torch.arange(6) % 5
     soft = sum(
-        mixing.mix(images[:, :, :2, :2] / 255, labels, num_classes=5, seed=0, step=step)[1].ndim == 2
+        mixing.mix(images[:, :, :2, :2] / 255, labels, num_classes=5, seed=0, step=step)[1].ndim
+        == 2
         for step in range(400)
     )
     assert 160 < soft < 240
@@ -130,7 +144,13 @@ def test_the_share_of_mixed_batches_is_the_one_asked_for(images):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("min_scale", 0), ("max_aspect", 0.5), ("rotation", 181), ("cutmix_prob", 1.5), ("brightness", -1)],
+    [
+        ("min_scale", 0),
+        ("max_aspect", 0.5),
+        ("rotation", 181),
+        ("cutmix_prob", 1.5),
+        ("brightness", -1),
+    ],
 )
 def test_an_option_out_of_range_is_named(option, value):
     with pytest.raises(ValueError, match=rf"`augment\.{option}`: expected"):

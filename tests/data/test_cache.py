@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 
 from flowers.callbacks.cache_features import cache_features
-from flowers.data import FlowersDataModule, cache, decode_all, draw_flowers, index_folder, load_image
+from flowers.data import (
+    FlowersDataModule,
+    cache,
+    decode_all,
+    draw_flowers,
+    index_folder,
+    load_image,
+)
 from flowers.data.cache import build_once
 from flowers.data.quality.duplicates import duplicate_pairs
 from flowers.tasks import TransferTask
@@ -30,7 +37,12 @@ def checksums(folder):
 
 def decode(folder, tmp_path, **options):
     sha256 = checksums(folder)
-    options = {"image_size": 16, "resize": "stretch", "cache_dir": tmp_path / "cache", "sha256": sha256} | options
+    options = {
+        "image_size": 16,
+        "resize": "stretch",
+        "cache_dir": tmp_path / "cache",
+        "sha256": sha256,
+    } | options
     return decode_all(folder.root, folder.paths, **options)
 
 
@@ -270,7 +282,9 @@ def _builds_for_ever(cache_dir):
     build_once(cache_dir, "key", build)
 
 
-def test_who_waits_for_another_process_says_so_and_builds_if_it_is_killed(tmp_path, monkeypatch, capsys, forkserver):
+def test_who_waits_for_another_process_says_so_and_builds_if_it_is_killed(
+    tmp_path, monkeypatch, capsys, forkserver
+):
     monkeypatch.setattr(cache, "_QUIET_SECONDS", 0.1)
     other = forkserver.Process(target=_builds_for_ever, args=(tmp_path,))
     other.start()
@@ -281,7 +295,10 @@ def test_who_waits_for_another_process_says_so_and_builds_if_it_is_killed(tmp_pa
     entry = build_once(tmp_path, "key", lambda folder: (folder / "whole").touch())
     other.join()
     assert names(entry) == ["whole"]
-    assert capsys.readouterr().out == f"Waiting for another process, which holds {tmp_path / 'key.lock'}\n"
+    assert (
+        capsys.readouterr().out
+        == f"Waiting for another process, which holds {tmp_path / 'key.lock'}\n"
+    )
 
 
 def test_of_two_machines_whose_locks_do_not_meet_the_faster_one_is_taken(tmp_path, monkeypatch):

@@ -15,13 +15,19 @@ from flowers.data.splitting.manifest import manifest_text
 
 
 def module(root, **options) -> FlowersDataModule:
-    data = FlowersDataModule(str(root), **({"image_size": 32, "crop_size": 24, "batch_size": 16} | options))
+    data = FlowersDataModule(
+        str(root), **({"image_size": 32, "crop_size": 24, "batch_size": 16} | options)
+    )
     data.setup("fit")
     return data
 
 
 def batches(loader):
-    return {int(i): (image, int(t)) for b in loader for image, t, i in zip(b.images, b.targets, b.indices, strict=True)}
+    return {
+        int(i): (image, int(t))
+        for b in loader
+        for image, t, i in zip(b.images, b.targets, b.indices, strict=True)
+    }
 
 
 def test_class_names_are_known_at_construction(drawn):
@@ -31,7 +37,11 @@ def test_class_names_are_known_at_construction(drawn):
 
 def test_the_loaders_cover_the_splits(drawn):
     data = module(drawn)
-    assert {name: len(indices) for name, indices in data.indices.items()} == {"train": 120, "val": 15, "test": 15}
+    assert {name: len(indices) for name, indices in data.indices.items()} == {
+        "train": 120,
+        "val": 15,
+        "test": 15,
+    }
     assert set(batches(data.val_dataloader())) == set(data.indices["val"].tolist())
     assert set(batches(data.test_dataloader())) == set(data.indices["test"].tolist())
     assert set(batches(data.train_dataloader())) <= set(data.indices["train"].tolist())
@@ -50,15 +60,22 @@ def test_workers_stream_the_same_images(drawn):
     data = module(drawn, cache=False, num_workers=1)
     streamed = batches(data.test_dataloader())
     for index, (image, _) in streamed.items():
-        assert torch.equal(image, load_image(drawn / data.index.paths[index], image_size=32, resize="stretch"))
+        assert torch.equal(
+            image, load_image(drawn / data.index.paths[index], image_size=32, resize="stretch")
+        )
 
 
 def test_identical_files_stand_on_one_side(photos):
     root = photos(cat=20, dog=20)
     for number in range(20):
-        (root / "cat" / f"copy{number}.png").write_bytes((root / "cat" / f"{number:03d}.png").read_bytes())
+        (root / "cat" / f"copy{number}.png").write_bytes(
+            (root / "cat" / f"{number:03d}.png").read_bytes()
+        )
     rows = module(root).manifest_rows()
-    sides = {sha: {row.split for row in rows if row.sha256 == sha} for sha in {row.sha256 for row in rows}}
+    sides = {
+        sha: {row.split for row in rows if row.sha256 == sha}
+        for sha in {row.sha256 for row in rows}
+    }
     assert all(len(splits) == 1 for splits in sides.values())
     assert len(sides) == 40
 
@@ -108,7 +125,9 @@ def divided(drawn, tmp_path):
     return root
 
 
-def test_a_divided_folder_keeps_its_splits_and_its_manifest_gives_them_back(divided, drawn, tmp_path, caplog):
+def test_a_divided_folder_keeps_its_splits_and_its_manifest_gives_them_back(
+    divided, drawn, tmp_path, caplog
+):
     with caplog.at_level("INFO"):
         data = module(divided)
     assert data.class_names == FlowersDataModule(str(drawn)).class_names
@@ -118,7 +137,11 @@ def test_a_divided_folder_keeps_its_splits_and_its_manifest_gives_them_back(divi
         assert row.split == ("skipped" if name == "leak.jpg" else splits[folder])
         assert row.label == label
     assert "2 images are copies of one that validates or tests, left out: " in caplog.text
-    assert {name: len(indices) for name, indices in data.indices.items()} == {"train": 50, "val": 50, "test": 50}
+    assert {name: len(indices) for name, indices in data.indices.items()} == {
+        "train": 50,
+        "val": 50,
+        "test": 50,
+    }
     file = tmp_path / "manifest.csv"
     file.write_text(manifest_text(data.manifest_rows()))
     again = module(divided, manifest=str(file))
@@ -147,7 +170,9 @@ def test_bad_images_stop_the_run_and_are_all_named(photos):
     root = photos(cat=12, dog=12)
     for name in ("cat/003.png", "dog/004.png"):
         (root / name).write_bytes((root / name).read_bytes()[:200])
-    with pytest.raises(OSError, match=r"(?s)2 of 24 images.*cat/003\.png.*dog/004\.png.*`on_bad_image` skip"):
+    with pytest.raises(
+        OSError, match=r"(?s)2 of 24 images.*cat/003\.png.*dog/004\.png.*`on_bad_image` skip"
+    ):
         module(root)
 
 
@@ -192,7 +217,9 @@ def test_more_processes_than_images_are_named(drawn):
     data = module(drawn)
     data.trainer = SimpleNamespace(global_rank=0, world_size=16)
     assert len(data.train_dataloader().sampler) == 120 // 16
-    with pytest.raises(ValueError, match=r"--trainer\.devices.* of the val split for each process \(16\), got 15"):
+    with pytest.raises(
+        ValueError, match=r"--trainer\.devices.* of the val split for each process \(16\), got 15"
+    ):
         data.val_dataloader()
 
 
@@ -207,7 +234,9 @@ def test_other_images_or_another_size_than_the_checkpoints_are_said(drawn, photo
     data = module(drawn)
     with pytest.warns(UserWarning, match="holds other images"):
         module(photos(cat=10, dog=10)).load_state_dict(data.state_dict())
-    with pytest.warns(UserWarning, match=r"--data\.image_size is 48; the checkpoint was trained with 32"):
+    with pytest.warns(
+        UserWarning, match=r"--data\.image_size is 48; the checkpoint was trained with 32"
+    ):
         module(drawn, image_size=48).load_state_dict(data.state_dict())
 
 
@@ -223,7 +252,9 @@ def test_evaluation_batches_are_the_decoded_images_as_floats(drawn):
 def test_an_image_that_a_balanced_epoch_repeats_is_augmented_anew_each_time(cache, photos):
     data = module(photos(cat=40, dog=8), sampler="balanced", cache=cache, num_workers=0)
     fit_loop = SimpleNamespace(total_batch_idx=0)
-    trainer = SimpleNamespace(global_rank=0, world_size=1, training=True, current_epoch=3, fit_loop=fit_loop)
+    trainer = SimpleNamespace(
+        global_rank=0, world_size=1, training=True, current_epoch=3, fit_loop=fit_loop
+    )
     data.trainer = trainer
     data.augment = BatchAugmentation(cutmix_prob=0.0)
 
@@ -243,7 +274,11 @@ def test_an_image_that_a_balanced_epoch_repeats_is_augmented_anew_each_time(cach
     for images in repeated:
         assert not any(torch.equal(a, b) for n, a in enumerate(images) for b in images[:n])
     again = epoch()
-    assert all(torch.equal(a, b) for index in views for a, b in zip(views[index], again[index], strict=True))
+    assert all(
+        torch.equal(a, b)
+        for index in views
+        for a, b in zip(views[index], again[index], strict=True)
+    )
 
 
 def exchange_names(first, second):

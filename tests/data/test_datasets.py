@@ -21,7 +21,9 @@ def reader(images):
 
 
 def sampler(count, *, batch_size, shuffle=False, rank=0, world_size=1):
-    return ShardedSampler(count, batch_size=batch_size, shuffle=shuffle, seed=0, rank=rank, world_size=world_size)
+    return ShardedSampler(
+        count, batch_size=batch_size, shuffle=shuffle, seed=0, rank=rank, world_size=world_size
+    )
 
 
 def test_cached_batches_are_what_was_asked_for_in_channels_last():
@@ -38,7 +40,9 @@ def test_cached_batches_are_what_was_asked_for_in_channels_last():
 
 @pytest.mark.parametrize(("count", "batches"), [(9, 2), (8, 2), (3, 1)])
 def test_a_short_last_batch_is_left_out_unless_it_is_the_only_one(count, batches):
-    dataset = SplitImages(reader(np.zeros((20, 4, 4, 3), dtype=np.uint8)), np.zeros(20, dtype=np.int64), np.arange(20))
+    dataset = SplitImages(
+        reader(np.zeros((20, 4, 4, 3), dtype=np.uint8)), np.zeros(20, dtype=np.int64), np.arange(20)
+    )
     train = batch_loader(dataset, sampler(count, batch_size=4, shuffle=True), num_workers=0)
     assert len(list(train)) == len(train) == batches
     evaluation = batch_loader(dataset, sampler(count, batch_size=4), num_workers=0)
@@ -56,12 +60,17 @@ def loaders(world_size, batch_size, epoch):
 
 
 @pytest.mark.parametrize(
-    ("world_size", "batch_size", "left"), [(1, 6, 10), (3, 2, 10), (1, 5, 12), (2, 8, 3), (1, 50, 1)]
+    ("world_size", "batch_size", "left"),
+    [(1, 6, 10), (3, 2, 10), (1, 5, 12), (2, 8, 3), (1, 50, 1)],
 )
-def test_an_epoch_goes_on_with_the_images_that_are_left_whatever_the_steps(world_size, batch_size, left):
+def test_an_epoch_goes_on_with_the_images_that_are_left_whatever_the_steps(
+    world_size, batch_size, left
+):
     before = loaders(3, 2, epoch=1)
     iterators = [iter(loader) for loader in before]
-    seen = {int(i) for iterator in iterators for _ in range(6) for i in next(iterator).indices}  # 36 of 100 images
+    seen = {
+        int(i) for iterator in iterators for _ in range(6) for i in next(iterator).indices
+    }  # 36 of 100 images
     state = before[0].state_dict()
     after = loaders(world_size, batch_size, epoch=1)
     whole = len(after[0])
@@ -88,7 +97,8 @@ def test_a_file_that_became_unreadable_is_named(photos):
 
 def test_features_come_plain_in_evaluation_and_from_all_views_in_training():
     views = [
-        np.full((50, 4), view, dtype=np.float32) + np.arange(50, dtype=np.float32)[:, None] / 100 for view in range(3)
+        np.full((50, 4), view, dtype=np.float32) + np.arange(50, dtype=np.float32)[:, None] / 100
+        for view in range(3)
     ]
     indices = np.arange(10, 40)
     plain = draw_views(views, indices, indices, seed=0, epoch=None)
@@ -99,7 +109,9 @@ def test_features_come_plain_in_evaluation_and_from_all_views_in_training():
     drawn = torch.cat(epochs)[:, 0].floor()
     assert [int((drawn == view).sum()) for view in range(3)] == pytest.approx([40, 40, 40], abs=20)
     # An image's draw depends on no other image.
-    assert torch.equal(draw_views(views, indices[5:6], indices[5:6], seed=0, epoch=1)[0], epochs[1][5])
+    assert torch.equal(
+        draw_views(views, indices[5:6], indices[5:6], seed=0, epoch=1)[0], epochs[1][5]
+    )
     again = draw_views(views, indices, indices + 50, seed=0, epoch=1)
     assert not torch.equal(again, epochs[1])
 

@@ -46,7 +46,9 @@ def test_training_and_prediction_find_the_same_images_and_ignored_files(messy):
     assert "dog/dead.jpg" in index.paths  # an image that cannot be read
 
 
-@pytest.mark.parametrize("name", [*sorted(SYSTEM_NAMES), "@eaDir", "Thumbs.db", "$RECYCLE.BIN", ".ipynb_checkpoints"])
+@pytest.mark.parametrize(
+    "name", [*sorted(SYSTEM_NAMES), "@eaDir", "Thumbs.db", "$RECYCLE.BIN", ".ipynb_checkpoints"]
+)
 def test_system_folders_and_files_are_no_images_no_classes_and_not_reported(messy, name):
     before, walked = index_folder(messy), walk_folder(messy)
     for folder in (messy, messy / "cat", messy / "dog" / "a"):
@@ -54,7 +56,11 @@ def test_system_folders_and_files_are_no_images_no_classes_and_not_reported(mess
         (folder / name / "y.txt").touch()
     (messy / "dog" / "a-b" / name).write_bytes(b"system")
     after = index_folder(messy)
-    assert (after.class_names, after.paths, after.ignored) == (before.class_names, before.paths, before.ignored)
+    assert (after.class_names, after.paths, after.ignored) == (
+        before.class_names,
+        before.paths,
+        before.ignored,
+    )
     assert walk_folder(messy) == walked
 
 
@@ -66,7 +72,9 @@ def test_one_line_counts_ignored_files_by_ending(messy):
     assert counts[0] == ".heic 2"
     assert "not followed (cat/more/back, cat/more/deep/circle, dog/loop)" in line
     assert "a link to nothing (dog/self)" in line
-    assert line.endswith("Convert .heic and .heif to JPEG, for instance with the package pillow-heif")
+    assert line.endswith(
+        "Convert .heic and .heif to JPEG, for instance with the package pillow-heif"
+    )
     assert "\n" not in line
 
 
@@ -98,7 +106,9 @@ def test_a_pipe_is_no_image(photos):
 def test_a_folder_without_images_says_what_it_holds(tmp_path):
     (tmp_path / "phone").mkdir()
     (tmp_path / "phone" / "x.HEIC").touch()
-    with pytest.raises(ValueError, match=r"--images .*found none.*1 file is ignored.*\.HEIC 1.*pillow-heif"):
+    with pytest.raises(
+        ValueError, match=r"--images .*found none.*1 file is ignored.*\.HEIC 1.*pillow-heif"
+    ):
         find_images([str(tmp_path / "phone")], option="--images")
 
 
@@ -107,7 +117,10 @@ def test_every_image_ending_is_found_in_any_case(tmp_path, ending):
     names = [f"x{ending}", f"y{ending.upper()}"]
     for name in names:
         (tmp_path / name).touch()
-    assert find_images([str(tmp_path)], option="--images") == ([str(tmp_path / name) for name in names], [])
+    assert find_images([str(tmp_path)], option="--images") == (
+        [str(tmp_path / name) for name in names],
+        [],
+    )
 
 
 def test_texts_beside_photos_are_not_reported_but_photos_of_other_formats_are(tmp_path):

@@ -25,7 +25,13 @@ def divide(root, *folders):
 def test_paths_and_labels_are_sorted_and_aligned(photos):
     index = index_folder(photos(dog=3, cat=2))
     assert index.class_names == ("cat", "dog")
-    assert index.paths == ("cat/000.png", "cat/001.png", "dog/000.png", "dog/001.png", "dog/002.png")
+    assert index.paths == (
+        "cat/000.png",
+        "cat/001.png",
+        "dog/000.png",
+        "dog/001.png",
+        "dog/002.png",
+    )
     assert index.labels.tolist() == [0, 0, 1, 1, 1]
 
 
@@ -36,7 +42,10 @@ def test_a_plain_folder_is_indexed_as_by_torchvision(photos):
     reference = ImageFolder(root)
     index = index_folder(root)
     assert list(index.class_names) == reference.classes
-    samples = [(str(root / path), label) for path, label in zip(index.paths, index.labels.tolist(), strict=True)]
+    samples = [
+        (str(root / path), label)
+        for path, label in zip(index.paths, index.labels.tolist(), strict=True)
+    ]
     assert samples == sorted(reference.samples, key=lambda sample: (sample[1], sample[0]))
 
 
@@ -103,7 +112,11 @@ def test_two_spellings_of_a_class_are_one_class(photos):
         Image.new("RGB", (8, 8)).save(folder / f"{form}.png")
     index = index_folder(root)
     assert index.class_names == ("cat", "dog", unicodedata.normalize("NFC", "pâquerette"))
-    assert [path.rpartition("/")[2] for path, label in zip(index.paths, index.labels, strict=True) if label == 2] == [
+    assert [
+        path.rpartition("/")[2]
+        for path, label in zip(index.paths, index.labels, strict=True)
+        if label == 2
+    ] == [
         "NFD.png",
         "NFC.png",
     ]
@@ -136,7 +149,13 @@ def test_ignored_files_are_listed_with_the_reason(photos, tmp_path):
     (root / "dog" / "loop").symlink_to("..")
     (root / "dog" / "dead").symlink_to("nowhere")
     reasons = dict(index_folder(root).ignored)
-    assert sorted(reasons) == ["cat/notes.txt", "dog/dead", "dog/loop", "dog/old/photo.heic", "lost.png"]
+    assert sorted(reasons) == [
+        "cat/notes.txt",
+        "dog/dead",
+        "dog/loop",
+        "dog/old/photo.heic",
+        "lost.png",
+    ]
     assert "not followed" in reasons["dog/loop"]
     assert "beside the class folders" in reasons["lost.png"]
     assert ".jpg" in reasons["cat/notes.txt"]
@@ -146,7 +165,9 @@ def test_an_error_about_an_empty_class_says_what_is_ignored_in_it(photos):
     root = photos(cat=2, dog=2)
     (root / "emu").mkdir()
     (root / "emu" / "photo.heic").touch()
-    with pytest.raises(ValueError, match=r"no image in the class folder emu.*\.heic 1.*pillow-heif"):
+    with pytest.raises(
+        ValueError, match=r"no image in the class folder emu.*\.heic 1.*pillow-heif"
+    ):
         index_folder(root)
 
 
@@ -174,9 +195,10 @@ def test_a_divided_folder_keeps_its_splits(photos, folders):
     index = index_folder(root)
     assert index.class_names == ("cat", "dog")
     assert len(index.paths) == 5 * len(folders) + 1
-    assert [(index.class_names[label], path) for label, path in zip(index.labels, index.paths, strict=True)] == sorted(
-        (path.split("/")[1], path) for path in index.paths
-    )
+    assert [
+        (index.class_names[label], path)
+        for label, path in zip(index.labels, index.paths, strict=True)
+    ] == sorted((path.split("/")[1], path) for path in index.paths)
     assert index.given_splits.tolist() == [folders[path.split("/")[0]] for path in index.paths]
     assert not index.ignored
 
@@ -201,7 +223,8 @@ def test_photos_that_cannot_be_read_leave_a_divided_folder_divided_and_are_liste
 
 
 @pytest.mark.parametrize(
-    "names", [("roses", "test"), ("car", "train"), ("car", "testing", "val"), ("train", "plane", "trains")]
+    "names",
+    [("roses", "test"), ("car", "train"), ("car", "testing", "val"), ("train", "plane", "trains")],
 )
 def test_a_class_may_be_named_as_a_split(photos, names):
     index = index_folder(photos(**dict.fromkeys(names, 2)))
@@ -214,12 +237,21 @@ def test_a_class_may_be_named_as_a_split(photos, names):
     [
         (["train/a.jpg", "test/b.jpg"], "images in no class folder in test, train"),
         (["train/cat/a.jpg", "train/dog/a.jpg", "test/b.jpg"], "images in no class folder in test"),
-        (["train/cat/a.jpg", "train/dog/a.jpg", "train/b.jpg"], "images in no class folder in train"),
+        (
+            ["train/cat/a.jpg", "train/dog/a.jpg", "train/b.jpg"],
+            "images in no class folder in train",
+        ),
         (["train/cat/a.jpg", "train/dog/a.jpg", "roses/b.jpg"], "images in roses beside them"),
         (["train/cat/a.jpg", "train/dog/a.jpg", "more/emu/b.jpg"], "images in more beside them"),
         (["train/a.jpg", "test/b.jpg", "roses/b.jpg"], "images in roses beside them"),
-        (["val/cat/a.jpg", "val/dog/a.jpg", "test/cat/b.jpg"], "there is no train folder with images"),
-        (["train/cat/a.jpg", "test/cat/b.jpg"], r"at least two class folders \(root/test/<class>/<image>\)"),
+        (
+            ["val/cat/a.jpg", "val/dog/a.jpg", "test/cat/b.jpg"],
+            "there is no train folder with images",
+        ),
+        (
+            ["train/cat/a.jpg", "test/cat/b.jpg"],
+            r"at least two class folders \(root/test/<class>/<image>\)",
+        ),
     ],
 )
 def test_what_may_be_classes_or_splits_is_refused(tmp_path, images, message):

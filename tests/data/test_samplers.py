@@ -27,7 +27,9 @@ def test_evaluation_reads_each_image_exactly_once(count, world_size):
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40])
 def test_processes_share_what_is_evaluated_in_whole_batches(count, world_size):
     files = [f"{number}.jpg" for number in range(count)]
-    shares = [share(files, batch_size=4, rank=rank, world_size=world_size) for rank in range(world_size)]
+    shares = [
+        share(files, batch_size=4, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
     assert [file for part in shares for file in part] == files
     assert all(files.index(part[0]) % 4 == 0 for part in shares if part)
     assert max(map(len, shares)) - min(map(len, shares)) <= 7
@@ -48,7 +50,11 @@ def test_two_processes_see_the_global_batches_of_one():
 
 
 def test_the_order_depends_on_seed_and_epoch():
-    first, again, other = sampler(50, shuffle=True), sampler(50, shuffle=True), sampler(50, shuffle=True, seed=1)
+    first, again, other = (
+        sampler(50, shuffle=True),
+        sampler(50, shuffle=True),
+        sampler(50, shuffle=True, seed=1),
+    )
     assert list(first) == list(again) != list(other)
     again.set_epoch(1)
     assert list(first) != list(again)
@@ -60,18 +66,25 @@ def test_a_balanced_epoch_shows_every_class_equally_often_and_its_images_evenly(
     order = sampler(141, shuffle=True, balance=labels)
     positions = np.array(list(order))
     chosen = positions % 141
-    assert len(np.unique(positions)) == 141  # an image that comes again is told apart from the first time
+    assert (
+        len(np.unique(positions)) == 141
+    )  # an image that comes again is told apart from the first time
     assert np.bincount(labels[chosen]).tolist() == [47] * 3
     for label in range(3):
         times = np.bincount(chosen[labels[chosen] == label], minlength=141)[labels == label]
         assert times.max() - times.min() <= 1
     assert list(order) == positions.tolist()
     order.set_epoch(1)
-    assert {position % 141 for position in order} != set(chosen.tolist())  # other images of the large class
+    assert {position % 141 for position in order} != set(
+        chosen.tolist()
+    )  # other images of the large class
     assert len(np.unique(labels[chosen[:20]])) == 3  # shuffled, not class after class
 
 
 def test_processes_share_a_balanced_epoch():
     labels = np.repeat([0, 1], [30, 6])
-    shards = [list(sampler(36, shuffle=True, rank=rank, world_size=2, balance=labels)) for rank in range(2)]
+    shards = [
+        list(sampler(36, shuffle=True, rank=rank, world_size=2, balance=labels))
+        for rank in range(2)
+    ]
     assert np.bincount(labels[np.array(shards[0] + shards[1]) % 36]).tolist() == [18, 18]

@@ -35,9 +35,24 @@ MODELS = {
 @pytest.fixture(scope="module", params=[*MODELS])
 def checkpoint(request, drawn, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    words = ["--model", request.param, *MODELS[request.param], "--data.image_size", "40", "--data.crop_size", "32"]
+    words = [
+        "--model",
+        request.param,
+        *MODELS[request.param],
+        "--data.image_size",
+        "40",
+        "--data.crop_size",
+        "32",
+    ]
     where = ["--data.root", str(drawn), "--trainer.default_root_dir", str(folder)]
-    trainer = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"]
+    trainer = [
+        "--trainer.max_epochs",
+        "2",
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.log_every_n_steps",
+        "1",
+    ]
     training.main(["fit", *words, *where, *trainer])
     return folder / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
 
@@ -75,17 +90,27 @@ def test_a_predictor_says_what_the_evaluation_said(checkpoint, expected, drawn, 
 
 
 @pytest.mark.parametrize("batch_size", ["1", "64"])
-def test_over_the_validation_files_the_answers_are_those_of_validate_to_the_last_bit(checkpoint, drawn, batch_size):
-    run = training.main(["validate", "--ckpt_path", str(checkpoint), "--data.batch_size", batch_size])
-    [collected] = [callback for callback in run.trainer.callbacks if isinstance(callback, CollectsPredictions)]
+def test_over_the_validation_files_the_answers_are_those_of_validate_to_the_last_bit(
+    checkpoint, drawn, batch_size
+):
+    run = training.main(
+        ["validate", "--ckpt_path", str(checkpoint), "--data.batch_size", batch_size]
+    )
+    [collected] = [
+        callback for callback in run.trainer.callbacks if isinstance(callback, CollectsPredictions)
+    ]
     predictor = FlowerPredictor(checkpoint, batch_size=int(batch_size))
-    expected = as_predictions(collected.gather(run.trainer), run.datamodule, temperature=predictor.temperature)
+    expected = as_predictions(
+        collected.gather(run.trainer), run.datamodule, temperature=predictor.temperature
+    )
     assert len(expected.paths) == 15
     answers = predictor([drawn / path for path in expected.paths])
     assert [[*answer.probabilities.values()] for answer in answers] == expected.probs.tolist()
     labels = np.array([predictor.class_names.index(answer.label) for answer in answers])
     assert (labels == expected.probs.argmax(axis=1)).all()
-    assert float((labels == expected.labels).mean()) == pytest.approx(float(run.trainer.callback_metrics["val/acc"]))
+    assert float((labels == expected.labels).mean()) == pytest.approx(
+        float(run.trainer.callback_metrics["val/acc"])
+    )
 
 
 @pytest.mark.slow
@@ -94,8 +119,19 @@ def test_three_processes_write_the_file_of_one(checkpoint, drawn, tmp_path):
     files = [str(drawn / "roses"), str(tmp_path / "broken.jpg"), str(drawn / "tulips")]
     command = [sys.executable, "-m", "flowers", "predict", *files, "--ckpt_path", str(checkpoint)]
     for name, devices in (("one", "1"), ("three", "3")):
-        words = ["--accelerator", "cpu", "--batch_size", "8", "--devices", devices, "--out", f"{name}.csv"]
-        done = subprocess.run([*command, *words], capture_output=True, text=True, check=False, timeout=120)
+        words = [
+            "--accelerator",
+            "cpu",
+            "--batch_size",
+            "8",
+            "--devices",
+            devices,
+            "--out",
+            f"{name}.csv",
+        ]
+        done = subprocess.run(
+            [*command, *words], capture_output=True, text=True, check=False, timeout=120
+        )
         assert done.returncode == 1, done.stderr  # a file could not be read
         assert "60 images classified, 1 could not be read" in done.stdout
     assert Path("one.csv").read_bytes() == Path("three.csv").read_bytes()
@@ -103,10 +139,14 @@ def test_three_processes_write_the_file_of_one(checkpoint, drawn, tmp_path):
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
-def test_predict_writes_the_probabilities_of_test_in_an_empty_folder(checkpoint, expected, drawn, tmp_path, batch_size):
+def test_predict_writes_the_probabilities_of_test_in_an_empty_folder(
+    checkpoint, expected, drawn, tmp_path, batch_size
+):
     copy = tmp_path / "moved.ckpt"
     shutil.copy(checkpoint, copy)
-    files = [str(drawn / row["path"]) for row in reversed(expected)]  # the order is that of the input
+    files = [
+        str(drawn / row["path"]) for row in reversed(expected)
+    ]  # the order is that of the input
     assert predict(files, ckpt_path=str(copy), batch_size=batch_size) == 0
     rows = read_table("predictions.csv")
     assert [row["path"] for row in rows] == files
@@ -130,7 +170,8 @@ def test_up_to_twenty_photos_get_a_line_each_and_more_are_counted(trained_ckpt, 
     predict([str(drawn / "roses")], ckpt_path=str(trained_ckpt))
     *lines, last = capsys.readouterr().out.splitlines()
     counts = Counter(
-        "not sure" if row["rejected"] == "True" else row["predicted"] for row in read_table("predictions-2.csv")
+        "not sure" if row["rejected"] == "True" else row["predicted"]
+        for row in read_table("predictions-2.csv")
     )
     assert [line.split(maxsplit=1) for line in lines if line[0] == " "] == [
         [str(count), name] for name, count in counts.most_common()
@@ -148,7 +189,9 @@ def test_all_kinds_of_images_go_one_way(checkpoint, drawn):
     grey = Image.new("L", (50, 30), 99)
     for mode in ("L", "RGB", "CMYK", "P", "LA", "1"):
         assert predictor(grey.convert(mode)).label in predictor.class_names
-    with pytest.raises(TypeError, match="expected a path, bytes, a PIL image or an array of bytes, got float"):
+    with pytest.raises(
+        TypeError, match="expected a path, bytes, a PIL image or an array of bytes, got float"
+    ):
         predictor(0.5)
     with pytest.raises(OSError, match=r"nowhere\.jpg"):
         predictor([file, "nowhere.jpg"])
@@ -165,7 +208,9 @@ def test_a_pil_image_is_turned_upright_and_read_once(checkpoint, drawn, tmp_path
     answers = predictor([opened] * 16)
     expected = predictor(tmp_path / "phone.png").probability
     assert [answer.probability for answer in answers] == pytest.approx([expected] * 16, rel=1e-5)
-    path, upright, lying = map(predictor._decode, [tmp_path / "phone.png", opened, np.asarray(opened)])
+    path, upright, lying = map(
+        predictor._decode, [tmp_path / "phone.png", opened, np.asarray(opened)]
+    )
     assert torch.equal(path, upright)
     assert not torch.equal(upright, lying)  # an array does not know
     assert opened.size == size
@@ -177,7 +222,9 @@ def test_a_pil_image_is_turned_upright_and_read_once(checkpoint, drawn, tmp_path
 
 def test_a_bit_of_the_optimizer_counts_too(checkpoint, tmp_path):
     content = bytearray((checkpoint.parent / "last.ckpt").read_bytes())
-    state = torch.load(checkpoint.parent / "last.ckpt", weights_only=True)["optimizer_states"][0]["state"]
+    state = torch.load(checkpoint.parent / "last.ckpt", weights_only=True)["optimizer_states"][0][
+        "state"
+    ]
     flat = [entry["exp_avg"] for entry in state.values() if entry["exp_avg"].ndim <= 2]
     largest = max(flat, key=torch.Tensor.numel)
     place = content.find(largest.contiguous().numpy().tobytes())
@@ -213,12 +260,17 @@ def test_a_bad_file_is_a_row_with_its_error(trained_ckpt, drawn, tmp_path, capsy
     (folder / "notes.txt").write_text("no image")
     (folder / ".hidden.jpg").write_bytes(good[0].read_bytes())
     sheet = tmp_path / "sheet.png"
-    assert predict([str(tmp_path / "photos")], ckpt_path=str(trained_ckpt), contact_sheet=sheet) == 1
+    assert (
+        predict([str(tmp_path / "photos")], ckpt_path=str(trained_ckpt), contact_sheet=sheet) == 1
+    )
     printed = capsys.readouterr().out
     assert "3 images classified, 1 could not be read" in printed
     assert f"{folder / '0000-broken.jpg'}: cannot be read" in printed
     rows = read_table("predictions.csv")
-    assert sorted(Path(row["path"]).name for row in rows) == ["0000-broken.jpg", *(file.name for file in good)]
+    assert sorted(Path(row["path"]).name for row in rows) == [
+        "0000-broken.jpg",
+        *(file.name for file in good),
+    ]
     [bad] = [row for row in rows if row["error"]]
     assert bad["path"].endswith("0000-broken.jpg")
     assert bad["predicted"] == bad["tulips"] == ""
@@ -325,7 +377,9 @@ def test_the_package_opens_without_torch():
     code = "import sys, flowers; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert flowers.FlowerPredictor is FlowerPredictor
-    assert {"CNNTask", "FlowerPredictor", "FlowersDataModule", "TransferTask", "__version__"} <= {*dir(flowers)}
+    assert {"CNNTask", "FlowerPredictor", "FlowersDataModule", "TransferTask", "__version__"} <= {
+        *dir(flowers)
+    }
     assert all(isinstance(getattr(flowers, name), type) for name in flowers.__all__)
     with pytest.raises(AttributeError, match="no attribute 'FlowersPredictor'"):
         _ = flowers.FlowersPredictor
@@ -349,13 +403,17 @@ def test_a_damaged_checkpoint_is_refused(trained_ckpt, tmp_path):
     weights = next(name for name in ZipFile(trained_ckpt).namelist() if "/data/" in name)
     start = whole.index(ZipFile(trained_ckpt).read(weights))
     file.write_bytes(whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :])
-    with pytest.raises(ValueError, match=r"damaged\.ckpt: expected what was saved, got a damaged file"):
+    with pytest.raises(
+        ValueError, match=r"damaged\.ckpt: expected what was saved, got a damaged file"
+    ):
         FlowerPredictor(file)
     with pytest.raises(ValueError, match="got a damaged file"):
         training.main(["test", "--ckpt_path", str(file)])
 
 
-@pytest.mark.parametrize("name", ["os.system", "flowers.training.main", "flowers.tasks.expect", "antigravity.Task"])
+@pytest.mark.parametrize(
+    "name", ["os.system", "flowers.training.main", "flowers.tasks.expect", "antigravity.Task"]
+)
 def test_no_code_of_a_checkpoints_choice_runs(name, trained_ckpt, tmp_path):
     content = torch.load(trained_ckpt, weights_only=True)
     content["config"] = f"model:\n  class_path: {name}\n"
@@ -376,7 +434,9 @@ def test_a_checkpoint_of_another_format_is_refused(trained_run, tmp_path):
 def test_a_trainer_predicts_as_the_predictor(trained_run, drawn):
     predictor = FlowerPredictor(trained_run, device="cpu")
     data = FlowersDataModule(str(drawn), image_size=40, crop_size=32)
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
+    )
     answers = [answer for batch in trainer.predict(predictor.task, data) for answer in batch]
     paths = [str(drawn / data.index.paths[index]) for index in data.indices["test"]]
     assert [answer.path for answer in answers] == paths

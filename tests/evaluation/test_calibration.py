@@ -3,7 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowers.evaluation.calibration import fit_rejection, fit_temperature, reliability, with_temperature
+from flowers.evaluation.calibration import (
+    fit_rejection,
+    fit_temperature,
+    reliability,
+    with_temperature,
+)
 
 
 def calibrated(count: int, classes: int = 4, seed: int = 0):
@@ -40,7 +45,9 @@ def test_the_calibration_error_by_hand():
 def test_the_calibration_error_is_the_papers_sum(bins):
     probs, labels = calibrated(500)
     probs = with_temperature(probs, 0.6)
-    assert reliability(probs, labels, num_bins=bins).error == pytest.approx(plain_ece(probs, labels, bins))
+    assert reliability(probs, labels, num_bins=bins).error == pytest.approx(
+        plain_ece(probs, labels, bins)
+    )
 
 
 def test_temperature_is_that_of_a_softmax_of_divided_logits():
@@ -68,6 +75,8 @@ def test_the_threshold_answers_as_much_as_the_asked_accuracy_allows():
     labels = np.array([0, 0, 0, 1, 0, 0])
     assert fit_rejection(probs, labels, accuracy=1.0) == (0.9, 0.5, 1.0)
     assert fit_rejection(probs, labels, accuracy=0.8) == (0.6, 1.0, pytest.approx(5 / 6))
-    tied = np.array([0, 1, 0, 0, 0, 0])  # one of the two images of 0.9 is wrong: neither can be answered alone
+    tied = np.array(
+        [0, 1, 0, 0, 0, 0]
+    )  # one of the two images of 0.9 is wrong: neither can be answered alone
     assert fit_rejection(probs, tied, accuracy=0.99).threshold == 0.95
     assert fit_rejection(probs, 1 - labels * 0, accuracy=0.99) == (2.0, 0.0, 1.0)

@@ -46,7 +46,10 @@ def test_mcnemar_is_the_exact_binomial():
 def test_the_better_run_is_named_or_it_is_said_that_none_can_be_told():
     good, bad = outcomes((True, 100)), outcomes((True, 80), (False, 20))
     like = outcomes((False, 1), (True, 99))
-    runs = [Run(name, predicted(right)) for name, right in {"good": good, "bad": bad, "like": like}.items()]
+    runs = [
+        Run(name, predicted(right))
+        for name, right in {"good": good, "bad": bad, "like": like}.items()
+    ]
     found = pairs(runs)
     assert [(pair.first, pair.second, pair.shared) for pair in found] == [
         ("good", "bad", 100),
@@ -103,7 +106,11 @@ def test_what_is_unknown_of_a_run_is_left_out():
 
 
 def test_only_options_that_differ_are_listed():
-    runs = [Run("x", config={"lr": 1, "epochs": 2}), Run("y", config={"lr": 3, "epochs": 2}), Run("z")]
+    runs = [
+        Run("x", config={"lr": 1, "epochs": 2}),
+        Run("y", config={"lr": 3, "epochs": 2}),
+        Run("z"),
+    ]
     assert differing_options(runs) == {"lr": [1, 3, None]}
     assert differing_options(runs[:1]) == {}
 
@@ -111,7 +118,10 @@ def test_only_options_that_differ_are_listed():
 def test_the_texts_hold_the_verdict_and_escape_names():
     curves = {"val/loss": Curve(np.array([1.0]), np.array([0.5]))}
     first = Run("<x>", predicted(outcomes((True, 100))), curves=curves, config={"lr": 1})
-    runs = [first, Run("y|z", predicted(outcomes((False, 30), (True, 70))), config={"lr": "<script>"})]
+    runs = [
+        first,
+        Run("y|z", predicted(outcomes((False, 30), (True, 70))), config={"lr": "<script>"}),
+    ]
     verdict = pairs(runs)[0].verdict
     facts = json.loads(comparison_json(runs))
     assert facts["pairs"][0]["verdict"] == verdict

@@ -24,7 +24,10 @@ NAMES = ("a", "b", "c")
 
 def predictions(labels, probs, names=NAMES, *, prefix="") -> Predictions:
     return Predictions(
-        names, tuple(f"{prefix}{i}.jpg" for i in range(len(labels))), np.array(labels), np.array(probs, dtype=float)
+        names,
+        tuple(f"{prefix}{i}.jpg" for i in range(len(labels))),
+        np.array(labels),
+        np.array(probs, dtype=float),
     )
 
 
@@ -51,11 +54,16 @@ def test_a_class_without_images_counts_in_no_mean():
 
 
 def test_the_confusion_matrix_has_labels_in_rows():
-    assert confusion(predictions([0, 0, 2], one_hot(1, 0, 0))).tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 0]]
+    assert confusion(predictions([0, 0, 2], one_hot(1, 0, 0))).tolist() == [
+        [1, 1, 0],
+        [0, 0, 0],
+        [1, 0, 0],
+    ]
 
 
 def test_the_interval_of_folds_is_the_published_formula():
-    # Nadeau and Bengio's corrected variance by hand: t(0.975, 4) = 2.7764, s = 0.0158114, sqrt(1/5 + 1/4) = 0.67082.
+    # Nadeau and Bengio's corrected variance by hand: t(0.975, 4) = 2.7764, s = 0.0158114, sqrt(1/5
+    # + 1/4) = 0.67082.
     low, high = fold_interval([0.88, 0.9, 0.89, 0.92, 0.91])
     assert (low, high) == pytest.approx((0.9 - 0.029448, 0.9 + 0.029448), abs=1e-5)
     with pytest.raises(ValueError, match="at least 2 folds"):
@@ -65,14 +73,19 @@ def test_the_interval_of_folds_is_the_published_formula():
 def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     # Independent folds are the easy case, so 95 % is a lower bound here.
     rng = np.random.default_rng(0)
-    hits = [low <= 0.5 <= high for low, high in (fold_interval(rng.normal(0.5, 0.1, 5).tolist()) for _ in range(400))]
+    hits = [
+        low <= 0.5 <= high
+        for low, high in (fold_interval(rng.normal(0.5, 0.1, 5).tolist()) for _ in range(400))
+    ]
     assert mean(hits) > 0.95
 
 
 def example_runs():
     rng = np.random.default_rng(0)
     return {
-        (seed, fold): predictions(rng.integers(0, 3, 40), rng.dirichlet([1, 1, 1], 40), prefix=f"{fold}/")
+        (seed, fold): predictions(
+            rng.integers(0, 3, 40), rng.dirichlet([1, 1, 1], 40), prefix=f"{fold}/"
+        )
         for seed in range(2)
         for fold in range(3)
     }
@@ -90,7 +103,8 @@ def test_the_summary_is_over_runs_and_its_interval_over_folds():
 
 def test_a_share_has_no_interval_beyond_0_and_1():
     runs = {
-        (0, fold): predictions([0, 1, 2], one_hot(*predicted)) for fold, predicted in enumerate(([0, 1, 2], [1, 1, 2]))
+        (0, fold): predictions([0, 1, 2], one_hot(*predicted))
+        for fold, predicted in enumerate(([0, 1, 2], [1, 1, 2]))
     }
     assert summarize(runs)["accuracy"][2:] == (0, 1)
     assert summarize(runs)["log loss"].high > 1
@@ -110,7 +124,9 @@ def test_folds_that_share_an_image_or_seeds_of_other_images_are_refused():
     runs = example_runs()
     with pytest.raises(ValueError, match=r"seed 0: .* got 120 predictions of 80 images"):
         pool(runs | {(0, 2): runs[0, 1]})
-    with pytest.raises(ValueError, match=r"seed 1: .* got 80 predictions of 80 images, 120 for the first seed"):
+    with pytest.raises(
+        ValueError, match=r"seed 1: .* got 80 predictions of 80 images, 120 for the first seed"
+    ):
         pool({key: run for key, run in runs.items() if key != (1, 2)})
 
 
@@ -122,19 +138,27 @@ def write(tmp_path, text):
 def test_predictions_of_several_seeds_are_averaged(tmp_path):
     rows = "path,label,predicted,rejected,error,a,b\nx.jpg,a,a,,,0.9,0.1\ny.jpg,b,a,,,0.6,0.4\nx.jpg,a,b,,,0.3,0.7\n"
     found = read_predictions(write(tmp_path, rows))
-    assert (found.class_names, found.paths, found.labels.tolist()) == (("a", "b"), ("x.jpg", "y.jpg"), [0, 1])
+    assert (found.class_names, found.paths, found.labels.tolist()) == (
+        ("a", "b"),
+        ("x.jpg", "y.jpg"),
+        [0, 1],
+    )
     assert found.probs.tolist() == [[pytest.approx(0.6), pytest.approx(0.4)], [0.6, 0.4]]
 
 
 @pytest.mark.parametrize("text", ["", "path,label\nx,a\n", "path,label,predicted,a,b\n"])
 def test_another_file_is_refused(tmp_path, text):
-    with pytest.raises(ValueError, match="expected the columns path, label, predicted, rejected, error and the"):
+    with pytest.raises(
+        ValueError, match="expected the columns path, label, predicted, rejected, error and the"
+    ):
         read_predictions(write(tmp_path, text))
 
 
 def test_a_label_without_a_column_is_named(tmp_path):
     with pytest.raises(ValueError, match="expected a column for each label, got none for emu"):
-        read_predictions(write(tmp_path, "path,label,predicted,rejected,error,a,b\nx,emu,a,,,1,0\n"))
+        read_predictions(
+            write(tmp_path, "path,label,predicted,rejected,error,a,b\nx,emu,a,,,1,0\n")
+        )
 
 
 def test_planted_label_errors_come_first():
@@ -154,6 +178,6 @@ def test_an_image_that_no_class_is_sure_of_is_no_issue():
     probs = [[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.45, 0.55]]
     assert label_issues(predictions([0, 0, 1, 1, 0], probs, ("a", "b"))) == []
     surer = [*probs[:4], [0.05, 0.95]]
-    assert [issue[:3] for issue in label_issues(predictions([0, 0, 1, 1, 0], surer, ("a", "b")))] == [
-        ("4.jpg", "a", "b")
-    ]
+    assert [
+        issue[:3] for issue in label_issues(predictions([0, 0, 1, 1, 0], surer, ("a", "b")))
+    ] == [("4.jpg", "a", "b")]

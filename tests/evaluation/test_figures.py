@@ -47,12 +47,15 @@ def test_a_large_confusion_matrix_names_every_class_and_fits():
     axes = figure.axes[0]
     assert not axes.texts
     assert len(axes.get_xticklabels()) == len(axes.get_yticklabels()) == 102
-    height_of_a_row = figure.get_figheight() * 72 / 102 * 0.8  # in points, with room for the labels of the other axis
+    height_of_a_row = (
+        figure.get_figheight() * 72 / 102 * 0.8
+    )  # in points, with room for the labels of the other axis
     assert axes.get_yticklabels()[0].get_fontsize() <= height_of_a_row
 
 
 @pytest.mark.parametrize(
-    ("draw", "metric"), [(roc_figure, roc_auc_score), (precision_recall_figure, average_precision_score)]
+    ("draw", "metric"),
+    [(roc_figure, roc_auc_score), (precision_recall_figure, average_precision_score)],
 )
 def test_the_areas_of_the_curves_are_scikit_learns(draw, metric):
     found = example(3)
@@ -75,7 +78,9 @@ def test_the_reliability_diagram_draws_the_bins_that_hold_images():
     bins = reliability(found.probs, found.labels)
     axes = reliability_figure(bins, title="As trained").axes[0]
     assert axes.get_title() == f"As trained: ECE {bins.error:.3f}"
-    assert [bar.get_height() for bar in axes.patches] == pytest.approx(bins.accuracy[bins.counts > 0].tolist())
+    assert [bar.get_height() for bar in axes.patches] == pytest.approx(
+        bins.accuracy[bins.counts > 0].tolist()
+    )
     counts = [int(text.get_text()) for text in axes.texts]
     assert counts == bins.counts[bins.counts > 0].tolist()
     assert sum(counts) == 200
@@ -85,12 +90,17 @@ def test_the_histogram_counts_every_prediction():
     found = example(3)
     bars = confidence_figure(found).axes[0].containers
     right = (found.probs.argmax(1) == found.labels).sum()
-    assert [sum(bar.get_height() for bar in container) for container in bars] == [right, 200 - right]
+    assert [sum(bar.get_height() for bar in container) for container in bars] == [
+        right,
+        200 - right,
+    ]
 
 
 def test_the_history_has_the_curves_that_were_logged_and_marks_the_best_epoch():
     curve = Curve(np.array([1.0, 2.0]), np.array([0.5, 0.25]))
-    figure = history_figure({"train/loss": curve, "val/loss": curve, "val/acc": curve}, marks={"best.ckpt": 1})
+    figure = history_figure(
+        {"train/loss": curve, "val/loss": curve, "val/acc": curve}, marks={"best.ckpt": 1}
+    )
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy"]
     lines = figure.axes[0].get_lines()
     assert [line.get_label() for line in lines] == ["train", "val", "best.ckpt (epoch 1)"]
@@ -100,7 +110,9 @@ def test_the_history_has_the_curves_that_were_logged_and_marks_the_best_epoch():
 
 def test_runs_lie_over_each_other():
     curve = Curve(np.array([1.0, 2.0]), np.array([0.5, 0.25]))
-    axes = overlay_figure({"a": curve, "b": curve._replace(values=curve.values / 2)}, title="loss").axes[0]
+    axes = overlay_figure(
+        {"a": curve, "b": curve._replace(values=curve.values / 2)}, title="loss"
+    ).axes[0]
     assert [line.get_label() for line in axes.get_lines()] == ["a", "b"]
     assert axes.get_lines()[1].get_ydata().tolist() == [0.25, 0.125]
 
@@ -128,7 +140,9 @@ def test_the_history_of_a_run_is_read_back_in_epochs(tmp_path, every):
     curves = read_history(tmp_path)
     assert set(curves) == {"train/loss_step", "val/acc"}
     steps = [step for step in range(12) if step % every == 0]
-    assert curves["train/loss_step"].epochs.tolist() == pytest.approx([(step + 1) / 4 for step in steps])
+    assert curves["train/loss_step"].epochs.tolist() == pytest.approx(
+        [(step + 1) / 4 for step in steps]
+    )
     assert curves["train/loss_step"].values.tolist() == pytest.approx([step / 10 for step in steps])
     assert curves["val/acc"].epochs.tolist() == pytest.approx([1, 2, 3])
     (tmp_path / "nothing").mkdir()

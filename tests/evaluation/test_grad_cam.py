@@ -57,7 +57,9 @@ def test_a_layer_without_a_feature_map_is_refused():
     assert not net.head._forward_hooks
 
 
-def test_every_network_with_a_feature_map_is_explained_and_one_of_attention_says_it_has_none(family):
+def test_every_network_with_a_feature_map_is_explained_and_one_of_attention_says_it_has_none(
+    family,
+):
     arch, size = family
     net = pretrained(arch, 3, weights="none").eval()
     images = torch.rand(1, 3, max(size, 96), max(size, 96)).repeat(3, 1, 1, 1)

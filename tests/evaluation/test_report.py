@@ -29,7 +29,9 @@ from flowers.evaluation import (
 def example(num_classes: int = 5, count: int = 300) -> Predictions:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, num_classes, count)
-    probs = rng.dirichlet(np.ones(num_classes) * 0.3, count) * 0.5 + np.eye(num_classes)[labels] * 0.5
+    probs = (
+        rng.dirichlet(np.ones(num_classes) * 0.3, count) * 0.5 + np.eye(num_classes)[labels] * 0.5
+    )
     wrong = rng.random(count) < 0.2
     probs[wrong] = np.roll(probs[wrong], 1, axis=1)
     names = tuple(f"class <{k}>" for k in range(num_classes))
@@ -45,7 +47,14 @@ def jpeg() -> bytes:
 def test_three_classes_counted_by_hand():
     # Labels 0 0 0 1 1 2, predicted 0 0 1 1 0 2; confidence 0.8, 0.6, 0.9, 0.5, 0.7, 1.0.
     probs = np.array(
-        [[0.8, 0.1, 0.1], [0.6, 0.2, 0.2], [0.1, 0.9, 0.0], [0.25, 0.5, 0.25], [0.7, 0.2, 0.1], [0.0, 0.0, 1.0]]
+        [
+            [0.8, 0.1, 0.1],
+            [0.6, 0.2, 0.2],
+            [0.1, 0.9, 0.0],
+            [0.25, 0.5, 0.25],
+            [0.7, 0.2, 0.1],
+            [0.0, 0.0, 1.0],
+        ]
     )
     found = Predictions(("a", "b", "c"), tuple("123456"), np.array([0, 0, 0, 1, 1, 2]), probs)
     numbers = report_numbers(Report("test", found))
@@ -53,11 +62,23 @@ def test_three_classes_counted_by_hand():
     assert numbers["accuracy"] == pytest.approx(4 / 6)
     # Wilson by hand: centre (4/6 + 1.9208/6) / (1 + 3.8415/6) = 0.60162, half width 0.30162.
     assert numbers["accuracy_interval_95"] == pytest.approx([0.3000, 0.9032], abs=1e-3)
-    assert numbers["classes"]["a"] == pytest.approx({"precision": 2 / 3, "recall": 2 / 3, "F1": 2 / 3, "support": 3})
-    assert numbers["classes"]["b"] == pytest.approx({"precision": 1 / 2, "recall": 1 / 2, "F1": 1 / 2, "support": 2})
-    assert numbers["classes"]["c"] == pytest.approx({"precision": 1, "recall": 1, "F1": 1, "support": 1})
-    assert numbers["macro_f1"] == numbers["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
-    assert numbers["log_loss"] == pytest.approx(-np.log([0.8, 0.6, 0.1, 0.5, 0.2, 1.0]).mean(), abs=1e-9)
+    assert numbers["classes"]["a"] == pytest.approx(
+        {"precision": 2 / 3, "recall": 2 / 3, "F1": 2 / 3, "support": 3}
+    )
+    assert numbers["classes"]["b"] == pytest.approx(
+        {"precision": 1 / 2, "recall": 1 / 2, "F1": 1 / 2, "support": 2}
+    )
+    assert numbers["classes"]["c"] == pytest.approx(
+        {"precision": 1, "recall": 1, "F1": 1, "support": 1}
+    )
+    assert (
+        numbers["macro_f1"]
+        == numbers["balanced_accuracy"]
+        == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
+    )
+    assert numbers["log_loss"] == pytest.approx(
+        -np.log([0.8, 0.6, 0.1, 0.5, 0.2, 1.0]).mean(), abs=1e-9
+    )
     assert numbers["confusion"] == [[2, 1, 0], [1, 1, 0], [0, 0, 1]]
     # Every confidence has a bin of its own: |right - confidence| = 0.2 0.4 0.9 0.5 0.7 0.
     assert numbers["ece"] == pytest.approx((0.2 + 0.4 + 0.9 + 0.5 + 0.7) / 6)
@@ -68,7 +89,9 @@ def test_the_numbers_are_scikit_learns():
     found = example()
     numbers = report_numbers(Report("test", found))
     predicted = found.probs.argmax(axis=1)
-    oracle = classification_report(found.labels, predicted, target_names=found.class_names, output_dict=True)
+    oracle = classification_report(
+        found.labels, predicted, target_names=found.class_names, output_dict=True
+    )
     for name in found.class_names:
         ours, theirs = numbers["classes"][name], oracle[name]
         assert ours["precision"] == pytest.approx(theirs["precision"])
@@ -76,26 +99,36 @@ def test_the_numbers_are_scikit_learns():
         assert ours["F1"] == pytest.approx(theirs["f1-score"])
         assert ours["support"] == theirs["support"]
     assert numbers["macro_f1"] == pytest.approx(oracle["macro avg"]["f1-score"])
-    assert numbers["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(found.labels, predicted))
+    assert numbers["balanced_accuracy"] == pytest.approx(
+        balanced_accuracy_score(found.labels, predicted)
+    )
 
 
 def test_top_5_stands_where_there_are_more_classes():
     found = example(8)
     numbers = report_numbers(Report("test", found))
     best = np.argsort(-found.probs, axis=1)[:, :5]
-    assert numbers["top_5_accuracy"] == np.mean([label in row for label, row in zip(found.labels, best, strict=True)])
+    assert numbers["top_5_accuracy"] == np.mean(
+        [label in row for label, row in zip(found.labels, best, strict=True)]
+    )
 
 
 def test_calibration_and_rejection_are_measured_on_these_images():
     found = example()
-    numbers = report_numbers(Report("test", found, temperature=0.5, rejection=Rejection(0.9, 0.5, 0.99)))
+    numbers = report_numbers(
+        Report("test", found, temperature=0.5, rejection=Rejection(0.9, 0.5, 0.99))
+    )
     probs = with_temperature(found.probs, 0.5)
     answered = probs.max(axis=1) >= 0.9
     assert numbers["rejection"]["coverage"] == pytest.approx(answered.mean())
     right = (probs.argmax(axis=1) == found.labels)[answered]
     assert numbers["rejection"]["accuracy_of_answers"] == pytest.approx(right.mean())
-    assert numbers["log_loss_calibrated"] == pytest.approx(-np.log(probs[range(300), found.labels]).mean())
-    nothing = report_numbers(Report("test", found, temperature=0.5, rejection=Rejection(2.0, 0.0, 1.0)))
+    assert numbers["log_loss_calibrated"] == pytest.approx(
+        -np.log(probs[range(300), found.labels]).mean()
+    )
+    nothing = report_numbers(
+        Report("test", found, temperature=0.5, rejection=Rejection(2.0, 0.0, 1.0))
+    )
     assert nothing["rejection"]["accuracy_of_answers"] is None
 
 
@@ -103,8 +136,12 @@ def test_the_page_is_whole_escapes_names_and_shows_what_it_is_given():
     found = example()
     card = Example(3, jpeg(), jpeg(), "Bo & <i>Co</i>")
     facts = {"Data": {"folder": "<script>x</script>", "train": "10 images"}}
-    report = Report("Test of <x>", found, temperature=0.8, rejection=Rejection(0.9, 0.5, 0.99), facts=facts)
-    shown = Report(**(vars(report) | {"mistakes": [card], "successes": [card._replace(overlay=None)]}))
+    report = Report(
+        "Test of <x>", found, temperature=0.8, rejection=Rejection(0.9, 0.5, 0.99), facts=facts
+    )
+    shown = Report(
+        **(vars(report) | {"mistakes": [card], "successes": [card._replace(overlay=None)]})
+    )
     page = report_html(shown, report_figures(shown))
     assert "<script" not in page
     assert "class <" not in page
@@ -133,7 +170,9 @@ def test_a_name_cannot_break_a_table():
 
 def test_a_temperature_of_one_changes_no_number():
     found = example()
-    sure = replace(found, probs=np.where(np.arange(5) == 0, 1.0, 0.0)[None].repeat(300, axis=0))  # wrong with certainty
+    sure = replace(
+        found, probs=np.where(np.arange(5) == 0, 1.0, 0.0)[None].repeat(300, axis=0)
+    )  # wrong with certainty
     for predictions in (found, sure):
         numbers = report_numbers(Report("test", predictions, temperature=1.0))
         assert numbers["log_loss_calibrated"] == pytest.approx(numbers["log_loss"])

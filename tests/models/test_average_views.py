@@ -45,4 +45,6 @@ def test_views_are_averaged_and_a_network_without_a_side_is_unchanged():
     images = torch.rand(4, 3, 16, 16)
     probs = AverageViews(Sides(), "flip")(images).softmax(dim=1)
     assert torch.allclose(probs, torch.full_like(probs, 0.5), atol=1e-5)
-    assert torch.allclose(AverageViews(Mean(), "flip")(images), Mean()(images).log_softmax(1), atol=1e-6)
+    assert torch.allclose(
+        AverageViews(Mean(), "flip")(images), Mean()(images).log_softmax(1), atol=1e-6
+    )

@@ -8,9 +8,13 @@ from flowers.models import ImageClassifier, Standardize, flower_cnn
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
-@pytest.mark.parametrize(("num_classes", "depth", "stem_stride"), [(2, 0, 4), (5, 1, 2), (102, 2, 4)])
+@pytest.mark.parametrize(
+    ("num_classes", "depth", "stem_stride"), [(2, 0, 4), (5, 1, 2), (102, 2, 4)]
+)
 def test_images_of_any_size_become_logits(norm, num_classes, depth, stem_stride):
-    net = flower_cnn(num_classes, widths=(8, 24), depth=depth, stem_stride=stem_stride, norm=norm).eval()
+    net = flower_cnn(
+        num_classes, widths=(8, 24), depth=depth, stem_stride=stem_stride, norm=norm
+    ).eval()
     for size in (32, 45):
         assert net(torch.rand(2, 3, size, size)).shape == (2, num_classes)
 
@@ -31,7 +35,9 @@ def test_the_options_shape_the_network():
 
 
 def test_the_normalisation_travels_in_the_state_dict():
-    net = ImageClassifier(Standardize((0.1, 0.2, 0.3), (0.5, 0.5, 0.5)), nn.Identity(), nn.Identity())
+    net = ImageClassifier(
+        Standardize((0.1, 0.2, 0.3), (0.5, 0.5, 0.5)), nn.Identity(), nn.Identity()
+    )
     restored = ImageClassifier(Standardize(), nn.Identity(), nn.Identity())
     restored.load_state_dict(net.state_dict())
     image = torch.tensor([0.6, 0.7, 0.8]).view(1, 3, 1, 1)

@@ -23,7 +23,9 @@ def test_every_family_gets_a_new_head_over_a_whole_backbone(family):
     assert backbone | head == {id(p) for p in net.parameters()}
     assert sum(p.numel() for p in net.head.parameters()) == (features.shape[1] + 1) * 3
     # No layer for ImageNet's classes is left, auxiliary ones included.
-    assert not [name for name, module in net.named_modules() if getattr(module, "out_features", 0) == 1000]
+    assert not [
+        name for name, module in net.named_modules() if getattr(module, "out_features", 0) == 1000
+    ]
 
 
 def test_the_stages_of_every_family_cover_the_backbone_once_and_in_order(family):
@@ -59,11 +61,18 @@ def test_weights_from_a_file_give_the_networks_own_logits(arch, tmp_path):
     whole = get_model(arch, weights=None, **options).eval()
     state = whole.state_dict()
     if arch == "densenet121":  # the names in the published file
-        state = {key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v for key, v in state.items()}
+        state = {
+            key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): v
+            for key, v in state.items()
+        }
     torch.save({"model": state}, tmp_path / "w.pth")
     net = pretrained(arch, 1000, weights=str(tmp_path / "w.pth")).eval()
     head = [m for m in whole.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    last = next(m for m in reversed(head) if 1000 in (getattr(m, "out_features", 0), getattr(m, "out_channels", 0)))
+    last = next(
+        m
+        for m in reversed(head)
+        if 1000 in (getattr(m, "out_features", 0), getattr(m, "out_channels", 0))
+    )
     with torch.no_grad():
         net.head[1].weight.copy_(last.weight.reshape(1000, -1))
         net.head[1].bias.copy_(last.bias)
@@ -93,9 +102,13 @@ def test_a_checkpoint_gives_its_backbone_and_where_it_fits_its_head(tmp_path):
     state = {f"net.{key}": value for key, value in mine.state_dict().items()}
     torch.save({"state_dict": state, "hyper_parameters": {}}, tmp_path / "best.ckpt")
     same = pretrained("squeezenet1_1", 3, weights=str(tmp_path / "best.ckpt"))
-    assert all(torch.equal(value, mine.state_dict()[key]) for key, value in same.state_dict().items())
+    assert all(
+        torch.equal(value, mine.state_dict()[key]) for key, value in same.state_dict().items()
+    )
     other = pretrained("squeezenet1_1", 4, weights=str(tmp_path / "best.ckpt"))
-    assert torch.equal(other.backbone.state_dict()["features.0.weight"], state["net.backbone.features.0.weight"])
+    assert torch.equal(
+        other.backbone.state_dict()["features.0.weight"], state["net.backbone.features.0.weight"]
+    )
     assert other.head[1].weight.shape == (4, 512)
     with pytest.raises(ValueError, match="missing"):
         pretrained("resnet18", 3, weights=str(tmp_path / "best.ckpt"))
@@ -110,9 +123,13 @@ def test_dropout_before_the_head_is_the_heads(arch):
 
 def test_a_file_of_another_network_is_refused_by_its_first_keys(tmp_path):
     torch.save(get_model("resnet18", weights=None).state_dict(), tmp_path / "resnet.pth")
-    with pytest.raises(ValueError, match=r"for mobilenet_v2: .* missing \(features\.0.*not in the network \(conv1"):
+    with pytest.raises(
+        ValueError, match=r"for mobilenet_v2: .* missing \(features\.0.*not in the network \(conv1"
+    ):
         pretrained("mobilenet_v2", 3, weights=str(tmp_path / "resnet.pth"))
-    with pytest.raises(ValueError, match=r"of another shape \(layer1\.0\.conv1\.weight \(64, 64, 3, 3\) instead of"):
+    with pytest.raises(
+        ValueError, match=r"of another shape \(layer1\.0\.conv1\.weight \(64, 64, 3, 3\) instead of"
+    ):
         pretrained("resnet50", 3, weights=str(tmp_path / "resnet.pth"))
 
 
@@ -130,7 +147,11 @@ def test_a_file_without_weights_is_refused(content, tmp_path):
     ("arch", "weights", "said"),
     [
         ("resnet19", "none", "`arch`: expected one of alexnet"),
-        ("resnet18", "IMAGENET1K_V9", "`weights`: expected IMAGENET1K_V1, DEFAULT, none or the path"),
+        (
+            "resnet18",
+            "IMAGENET1K_V9",
+            "`weights`: expected IMAGENET1K_V1, DEFAULT, none or the path",
+        ),
         (
             "vit_b_16",
             "IMAGENET1K_SWAG_E2E_V1",
@@ -144,7 +165,9 @@ def test_what_there_is_not_is_named(arch, weights, said):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(FileNotFoundError, match=r"`weights` nowhere\.pth: expected a file of weights"):
+    with pytest.raises(
+        FileNotFoundError, match=r"`weights` nowhere\.pth: expected a file of weights"
+    ):
         pretrained("resnet18", 3, weights="nowhere.pth")
 
 

@@ -25,7 +25,9 @@ def plot(monkeypatch):
     return run
 
 
-def test_the_curves_of_a_run_become_a_picture_that_is_never_overwritten(plot, tmp_path, monkeypatch, capsys):
+def test_the_curves_of_a_run_become_a_picture_that_is_never_overwritten(
+    plot, tmp_path, monkeypatch, capsys
+):
     def history_figure(*args, **options):
         (tmp_path / "made.pdf").write_text("mine")
         return evaluation.figures.history_figure(*args, **options)

@@ -52,7 +52,9 @@ def test_validation_metrics_are_those_of_scikit_learn(data, tmp_path):
     labels, logits = torch.cat(labels), torch.cat(logits)
     assert metrics["val/acc"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
     assert metrics["val/f1"] == pytest.approx(f1_score(labels, logits.argmax(1), average="macro"))
-    assert metrics["val/loss"] == pytest.approx(float(functional.cross_entropy(logits, labels)), abs=1e-5)
+    assert metrics["val/loss"] == pytest.approx(
+        float(functional.cross_entropy(logits, labels)), abs=1e-5
+    )
 
 
 def test_test_metrics_do_not_depend_on_the_batch_size(drawn, tmp_path):
@@ -68,13 +70,19 @@ def test_test_metrics_do_not_depend_on_the_batch_size(drawn, tmp_path):
 def test_soft_targets_and_class_weights_enter_the_training_loss():
     weighted = task(class_weights=[1.0, 2.0, 3.0, 4.0, 5.0], label_smoothing=0.0).eval()
     weighted.log = weighted.log_dict = lambda *args, **kwargs: None  # there is no trainer
-    images, labels, soft = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 4]), torch.full((4, 5), 0.2)
+    images, labels, soft = (
+        torch.rand(4, 3, 32, 32),
+        torch.tensor([0, 1, 2, 4]),
+        torch.full((4, 5), 0.2),
+    )
     logits = weighted(images)
     hard_loss = weighted.training_step((images, labels, labels), 0)
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     each = functional.cross_entropy(logits, labels, weight=weights, reduction="none")
     assert torch.isclose(hard_loss, each.mean())
-    same_as_soft = weighted.training_step((images, functional.one_hot(labels, 5).float(), labels), 0)
+    same_as_soft = weighted.training_step(
+        (images, functional.one_hot(labels, 5).float(), labels), 0
+    )
     assert torch.isclose(same_as_soft, hard_loss)
     soft_loss = weighted.training_step((images, soft, labels), 0)
     by_hand = -(soft * weights * logits.log_softmax(1)).sum() / 4

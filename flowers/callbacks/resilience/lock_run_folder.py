@@ -7,7 +7,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-# The loader's workers of a killed training see within five seconds that it is gone, and hold its lock until then.
+# The loader's workers of a killed training see within five seconds that it is gone, and hold its
+# lock until then.
 _PATIENCE = 10.0
 
 
@@ -37,6 +38,8 @@ class LockRunFolder(Callback):
         """Release the lock."""
         self._lock.release()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         """Release the lock."""
         self._lock.release()

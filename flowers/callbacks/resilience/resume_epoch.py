@@ -16,21 +16,29 @@ from flowers.tasks import ClassificationTask
 class ResumeEpoch(Callback):
     """Lets a run that ended inside of an epoch go on there: with the images that are left, and what was counted.
 
-    Lightning restores the loader only if nobody has asked for the number of steps before, as a schedule does.
+    Lightning restores the loader only if nobody has asked for the number of steps before, as a
+    schedule does.
     """
 
     def __init__(self) -> None:
         self._loader: dict[str, int] = {}
         self._metrics: dict[str, dict[str, Tensor]] = {}
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Store the metrics of the epoch so far, of all processes."""
         stored = checkpoint["train_metrics"] = {}
         for name, metric in _metrics(pl_module).items():
             with metric.sync_context():
-                stored[name] = {key: torch.as_tensor(value).cpu().clone() for key, value in metric.metric_state.items()}
+                stored[name] = {
+                    key: torch.as_tensor(value).cpu().clone()
+                    for key, value in metric.metric_state.items()
+                }
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Remember what the checkpoint says of its epoch."""
         [self._loader] = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [{}])
         self._metrics = checkpoint.get("train_metrics", {})
@@ -39,11 +47,14 @@ class ResumeEpoch(Callback):
         """Take it up, if the epoch was not over: of steps of another size, as many as are left.
 
         Raises:
-            ValueError: The processes go on from different checkpoints, as those of machines without a common disk may.
+            ValueError: The processes go on from different checkpoints, as those of machines without
+                a common disk may.
         """
         _check_agreement(trainer)
         progress = trainer.fit_loop.epoch_loop.batch_progress
-        if not (trainer.fit_loop.restarting and self._loader) or progress.is_last_batch:  # saved after the last step
+        if (
+            not (trainer.fit_loop.restarting and self._loader) or progress.is_last_batch
+        ):  # saved after the last step
             return
         if trainer.is_global_zero:  # the sums of all processes are counted once
             for name, metric in _metrics(pl_module).items():
@@ -62,7 +73,11 @@ class ResumeEpoch(Callback):
 def _check_agreement(trainer: Trainer) -> None:
     step = trainer.global_step
     steps = torch.tensor([step, -step], device=trainer.strategy.root_device)
-    most, least = trainer.strategy.reduce(steps, reduce_op="max").tolist() if trainer.world_size > 1 else (step, -step)
+    most, least = (
+        trainer.strategy.reduce(steps, reduce_op="max").tolist()
+        if trainer.world_size > 1
+        else (step, -step)
+    )
     if most != -least:
         raise ValueError(
             f"--ckpt_path: expected the same checkpoint in every process, got steps {-least} to {most} ({step} in "
@@ -72,4 +87,6 @@ def _check_agreement(trainer: Trainer) -> None:
 
 def _metrics(task: LightningModule) -> dict[str, Metric]:
     assert isinstance(task, ClassificationTask)
-    return {"loss": task.train_loss} | dict(task.train_metrics.items(keep_base=True, copy_state=False))
+    return {"loss": task.train_loss} | dict(
+        task.train_metrics.items(keep_base=True, copy_state=False)
+    )

@@ -15,20 +15,24 @@ from lightning.pytorch.callbacks import Checkpoint, Timer
 from flowers.callbacks.checkpoint import SaveLast
 
 # Of a scheduler that takes the machine back, of SLURM's --signal, and of Ctrl-C.
-_SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)]
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name)
+]
 
 
 class StopOnSignal(Checkpoint):
     """Saves ``last.ckpt`` and ends after the step in which SIGTERM, SIGUSR1 or Ctrl-C came, or the time was up.
 
-    The status is 128 plus the signal's number, or 0 where ``--trainer.max_time`` is reached. A validation that is due
-    is waited for, since a run that goes on could not tell that it is missing.
+    The status is 128 plus the signal's number, or 0 where ``--trainer.max_time`` is reached. A
+    validation that is due is waited for, since a run that goes on could not tell that it is
+    missing.
 
-    All processes end after the same step, whichever of them got the signal; they ask each other every
-    ``--trainer.log_every_n_steps`` steps, since it makes them wait for their devices. Lightning's own handler talks to
-    the others at once, in the middle of whatever they do, and may wait for ever
-    (https://github.com/Lightning-AI/pytorch-lightning/issues/20806). As a ``Checkpoint`` it runs after all callbacks
-    that learn from the step, such as the average of the weights.
+    All processes end after the same step, whichever of them got the signal; they ask each other
+    every ``--trainer.log_every_n_steps`` steps, since it makes them wait for their devices.
+    Lightning's own handler talks to the others at once, in the middle of whatever they do, and may
+    wait for ever (https://github.com/Lightning-AI/pytorch-lightning/issues/20806). As a
+    ``Checkpoint`` it runs after all callbacks that learn from the step, such as the average of the
+    weights.
     """
 
     def __init__(self) -> None:
@@ -44,7 +48,9 @@ class StopOnSignal(Checkpoint):
             ValueError: It has none.
         """
         if _is_time_up(trainer):
-            raise ValueError("--trainer.max_time: expected more time than the training has already taken, or null")
+            raise ValueError(
+                "--trainer.max_time: expected more time than the training has already taken, or null"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals over, from Lightning too, which gives them back when the run ends."""
@@ -75,10 +81,14 @@ class StopOnSignal(Checkpoint):
         """
         if trainer.is_last_batch:
             return
-        if trainer.should_stop and trainer.strategy.broadcast(_is_time_up(trainer)):  # not for any other reason
+        if trainer.should_stop and trainer.strategy.broadcast(
+            _is_time_up(trainer)
+        ):  # not for any other reason
             # Lightning would take what there is of the epoch for all of it.
             trainer.should_stop, self._is_time_up = False, True
-        if (batch_idx + 1) % trainer.accumulate_grad_batches != 0 or _is_validation_due(trainer, batch_idx):
+        if (batch_idx + 1) % trainer.accumulate_grad_batches != 0 or _is_validation_due(
+            trainer, batch_idx
+        ):
             return
         asks = trainer.world_size == 1 or trainer.global_step % trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         if self._is_time_up or (asks and self._is_asked(trainer)):
@@ -108,37 +118,56 @@ class StopOnSignal(Checkpoint):
         return self._agreed != 0
 
     def _save(self, trainer: Trainer) -> None:
-        last = next(callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast))
+        last = next(
+            callback for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveLast)
+        )
         self._saved = last.save_now(trainer)
 
     def _end(self, trainer: Trainer) -> NoReturn:
         if trainer.is_global_zero:
             why = signal.Signals(self._agreed).name if self._agreed else "--trainer.max_time"
             start = (
-                "python -m flowers fit" if trainer.world_size == 1 else "start as many processes in the same way with"
+                "python -m flowers fit"
+                if trainer.world_size == 1
+                else "start as many processes in the same way with"
             )
-            more = "" if self._agreed else ", with a longer --trainer.max_time: the time until now counts"
+            more = (
+                ""
+                if self._agreed
+                else ", with a longer --trainer.max_time: the time until now counts"
+            )
             print(
                 f"\n{why}: ended in epoch {trainer.current_epoch} after step {trainer.global_step}. "
                 f"To go on: {start} --ckpt_path {shlex.quote(str(self._saved))}{more}",
                 flush=True,
             )
         if _is_started_by_lightning(trainer):
-            raise SystemExit(0)  # of another status, Lightning might kill the first process while that still ends
+            raise SystemExit(
+                0
+            )  # of another status, Lightning might kill the first process while that still ends
         raise SystemExit(128 + self._agreed if self._agreed else 0)
 
 
 def _is_time_up(trainer: Trainer) -> bool:
     timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
-    return any(remaining is not None and remaining <= 0 for remaining in (timer.time_remaining() for timer in timers))
+    return any(
+        remaining is not None and remaining <= 0
+        for remaining in (timer.time_remaining() for timer in timers)
+    )
 
 
 def _is_validation_due(trainer: Trainer, batch_idx: int) -> bool:
     every: float | None = trainer.val_check_batch
-    done = trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
+    done = (
+        trainer.fit_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
+    )
     return every is not None and (done + 1) % every == 0
 
 
 def _is_started_by_lightning(trainer: Trainer) -> bool:
     environment = getattr(trainer.strategy, "cluster_environment", None)
-    return trainer.local_rank > 0 and environment is not None and not environment.creates_processes_externally
+    return (
+        trainer.local_rank > 0
+        and environment is not None
+        and not environment.creates_processes_externally
+    )

@@ -40,7 +40,9 @@ class TerminateOnNaN(Callback):
         if trainer.is_last_batch or (batch_idx + 1) % every == 0:
             self._check(trainer)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         """Look at the notes before they are lost.
 
         Raises:
@@ -64,7 +66,11 @@ class TerminateOnNaN(Callback):
 
 
 def _stop(trainer: Trainer, what: str) -> NoReturn:
-    saved = [callback.best_model_path for callback in trainer.checkpoint_callbacks if isinstance(callback, SaveBest)]
+    saved = [
+        callback.best_model_path
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, SaveBest)
+    ]
     raise FloatingPointError(
         f"The {what} became NaN or infinite in epoch {trainer.current_epoch}, by step {trainer.global_step}. The best "
         f"checkpoint before: {''.join(saved) or 'none yet'}. Lower --model.lr, clip with "

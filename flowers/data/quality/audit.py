@@ -19,7 +19,8 @@ from flowers.decoding import IMAGE_FORMATS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Below this, the smallest class has a quarter of what the largest has: accuracy says little about it any more.
+# Below this, the smallest class has a quarter of what the largest has: accuracy says little about
+# it any more.
 _IMBALANCE = 4
 
 
@@ -35,7 +36,9 @@ KINDS = {
         "Files that cannot be decoded",
         "Training stops at them, unless --data.on_bad_image skip or a quarantine list leaves them out.",
     ),
-    "empty": Kind("Class folders without an image", "Training stops at them: fill them, or take them away."),
+    "empty": Kind(
+        "Class folders without an image", "Training stops at them: fill them, or take them away."
+    ),
     "contradiction": Kind(
         "The same picture under two labels",
         "At least one label is wrong, or the picture shows both. Such images are only trained on, unless "
@@ -46,7 +49,10 @@ KINDS = {
         "The same picture is in two split folders. Only one of the two is used: that of the test split, or else that "
         "of the validation split.",
     ),
-    "identical": Kind("Identical files", "Copies weigh double in training. They always stay on one side of the split."),
+    "identical": Kind(
+        "Identical files",
+        "Copies weigh double in training. They always stay on one side of the split.",
+    ),
     "similar": Kind(
         "Near duplicates",
         "The same picture resized, recompressed, recoloured, mirrored, turned or cropped a little, or a shot taken a "
@@ -59,7 +65,8 @@ KINDS = {
         "instance with the package pillow-heif.",
     ),
     "format": Kind(
-        "Files that are not what their name says", "They are decoded by their content; other programs may fail."
+        "Files that are not what their name says",
+        "They are decoded by their content; other programs may fail.",
     ),
     "mode": Kind(
         "Unusual pixels",
@@ -114,7 +121,9 @@ class Audit:
     quarantine: list[QuarantineRow]
 
 
-def audit_folder(root: str | Path, *, cache_dir: Path, duplicates: DuplicateRule = "near", min_side: int = 32) -> Audit:
+def audit_folder(
+    root: str | Path, *, cache_dir: Path, duplicates: DuplicateRule = "near", min_side: int = 32
+) -> Audit:
     """Look at every file of a folder.
 
     Args:
@@ -124,20 +133,31 @@ def audit_folder(root: str | Path, *, cache_dir: Path, duplicates: DuplicateRule
         min_side: An image with a shorter side is tiny, in pixels.
 
     Raises:
-        ValueError: The folder has no two classes of images, or it cannot be told which folders are classes.
+        ValueError: The folder has no two classes of images, or it cannot be told which folders are
+            classes.
         OSError: The folder cannot be read.
     """
     index = index_folder(root, tolerant=True)
     facts = read_facts(index.root, index.paths, cache_dir=cache_dir)
-    labels = {path: index.class_names[label] for path, label in zip(index.paths, index.labels, strict=True)}
+    labels = {
+        path: index.class_names[label]
+        for path, label in zip(index.paths, index.labels, strict=True)
+    }
     counts = Counter(labels.values())
     class_counts = {name: counts[name] for name in index.class_names}
     to_train_on = "" if index.given_splits is None else " in the training split"
     found = [
         *_copies(index, facts, rule=duplicates, cache_dir=cache_dir),
-        *(finding for path, image in zip(index.paths, facts.images, strict=True) for finding in _oddities(path, image)),
+        *(
+            finding
+            for path, image in zip(index.paths, facts.images, strict=True)
+            for finding in _oddities(path, image)
+        ),
         *_tiny(index, facts, min_side=min_side),
-        *(Finding("empty", (), f"{name}: no image{to_train_on}") for name in index.untrained_classes()),
+        *(
+            Finding("empty", (), f"{name}: no image{to_train_on}")
+            for name in index.untrained_classes()
+        ),
         *(Finding("ignored", (file.path,), file.reason) for file in index.ignored),
         *_imbalance(class_counts),
     ]
@@ -147,12 +167,16 @@ def audit_folder(root: str | Path, *, cache_dir: Path, duplicates: DuplicateRule
     return Audit(index.root, class_counts, labels, found, [*_quarantine(found, sha256)])
 
 
-def _copies(index: FolderIndex, facts: FolderFacts, *, rule: DuplicateRule, cache_dir: Path) -> Iterator[Finding]:
+def _copies(
+    index: FolderIndex, facts: FolderFacts, *, rule: DuplicateRule, cache_dir: Path
+) -> Iterator[Finding]:
     pairs = duplicate_pairs(facts.sha256, facts.thumbnails, rule=rule, cache_dir=cache_dir)
     ranks = np.zeros(len(index.paths), dtype=np.int64)
     if index.given_splits is not None:
         ranks = np.array([SPLITS.index(split) for split in index.given_splits])
-    by_similarity = sorted(zip(pairs.similarity.tolist(), pairs.indices.tolist(), strict=True), reverse=True)
+    by_similarity = sorted(
+        zip(pairs.similarity.tolist(), pairs.indices.tolist(), strict=True), reverse=True
+    )
     for value, (first, second) in by_similarity:
         identical = facts.images[first].sha256 == facts.images[second].sha256
         same_label = index.labels[first] == index.labels[second]
@@ -211,4 +235,8 @@ def _quarantine(found: Iterable[Finding], sha256: dict[str, str]) -> Iterator[Qu
             if path not in seen:
                 seen.add(path)
                 other = ", ".join(name for name in finding.paths if name != path)
-                yield QuarantineRow(path, sha256[path], " ".join(filter(None, (finding.kind, finding.detail, other))))
+                yield QuarantineRow(
+                    path,
+                    sha256[path],
+                    " ".join(filter(None, (finding.kind, finding.detail, other))),
+                )

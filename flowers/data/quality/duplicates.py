@@ -52,7 +52,8 @@ class _Images(NamedTuple):
 
     Args:
         thumbnails: Grey bytes ``(N, 48, 48)``.
-        spectra: Lowest frequencies ``(N, 10, 10)`` of the centres, of length 1; zero for a flat image.
+        spectra: Lowest frequencies ``(N, 10, 10)`` of the centres, of length 1; zero for a flat
+            image.
         gradients: Histograms of gradient directions ``(N, 8, 8, 8)``, of length 1.
     """
 
@@ -162,8 +163,14 @@ def duplicate_pairs(
 def identical_pairs(contents: Sequence[str | bytes]) -> Pairs:
     """Return each index of a content (or its checksum) that is there before, with the first such; none if empty."""
     first: dict[str | bytes, int] = {}
-    pairs = [(first.setdefault(content, index), index) for index, content in enumerate(contents) if content]
-    indices = np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=np.int64).reshape(-1, 2)
+    pairs = [
+        (first.setdefault(content, index), index)
+        for index, content in enumerate(contents)
+        if content
+    ]
+    indices = np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=np.int64).reshape(
+        -1, 2
+    )
     return Pairs(indices, np.ones(len(indices), dtype=np.float32))
 
 
@@ -199,21 +206,28 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
     # Compared in the order of their contents, images have the same pairs whatever their order.
     order = np.array(sorted(different, key=contents.__getitem__), dtype=np.int64)
     count = len(order)
-    tiles = [(row, column) for row in range(0, count, _ROWS) for column in range(row, count, _COLUMNS)]
+    tiles = [
+        (row, column) for row in range(0, count, _ROWS) for column in range(row, count, _COLUMNS)
+    ]
     pairs = np.empty((0, 2), dtype=np.int64)
     similarity = np.empty(0, dtype=np.float32)
     with _one_thread_each() as pool:
         images = _describe(thumbnails[order], pool)
         starts = range(0, len(tiles), _TILES)
-        for start in tqdm(starts, desc="Comparing images", disable=None if len(starts) > 1 else True):
+        for start in tqdm(
+            starts, desc="Comparing images", disable=None if len(starts) > 1 else True
+        ):
             known = (pairs,) * _TILES
-            results = list(pool.map(partial(_tile_pairs, images), tiles[start : start + _TILES], known))
+            results = list(
+                pool.map(partial(_tile_pairs, images), tiles[start : start + _TILES], known)
+            )
             pairs = np.concatenate([pairs, *(result.indices for result in results)])
             similarity = np.concatenate([similarity, *(result.similarity for result in results)])
     pairs = np.sort(order[pairs], axis=1)
     by_index = np.lexsort(pairs.T[::-1])
     return Pairs(
-        np.concatenate([same.indices, pairs[by_index]]), np.concatenate([same.similarity, similarity[by_index]])
+        np.concatenate([same.indices, pairs[by_index]]),
+        np.concatenate([same.similarity, similarity[by_index]]),
     )
 
 
@@ -236,7 +250,8 @@ def _content(thumbnail: NDArray[np.uint8]) -> bytes:
 def _one_thread_each() -> Iterator[ThreadPoolExecutor]:
     """Make a pool of threads, each of which computes alone.
 
-    Torch shares every operation between all cores, which with small ones on a busy machine is nine times as slow.
+    Torch shares every operation between all cores, which with small ones on a busy machine is nine
+    times as slow.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -291,10 +306,14 @@ def _gradients(thumbnails: NDArray[np.uint8]) -> Tensor:
     down = smooth[:, 2:, 1:-1] - smooth[:, :-2, 1:-1]
     direction = torch.atan2(down, across)[:, None] * _DIRECTIONS / (2 * torch.pi)
     distance = (direction - torch.arange(_DIRECTIONS)[:, None, None]).remainder(_DIRECTIONS)
-    weight = (1 - torch.minimum(distance, _DIRECTIONS - distance)).clip(0)  # shared between the nearest two
+    weight = (1 - torch.minimum(distance, _DIRECTIONS - distance)).clip(
+        0
+    )  # shared between the nearest two
     starts = torch.arange(0, 32, _CELL_STRIDE)
     histograms = _mean(weight * torch.hypot(across, down)[:, None], starts, _CELL).sqrt()
-    return normalize((histograms - histograms.mean((1, 2, 3), keepdim=True)).flatten(1)).view_as(histograms)
+    return normalize((histograms - histograms.mean((1, 2, 3), keepdim=True)).flatten(1)).view_as(
+        histograms
+    )
 
 
 def _oriented_gradients(gradients: Tensor, orientation: Tensor) -> Tensor:
@@ -343,7 +362,9 @@ def _tile_pairs(images: _Images, tile: tuple[int, int], known: NDArray[np.int64]
     return Pairs(pairs, similarity)
 
 
-def _candidates(spectra: Tensor, row: int, column: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _candidates(
+    spectra: Tensor, row: int, column: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the pairs ``(P, 2)`` of a tile with similar spectra, and the best orientations of the first images."""
     is_used = torch.from_numpy(_is_used())
     oriented = _in_all_orientations(spectra[row : row + _ROWS])[:, :, is_used]
@@ -357,7 +378,9 @@ def _candidates(spectra: Tensor, row: int, column: int) -> tuple[NDArray[np.int6
     return pairs[order], orientation[order]
 
 
-def _similarity(images: _Images, pairs: NDArray[np.int64], orientations: NDArray[np.int64]) -> NDArray[np.float32]:
+def _similarity(
+    images: _Images, pairs: NDArray[np.int64], orientations: NDArray[np.int64]
+) -> NDArray[np.float32]:
     """Return the similarity ``(P,)`` of pairs ``(P, 2)`` after alignment; 0 where a stage finds no duplicates."""
     first, second = torch.from_numpy(pairs).T
     orientation = torch.from_numpy(orientations)
@@ -383,8 +406,12 @@ def _similarity(images: _Images, pairs: NDArray[np.int64], orientations: NDArray
 
 def _local_contrast(images: Tensor, stage: _Stage) -> Tensor:
     """Return each pixel's deviation from the mean of its surroundings, in their standard deviations."""
-    images = _mean(images, torch.arange(0, images.shape[1] - stage.pool + 1, stage.stride), stage.pool)
-    around = partial(_mean, starts=torch.arange(images.shape[1]) - stage.width // 2, width=stage.width)
+    images = _mean(
+        images, torch.arange(0, images.shape[1] - stage.pool + 1, stage.stride), stage.pool
+    )
+    around = partial(
+        _mean, starts=torch.arange(images.shape[1]) - stage.width // 2, width=stage.width
+    )
     deviation = images - around(images)
     return deviation / (around(deviation**2) + _NOISE**2).sqrt()
 
@@ -394,7 +421,8 @@ def _mean(images: Tensor, starts: Tensor, width: int) -> Tensor:
 
     Args:
         images: Images ``(..., S, S)``.
-        starts: First columns and first rows of the squares ``(T,)``; what is outside the image is left out.
+        starts: First columns and first rows of the squares ``(T,)``; what is outside the image is
+            left out.
         width: Of the squares, in pixels.
     """
     distance = torch.arange(images.shape[-1]) - starts[:, None]
@@ -420,7 +448,9 @@ def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, steps: int
     identity = torch.eye(2, 3)
     jacobian = _jacobian(reference)
     normal = jacobian @ jacobian.transpose(1, 2)
-    damping = 0.02 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-3  # little contrast says little of the transform
+    damping = (
+        0.02 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-3
+    )  # little contrast says little of the transform
     normal += damping[:, None, None] * torch.eye(6)
     for _ in range(steps):
         warped, overlap = _warped(transform, moving)
@@ -445,7 +475,9 @@ def _warped(transform: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
     size = moving.shape[-1]
     grid = (_coordinates(size) @ transform.transpose(1, 2)).view(-1, size, size, 2)
     overlap = (grid.abs().amax(-1) < 1) * _edge(size)
-    warped: Tensor = grid_sample(moving[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    warped: Tensor = grid_sample(moving[:, None], grid, padding_mode="border", align_corners=False)[
+        :, 0
+    ]
     return warped, overlap
 
 

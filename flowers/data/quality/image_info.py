@@ -38,7 +38,8 @@ class ImageFacts(NamedTuple):
     Args:
         sha256: Checksum; empty for a file that could not be read at all.
         error: Why it cannot be decoded; None if it can.
-        format: Pillow's name of the file format, as ``JPEG``; empty if unknown, as the rest then is.
+        format: Pillow's name of the file format, as ``JPEG``; empty if unknown, as the rest then
+            is.
         mode: Pillow's name of the kind of pixels, as ``RGB``.
         width: In pixels, as stored.
         height: In pixels, as stored.
@@ -62,7 +63,8 @@ class FolderFacts:
 
     Args:
         images: Facts of each file.
-        thumbnails: Grey bytes ``(N, 48, 48)``, the same whatever size the images are trained at; black if undecodable.
+        thumbnails: Grey bytes ``(N, 48, 48)``, the same whatever size the images are trained at;
+            black if undecodable.
     """
 
     images: tuple[ImageFacts, ...]
@@ -76,7 +78,9 @@ class FolderFacts:
     @cached_property
     def errors(self) -> dict[int, str]:
         """Why a file cannot be decoded, by its index."""
-        return {index: image.error for index, image in enumerate(self.images) if image.error is not None}
+        return {
+            index: image.error for index, image in enumerate(self.images) if image.error is not None
+        }
 
 
 def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFacts:
@@ -105,8 +109,13 @@ def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFa
         (folder / "facts.json").write_text(text, encoding="utf-8")
 
     stamps = [_stamp(root, path) for path in paths]
-    entry = build_once(cache_dir, cache_key(f"facts {_FORMAT}", str(root.resolve()), *stamps), build)
-    images = [ImageFacts(*facts) for facts in json.loads((entry / "facts.json").read_text(encoding="utf-8"))]
+    entry = build_once(
+        cache_dir, cache_key(f"facts {_FORMAT}", str(root.resolve()), *stamps), build
+    )
+    images = [
+        ImageFacts(*facts)
+        for facts in json.loads((entry / "facts.json").read_text(encoding="utf-8"))
+    ]
     # Mapped, the processes of a machine share it; those of a million images take 2 GiB.
     thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
     failed = [index for index, facts in enumerate(images) if facts.error is not None]
@@ -140,12 +149,21 @@ def _read(file: Path) -> tuple[ImageFacts, NDArray[np.uint8]]:
         content = file.read_bytes()
         facts = facts._replace(sha256=hashlib.sha256(content).hexdigest())
         with open_image(io.BytesIO(content)) as image:
-            facts = facts._replace(format=image.format or "", mode=image.mode, width=image.width, height=image.height)
-            thumbnail = load_image(io.BytesIO(content), image_size=THUMBNAIL_SIZE, resize="stretch").float().numpy()
-            facts = facts._replace(orientation=exif_orientation(image), frames=getattr(image, "n_frames", 1))
+            facts = facts._replace(
+                format=image.format or "", mode=image.mode, width=image.width, height=image.height
+            )
+            thumbnail = (
+                load_image(io.BytesIO(content), image_size=THUMBNAIL_SIZE, resize="stretch")
+                .float()
+                .numpy()
+            )
+            facts = facts._replace(
+                orientation=exif_orientation(image), frames=getattr(image, "n_frames", 1)
+            )
     except Exception as error:  # Pillow's readers raise whatever broken bytes lead them to
         _check_resources(file, error)
-        # Pillow names the buffer ("cannot identify image file <_io.BytesIO object at 0x...>"); the path says more.
+        # Pillow names the buffer ("cannot identify image file <_io.BytesIO object at 0x...>"); the
+        # path says more.
         return facts._replace(error=str(error).split(" <_io")[0] or type(error).__name__), black
     grey = np.tensordot((0.299, 0.587, 0.114), thumbnail, axes=1)  # ITU-R BT.601
     return facts, grey.round().astype(np.uint8)

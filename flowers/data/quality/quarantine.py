@@ -52,7 +52,9 @@ def in_quarantine(
         raise type(error)(f"`quarantine` {file}: {error.strerror}") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
     columns, lines = reader.fieldnames or (), [*reader]
-    if not {"path", "sha256"} <= set(columns) or "split" in columns:  # a manifest would leave out everything
+    if (
+        not {"path", "sha256"} <= set(columns) or "split" in columns
+    ):  # a manifest would leave out everything
         raise ValueError(
             f"`quarantine` {file}: expected a CSV file with the columns path and sha256, as python -m flowers "
             f"audit writes it, got {', '.join(columns) or 'an empty file'}"

@@ -11,7 +11,8 @@ from flowers.data.sources.synthetic import draw_flowers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# By the folder's own name, so that a mistyped path to somebody's photos can never become another data set.
+# By the folder's own name, so that a mistyped path to somebody's photos can never become another
+# data set.
 _SOURCES: dict[str, Callable[[Path], None]] = {
     "flower_photos": download_flower_photos,
     "drawn_flowers": draw_flowers,
@@ -22,7 +23,8 @@ def ensure_root(root: str | Path) -> Path:
     """Return the folder, made first where it is missing and named as a data set that the project knows how to make.
 
     Args:
-        root: Folder ``root/<class>/<image>``; ``.../flower_photos`` is downloaded and ``.../drawn_flowers`` drawn.
+        root: Folder ``root/<class>/<image>``; ``.../flower_photos`` is downloaded and
+            ``.../drawn_flowers`` drawn.
 
     Raises:
         FileNotFoundError: The folder is missing; the message names every way out.

@@ -65,7 +65,9 @@ def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> N
 
 def _download(archive: Archive, file: Path) -> None:
     partial = file.with_name(f"{file.name}.part")
-    print(f"No folder {file.with_suffix('')}: downloading {archive.size / 2**20:.0f} MiB from {archive.url}")
+    print(
+        f"No folder {file.with_suffix('')}: downloading {archive.size / 2**20:.0f} MiB from {archive.url}"
+    )
     for attempt in range(_ATTEMPTS):
         try:
             _fetch(archive, partial)
@@ -110,7 +112,9 @@ def _fetch(archive: Archive, partial: Path) -> None:
                 opened.write(chunk)
                 bar.update(len(chunk))
     if partial.stat().st_size < archive.size:
-        raise ConnectionError(f"the connection was cut at {partial.stat().st_size:,} of {archive.size:,} bytes")
+        raise ConnectionError(
+            f"the connection was cut at {partial.stat().st_size:,} of {archive.size:,} bytes"
+        )
 
 
 def _sha256(file: Path) -> str:

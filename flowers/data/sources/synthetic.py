@@ -22,19 +22,41 @@ _PALETTES: dict[str, Sequence[Colour]] = {
     "white": [(250, 250, 245), (240, 235, 245), (250, 240, 225)],
     "yellow": [(250, 210, 30), (245, 190, 20), (250, 225, 70)],
     "orange": [(245, 160, 25), (240, 140, 40)],
-    "rose": [(200, 25, 45), (225, 90, 130), (245, 170, 180), (250, 235, 220), (245, 205, 90), (150, 20, 60)],
-    "tulip": [(215, 30, 40), (240, 120, 150), (250, 200, 50), (130, 50, 140), (245, 235, 230), (240, 130, 50)],
+    "rose": [
+        (200, 25, 45),
+        (225, 90, 130),
+        (245, 170, 180),
+        (250, 235, 220),
+        (245, 205, 90),
+        (150, 20, 60),
+    ],
+    "tulip": [
+        (215, 30, 40),
+        (240, 120, 150),
+        (250, 200, 50),
+        (130, 50, 140),
+        (245, 235, 230),
+        (240, 130, 50),
+    ],
     "brown": [(90, 55, 20), (60, 40, 15), (120, 80, 30)],
     "green": [(60, 120, 40), (90, 140, 60), (45, 95, 45)],
-    "ground": [(70, 110, 50), (120, 150, 90), (150, 185, 220), (110, 90, 70), (40, 60, 40), (190, 190, 180)],
+    "ground": [
+        (70, 110, 50),
+        (120, 150, 90),
+        (150, 185, 220),
+        (110, 90, 70),
+        (40, 60, 40),
+        (190, 190, 180),
+    ],
 }
 
 
 def draw_flowers(root: Path, *, per_class: int = 200, image_size: int = 112, seed: int = 0) -> None:
     """Draw five classes that look like those of flower_photos, as JPEG files ``root/<class>/<number>.jpg``.
 
-    The flowers vary in colour, size, position, number and shape of petals, background, blur and noise, and the classes
-    share colours, so one look at the average colour does not tell them apart. Several processes may call at once.
+    The flowers vary in colour, size, position, number and shape of petals, background, blur and
+    noise, and the classes share colours, so one look at the average colour does not tell them
+    apart. Several processes may call at once.
 
     Args:
         root: Folder to make; its parent is made too.
@@ -48,10 +70,14 @@ def draw_flowers(root: Path, *, per_class: int = 200, image_size: int = 112, see
             return
         partial = root.with_name(f".{root.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        for label, name in enumerate(tqdm(_BRUSHES, desc=f"Drawing {root}", unit="class", disable=None)):
+        for label, name in enumerate(
+            tqdm(_BRUSHES, desc=f"Drawing {root}", unit="class", disable=None)
+        ):
             (partial / name).mkdir(parents=True)
             for number in range(per_class):
-                image = draw_flower(name, image_size=image_size, rng=np.random.default_rng([seed, label, number]))
+                image = draw_flower(
+                    name, image_size=image_size, rng=np.random.default_rng([seed, label, number])
+                )
                 image.save(partial / name / f"{number:04d}.jpg", quality=88)
         partial.replace(root)
 
@@ -85,26 +111,43 @@ class _Canvas:
 
     def shade(self, colour: Colour, *, spread: float = 12) -> Colour:
         light = self.rng.normal(0, spread)
-        red, green, blue = (int(np.clip(value + light + self.rng.normal(0, spread / 3), 0, 255)) for value in colour)
+        red, green, blue = (
+            int(np.clip(value + light + self.rng.normal(0, spread / 3), 0, 255)) for value in colour
+        )
         return red, green, blue
 
     def background(self) -> None:
-        top, bottom = np.array(self.colour("ground", spread=20)), np.array(self.colour("ground", spread=20))
+        top, bottom = (
+            np.array(self.colour("ground", spread=20)),
+            np.array(self.colour("ground", spread=20)),
+        )
         ramp = np.linspace(0, 1, self.size)[:, None, None]
         rows = (top * (1 - ramp) + bottom * ramp).astype(np.uint8)
         self.image.paste(Image.fromarray(np.repeat(rows, self.size, axis=1)))
         for _ in range(self.rng.integers(5, 25)):
             x, y = self.size * self.rng.uniform(0, 1, size=2)
             radius = self.size * self.rng.uniform(0.02, 0.15)
-            self.disc(x, y, radius, self.colour(str(self.rng.choice(["ground", "green"])), spread=20))
-        self.image = self.image.filter(ImageFilter.GaussianBlur(self.size * self.rng.uniform(0.005, 0.04)))
+            self.disc(
+                x, y, radius, self.colour(str(self.rng.choice(["ground", "green"])), spread=20)
+            )
+        self.image = self.image.filter(
+            ImageFilter.GaussianBlur(self.size * self.rng.uniform(0.005, 0.04))
+        )
         self.draw = ImageDraw.Draw(self.image)
 
     def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
         self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
     def petal(
-        self, x: float, y: float, *, angle: float, length: float, width: float, colour: Colour, tip: float = 1
+        self,
+        x: float,
+        y: float,
+        *,
+        angle: float,
+        length: float,
+        width: float,
+        colour: Colour,
+        tip: float = 1,
     ) -> None:
         """Draw a petal from (x, y) outwards; ``tip`` above 1 moves its widest part towards the tip."""
         t = np.linspace(0, 2 * math.pi, 20)
@@ -113,11 +156,25 @@ class _Canvas:
         xs = x + along * math.cos(angle) - across * math.sin(angle)
         ys = y + along * math.sin(angle) + across * math.cos(angle)
         dark = tuple(int(value * 0.8) for value in colour)
-        self.draw.polygon(list(zip(xs.tolist(), ys.tolist(), strict=True)), fill=colour, outline=dark)
+        self.draw.polygon(
+            list(zip(xs.tolist(), ys.tolist(), strict=True)), fill=colour, outline=dark
+        )
 
-    def ring(self, x: float, y: float, *, count: int, inner: float, outer: float, width: float, colour: Colour) -> None:
+    def ring(
+        self,
+        x: float,
+        y: float,
+        *,
+        count: int,
+        inner: float,
+        outer: float,
+        width: float,
+        colour: Colour,
+    ) -> None:
         turn = self.rng.uniform(0, 2 * math.pi)
-        for angle in turn + 2 * math.pi * (np.arange(count) + self.rng.normal(0, 0.12, size=count)) / count:
+        for angle in (
+            turn + 2 * math.pi * (np.arange(count) + self.rng.normal(0, 0.12, size=count)) / count
+        ):
             self.petal(
                 x + inner * math.cos(angle),
                 y + inner * math.sin(angle),
@@ -129,7 +186,9 @@ class _Canvas:
 
     def stem(self, x: float, y: float, radius: float) -> None:
         foot = x + self.rng.normal(0, 0.1) * self.size
-        self.draw.line((x, y, foot, self.size), fill=self.colour("green"), width=max(2, int(radius * 0.13)))
+        self.draw.line(
+            (x, y, foot, self.size), fill=self.colour("green"), width=max(2, int(radius * 0.13))
+        )
 
     def photograph(self, size: int) -> Image.Image:
         small = self.image.resize((size, size), Image.Resampling.LANCZOS)
@@ -144,7 +203,9 @@ def _daisy(canvas: _Canvas, x: float, y: float, radius: float) -> None:
     count = int(canvas.rng.integers(10, 26))
     petals = canvas.colour("white" if canvas.rng.random() < 0.85 else "yellow")
     disc = radius * canvas.rng.uniform(0.2, 0.34)
-    canvas.ring(x, y, count=count, inner=disc * 0.7, outer=radius, width=5.5 * radius / count, colour=petals)
+    canvas.ring(
+        x, y, count=count, inner=disc * 0.7, outer=radius, width=5.5 * radius / count, colour=petals
+    )
     canvas.disc(x, y, disc, canvas.colour("yellow"))
 
 
@@ -159,7 +220,15 @@ def _dandelion(canvas: _Canvas, x: float, y: float, radius: float) -> None:
         return
     colour = canvas.colour("yellow")
     for reach in (1, 0.75, 0.5, 0.28):
-        canvas.ring(x, y, count=int(46 * reach) + 8, inner=0, outer=radius * reach, width=radius * 0.13, colour=colour)
+        canvas.ring(
+            x,
+            y,
+            count=int(46 * reach) + 8,
+            inner=0,
+            outer=radius * reach,
+            width=radius * 0.13,
+            colour=colour,
+        )
 
 
 def _rose(canvas: _Canvas, x: float, y: float, radius: float) -> None:
@@ -183,11 +252,18 @@ def _sunflower(canvas: _Canvas, x: float, y: float, radius: float) -> None:
     for outer in (1.0, 0.88):
         colour = canvas.colour(str(canvas.rng.choice(["yellow", "yellow", "orange"])))
         width = 6.5 * radius / count
-        canvas.ring(x, y, count=count, inner=disc * 0.8, outer=radius * outer, width=width, colour=colour)
+        canvas.ring(
+            x, y, count=count, inner=disc * 0.8, outer=radius * outer, width=width, colour=colour
+        )
     canvas.disc(x, y, disc, canvas.colour("brown"))
     for seed in range(60):  # seeds in the sunflower's spiral (Vogel, 1979)
         reach, angle = disc * math.sqrt(seed / 60), 2.39996 * seed
-        canvas.disc(x + reach * math.cos(angle), y + reach * math.sin(angle), radius * 0.025, canvas.colour("brown"))
+        canvas.disc(
+            x + reach * math.cos(angle),
+            y + reach * math.sin(angle),
+            radius * 0.025,
+            canvas.colour("brown"),
+        )
 
 
 def _tulip(canvas: _Canvas, x: float, y: float, radius: float) -> None:
@@ -195,13 +271,26 @@ def _tulip(canvas: _Canvas, x: float, y: float, radius: float) -> None:
     for side in (-1, 1):
         lean = side * canvas.rng.uniform(0.15, 0.6)
         green, angle = canvas.colour("green"), lean - math.pi / 2
-        canvas.petal(x, y + radius * 2, angle=angle, length=radius * 1.8, width=radius * 0.3, colour=green)
+        canvas.petal(
+            x, y + radius * 2, angle=angle, length=radius * 1.8, width=radius * 0.3, colour=green
+        )
     colour = canvas.colour("tulip")
     tilt = -math.pi / 2 + canvas.rng.normal(0, 0.15)
     for lean in (-0.32, 0.32, -0.16, 0.16, 0):
-        length, width = radius * canvas.rng.uniform(1.5, 1.8), radius * canvas.rng.uniform(0.75, 0.95)
+        length, width = (
+            radius * canvas.rng.uniform(1.5, 1.8),
+            radius * canvas.rng.uniform(0.75, 0.95),
+        )
         shaded = canvas.shade(colour, spread=14)
-        canvas.petal(x, y + radius * 0.7, angle=tilt + lean, length=length, width=width, colour=shaded, tip=0.8)
+        canvas.petal(
+            x,
+            y + radius * 0.7,
+            angle=tilt + lean,
+            length=length,
+            width=width,
+            colour=shaded,
+            tip=0.8,
+        )
 
 
 _BRUSHES: dict[str, Brush] = {

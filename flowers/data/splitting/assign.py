@@ -12,7 +12,13 @@ from flowers.data.files import shortened
 from flowers.data.quality.duplicates import connected
 from flowers.data.quality.quarantine import in_quarantine
 from flowers.data.splitting.manifest import QUARANTINED, SKIPPED, read_manifest, split_of_manifest
-from flowers.data.splitting.splits import SPLITS, SplitOptions, stratified_folds, stratified_split, tf_for_poets_split
+from flowers.data.splitting.splits import (
+    SPLITS,
+    SplitOptions,
+    stratified_folds,
+    stratified_split,
+    tf_for_poets_split,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,10 +41,13 @@ class Assignment:
     notes: list[str]
 
 
-def assign_splits(index: FolderIndex, facts: FolderFacts, copies: Pairs, *, options: SplitOptions) -> Assignment:
+def assign_splits(
+    index: FolderIndex, facts: FolderFacts, copies: Pairs, *, options: SplitOptions
+) -> Assignment:
     """Return the split of every image.
 
-    Copies of one picture go to one side. A picture that is there under two labels says nothing about which of them is
+    Copies of one picture go to one side. A picture that is there under two labels says nothing
+    about which of them is
     right: unless asked otherwise it is only trained on.
 
     Args:
@@ -49,7 +58,8 @@ def assign_splits(index: FolderIndex, facts: FolderFacts, copies: Pairs, *, opti
 
     Raises:
         OSError: A list cannot be read.
-        ValueError: A list does not fit the folder, a manifest has copies on two sides, or a class has too few images.
+        ValueError: A list does not fit the folder, a manifest has copies on two sides, or a class
+            has too few images.
     """
     return _Assigner(index, facts, copies, options).assign()
 
@@ -71,10 +81,13 @@ def quarantined_images(
 class _Assigner:
     """What every step of an assignment needs: the folder, which images may be used, and which show the same picture."""
 
-    def __init__(self, index: FolderIndex, facts: FolderFacts, copies: Pairs, options: SplitOptions) -> None:
+    def __init__(
+        self, index: FolderIndex, facts: FolderFacts, copies: Pairs, options: SplitOptions
+    ) -> None:
         self.index, self.facts, self.options = index, facts, options
         self.copies = copies.indices
-        # Connected by copies that are themselves left out, too: three copies stay together without the first.
+        # Connected by copies that are themselves left out, too: three copies stay together without
+        # the first.
         self.pictures = connected(len(index.paths), self.copies)
         self.notes: list[str] = []
         self.quarantined, others = quarantined_images(index, facts, quarantine=options.quarantine)
@@ -110,7 +123,11 @@ class _Assigner:
         pictures, num_labels = np.unique(pairs[:, 0], return_counts=True)
         found: NDArray[np.bool_] = self.usable & np.isin(self.pictures, pictures[num_labels > 1])
         if found.any():
-            what = {"train": "never evaluated", "leave_out": "left out", "keep": "kept as any other"}
+            what = {
+                "train": "never evaluated",
+                "leave_out": "left out",
+                "keep": "kept as any other",
+            }
             self.notes.append(
                 f"{found.sum()} images are the same picture under two labels, {what[self.options.contradictions]} "
                 f"(--data.contradictions): {self._named(found)}"
@@ -127,10 +144,14 @@ class _Assigner:
         """Return a key of each image; images that have to stay together have the same."""
         sha256 = np.array(self.facts.sha256)
         if self.options.duplicates == "ignore":
-            return np.array([f"{digest} {path}" for digest, path in zip(sha256, self.index.paths, strict=True)])
+            return np.array(
+                [f"{digest} {path}" for digest, path in zip(sha256, self.index.paths, strict=True)]
+            )
         numbers = self.pictures
         if self.options.group_by is not None:
-            numbers = connected(len(numbers), np.concatenate([self.copies, self._same_photographer()]))
+            numbers = connected(
+                len(numbers), np.concatenate([self.copies, self._same_photographer()])
+            )
         # The smallest checksum of a group names it, whatever the order of the files.
         order = np.lexsort((sha256, ~self.usable))
         _, first = np.unique(numbers[order], return_index=True)
@@ -142,7 +163,11 @@ class _Assigner:
         credit = read_credits(self.index.root)
         first: dict[str, int] = {}
         paths = self.index.paths
-        named = [(i, credit[paths[i]].photographer) for i in np.flatnonzero(self.usable) if paths[i] in credit]
+        named = [
+            (i, credit[paths[i]].photographer)
+            for i in np.flatnonzero(self.usable)
+            if paths[i] in credit
+        ]
         pairs = [(first.setdefault(photographer, int(i)), int(i)) for i, photographer in named]
         if not pairs:
             raise ValueError(
@@ -166,7 +191,9 @@ class _Assigner:
                 split[where] = name
         return split
 
-    def _without_leaks(self, given: NDArray[np.object_], only_train: NDArray[np.bool_]) -> NDArray[np.object_]:
+    def _without_leaks(
+        self, given: NDArray[np.object_], only_train: NDArray[np.bool_]
+    ) -> NDArray[np.object_]:
         """Leave out what cannot be used, and of the earlier splits what shows the picture of a later one."""
         split = given.copy()
         split[~self.usable | (only_train & (split != "train"))] = SKIPPED
@@ -193,12 +220,16 @@ class _Assigner:
         groups = self._groups()
         trained = np.isin(groups, groups[only_train])  # with all that has to stay with them
         if (more := ((split == "train") & trained & ~only_train).sum()) > 0:
-            self.notes.append(f"{more:,} images belong to a group with such a picture, so they are only trained on too")
+            self.notes.append(
+                f"{more:,} images belong to a group with such a picture, so they are only trained on too"
+            )
         movable = np.flatnonzero((split == "train") & ~trained)
         seed, names = f"{options.split_seed}", index.class_names
         if options.folds is not None:
             labels, keys = index.labels[movable], groups[movable].tolist()
-            folds = stratified_folds(labels, keys, folds=options.folds, seed=seed, class_names=names)
+            folds = stratified_folds(
+                labels, keys, folds=options.folds, seed=seed, class_names=names
+            )
             split[movable[folds == options.fold]] = "test"
             movable, test_fraction = movable[folds != options.fold], 0.0
             seed = f"{seed} {options.fold}"  # else all folds would choose their checkpoints on the same images
@@ -229,7 +260,9 @@ class _Assigner:
         return fraction
 
     def _refuse_untrained_classes(self, split: NDArray[np.object_]) -> None:
-        counts = np.bincount(self.index.labels[split == "train"], minlength=len(self.index.class_names))
+        counts = np.bincount(
+            self.index.labels[split == "train"], minlength=len(self.index.class_names)
+        )
         untrained = [self.index.class_names[label] for label in np.flatnonzero(counts == 0)]
         if untrained:
             raise ValueError(
@@ -245,7 +278,9 @@ class _Assigner:
         decodable = [i for i, image in enumerate(images) if image.error is None]
         names = [index.class_names[label] for label in index.labels]
         files = {index.paths[i]: (names[i], images[i].sha256) for i in decodable}
-        for name, where in split_of_manifest(read_manifest(self.options.manifest), files=files).items():
+        for name, where in split_of_manifest(
+            read_manifest(self.options.manifest), files=files
+        ).items():
             split[np.array(decodable)[where]] = name
         split[~self.usable | (only_train & (split != "train"))] = SKIPPED
         return split

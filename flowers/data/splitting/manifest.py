@@ -58,7 +58,9 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
         )
     twice = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
     if twice:
-        raise ValueError(f"`manifest` {file}: {len(twice)} paths stand in it twice: {', '.join(twice[:6])}")
+        raise ValueError(
+            f"`manifest` {file}: {len(twice)} paths stand in it twice: {', '.join(twice[:6])}"
+        )
     unknown = sorted({row.split for row in rows} - {*SPLITS, *LEFT_OUT})
     if unknown:
         raise ValueError(
@@ -77,7 +79,8 @@ def split_of_manifest(
         files: Class name and checksum of each file, by its path, in the order of the indices.
 
     Returns:
-        Sorted indices of ``train``, ``val`` and ``test``; files the manifest does not name are in none.
+        Sorted indices of ``train``, ``val`` and ``test``; files the manifest does not name are in
+        none.
 
     Raises:
         ValueError: A file is missing, has another content or another label than in the manifest.

@@ -66,7 +66,9 @@ class SplitOptions:
             fixed = "`manifest`" if self.manifest is not None else f"`split` {self.split}"
             for name in ("folds", "group_by"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"`{name}`: expected nothing beside {fixed}, which fixes the split")
+                    raise ValueError(
+                        f"`{name}`: expected nothing beside {fixed}, which fixes the split"
+                    )
 
     def check_folder(self, index: FolderIndex) -> None:
         """Refuse what does not go together with a folder that is already divided; a manifest is stronger than both.
@@ -124,11 +126,19 @@ def stratified_split(
         val = max(1, round(total * val_fraction)) if val_fraction else 0
         wanted.append([test, val, max(1, total - test - val)])
     sides = deal(labels, groups, wanted=wanted, seed=seed, class_names=class_names)
-    return {name: np.flatnonzero(sides == number) for name, number in {"train": 2, "val": 1, "test": 0}.items()}
+    return {
+        name: np.flatnonzero(sides == number)
+        for name, number in {"train": 2, "val": 1, "test": 0}.items()
+    }
 
 
 def stratified_folds(
-    labels: NDArray[np.int64], groups: Sequence[str], *, folds: int, seed: int | str, class_names: Sequence[str]
+    labels: NDArray[np.int64],
+    groups: Sequence[str],
+    *,
+    folds: int,
+    seed: int | str,
+    class_names: Sequence[str],
 ) -> NDArray[np.int64]:
     """Return the fold ``(N,)`` of each image; every class is spread evenly and each group stays in one fold.
 
@@ -152,8 +162,8 @@ def stratified_folds(
 def tf_for_poets_split(paths: Sequence[str]) -> Indices:
     """Split as TensorFlow Hub's ``retrain.py`` did for the codelab "TensorFlow for Poets": 10 % val, 10 % test.
 
-    The rule hashes the path the codelab gave each file. On the 3,670 photos of flower_photos it makes 2949 / 359 / 362,
-    the only public test set that accuracies were reported on
+    The rule hashes the path the codelab gave each file. On the 3,670 photos of flower_photos it
+    makes 2949 / 359 / 362, the only public test set that accuracies were reported on
     (https://github.com/tensorflow/hub/blob/master/examples/image_retraining/retrain.py).
 
     Args:
@@ -175,16 +185,26 @@ def tf_for_poets_split(paths: Sequence[str]) -> Indices:
 
 def split_table(index: FolderIndex, split: NDArray[np.object_]) -> list[str]:
     """Return lines that say how many images of each class are in which split; of hundreds of classes only the sums."""
-    counts = {name: np.bincount(index.labels[split == name], minlength=len(index.class_names)) for name in SPLITS}
-    rows = [(name, [counts[side][label] for side in SPLITS]) for label, name in enumerate(index.class_names)]
-    rows = [*(rows if len(rows) <= _MAX_LISTED_CLASSES else []), ("all", [counts[side].sum() for side in SPLITS])]
+    counts = {
+        name: np.bincount(index.labels[split == name], minlength=len(index.class_names))
+        for name in SPLITS
+    }
+    rows = [
+        (name, [counts[side][label] for side in SPLITS])
+        for label, name in enumerate(index.class_names)
+    ]
+    rows = [
+        *(rows if len(rows) <= _MAX_LISTED_CLASSES else []),
+        ("all", [counts[side].sum() for side in SPLITS]),
+    ]
     width = max(len(name) for name, _ in rows)
     left_out = len(split) - sum(rows[-1][1])
     return [
         f"{len(split):,} images of {len(index.class_names)} classes in {index.root}"
         + (f", {left_out:,} of them in no split" if left_out else ""),
         *(
-            f"  {name:<{width}}" + "".join(f"  {side} {count:>6,}" for side, count in zip(SPLITS, row, strict=True))
+            f"  {name:<{width}}"
+            + "".join(f"  {side} {count:>6,}" for side, count in zip(SPLITS, row, strict=True))
             for name, row in rows
         ),
     ]

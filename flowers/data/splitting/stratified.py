@@ -24,9 +24,9 @@ def deal(
 ) -> NDArray[np.int64]:
     """Return the side ``(N,)`` of each image; every group goes to one side as a whole.
 
-    Groups come in the order of a hash of (seed, group) and go to the first side with room, so neither the names nor the
-    order of the files matter, and a new file moves few others. Groups too large for that come before, to the side with
-    the most room, and the others share what is left.
+    Groups come in the order of a hash of (seed, group) and go to the first side with room, so
+    neither the names nor the order of the files matter, and a new file moves few others. Groups too
+    large for that come before, to the side with the most room, and the others share what is left.
 
     Args:
         labels: Integers ``(N,)``.
@@ -66,14 +66,22 @@ class _Dealer:
     """Where the groups are so far, and how many images of each class each side has and wants."""
 
     def __init__(
-        self, labels: NDArray[np.int64], groups: Sequence[str], wanted: list[list[int]], seed: int | str
+        self,
+        labels: NDArray[np.int64],
+        groups: Sequence[str],
+        wanted: list[list[int]],
+        seed: int | str,
     ) -> None:
         members: dict[str, list[int]] = defaultdict(list)
         for index, group in enumerate(groups):
             members[group].append(index)
-        order = sorted(members, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
+        order = sorted(
+            members, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest()
+        )
         self.members = {group: members[group] for group in order}
-        self.counts = {group: Counter(labels[indices].tolist()) for group, indices in self.members.items()}
+        self.counts = {
+            group: Counter(labels[indices].tolist()) for group, indices in self.members.items()
+        }
         self.wanted = [list(row) for row in wanted]
         self.filled = [[0] * len(row) for row in wanted]
         self.sides: dict[str, int] = {}
@@ -83,7 +91,9 @@ class _Dealer:
 
     def is_large(self, group: str) -> bool:
         """Return whether a group is more than any side but the largest wants."""
-        return any(count > sorted(self.wanted[label])[-2] for label, count in self.counts[group].items())
+        return any(
+            count > sorted(self.wanted[label])[-2] for label, count in self.counts[group].items()
+        )
 
     def put(self, group: str, side: int) -> None:
         if group in self.sides:
@@ -95,14 +105,19 @@ class _Dealer:
 
     def roomiest(self, group: str) -> int:
         def room(side: int) -> int:
-            return sum(self.wanted[label][side] - self.filled[label][side] for label in self.counts[group])
+            return sum(
+                self.wanted[label][side] - self.filled[label][side] for label in self.counts[group]
+            )
 
         return max(range(len(self.wanted[0])), key=room)
 
     def first_with_room(self, group: str) -> int:
         for side in range(len(self.wanted[0])):
             counts = self.counts[group].items()
-            if all(self.filled[label][side] + count <= self.wanted[label][side] for label, count in counts):
+            if all(
+                self.filled[label][side] + count <= self.wanted[label][side]
+                for label, count in counts
+            ):
                 return side
         return self.roomiest(group)
 
@@ -111,12 +126,21 @@ class _Dealer:
         for label, wanted in enumerate(self.wanted):
             total, original = sum(wanted), list(wanted)
             over: set[int] = set()
-            while more := {side for side, have in enumerate(self.filled[label]) if have > wanted[side]} - over:
+            while (
+                more := {
+                    side for side, have in enumerate(self.filled[label]) if have > wanted[side]
+                }
+                - over
+            ):
                 over |= more
                 rest = total - sum(self.filled[label][side] for side in over)
-                others = [side for side in range(len(wanted)) if side not in over and original[side]]
+                others = [
+                    side for side in range(len(wanted)) if side not in over and original[side]
+                ]
                 share = rest / max(1, sum(original[side] for side in others))
-                bounds = np.cumsum([0, *(original[side] * share for side in others)]).round().astype(int)
+                bounds = (
+                    np.cumsum([0, *(original[side] * share for side in others)]).round().astype(int)
+                )
                 for side, want in zip(others, np.diff(bounds).tolist(), strict=True):
                     wanted[side] = max(1, want)
                 for side in over:
@@ -129,7 +153,9 @@ class _Dealer:
             come_from = self.sides[group]
             return all(self.filled[k][come_from] > count for k, count in self.counts[group].items())
 
-        movable = [group for group, counts in self.counts.items() if label in counts and leaves_some(group)]
+        movable = [
+            group for group, counts in self.counts.items() if label in counts and leaves_some(group)
+        ]
         if movable:
             self.put(min(movable, key=lambda group: len(self.members[group])), side)
         return bool(movable)

@@ -13,7 +13,9 @@ SMALL = ["--data.image_size", "32", "--data.crop_size", "24", "--model.widths", 
 SMALL += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"]
 
 
-def test_a_second_training_in_a_run_folder_is_refused_and_changes_nothing(drawn, tmp_path, monkeypatch):
+def test_a_second_training_in_a_run_folder_is_refused_and_changes_nothing(
+    drawn, tmp_path, monkeypatch
+):
     monkeypatch.setattr(lock_run_folder, "_PATIENCE", 0.1)
     training.main(["fit", *SMALL, "--data.root", str(drawn), "--trainer.max_epochs", "1"])
     run = tmp_path / "lightning_logs" / "version_0"
@@ -23,7 +25,10 @@ def test_a_second_training_in_a_run_folder_is_refused_and_changes_nothing(drawn,
         return {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.name != ".lock"}
 
     before = files()
-    with FileLock(run / ".lock"), pytest.raises(ValueError, match=r"--ckpt_path: another training writes into .*_0\."):
+    with (
+        FileLock(run / ".lock"),
+        pytest.raises(ValueError, match=r"--ckpt_path: another training writes into .*_0\."),
+    ):
         training.main(go_on)
     assert files() == before
     assert training.main(go_on).trainer.current_epoch == 2

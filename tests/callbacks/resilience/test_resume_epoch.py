@@ -13,16 +13,44 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from flowers.callbacks import ResumeEpoch, SeedSteps
 from flowers.cli import training
 
-SMALL = ["--data.image_size", "32", "--data.crop_size", "24", "--model.widths", "[8,16]", "--data.batch_size", "20"]
-SMALL += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1", "--trainer.max_epochs", "2"]
+SMALL = [
+    "--data.image_size",
+    "32",
+    "--data.crop_size",
+    "24",
+    "--model.widths",
+    "[8,16]",
+    "--data.batch_size",
+    "20",
+]
+SMALL += [
+    "--trainer.accelerator",
+    "cpu",
+    "--trainer.log_every_n_steps",
+    "1",
+    "--trainer.max_epochs",
+    "2",
+]
 
 
 def fit(folder, drawn, *words):
-    return training.main(["fit", *SMALL, "--data.root", str(drawn), "--trainer.default_root_dir", str(folder), *words])
+    return training.main(
+        [
+            "fit",
+            *SMALL,
+            "--data.root",
+            str(drawn),
+            "--trainer.default_root_dir",
+            str(folder),
+            *words,
+        ]
+    )
 
 
 def curve(run, name):
-    return [(event.step, event.value) for event in EventAccumulator(str(run)).Reload().Scalars(name)]
+    return [
+        (event.step, event.value) for event in EventAccumulator(str(run)).Reload().Scalars(name)
+    ]
 
 
 class KeepBestOfFirstEpoch(SeedSteps):
@@ -33,9 +61,11 @@ class KeepBestOfFirstEpoch(SeedSteps):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "validations", "epochs"), [("max", 1, 0), ("min", 2, 1)])
-def test_a_checkpoint_of_a_validation_goes_on_after_it(drawn, tmp_path, monkeypatch, *, mode, validations, epochs):
-    # Six steps an epoch, validated after the third and the sixth, and between them the rate of learning falls. It is
-    # known beforehand, unlike the metrics that can be monitored.
+def test_a_checkpoint_of_a_validation_goes_on_after_it(
+    drawn, tmp_path, monkeypatch, *, mode, validations, epochs
+):
+    # Six steps an epoch, validated after the third and the sixth, and between them the rate of
+    # learning falls. It is known beforehand, unlike the metrics that can be monitored.
     monkeypatch.setattr(training, "check_monitor", lambda monitor, recalls: None)
     with monkeypatch.context() as patch:
         patch.setattr(training, "SeedSteps", KeepBestOfFirstEpoch)
@@ -60,7 +90,14 @@ def test_with_a_limit_of_batches_one_is_left_to_end_the_epoch_with(drawn, tmp_pa
         patch.setattr(training, "SeedSteps", SignalAfter)
         with pytest.raises(SystemExit):
             fit(tmp_path, drawn, *limit)
-    words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path), "--data.batch_size", "10"]
+    words = [
+        "--ckpt_path",
+        "last",
+        "--trainer.default_root_dir",
+        str(tmp_path),
+        "--data.batch_size",
+        "10",
+    ]
     with pytest.warns(UserWarning, match="images a step: 10"):
         again = training.main(["fit", *words])
     assert again.trainer.global_step == 4 + 1 + 5
@@ -68,11 +105,17 @@ def test_with_a_limit_of_batches_one_is_left_to_end_the_epoch_with(drawn, tmp_pa
 
 @pytest.mark.parametrize(("of_all", "agree"), [((7, -7), True), ((7, 0), False)])
 def test_processes_that_go_on_from_different_checkpoints_are_stopped(of_all, agree):
-    strategy = SimpleNamespace(root_device=torch.device("cpu"), reduce=lambda steps, reduce_op: torch.tensor(of_all))
+    strategy = SimpleNamespace(
+        root_device=torch.device("cpu"), reduce=lambda steps, reduce_op: torch.tensor(of_all)
+    )
     trainer = SimpleNamespace(world_size=2, global_rank=0, global_step=7, strategy=strategy)
-    trainer.fit_loop = SimpleNamespace(restarting=False, epoch_loop=SimpleNamespace(batch_progress=None))
+    trainer.fit_loop = SimpleNamespace(
+        restarting=False, epoch_loop=SimpleNamespace(batch_progress=None)
+    )
     if agree:
         ResumeEpoch().on_train_start(trainer, None)
     else:
-        with pytest.raises(ValueError, match=r"--ckpt_path: .* got steps 0 to 7 \(7 in process 0\)"):
+        with pytest.raises(
+            ValueError, match=r"--ckpt_path: .* got steps 0 to 7 \(7 in process 0\)"
+        ):
             ResumeEpoch().on_train_start(trainer, None)

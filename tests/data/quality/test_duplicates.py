@@ -16,8 +16,14 @@ PHOTOS = Path(__file__).parents[3] / "data" / "flower_photos"
 def photo(number: int) -> Image.Image:
     """Return a picture with structure of all sizes, as photos have."""
     rng = np.random.default_rng(number)
-    layers = [Image.fromarray(rng.integers(0, 256, (n, n * 4 // 3, 3), dtype=np.uint8)) for n in (3, 8, 24)]
-    layers = [np.asarray(layer.resize((320, 240), Image.Resampling.BICUBIC), dtype=float) for layer in layers]
+    layers = [
+        Image.fromarray(rng.integers(0, 256, (n, n * 4 // 3, 3), dtype=np.uint8))
+        for n in (3, 8, 24)
+    ]
+    layers = [
+        np.asarray(layer.resize((320, 240), Image.Resampling.BICUBIC), dtype=float)
+        for layer in layers
+    ]
     return Image.fromarray((layers[0] * 0.5 + layers[1] * 0.3 + layers[2] * 0.2).astype(np.uint8))
 
 
@@ -64,7 +70,9 @@ ORIENTATIONS = [None, *Image.Transpose]
 
 
 def thumbnails(images) -> np.ndarray:
-    loaded = np.stack([load_image(image, image_size=48, resize="stretch").numpy() for image in images])
+    loaded = np.stack(
+        [load_image(image, image_size=48, resize="stretch").numpy() for image in images]
+    )
     return np.einsum("nchw,c->nhw", loaded, (0.299, 0.587, 0.114)).round().astype(np.uint8)
 
 
@@ -189,5 +197,7 @@ def test_the_known_pairs_of_flower_photos_are_found(tmp_path):
         "2344751399~2333321040 2588234269~2588453601 4609168052~4608559939 4609168052~4609166128"
     )
     assert {frozenset(pair.split("~")) for pair in known.split()} <= found
-    if len(index.paths) == 3308:  # without the photos of the tf_for_poets test, the pairs were looked at one by one
+    if (
+        len(index.paths) == 3308
+    ):  # without the photos of the tf_for_poets test, the pairs were looked at one by one
         assert len(pairs) == 36

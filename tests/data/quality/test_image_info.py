@@ -28,7 +28,9 @@ def test_every_file_has_its_checksum_and_its_thumbnail(folder, tmp_path):
     assert found.errors == {}
     for path, sha256, thumbnail in zip(folder.paths, found.sha256, found.thumbnails, strict=True):
         assert sha256 == hashlib.sha256((folder.root / path).read_bytes()).hexdigest()
-        grey = Image.open(folder.root / path).resize((48, 48), Image.Resampling.BICUBIC).convert("L")
+        grey = (
+            Image.open(folder.root / path).resize((48, 48), Image.Resampling.BICUBIC).convert("L")
+        )
         assert np.abs(np.asarray(grey).astype(int) - thumbnail).max() <= 1
 
 
@@ -93,7 +95,9 @@ def test_what_is_no_file_is_an_error_and_no_wait(folder, tmp_path):
 
 def test_checksums_are_listed_once_however_often_they_are_asked_for(folder, tmp_path):
     found = read(folder, tmp_path)
-    assert found.sha256 is found.sha256  # in a loop over N images, a list of N each would be N squared
+    assert (
+        found.sha256 is found.sha256
+    )  # in a loop over N images, a list of N each would be N squared
 
 
 def hidden(error):

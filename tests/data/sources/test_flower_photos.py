@@ -26,7 +26,12 @@ def tar(members: dict[str, bytes], *, extra: tuple[tarfile.TarInfo, ...] = ()) -
     return file.getvalue()
 
 
-CONTENT = tar({f"flower_photos/daisy/{i}.jpg": hashlib.sha256(str(i).encode()).digest() * 2000 for i in range(5)})
+CONTENT = tar(
+    {
+        f"flower_photos/daisy/{i}.jpg": hashlib.sha256(str(i).encode()).digest() * 2000
+        for i in range(5)
+    }
+)
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -44,7 +49,11 @@ class Server(http.server.ThreadingHTTPServer):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        start = int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1]) if self.server.resumes else 0
+        start = (
+            int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1])
+            if self.server.resumes
+            else 0
+        )
         self.server.starts.append(start)
         body = self.server.content[start:]
         self.send_response(206 if self.server.resumes else 200)
@@ -90,7 +99,11 @@ def test_a_cut_download_resumes_where_it_was_cut(server, root):
     server.cuts = 2
     download_flower_photos(root, archive=server.archive())
     assert whole(root)
-    assert server.starts == [0, len(CONTENT) // 2, len(CONTENT) // 2 + len(CONTENT[len(CONTENT) // 2 :]) // 2]
+    assert server.starts == [
+        0,
+        len(CONTENT) // 2,
+        len(CONTENT) // 2 + len(CONTENT[len(CONTENT) // 2 :]) // 2,
+    ]
 
 
 def test_the_next_run_goes_on_with_what_arrived(server, root):
@@ -138,7 +151,12 @@ def test_without_a_network_every_way_out_is_named(root, monkeypatch):
     with pytest.raises(ConnectionError) as caught:
         download_flower_photos(root, archive=unreachable)
     message = str(caught.value)
-    for way_out in (str(root.with_name("flower_photos.tgz")), "`root`", "configs/quickstart.yaml", "again"):
+    for way_out in (
+        str(root.with_name("flower_photos.tgz")),
+        "`root`",
+        "configs/quickstart.yaml",
+        "again",
+    ):
         assert way_out in message
 
 
@@ -148,7 +166,9 @@ def test_an_archive_that_reaches_outside_is_refused(root, name):
     root.parent.mkdir()
     root.with_name("flower_photos.tgz").write_bytes(hostile)
     archive = Archive("http://127.0.0.1:9/", len(hostile), hashlib.sha256(hostile).hexdigest())
-    if name.startswith("/"):  # the filter strips the slash: the file lands inside and is thrown away
+    if name.startswith(
+        "/"
+    ):  # the filter strips the slash: the file lands inside and is thrown away
         download_flower_photos(root, archive=archive)
         assert not Path(name).exists()
     else:
@@ -162,7 +182,9 @@ def _download(root, archive):
 
 
 def test_processes_that_download_at_once_fetch_once(server, root, forkserver):
-    workers = [forkserver.Process(target=_download, args=(root, server.archive())) for _ in range(3)]
+    workers = [
+        forkserver.Process(target=_download, args=(root, server.archive())) for _ in range(3)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -173,7 +195,9 @@ def test_processes_that_download_at_once_fetch_once(server, root, forkserver):
 
 
 def test_a_mistyped_root_becomes_no_other_data_set(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"(?s)`root` .*data/flower_photos downloads.*draws"):
+    with pytest.raises(
+        FileNotFoundError, match=r"(?s)`root` .*data/flower_photos downloads.*draws"
+    ):
         ensure_root(tmp_path / "flower_phtos")
     assert not (tmp_path / "flower_phtos").exists()
 

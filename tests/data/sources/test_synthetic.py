@@ -37,8 +37,13 @@ def test_the_average_colour_does_not_tell_the_classes_apart():
 
     def colours(first):
         rngs = [[np.random.default_rng([first, label, i]) for i in range(30)] for label in range(5)]
-        pictures = [[draw_flower(n, image_size=24, rng=r) for r in rs] for n, rs in zip(NAMES, rngs, strict=True)]
-        return np.array([[np.asarray(picture).mean(axis=(0, 1)) for picture in row] for row in pictures])
+        pictures = [
+            [draw_flower(n, image_size=24, rng=r) for r in rs]
+            for n, rs in zip(NAMES, rngs, strict=True)
+        ]
+        return np.array(
+            [[np.asarray(picture).mean(axis=(0, 1)) for picture in row] for row in pictures]
+        )
 
     means, tested = colours(0).mean(axis=1), colours(1)
     nearest = np.linalg.norm(tested[:, :, None] - means, axis=3).argmin(axis=2)

@@ -34,7 +34,9 @@ def facts(bad=()):
 
 
 def assign(index, *pairs, bad=(), **options):
-    copies = Pairs(np.array(pairs, dtype=np.int64).reshape(-1, 2), np.ones(len(pairs), dtype=np.float32))
+    copies = Pairs(
+        np.array(pairs, dtype=np.int64).reshape(-1, 2), np.ones(len(pairs), dtype=np.float32)
+    )
     return assign_splits(index, facts(bad), copies, options=SplitOptions(**options))
 
 
@@ -62,8 +64,12 @@ def test_a_picture_under_two_labels_is_only_trained_on_with_all_its_copies(index
     ]
 
 
-@pytest.mark.parametrize("options", [{}, {"group_by": "photographer"}, {"folds": 4}, {"split": "tf_for_poets"}])
-def test_copies_stay_together_when_the_one_that_connects_them_is_left_out(index, tmp_path, options, monkeypatch):
+@pytest.mark.parametrize(
+    "options", [{}, {"group_by": "photographer"}, {"folds": 4}, {"split": "tf_for_poets"}]
+)
+def test_copies_stay_together_when_the_one_that_connects_them_is_left_out(
+    index, tmp_path, options, monkeypatch
+):
     credit(index, dict.fromkeys(PATHS[70:72], "Anna"))
     sides = np.array(["train", "val", "test", "train"] * 20)
     rule = {name: np.flatnonzero(sides == name) for name in ("train", "val", "test")}
@@ -71,10 +77,14 @@ def test_copies_stay_together_when_the_one_that_connects_them_is_left_out(index,
     file = tmp_path / "quarantine.csv"
     file.write_text(quarantine_text([QuarantineRow("cat/00.jpg", "sha000", "blurred")]))
     for seed in range(20):
-        split = assign(index, (0, 9), (0, 6), quarantine=str(file), split_seed=seed, **options).split
+        split = assign(
+            index, (0, 9), (0, 6), quarantine=str(file), split_seed=seed, **options
+        ).split
         assert split[0] == "quarantined"
         assert len({split[9], split[6]} - {"skipped"}) == 1
-        contradicting = assign(index, (0, 9), (0, 46), quarantine=str(file), split_seed=seed, **options).split
+        contradicting = assign(
+            index, (0, 9), (0, 46), quarantine=str(file), split_seed=seed, **options
+        ).split
         assert not {"val", "test"} & {contradicting[9], contradicting[46]}
 
 
@@ -82,7 +92,10 @@ def test_what_one_picture_under_two_labels_takes_along_is_said(index):
     credit(index, dict.fromkeys(PATHS[:10], "Anna"))
     found = assign(index, (0, 45), group_by="photographer")
     assert set(found.split[:10]) == {"train"}
-    assert "9 images belong to a group with such a picture, so they are only trained on too" in found.notes
+    assert (
+        "9 images belong to a group with such a picture, so they are only trained on too"
+        in found.notes
+    )
 
 
 def test_ignored_copies_are_single_images(index):
@@ -95,14 +108,19 @@ def test_ignored_copies_are_single_images(index):
 
 
 def test_every_fold_validates_on_images_of_its_own(index):
-    chosen = [set(np.flatnonzero(assign(index, folds=4, fold=fold).split == "val")) for fold in range(4)]
+    chosen = [
+        set(np.flatnonzero(assign(index, folds=4, fold=fold).split == "val")) for fold in range(4)
+    ]
     assert len(set.union(*chosen)) > 12  # of 4 times 6
 
 
 def test_a_picture_under_two_labels_can_be_left_out_or_kept(index):
     split = assign(index, (0, 45), contradictions="leave_out").split
     assert split[[0, 45]].tolist() == ["skipped"] * 2
-    sides = [assign(index, (0, 45), contradictions="keep", split_seed=seed).split[[0, 45]] for seed in range(40)]
+    sides = [
+        assign(index, (0, 45), contradictions="keep", split_seed=seed).split[[0, 45]]
+        for seed in range(40)
+    ]
     assert all(first == second for first, second in sides)
     assert {first for first, _ in sides} == {"train", "val", "test"}
 
@@ -156,7 +174,9 @@ def test_a_quarantine_list_survives_a_spreadsheet_and_a_person(index, tmp_path):
 def test_another_file_is_no_quarantine(index, tmp_path):
     for text in ("", "file,why\na,b\n"):
         (tmp_path / "list.csv").write_text(text)
-        with pytest.raises(ValueError, match=r"`quarantine` .*list\.csv: expected a CSV file with the columns path"):
+        with pytest.raises(
+            ValueError, match=r"`quarantine` .*list\.csv: expected a CSV file with the columns path"
+        ):
             assign(index, quarantine=str(tmp_path / "list.csv"))
     with pytest.raises(FileNotFoundError, match=r"`quarantine` nowhere\.csv"):
         assign(index, quarantine="nowhere.csv")
@@ -170,16 +190,28 @@ def write_manifest(index, folder, sides):
 
 
 def test_a_manifest_with_copies_on_two_sides_is_an_error_that_names_the_pairs(index, tmp_path):
-    manifest = write_manifest(index, tmp_path, {path: ("train", "val", "test")[i % 3] for i, path in enumerate(PATHS)})
-    assert assign(index, (0, 3), (1, 4), manifest=manifest).split[:3].tolist() == ["train", "val", "test"]
-    with pytest.raises(ValueError, match=r"(?s)3 pairs.*cat/00\.jpg \(train\) = cat/01\.jpg \(val\).*`duplicates`"):
+    manifest = write_manifest(
+        index, tmp_path, {path: ("train", "val", "test")[i % 3] for i, path in enumerate(PATHS)}
+    )
+    assert assign(index, (0, 3), (1, 4), manifest=manifest).split[:3].tolist() == [
+        "train",
+        "val",
+        "test",
+    ]
+    with pytest.raises(
+        ValueError, match=r"(?s)3 pairs.*cat/00\.jpg \(train\) = cat/01\.jpg \(val\).*`duplicates`"
+    ):
         assign(index, (0, 1), (2, 3), (1, 4), manifest=manifest)
 
 
 def test_under_a_manifest_too_pictures_under_two_labels_only_train(index, tmp_path):
-    manifest = write_manifest(index, tmp_path, {path: ("train", "test")[i % 2] for i, path in enumerate(PATHS)})
+    manifest = write_manifest(
+        index, tmp_path, {path: ("train", "test")[i % 2] for i, path in enumerate(PATHS)}
+    )
     sides = {
-        rule: assign(index, (1, 45), (2, 46), manifest=manifest, contradictions=rule).split[[1, 45, 2, 46]].tolist()
+        rule: assign(index, (1, 45), (2, 46), manifest=manifest, contradictions=rule)
+        .split[[1, 45, 2, 46]]
+        .tolist()
         for rule in ("train", "leave_out", "keep")
     }
     assert sides == {
@@ -191,7 +223,9 @@ def test_under_a_manifest_too_pictures_under_two_labels_only_train(index, tmp_pa
 
 def test_a_leak_through_a_skipped_copy_is_found(index, tmp_path):
     sides = dict.fromkeys(PATHS, "train") | {PATHS[0]: "skipped", PATHS[6]: "test"}
-    with pytest.raises(ValueError, match=r"1 pairs.*\n.*cat/03\.jpg \(train\) = cat/06\.jpg \(test\)"):
+    with pytest.raises(
+        ValueError, match=r"1 pairs.*\n.*cat/03\.jpg \(train\) = cat/06\.jpg \(test\)"
+    ):
         assign(index, (0, 3), (0, 6), manifest=write_manifest(index, tmp_path, sides))
 
 
@@ -231,7 +265,9 @@ def test_of_duplicates_in_given_splits_those_in_the_latest_split_stay(index):
     rest = np.delete(np.arange(80), [*leaks, 70])
     assert (result.split[rest] == index.given_splits[rest]).all()
     [note] = [note for note in result.notes if "validates or tests" in note]
-    assert note.startswith("5 images are copies of one that validates or tests, left out: cat/00.jpg, ")
+    assert note.startswith(
+        "5 images are copies of one that validates or tests, left out: cat/00.jpg, "
+    )
     assert (assign(index, duplicates="ignore").split == index.given_splits).all()
 
 
@@ -289,7 +325,9 @@ def test_options_that_split_a_divided_folder_otherwise_are_refused(index, option
     SplitOptions(**options).check_folder(index)
     divide(index, {"train": 20, "val": 10, "test": 10})
     [name] = options
-    with pytest.raises(ValueError, match=rf"`{name}` .*split folders.*put all images under root/<class>"):
+    with pytest.raises(
+        ValueError, match=rf"`{name}` .*split folders.*put all images under root/<class>"
+    ):
         SplitOptions(**options).check_folder(index)
     SplitOptions().check_folder(index)
     SplitOptions(manifest="x.csv", split=options.get("split", "random")).check_folder(index)
@@ -298,15 +336,24 @@ def test_options_that_split_a_divided_folder_otherwise_are_refused(index, option
 def test_hundreds_of_leaks_make_no_endless_line(index):
     divide(index, {"train": 35, "val": 5})
     for i, label in enumerate(index.labels):
-        index.paths = (*index.paths[:i], f"{'train' if i % 40 < 35 else 'val'}/{label}/{i}.jpg", *index.paths[i + 1 :])
-    result = assign(index, *((i, 35 + i % 5) for i in range(30)), *((40 + i, 75 + i % 5) for i in range(30)))
+        index.paths = (
+            *index.paths[:i],
+            f"{'train' if i % 40 < 35 else 'val'}/{label}/{i}.jpg",
+            *index.paths[i + 1 :],
+        )
+    result = assign(
+        index, *((i, 35 + i % 5) for i in range(30)), *((40 + i, 75 + i % 5) for i in range(30))
+    )
     [note] = [note for note in result.notes if "left out" in note]
     assert note.startswith("60 images are copies")
     assert note.endswith("and 52 more")
 
 
 def credit(index, owners):
-    lines = [f"{path} CC-BY by {owner} - https://example.org/{i}/" for i, (path, owner) in enumerate(owners.items())]
+    lines = [
+        f"{path} CC-BY by {owner} - https://example.org/{i}/"
+        for i, (path, owner) in enumerate(owners.items())
+    ]
     (index.root / "LICENSE.txt").write_text("All images are CC-BY.\n\n" + "\n".join(lines))
 
 
@@ -322,7 +369,10 @@ def test_no_photographer_stands_on_two_sides(index, folds):
             sides.setdefault(owners.get(path, path), set()).add(side)
         assert all(len(side) == 1 for side in sides.values())
         assert found.split[5] == found.split[6]
-    assert "26 photographers, each on one side; 4 photos without a credit, each on its own" in found.notes
+    assert (
+        "26 photographers, each on one side; 4 photos without a credit, each on its own"
+        in found.notes
+    )
 
 
 def test_grouping_needs_credits(index):
@@ -340,7 +390,17 @@ def test_the_table_counts_every_class_of_a_few_and_the_sum_of_many(index):
         ["dog", "train", "30", "val", "5", "test", "4"],
         ["all", "train", "60", "val", "10", "test", "8"],
     ]
-    assert split_table(index, split)[0] == f"80 images of 2 classes in {index.root}, 2 of them in no split"
+    assert (
+        split_table(index, split)[0]
+        == f"80 images of 2 classes in {index.root}, 2 of them in no split"
+    )
     for num_classes, lines in ((102, 104), (300, 2)):
         names = [*map(str, range(num_classes))]
-        assert len(split_table(SimpleNamespace(root="", class_names=names, labels=np.arange(80)), split)) == lines
+        assert (
+            len(
+                split_table(
+                    SimpleNamespace(root="", class_names=names, labels=np.arange(80)), split
+                )
+            )
+            == lines
+        )

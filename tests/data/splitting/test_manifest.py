@@ -44,12 +44,15 @@ def test_a_file_that_is_not_as_in_the_manifest_is_named(change):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "path,label\na,b\n", "path,label,sha256,split\na,b,c\n", "path,label,sha256,split\n"]
+    "text",
+    ["", "path,label\na,b\n", "path,label,sha256,split\na,b,c\n", "path,label,sha256,split\n"],
 )
 def test_another_csv_is_refused(tmp_path, text):
     file = tmp_path / "manifest.csv"
     file.write_text(text)
-    with pytest.raises(ValueError, match=r"`manifest` .*expected the columns path, label, sha256, split"):
+    with pytest.raises(
+        ValueError, match=r"`manifest` .*expected the columns path, label, sha256, split"
+    ):
         read_manifest(file)
 
 

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from flowers.data import index_folder
-from flowers.data.splitting.splits import SPLITS, SplitOptions, stratified_folds, stratified_split, tf_for_poets_split
+from flowers.data.splitting.splits import (
+    SPLITS,
+    SplitOptions,
+    stratified_folds,
+    stratified_split,
+    tf_for_poets_split,
+)
 
 PHOTOS = Path(__file__).parents[3] / "data" / "flower_photos"
 NAMES = ("a", "b", "c")
@@ -14,7 +20,12 @@ NAMES = ("a", "b", "c")
 
 def split(labels, groups, *, seed=0, val=0.1, test=0.1, names=NAMES):
     return stratified_split(
-        np.asarray(labels), groups, val_fraction=val, test_fraction=test, seed=seed, class_names=names
+        np.asarray(labels),
+        groups,
+        val_fraction=val,
+        test_fraction=test,
+        seed=seed,
+        class_names=names,
     )
 
 
@@ -44,7 +55,9 @@ def test_a_split_depends_on_contents_and_seed_not_on_the_order_of_the_files():
 
 def test_identical_files_stay_on_one_side_even_under_two_labels():
     labels, groups = example()
-    groups = [f"sha{i // 2}" for i in range(len(groups))]  # all files are twice there; one pair spans two classes
+    groups = [
+        f"sha{i // 2}" for i in range(len(groups))
+    ]  # all files are twice there; one pair spans two classes
     indices = split(labels, groups)
     sides = [{groups[i] for i in indices[name]} for name in SPLITS]
     assert sum(map(len, sides)) == len(set.union(*sides))
@@ -84,17 +97,27 @@ def test_fractions_that_leave_nothing_are_refused(val, test):
 
 def test_large_groups_fill_a_side_that_has_none_and_ruin_no_other():
     labels = np.repeat([0, 1, 2], 160)
-    groups = [f"{i // 20}" for i in range(480)]  # eight groups of twenty in each class; a tenth would be sixteen
+    groups = [
+        f"{i // 20}" for i in range(480)
+    ]  # eight groups of twenty in each class; a tenth would be sixteen
     indices = split(labels, groups)
-    assert [np.bincount(labels[indices[name]]).tolist() for name in ("test", "val")] == [[20] * 3] * 2
+    assert [np.bincount(labels[indices[name]]).tolist() for name in ("test", "val")] == [
+        [20] * 3
+    ] * 2
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_one_group_larger_than_a_side_trains_and_the_others_share_the_rest(seed):
     labels = np.repeat([0, 1, 2], [100, 100, 20])
-    groups = ["large" if i < 40 else "b" if 100 <= i < 145 else "c" if 145 <= i < 190 else f"{i}" for i in range(220)]
+    groups = [
+        "large" if i < 40 else "b" if 100 <= i < 145 else "c" if 145 <= i < 190 else f"{i}"
+        for i in range(220)
+    ]
     indices = split(labels, groups, seed=seed)
-    counts = [np.bincount(labels[indices[name]], minlength=3).tolist() for name in ("test", "val", "train")]
+    counts = [
+        np.bincount(labels[indices[name]], minlength=3).tolist()
+        for name in ("test", "val", "train")
+    ]
     assert counts == [[10, 5, 2], [10, 5, 2], [80, 90, 16]]
 
 
@@ -143,7 +166,9 @@ def test_folds_are_even_in_every_class_and_keep_groups_together(folds):
         counts = np.bincount(number[labels == label], minlength=folds)
         assert counts.max() - counts.min() <= 4
     assert all(len({*number[np.array(groups) == group]}) == 1 for group in set(groups))
-    assert not np.array_equal(number, stratified_folds(labels, groups, folds=folds, seed=1, class_names=NAMES))
+    assert not np.array_equal(
+        number, stratified_folds(labels, groups, folds=folds, seed=1, class_names=NAMES)
+    )
 
 
 def test_folds_of_single_images_differ_by_one_at_most_and_a_new_image_moves_few():
@@ -152,14 +177,22 @@ def test_folds_of_single_images_differ_by_one_at_most_and_a_new_image_moves_few(
     for label in range(3):
         counts = np.bincount(number[labels == label], minlength=5)
         assert counts.max() - counts.min() <= 1
-    more = stratified_folds(np.append(labels, 0), [*groups, "new"], folds=5, seed=0, class_names=NAMES)
+    more = stratified_folds(
+        np.append(labels, 0), [*groups, "new"], folds=5, seed=0, class_names=NAMES
+    )
     assert (more[:-1] != number).sum() <= 5
 
 
 def test_more_folds_than_images_of_a_class_are_refused():
-    with pytest.raises(ValueError, match=r"class 'c' has 4 images to split, 4 of them different.*5 sides"):
+    with pytest.raises(
+        ValueError, match=r"class 'c' has 4 images to split, 4 of them different.*5 sides"
+    ):
         stratified_folds(
-            np.repeat([0, 1, 2], [9, 9, 4]), [*"abcdefghijklmnopqrstuv"], folds=5, seed=0, class_names=NAMES
+            np.repeat([0, 1, 2], [9, 9, 4]),
+            [*"abcdefghijklmnopqrstuv"],
+            folds=5,
+            seed=0,
+            class_names=NAMES,
         )
 
 
@@ -173,7 +206,10 @@ def test_more_folds_than_images_of_a_class_are_refused():
         ({"folds": 1}, "at least 2 folds"),
         ({"folds": 5, "fold": 5}, "counted from 0"),
         ({"folds": 5, "manifest": "m.csv"}, r"`folds`: expected nothing beside `manifest`"),
-        ({"group_by": "photographer", "split": "tf_for_poets"}, r"`group_by`: .* `split` tf_for_poets"),
+        (
+            {"group_by": "photographer", "split": "tf_for_poets"},
+            r"`group_by`: .* `split` tf_for_poets",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(options, message):
@@ -186,14 +222,19 @@ def test_without_a_test_fraction_there_is_no_test_split():
 
 
 def test_tf_for_poets_is_the_published_rule():
-    # sha1("tf_files/flower_photos/<path>") mod 2**27 as a percentage of 2**27 - 1 is 64.70, 5.88 and 17.49.
+    # sha1("tf_files/flower_photos/<path>") mod 2**27 as a percentage of 2**27 - 1 is 64.70, 5.88
+    # and 17.49.
     paths = [
         "daisy/100080576_f52e8ee070_n.jpg",
         "daisy/1031799732_e7f4008c03.jpg",
         "dandelion/10043234166_e6dd915111_n.jpg",
     ]
     indices = tf_for_poets_split(paths)
-    assert {name: chosen.tolist() for name, chosen in indices.items()} == {"train": [0], "val": [1], "test": [2]}
+    assert {name: chosen.tolist() for name, chosen in indices.items()} == {
+        "train": [0],
+        "val": [1],
+        "test": [2],
+    }
 
 
 @pytest.mark.slow
