@@ -13,7 +13,7 @@ import torch
 import yaml
 
 # Number of the format of a checkpoint, raised by a change that older checkpoints do not survive.
-FORMAT = 1
+FORMAT = 2
 # What a checkpoint may say of the trainer: how long and how finely the run trains, not on which
 # machine.
 _PLAIN_TRAINER_OPTIONS = {

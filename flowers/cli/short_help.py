@@ -26,7 +26,7 @@ COMMON_OPTIONS = {
     "training": {
         "trainer.max_epochs": "",
         "seed_everything": "Seed of weights, order and augmentation",
-        "data.crop_size": "Side of the crops to train on, in pixels; null: as large",
+        "data.crop_size": "Side of the crops to train on, in pixels; a list grows it over the training",
         "data.sampler": "shuffle: each image once; balanced: each class equally often",
         "data.augment.cutmix_prob": "",
         "freeze.unfreeze_epoch": "First epoch that trains the backbone; null: only the head",

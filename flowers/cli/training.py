@@ -252,7 +252,7 @@ class FlowersCLI(LightningCLI):
         )
         sizes = {self.datamodule.image_size: "--data.image_size"}
         if self.subcommand == "fit":
-            sizes = {self.datamodule.crop_size: "--data.crop_size"} | sizes
+            sizes = dict.fromkeys(self.datamodule.crop_sizes, "--data.crop_size") | sizes
         for size, option in sizes.items():
             check_size(self.model.net, size, option)
         if self.subcommand == "fit":
@@ -315,7 +315,7 @@ class FlowersCLI(LightningCLI):
         augment = {f"augment/{name}": value for name, value in vars(data.augment).items()}
         return {
             "image_size": data.image_size,
-            "crop_size": data.crop_size,
+            "crop_size": " ".join(map(str, data.crop_sizes)),
             "batch_size": data.batch_size,
             "sampler": data.sampler,
             "max_epochs": self._get(self.config_init, "trainer").max_epochs,

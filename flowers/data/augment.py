@@ -126,6 +126,10 @@ class BatchAugmentation:
             Floats ``(B, 3, S, S)`` in [0, 1], in channels_last.
         """
         draws = uniform_draws(indices, seed=seed, epoch=epoch, num=_NUM_DRAWS)
+        # Bilinear sampling reads four pixels: from an image twice as large it would alias.
+        factor = images.shape[-1] // size
+        if factor > 1:
+            images = functional.avg_pool2d(images.float(), factor)
         out = torch.empty((len(images), size, size, 3), device=images.device).permute(
             0, 3, 1, 2
         )  # channels_last

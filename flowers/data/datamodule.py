@@ -57,7 +57,10 @@ class FlowersDataModule(LightningDataModule):
             pixels.
         crop_size: Side of the crops that the network is trained on, in pixels. Smaller than the
             image, since a random crop shows objects larger than in the whole image
-            (https://arxiv.org/abs/1906.06423). ``null``: as large.
+            (https://arxiv.org/abs/1906.06423). A list divides the training into equal parts, each
+            with its own side: ``[96, 96, 128, 160]`` trains the first half of the epochs on 96
+            pixels (progressive resizing, https://arxiv.org/abs/2104.00298). ``null``: as large as
+            the image.
         resize: How an image becomes a square: ``stretch`` both sides, or ``crop`` the centre.
         interpolation: How pixels between pixels are found when an image is resized.
         batch_size: Images in a batch, on each device.
@@ -102,7 +105,7 @@ class FlowersDataModule(LightningDataModule):
         root: str = "data/drawn_flowers",
         *,
         image_size: int = 192,
-        crop_size: int | None = 160,
+        crop_size: int | list[int] | None = 160,
         resize: Resize = "stretch",
         interpolation: Interpolation = "bicubic",
         batch_size: int = 32,
@@ -126,8 +129,10 @@ class FlowersDataModule(LightningDataModule):
         quarantine: str | None = None,
     ) -> None:
         super().__init__()
-        crop_size = image_size if crop_size is None else crop_size
-        if not 1 <= crop_size <= image_size:
+        if crop_size is None:
+            crop_size = image_size
+        crop_sizes = crop_size if isinstance(crop_size, list) else [crop_size]
+        if not crop_sizes or not 1 <= min(crop_sizes) <= max(crop_sizes) <= image_size:
             raise ValueError(
                 f"`crop_size`: expected 1 to `image_size` ({image_size}) pixels, got {crop_size}. "
                 f"Give both: crops are cut out of the image."
@@ -135,7 +140,7 @@ class FlowersDataModule(LightningDataModule):
         if batch_size < 1:
             raise ValueError(f"`batch_size`: expected at least 1 image, got {batch_size}")
         self.image_size = image_size
-        self.crop_size = crop_size
+        self.crop_sizes = crop_sizes
         self.resize: Resize = resize
         self.interpolation: Interpolation = interpolation
         self.batch_size = batch_size
@@ -346,6 +351,21 @@ class FlowersDataModule(LightningDataModule):
             else None
         )
         return draw_views(self.features, indices, keys, seed=self.seed, epoch=epoch)
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the crops in the current epoch of the training, in pixels; without one, the last.
+
+        Raises:
+            ValueError: There are several sides, and the number of epochs is not limited.
+        """
+        if self.trainer is None or len(self.crop_sizes) == 1:
+            return self.crop_sizes[-1]
+        epochs = self.trainer.max_epochs
+        if epochs is None or epochs < 1:
+            raise ValueError("`crop_size`: a list needs the number of epochs, `max_epochs`")
+        part = self.trainer.current_epoch * len(self.crop_sizes) // epochs
+        return self.crop_sizes[min(part, len(self.crop_sizes) - 1)]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Turn bytes into the network's floats, augmented while training; features stay as they are."""

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from flowers.models.classifier import ImageClassifier
-from flowers.models.layers import Norm, ResidualBlock, Standardize, conv3x3, norm_layer
+from flowers.models.layers import (
+    MirrorConv2d,
+    Norm,
+    ResidualBlock,
+    Standardize,
+    conv3x3,
+    norm_layer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +55,7 @@ def flower_cnn(
         norm: Normalisation of the feature maps.
     """
     stem = (
-        nn.Conv2d(3, widths[0], stem_stride, stem_stride, bias=norm == "none"),
+        MirrorConv2d(3, widths[0], stem_stride, stride=stem_stride, bias=norm == "none"),
         norm_layer(norm, widths[0]),
     )
     ins = (widths[0], *widths)

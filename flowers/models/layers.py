@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,9 +59,43 @@ def norm_layer(norm: Norm, width: int) -> nn.Module:
     return nn.Identity()
 
 
+class MirrorConv2d(nn.Conv2d):
+    """Convolution in which the second half of the filters mirrors the first half.
+
+    A mirrored flower is a flower of the same class, so a filter that is useful is useful mirrored:
+    the network learns half as many weights for the same number of features. Mirroring the input
+    mirrors the feature maps and swaps their two halves (https://arxiv.org/abs/1602.07576).
+
+    Args:
+        in_width: Channels in. They are RGB, or features of such a convolution.
+        out_width: Channels out, an even number.
+        kernel_size: Side of the filters.
+        options: Other options of ``torch.nn.Conv2d``.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        kernel_size: int,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(in_width, out_width // 2, kernel_size, **options)
+        self.reads_colors = in_width == 3
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features ``(B, out_width, H, W)`` of images or features ``(B, in_width, H, W)``."""
+        mirrored = self.weight.flip(3)
+        if not self.reads_colors:  # the mirror image of a feature is in the other half
+            mirrored = mirrored.roll(self.in_channels // 2, dims=1)
+        weight = torch.cat([self.weight, mirrored])
+        bias = None if self.bias is None else self.bias.repeat(2)
+        return functional.conv2d(images, weight, bias, self.stride, self.padding)
+
+
 def conv3x3(in_width: int, out_width: int, *, norm: Norm) -> nn.Conv2d:
-    """Return a 3x3 convolution that keeps the size; its bias is left out where a normalisation would cancel it."""
-    return nn.Conv2d(in_width, out_width, kernel_size=3, padding=1, bias=norm == "none")
+    """Return a 3x3 convolution that keeps the size; without bias where a normalisation cancels it."""
+    return MirrorConv2d(in_width, out_width, kernel_size=3, padding=1, bias=norm == "none")
 
 
 class ResidualBlock(nn.Module):

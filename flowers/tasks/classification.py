@@ -219,17 +219,20 @@ class ClassificationTask(LightningModule):
         """Return the optimizer's groups; every parameter is in exactly one of them, from the first step on."""
         return decay_groups(self.net, weight_decay=self.weight_decay)
 
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Return AdamW over the parameter groups."""
+        # Lightning cannot clip gradients in mixed precision beside the fused step.
+        fused = not self.trainer.gradient_clip_val
+        return torch.optim.AdamW(self.parameter_groups(), lr=self.lr, fused=fused)
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return AdamW and its schedule per step."""
+        """Return the optimizer and its schedule per step."""
         num_steps = self.trainer.estimated_stepping_batches
         expect(
             num_steps < float("inf"), "max_epochs", "a number: the schedule needs an end", num_steps
         )
         warmup_steps = round(num_steps * self.warmup_fraction)
-        # Lightning cannot clip gradients in mixed precision beside the fused step.
-        optimizer = torch.optim.AdamW(
-            self.parameter_groups(), lr=self.lr, fused=not self.trainer.gradient_clip_val
-        )
+        optimizer = self.build_optimizer()
         factor = partial(warmup_cosine, num_steps=int(num_steps), warmup_steps=warmup_steps)
         scheduler = LambdaLR(optimizer, factor)
         return {

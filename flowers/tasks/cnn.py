@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowers.models import Norm, flower_cnn
 from flowers.tasks.checks import expect
 from flowers.tasks.classification import ClassificationTask
+from flowers.tasks.muon import Muon, muon_groups
+
+if TYPE_CHECKING:
+    import torch
 
 
 class CNNTask(ClassificationTask):
-    """A convolutional network trained from scratch.
+    """A convolutional network trained from scratch with Muon.
 
     Args:
         class_names: Names of the K classes; on the command line they come from the data.
-        widths: Channels of each stage of the network; each stage halves the resolution.
+        widths: Channels of each stage of the network, even numbers; each stage halves the
+            resolution.
         depth: Residual blocks per stage.
         stem_stride: Side of the patches of the network's first layer, in pixels.
         dropout: Probability that a feature is dropped before the dense layer.
         norm: Normalisation of the feature maps.
         lr: Largest learning rate, reached after the warm-up.
-        weight_decay: Weight decay of AdamW; norms and biases have none.
+        weight_decay: Weight decay; norms and biases have none.
         ema_decay: Decay per step of an exponential moving average of weights; the average is what
             is validated, saved and tested. None with ``null``.
         kwargs: Options of ``ClassificationTask``.
@@ -38,17 +43,13 @@ class CNNTask(ClassificationTask):
         stem_stride: int = 4,
         dropout: float = 0.2,
         norm: Norm = "batch",
-        lr: float = 2e-3,
-        weight_decay: float = 0.05,
+        lr: float = 3e-3,
+        weight_decay: float = 0.3,
         ema_decay: float | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        expect(
-            bool(widths) and min(widths) > 0,
-            "widths",
-            "at least one number of channels above 0",
-            widths,
-        )
+        even = bool(widths) and all(width > 0 and width % 2 == 0 for width in widths)
+        expect(even, "widths", "at least one even number of channels above 0", widths)
         expect(depth >= 0, "depth", "0 or more blocks", depth)
         expect(stem_stride >= 1, "stem_stride", "at least 1 pixel", stem_stride)
         expect(0 <= dropout < 1, "dropout", "0 or more, below 1", dropout)
@@ -63,3 +64,8 @@ class CNNTask(ClassificationTask):
         super().__init__(
             net, class_names, lr=lr, weight_decay=weight_decay, ema_decay=ema_decay, **kwargs
         )
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Return Muon for the convolutions, AdamW for the dense layer, norms and biases."""
+        groups = muon_groups(self.net, weight_decay=self.weight_decay)
+        return Muon(groups, lr=self.lr)

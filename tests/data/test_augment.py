@@ -155,3 +155,14 @@ def test_the_share_of_mixed_batches_is_the_one_asked_for(images):
 def test_an_option_out_of_range_is_named(option, value):
     with pytest.raises(ValueError, match=rf"`augment\.{option}`: expected"):
         BatchAugmentation(**{option: value})
+
+
+@pytest.mark.parametrize("size", [6, 12, 24])
+def test_a_small_crop_of_a_fine_pattern_does_not_alias(size):
+    checkerboard = (torch.arange(24)[:, None] + torch.arange(24)) % 2 * 255
+    images = checkerboard.to(torch.uint8).expand(2, 3, 24, 24)
+    out = augment(STILL, images, size=size)
+    if size < 24:
+        assert torch.allclose(out, torch.full_like(out, 0.5), atol=0.01)
+    else:
+        assert torch.allclose(out, images / 255, atol=1e-4)

@@ -3,11 +3,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from flowers.data import BatchAugmentation, FlowersDataModule, load_image, read_manifest
@@ -192,6 +194,9 @@ def test_bad_images_can_be_skipped_and_the_manifest_says_so(photos):
     ("options", "message"),
     [
         ({"crop_size": 40}, r"`crop_size`: expected 1 to `image_size` \(32\)"),
+        ({"crop_size": [24, 40]}, r"`crop_size`: expected 1 to `image_size` \(32\)"),
+        ({"crop_size": []}, r"`crop_size`: expected 1 to `image_size` \(32\)"),
+        ({"crop_size": 0}, r"`crop_size`: expected 1 to `image_size` \(32\)"),
         ({"batch_size": 0}, r"`batch_size`"),
         ({"val_fraction": 0.9, "test_fraction": 0.2}, r"`val_fraction`"),
         ({"root": "nowhere"}, r"`root` nowhere"),
@@ -331,3 +336,46 @@ def test_a_file_that_changed_without_its_size_and_time_is_read_anew(photos, tmp_
         assert row.sha256 == hashlib.sha256((root / row.path).read_bytes()).hexdigest()
         image = load_image(root / row.path, image_size=32, resize="stretch")
         assert np.array_equal(pixels, image.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize(
+    ("sides", "epochs", "expected"),
+    [
+        ([16], 3, [16, 16, 16]),
+        ([16, 16, 24, 32], 8, [16, 16, 16, 16, 24, 24, 32, 32]),
+        ([16, 24, 32], 2, [16, 24]),
+        ([16, 32], 5, [16, 16, 16, 32, 32]),
+    ],
+)
+def test_a_list_of_crop_sizes_divides_the_training(drawn, sides, epochs, expected):
+    data = module(drawn, crop_size=sides)
+    sizes = []
+
+    class Net(LightningModule):
+        def training_step(self, batch, batch_idx):
+            sizes.append(batch.images.shape[-1])
+
+        def configure_optimizers(self):
+            return None
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            limit_train_batches=1,
+            limit_val_batches=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(Net(), data)
+    assert sizes == expected
+
+
+def test_a_list_of_crop_sizes_needs_the_number_of_epochs(drawn):
+    data = module(drawn, crop_size=[16, 32])
+    data.trainer = SimpleNamespace(max_epochs=-1, current_epoch=0)
+    with pytest.raises(ValueError, match=r"`crop_size`: a list needs .* `max_epochs`"):
+        _ = data.crop_size

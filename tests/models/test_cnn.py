@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from flowers.models import ImageClassifier, Standardize, flower_cnn
+from flowers.models.layers import MirrorConv2d
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
@@ -42,3 +43,25 @@ def test_the_normalisation_travels_in_the_state_dict():
     restored.load_state_dict(net.state_dict())
     image = torch.tensor([0.6, 0.7, 0.8]).view(1, 3, 1, 1)
     assert torch.allclose(restored(image), torch.ones(1, 3, 1, 1))
+
+
+def test_mirroring_the_image_mirrors_the_features_and_swaps_their_halves():
+    net = flower_cnn(5, widths=(8, 12), depth=1, stem_stride=2)
+    convolutions = [module for module in net.modules() if isinstance(module, MirrorConv2d)]
+    assert len(convolutions) == 7
+    features = torch.rand(2, 3, 16, 16)
+    mirrored = features.flip(3)
+    for convolution in convolutions[:4]:
+        features = convolution(features)
+        mirrored = convolution(mirrored)
+        assert features.shape == mirrored.shape
+        swapped = mirrored.roll(features.shape[1] // 2, dims=1)
+        assert torch.allclose(features, swapped.flip(3), atol=1e-6)
+
+
+def test_a_mirror_convolution_learns_half_as_many_weights():
+    convolution = MirrorConv2d(8, 12, 3, padding=1)
+    assert convolution.weight.shape == (6, 8, 3, 3)
+    assert convolution.bias.shape == (6,)
+    convolution(torch.rand(1, 8, 5, 5)).sum().backward()
+    assert convolution.weight.grad.abs().min() > 0

@@ -17,7 +17,7 @@ SMALL = [
     "--data.image_size",
     "32",
     "--data.crop_size",
-    "24",
+    "[16,24]",
     "--model.widths",
     "[8,16]",
     "--data.batch_size",

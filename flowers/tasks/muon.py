@@ -1,0 +1,111 @@
+"""The optimizer of networks trained from scratch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor, nn
+
+_MOMENTUM = 0.95
+# Coefficients and number of the Newton-Schulz iterations are those of
+# https://kellerjordan.github.io/posts/muon/.
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+_NUM_ITERATIONS = 5
+# Gives an update the size of AdamW's, so that both share one learning rate and weight decay
+# (https://arxiv.org/abs/2502.16982, section 2.2).
+_UPDATE_RMS = 0.2
+
+
+class Muon(torch.optim.AdamW):
+    """Muon for the groups with ``orthogonalize=True``, AdamW for the others.
+
+    Muon steps along the orthogonal matrix nearest to the momentum: all directions of a weight
+    matrix are learned at the same speed (https://kellerjordan.github.io/posts/muon/). The weights
+    ``(out, in, k, k)`` of a convolution count as a matrix ``(out, in * k * k)``.
+
+    ``torch.optim.Muon`` takes no convolutions, and Lightning only one optimizer.
+
+    Args:
+        groups: Parameter groups; those of AdamW need ``orthogonalize=False``.
+        lr: Learning rate of all groups.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, lr: float) -> None:
+        super().__init__(groups, lr=lr)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+        """Update all parameters that have a gradient; the gradients of Muon's are then None."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if not group["orthogonalize"]:
+                continue
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    self._step(weight, lr=group["lr"], weight_decay=group["weight_decay"])
+                    weight.grad = None  # AdamW skips parameters without a gradient
+        super().step()
+        return loss
+
+    def _step(self, weight: Tensor, *, lr: float, weight_decay: float) -> None:
+        state = self.state[weight]
+        if not state:
+            state["step"] = torch.zeros(())  # AdamW expects it when a state is restored
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
+        update = weight.grad.lerp(state["momentum"], _MOMENTUM)  # Nesterov's
+        matrix = update.flatten(1)
+        size = _UPDATE_RMS * max(matrix.shape) ** 0.5
+        weight.mul_(1 - lr * weight_decay)
+        weight.add_(orthogonalize(matrix).view_as(update), alpha=-lr * size)
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Return a matrix with the singular vectors of ``matrix`` and singular values near 1.
+
+    Args:
+        matrix: Floats ``(M, N)``.
+    """
+    if matrix.shape[0] > matrix.shape[1]:
+        return orthogonalize(matrix.T).T
+    a, b, c = _NEWTON_SCHULZ
+    result = matrix / (matrix.norm() + 1e-7)
+    for _ in range(_NUM_ITERATIONS):
+        gram = result @ result.T
+        result = a * result + (b * gram + c * gram @ gram) @ result
+    return result
+
+
+def muon_groups(net: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the parameters as groups of ``Muon``: convolutions, other weights, norms and biases.
+
+    Args:
+        net: The network.
+        weight_decay: Weight decay of all weights; norms and biases have none.
+    """
+    convolutions = [weight for weight in net.parameters() if weight.ndim == 4]
+    dense = [weight for weight in net.parameters() if weight.ndim == 2]
+    vectors = [vector for vector in net.parameters() if vector.ndim < 2]
+    return [
+        {
+            "params": convolutions,
+            "weight_decay": weight_decay,
+            "orthogonalize": True,
+            "name": "convolutions",
+        },
+        {"params": dense, "weight_decay": weight_decay, "orthogonalize": False, "name": "dense"},
+        {
+            "params": vectors,
+            "weight_decay": 0.0,
+            "orthogonalize": False,
+            "name": "norms_and_biases",
+        },
+    ]
