@@ -23,7 +23,7 @@ from flowers.callbacks.console import print_classes
 from flowers.data import FlowersDataModule, read_credits, to_float
 from flowers.evaluation import (
     Example,
-    Predictions,
+    PredictionTable,
     Rejection,
     Report,
     figure_bytes,
@@ -198,7 +198,7 @@ class WriteReport(CollectsPredictions):
         }
 
 
-def _chosen(found: Predictions, count: int) -> tuple[list[int], list[int]]:
+def _chosen(found: PredictionTable, count: int) -> tuple[list[int], list[int]]:
     """Return the most confident mistakes, and right predictions spread evenly over the classes."""
     predicted, seen = found.probs.argmax(axis=1), Counter[int]()
     wrong: list[int] = []
@@ -213,7 +213,7 @@ def _chosen(found: Predictions, count: int) -> tuple[list[int], list[int]]:
 
 
 def _pictures(
-    numbers: list[int], found: Predictions, task: ClassificationTask, data: FlowersDataModule
+    numbers: list[int], found: PredictionTable, task: ClassificationTask, data: FlowersDataModule
 ) -> tuple[list[bytes], list[bytes | None], str]:
     """Return images as the network sees them, what it looks at in them, and why that cannot be told, if so."""
     if not numbers:

@@ -28,7 +28,7 @@ from flowers.data import (
 )
 from flowers.evaluation import (
     LabelIssue,
-    Predictions,
+    PredictionTable,
     data_uri,
     label_issues,
     read_predictions,
@@ -111,7 +111,7 @@ def audit(
     return 1 if found.findings or issues else 0
 
 
-def _of_this_folder(predictions: Predictions, found: Audit, *, file: str) -> Predictions:
+def _of_this_folder(predictions: PredictionTable, found: Audit, *, file: str) -> PredictionTable:
     """Return the predictions of images that are still there under that label; say how many and how good they are."""
     names = predictions.class_names
     rows = []
@@ -128,9 +128,9 @@ def _of_this_folder(predictions: Predictions, found: Audit, *, file: str) -> Pre
         raise ValueError(
             f"--predictions {file}: expected predictions of the images of this folder, got none of them"
         )
-    known = Predictions(names, tuple(paths), np.array(labels), predictions.probs[rows])
+    known = PredictionTable(names, tuple(paths), np.array(labels), predictions.probs[rows])
     print(
-        f"--predictions {file} has {len(rows):,} of the {len(found.labels):,} images, {known.right.mean():.1%} of them "
+        f"--predictions {file} has {len(rows):,} of the {len(found.labels):,} images, {known.correct.mean():.1%} of them "
         f"correct; {len(predictions.paths) - len(rows):,} more are gone, or have another label now"
     )
     return known

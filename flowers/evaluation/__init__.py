@@ -47,7 +47,7 @@ from flowers.evaluation.metrics import confusion, scores
 from flowers.evaluation.pages import data_uri, figure_bytes, figure_svg, render_page
 from flowers.evaluation.predictions import (
     PREDICTION_COLUMNS,
-    Predictions,
+    PredictionTable,
     error_row,
     prediction_row,
     predictions_csv,
@@ -64,7 +64,7 @@ __all__ = [
     "LabelIssue",
     "McNemar",
     "Pair",
-    "Predictions",
+    "PredictionTable",
     "Rejection",
     "Reliability",
     "Report",

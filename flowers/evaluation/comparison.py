@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from flowers.evaluation.predictions import Predictions
+    from flowers.evaluation.predictions import PredictionTable
     from flowers.evaluation.training_curves import Curve
 
 LEVEL = 0.05  # the convention: one in twenty pairs of equals is called different
@@ -86,7 +86,7 @@ class Run:
     """
 
     name: str
-    predictions: Predictions | None = None
+    predictions: PredictionTable | None = None
     curves: Mapping[str, Curve] = field(default_factory=dict)
     seconds: float | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -147,7 +147,7 @@ def _outcomes(run: Run, *, by_content: bool) -> dict[tuple[str, str], bool]:
     assert found is not None
     images = [run.sha256.get(path, path) for path in found.paths] if by_content else found.paths
     labels = [found.class_names[label] for label in found.labels]
-    return dict(zip(zip(images, labels, strict=True), found.right.tolist(), strict=True))
+    return dict(zip(zip(images, labels, strict=True), found.correct.tolist(), strict=True))
 
 
 def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -163,7 +163,7 @@ def run_numbers(run: Run) -> dict[str, Any]:
     """Return what is compared of a run, as plain values; what is unknown is left out."""
     numbers: dict[str, Any] = {}
     if (found := run.predictions) is not None:
-        values, right = scores(found), int(found.right.sum())
+        values, right = scores(found), int(found.correct.sum())
         numbers |= {
             "checkpoint": run.checkpoint,
             "test_images": len(found.paths),

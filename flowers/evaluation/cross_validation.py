@@ -12,13 +12,13 @@ import numpy as np
 
 from flowers.evaluation.intervals import fold_interval
 from flowers.evaluation.metrics import confusion, scores
-from flowers.evaluation.predictions import Predictions
+from flowers.evaluation.predictions import PredictionTable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # The predictions of each run for its test fold, by (seed, fold).
-Runs = Mapping[tuple[int, int], Predictions]
+Runs = Mapping[tuple[int, int], PredictionTable]
 
 
 class Summary(NamedTuple):
@@ -55,7 +55,7 @@ def summarize(runs: Runs) -> dict[str, Summary]:
     return summary
 
 
-def pool(runs: Runs) -> Predictions:
+def pool(runs: Runs) -> PredictionTable:
     """Return the predictions of all runs as one; with several seeds an image is in it several times.
 
     Raises:
@@ -73,7 +73,7 @@ def pool(runs: Runs) -> Predictions:
                 f"data changed in between; start again with another --out."
             )
     every = list(runs.values())
-    return Predictions(
+    return PredictionTable(
         every[0].class_names,
         tuple(path for predictions in every for path in predictions.paths),
         np.concatenate([predictions.labels for predictions in every]),

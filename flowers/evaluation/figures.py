@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowers.evaluation.calibration import Reliability
-    from flowers.evaluation.predictions import Predictions
+    from flowers.evaluation.predictions import PredictionTable
     from flowers.evaluation.training_curves import Curve
 
 # With more classes a number in each cell, or a curve for each class, can no longer be read.
@@ -58,7 +58,7 @@ def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> F
     return figure
 
 
-def roc_figure(predictions: Predictions) -> Figure:
+def roc_figure(predictions: PredictionTable) -> Figure:
     """Return the receiver operating characteristic of each class against the rest, with its area."""
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.subplots()
@@ -73,7 +73,7 @@ def roc_figure(predictions: Predictions) -> Figure:
     return figure
 
 
-def precision_recall_figure(predictions: Predictions) -> Figure:
+def precision_recall_figure(predictions: PredictionTable) -> Figure:
     """Return precision over recall of each class against the rest, with the average precision."""
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.subplots()
@@ -124,7 +124,7 @@ def reliability_figure(found: Reliability, *, title: str) -> Figure:
     return figure
 
 
-def confidence_figure(predictions: Predictions) -> Figure:
+def confidence_figure(predictions: PredictionTable) -> Figure:
     """Return a histogram of the confidence of right and of wrong predictions."""
     figure = Figure(figsize=(5.5, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -210,7 +210,7 @@ def gallery_figure(
 
 
 def _one_against_rest(
-    predictions: Predictions,
+    predictions: PredictionTable,
 ) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
     """Return name, truth and probability of the classes with images; of many, those that are hardest to tell."""
     named = []

@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flowers.evaluation.predictions import Predictions
+    from flowers.evaluation.predictions import PredictionTable
 
 
 class LabelIssue(NamedTuple):
@@ -30,7 +30,7 @@ class LabelIssue(NamedTuple):
     suggested_prob: float
 
 
-def label_issues(predictions: Predictions) -> list[LabelIssue]:
+def label_issues(predictions: PredictionTable) -> list[LabelIssue]:
     """Return the images that are likely of another class than their label, the most likely wrong ones first.
 
     Confident learning (https://arxiv.org/abs/1911.00068), pruned by noise rate: how many images

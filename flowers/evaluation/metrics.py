@@ -16,10 +16,10 @@ from sklearn.metrics import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flowers.evaluation.predictions import Predictions
+    from flowers.evaluation.predictions import PredictionTable
 
 
-def scores(predictions: Predictions) -> dict[str, float]:
+def scores(predictions: PredictionTable) -> dict[str, float]:
     """Return accuracy, balanced accuracy, macro-F1, log loss (nats), and precision, recall and F1 of each class.
 
     A class without a prediction has precision 0; one without an image counts in none of the means.
@@ -47,7 +47,7 @@ def scores(predictions: Predictions) -> dict[str, float]:
     return {name: float(value) for name, value in (overall | by_class).items()}
 
 
-def confusion(predictions: Predictions) -> NDArray[np.int64]:
+def confusion(predictions: PredictionTable) -> NDArray[np.int64]:
     """Return how many images of each class (row) were taken for each class (column), ``(K, K)``."""
     classes = np.arange(len(predictions.class_names))
     counts: NDArray[np.int64] = confusion_matrix(

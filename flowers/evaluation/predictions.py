@@ -20,8 +20,8 @@ PREDICTION_COLUMNS = ("path", "label", "predicted", "rejected", "error")
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What a network said of N images.
+class PredictionTable:
+    """The predictions of a network for N images.
 
     Args:
         class_names: Names of the K classes.
@@ -36,13 +36,24 @@ class Predictions:
     probs: NDArray[np.float64]
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether the class with the largest probability is the label ``(N,)``."""
-        right: NDArray[np.bool_] = self.probs.argmax(axis=1) == self.labels
-        return right
+    def predicted(self) -> NDArray[np.int64]:
+        """The most probable class of each image ``(N,)``."""
+        return self.probs.argmax(axis=1)
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """The probability of the predicted class ``(N,)``."""
+        confidence: NDArray[np.float64] = self.probs.max(axis=1)
+        return confidence
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the predicted class is the label ``(N,)``."""
+        correct: NDArray[np.bool_] = self.predicted == self.labels
+        return correct
 
 
-def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predictions:
+def read_predictions(file: str | Path, *, needs_labels: bool = True) -> PredictionTable:
     """Read a table of predictions, as ``test``, ``predict`` and ``cross_validate`` write it.
 
     An image that stands there several times, as in a cross-validation of several seeds, gets its
@@ -99,7 +110,7 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
     _check_probs(sums / counts, names, file=file)
     labels = np.zeros(len(paths), dtype=np.int64)
     labels[where] = [names.index(line[1]) if line[1] else -1 for line in lines]
-    return Predictions(tuple(names), tuple(paths), labels, sums / counts)
+    return PredictionTable(tuple(names), tuple(paths), labels, sums / counts)
 
 
 def _check_probs(probs: NDArray[np.float64], names: list[str], *, file: str | Path) -> None:
@@ -119,7 +130,7 @@ def _check_probs(probs: NDArray[np.float64], names: list[str], *, file: str | Pa
         )
 
 
-def predictions_csv(predictions: Predictions, *, threshold: float | None = None) -> str:
+def predictions_csv(predictions: PredictionTable, *, threshold: float | None = None) -> str:
     """Return predictions as a table with ``PREDICTION_COLUMNS`` and the probability of each class.
 
     Args:

@@ -18,7 +18,7 @@ from flowers.evaluation.figures import (
 )
 from flowers.evaluation.intervals import wilson_interval
 from flowers.evaluation.metrics import confusion, scores
-from flowers.evaluation.predictions import Predictions
+from flowers.evaluation.predictions import PredictionTable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ class Report:
     """
 
     title: str
-    predictions: Predictions
+    predictions: PredictionTable
     temperature: float | None = None
     rejection: Rejection | None = None
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -75,12 +75,12 @@ class Report:
     overlay_note: str = ""
 
     @property
-    def shown(self) -> Predictions:
+    def shown(self) -> PredictionTable:
         """The predictions as ``predict`` gives them: calibrated where the checkpoint is."""
         found = self.predictions
         if self.temperature is None:
             return found
-        return Predictions(
+        return PredictionTable(
             found.class_names,
             found.paths,
             found.labels,
@@ -93,7 +93,7 @@ def report_numbers(report: Report) -> dict[str, Any]:
     found = report.predictions
     labels, probs = found.labels, found.probs
     all_scores = scores(found)
-    right = int(found.right.sum())
+    right = int(found.correct.sum())
     numbers: dict[str, Any] = {
         "images": len(labels),
         "right": right,
@@ -130,7 +130,7 @@ def _calibrated(report: Report, temperature: float) -> dict[str, Any]:
     numbers["log_loss_calibrated"] = scores(found)["log loss"]
     if report.rejection is not None:
         answered = probs.max(axis=1) >= report.rejection.threshold
-        right = found.right[answered]
+        right = found.correct[answered]
         numbers["rejection"] = {
             "threshold": report.rejection.threshold,
             "coverage": float(answered.mean()),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-    from flowers.evaluation.predictions import Predictions
+    from flowers.evaluation.predictions import PredictionTable
     from flowers.evaluation.report import Example, Report
 
 _MOST_CONFUSED = 10
@@ -106,7 +106,7 @@ def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _most_confused(predictions: Predictions) -> list[tuple[str, str, int]]:
+def _most_confused(predictions: PredictionTable) -> list[tuple[str, str, int]]:
     """Return label, prediction and count of the confusions that happen most."""
     counts, names = confusion(predictions), predictions.class_names
     np.fill_diagonal(counts, 0)

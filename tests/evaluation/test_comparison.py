@@ -8,7 +8,7 @@ import pytest
 
 from flowers.evaluation import (
     Curve,
-    Predictions,
+    PredictionTable,
     Run,
     comparison_figures,
     comparison_html,
@@ -21,12 +21,12 @@ from flowers.evaluation import (
 )
 
 
-def predicted(right: np.ndarray, *, offset: int = 0) -> Predictions:
+def predicted(right: np.ndarray, *, offset: int = 0) -> PredictionTable:
     """Two classes; image ``i`` is predicted rightly where told so."""
     labels = np.arange(len(right)) % 2
     probs = np.where((np.eye(2)[labels] == 1) == right[:, None], 0.9, 0.1)
     paths = tuple(f"{'ab'[label]}/{i + offset}.jpg" for i, label in enumerate(labels))
-    return Predictions(("a", "b"), paths, labels, probs)
+    return PredictionTable(("a", "b"), paths, labels, probs)
 
 
 def outcomes(*parts: tuple[bool, int]) -> np.ndarray:

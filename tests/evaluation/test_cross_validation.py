@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flowers.evaluation import (
-    Predictions,
+    PredictionTable,
     confusion,
     fold_interval,
     label_issues,
@@ -22,8 +22,8 @@ from flowers.evaluation import (
 NAMES = ("a", "b", "c")
 
 
-def predictions(labels, probs, names=NAMES, *, prefix="") -> Predictions:
-    return Predictions(
+def predictions(labels, probs, names=NAMES, *, prefix="") -> PredictionTable:
+    return PredictionTable(
         names,
         tuple(f"{prefix}{i}.jpg" for i in range(len(labels))),
         np.array(labels),

@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from flowers.evaluation import (
     Curve,
-    Predictions,
+    PredictionTable,
     confidence_figure,
     confusion_figure,
     figure_svg,
@@ -26,12 +26,12 @@ from flowers.evaluation import (
 )
 
 
-def example(num_classes: int, count: int = 200) -> Predictions:
+def example(num_classes: int, count: int = 200) -> PredictionTable:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, num_classes, count)
     probs = rng.dirichlet(np.ones(num_classes), count) * 0.6 + np.eye(num_classes)[labels] * 0.4
     names = tuple(f"class {k}" for k in range(num_classes))
-    return Predictions(names, tuple(map(str, range(count))), labels, probs)
+    return PredictionTable(names, tuple(map(str, range(count))), labels, probs)
 
 
 def test_a_small_confusion_matrix_shows_counts_and_shares():
@@ -67,9 +67,11 @@ def test_the_areas_of_the_curves_are_scikit_learns(draw, metric):
 def test_of_many_classes_the_hardest_curves_are_shown_and_a_class_without_images_has_none():
     assert len(roc_figure(example(30, 900)).axes[0].get_legend_handles_labels()[1]) == 20
     found = example(3)
-    only_two = Predictions(found.class_names, found.paths, found.labels.clip(max=1), found.probs)
+    only_two = PredictionTable(
+        found.class_names, found.paths, found.labels.clip(max=1), found.probs
+    )
     assert len(roc_figure(only_two).axes[0].get_legend_handles_labels()[1]) == 2
-    one = Predictions(found.class_names, found.paths, found.labels * 0, found.probs)
+    one = PredictionTable(found.class_names, found.paths, found.labels * 0, found.probs)
     assert roc_figure(one).axes[0].get_legend() is None
 
 

@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, classification_report
 
 from flowers.evaluation import (
     Example,
-    Predictions,
+    PredictionTable,
     Rejection,
     Report,
     predictions_csv,
@@ -26,7 +26,7 @@ from flowers.evaluation import (
 )
 
 
-def example(num_classes: int = 5, count: int = 300) -> Predictions:
+def example(num_classes: int = 5, count: int = 300) -> PredictionTable:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, num_classes, count)
     probs = (
@@ -35,7 +35,7 @@ def example(num_classes: int = 5, count: int = 300) -> Predictions:
     wrong = rng.random(count) < 0.2
     probs[wrong] = np.roll(probs[wrong], 1, axis=1)
     names = tuple(f"class <{k}>" for k in range(num_classes))
-    return Predictions(names, tuple(f"<b>{i}.jpg" for i in range(count)), labels, probs)
+    return PredictionTable(names, tuple(f"<b>{i}.jpg" for i in range(count)), labels, probs)
 
 
 def jpeg() -> bytes:
@@ -56,7 +56,7 @@ def test_three_classes_counted_by_hand():
             [0.0, 0.0, 1.0],
         ]
     )
-    found = Predictions(("a", "b", "c"), tuple("123456"), np.array([0, 0, 0, 1, 1, 2]), probs)
+    found = PredictionTable(("a", "b", "c"), tuple("123456"), np.array([0, 0, 0, 1, 1, 2]), probs)
     numbers = report_numbers(Report("test", found))
     assert (numbers["images"], numbers["right"]) == (6, 4)
     assert numbers["accuracy"] == pytest.approx(4 / 6)
