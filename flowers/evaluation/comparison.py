@@ -1,4 +1,4 @@
-"""Which of several runs is better, and whether that can be told."""
+"""Compare several runs: their scores, McNemar's test of each pair, and the options that differ."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
-from flowers.evaluation.calibration import reliability
-from flowers.evaluation.intervals import wilson_interval
-from flowers.evaluation.metrics import scores
+from flowers.evaluation.metrics import overall_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,16 +19,16 @@ if TYPE_CHECKING:
     from flowers.evaluation.predictions import PredictionTable
     from flowers.evaluation.training_curves import Curve
 
-LEVEL = 0.05  # the convention: one in twenty pairs of equals is called different
+LEVEL = 0.05  # the usual significance level
 
 
 class McNemar(NamedTuple):
     """McNemar's test of two networks on the same images.
 
     Args:
-        only_first: Images that only the first has right.
-        only_second: Images that only the second has right.
-        p_value: How often networks that are equally good would differ at least that much.
+        only_first: Number of images that only the first classifies correctly.
+        only_second: Number of images that only the second classifies correctly.
+        p_value: Probability of at least that difference if both networks are equally good.
     """
 
     only_first: int
@@ -39,49 +37,51 @@ class McNemar(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two runs beside each other.
+    """The comparison of two runs.
 
     Args:
         first: Name of a run.
         second: Name of another.
-        shared: Test images of both.
-        test: McNemar's test on them; None without shared images.
-        corrected: Its p-value, corrected for the number of pairs.
-        same_classes: Whether both tell apart the same classes.
+        shared: Number of test images of both.
+        test: McNemar's test on these images.
+        corrected: The test's p-value, corrected for the number of pairs.
+        same_classes: Whether both runs have the same classes.
     """
 
     first: str
     second: str
     shared: int
-    test: McNemar | None
+    test: McNemar
     corrected: float
     same_classes: bool
 
     @property
     def verdict(self) -> str:
-        """What the test says, as a sentence."""
-        if self.test is None:
+        """The result of the test in words."""
+        if not self.shared:
             return "no test image in common"
-        note = "" if self.same_classes else ", but they tell apart other classes"
         if self.corrected >= LEVEL:
-            return f"no difference can be told, p = {self.corrected:.2g}{note}"
-        better = self.first if self.test.only_first > self.test.only_second else self.second
-        return f"{better} is better, p = {self.corrected:.2g}{note}"
+            result = "no significant difference"
+        elif self.test.only_first > self.test.only_second:
+            result = f"{self.first} is better"
+        else:
+            result = f"{self.second} is better"
+        note = "" if self.same_classes else ", but the runs have different classes"
+        return f"{result}, p = {self.corrected:.2g}{note}"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run.
+    """The results of a run.
 
     Args:
-        name: What to call it.
-        predictions: Those of its test, as ``predict`` gives them; None for a run that was not
-            tested.
-        curves: What it logged, by name.
-        seconds: How long it trained; None if it logged nothing.
-        config: Its options and their values, by name.
-        checkpoint: What was tested, as ``best.ckpt``; empty if unknown.
-        sha256: Checksums of the images by their paths, by which other runs' images are known again;
+        name: Name to show.
+        predictions: Predictions of its test, calibrated; None for a run that was not tested.
+        curves: Logged scalars by their names.
+        seconds: Duration of the training; None if nothing was logged.
+        config: Values of its options by their names.
+        checkpoint: Name of the tested checkpoint, such as ``best.ckpt``; empty if unknown.
+        sha256: Checksums of the images by their paths, which identify an image in several runs;
             empty if unknown.
     """
 
@@ -94,64 +94,66 @@ class Run:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
 
-def mcnemar(first_right: NDArray[np.bool_], second_right: NDArray[np.bool_]) -> McNemar:
-    """Return McNemar's exact test: of the images that one network alone has right, is it half each?
+def mcnemar(first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_]) -> McNemar:
+    """Return McNemar's exact test of two networks on the same images.
 
-    It tells two networks apart, not two recipes: another seed trains another network
-    (https://doi.org/10.1162/089976698300017197).
+    Of the images that exactly one network classifies correctly, equally good networks share half
+    each. The test compares two trained networks, not two training recipes: another seed trains
+    another network (https://doi.org/10.1162/089976698300017197).
 
     Args:
-        first_right: Whether the first network is right ``(N,)``.
-        second_right: Whether the second is, on the same images ``(N,)``.
+        first_correct: Whether the first network is correct ``(N,)``.
+        second_correct: Whether the second network is correct ``(N,)``.
     """
-    only_first, only_second = (
-        int((first_right & ~second_right).sum()),
-        int((second_right & ~first_right).sum()),
-    )
-    differing = only_first + only_second
-    p_value = float(binomtest(only_first, differing).pvalue) if differing else 1.0
+    only_first = int((first_correct & ~second_correct).sum())
+    only_second = int((second_correct & ~first_correct).sum())
+    p_value = 1.0
+    if only_first or only_second:
+        p_value = float(binomtest(only_first, only_first + only_second).pvalue)
     return McNemar(only_first, only_second, p_value)
 
 
 def pairs(runs: Sequence[Run]) -> list[Pair]:
-    """Return all pairs of tested runs, their p-values corrected for the number of tests after Holm (1979)."""
-    found = [
-        _pair(a, b)
-        for a, b in combinations([run for run in runs if run.predictions is not None], 2)
-    ]
-    corrected = _holm(np.array([1.0 if pair.test is None else pair.test.p_value for pair in found]))
+    """Return all pairs of tested runs, with p-values corrected for the number of pairs (Holm)."""
+    tested = [run for run in runs if run.predictions is not None]
+    uncorrected = [_pair(first, second) for first, second in combinations(tested, 2)]
+    p_values = _holm(np.array([pair.test.p_value for pair in uncorrected]))
     return [
         pair._replace(corrected=p_value)
-        for pair, p_value in zip(found, corrected.tolist(), strict=True)
+        for pair, p_value in zip(uncorrected, p_values.tolist(), strict=True)
     ]
 
 
 def _pair(first: Run, second: Run) -> Pair:
+    """Return the comparison of two tested runs, with its uncorrected p-value."""
     assert first.predictions is not None
     assert second.predictions is not None
     by_content = bool(first.sha256 and second.sha256)
-    ours, theirs = (_outcomes(run, by_content=by_content) for run in (first, second))
-    shared = [image for image in ours if image in theirs]
-    right = [
-        np.array([outcomes[image] for image in shared], dtype=bool) for outcomes in (ours, theirs)
-    ]
-    same_classes = set(first.predictions.class_names) == set(second.predictions.class_names)
-    return Pair(
-        first.name, second.name, len(shared), mcnemar(*right) if shared else None, 1.0, same_classes
+    first_correct = _correct_by_image(first.predictions, first.sha256 if by_content else {})
+    second_correct = _correct_by_image(second.predictions, second.sha256 if by_content else {})
+    shared = [image for image in first_correct if image in second_correct]
+    test = mcnemar(
+        np.array([first_correct[image] for image in shared], dtype=bool),
+        np.array([second_correct[image] for image in shared], dtype=bool),
     )
+    same_classes = set(first.predictions.class_names) == set(second.predictions.class_names)
+    return Pair(first.name, second.name, len(shared), test, test.p_value, same_classes)
 
 
-def _outcomes(run: Run, *, by_content: bool) -> dict[tuple[str, str], bool]:
-    """Return whether each image, known by its checksum or else its path, was predicted as its label."""
-    found = run.predictions
-    assert found is not None
-    images = [run.sha256.get(path, path) for path in found.paths] if by_content else found.paths
-    labels = [found.class_names[label] for label in found.labels]
-    return dict(zip(zip(images, labels, strict=True), found.correct.tolist(), strict=True))
+def _correct_by_image(
+    predictions: PredictionTable, sha256: Mapping[str, str]
+) -> dict[tuple[str, str], bool]:
+    """Return whether each image is classified correctly, by its checksum or path, and label."""
+    outcomes = {}
+    for path, label, is_correct in zip(
+        predictions.paths, predictions.labels, predictions.correct.tolist(), strict=True
+    ):
+        outcomes[sha256.get(path, path), predictions.class_names[label]] = is_correct
+    return outcomes
 
 
 def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return p-values corrected for their number (https://www.jstor.org/stable/4615733)."""
+    """Return p-values corrected for their number, https://www.jstor.org/stable/4615733."""
     order = np.argsort(p_values)
     steps = p_values[order] * np.arange(len(p_values), 0, -1)
     corrected = np.empty_like(p_values)
@@ -160,22 +162,16 @@ def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def run_numbers(run: Run) -> dict[str, Any]:
-    """Return what is compared of a run, as plain values; what is unknown is left out."""
+    """Return the numbers of a run as plain values; unknown ones are left out."""
     numbers: dict[str, Any] = {}
-    if (found := run.predictions) is not None:
-        values, right = scores(found), int(found.correct.sum())
-        numbers |= {
+    if run.predictions is not None:
+        numbers = {
             "checkpoint": run.checkpoint,
-            "test_images": len(found.paths),
-            "accuracy": values["accuracy"],
-            "accuracy_interval_95": list(wilson_interval(right, len(found.paths))),
-            "balanced_accuracy": values["balanced accuracy"],
-            "macro_f1": values["macro-F1"],
-            "log_loss": values["log loss"],
-            "ece": reliability(found.probs, found.labels).error,
+            "test_images": len(run.predictions.paths),
+            **overall_metrics(run.predictions),
         }
-    if (validated := run.curves.get("val/acc")) is not None:
-        numbers["best_validation_accuracy"] = float(np.nanmax(validated.values))
+    if "val/acc" in run.curves:
+        numbers["best_validation_accuracy"] = float(np.nanmax(run.curves["val/acc"].values))
     if run.curves:
         numbers["epochs"] = round(max(float(curve.epochs[-1]) for curve in run.curves.values()))
     if run.seconds is not None:
@@ -184,10 +180,14 @@ def run_numbers(run: Run) -> dict[str, Any]:
 
 
 def differing_options(runs: Sequence[Run]) -> dict[str, list[Any]]:
-    """Return the options whose values differ between the runs that have a configuration, None where one has none."""
-    names = sorted({name for run in runs for name in run.config})
-    values = {name: [run.config.get(name) for run in runs] for name in names}
-    known = [number for number, run in enumerate(runs) if run.config]
-    return {
-        name: row for name, row in values.items() if any(row[i] != row[known[0]] for i in known)
-    }
+    """Return the options whose values differ between the runs that have a configuration.
+
+    The list has one value per run, None if the run does not have the option.
+    """
+    configs = [run.config for run in runs if run.config]
+    options = {}
+    for name in sorted(set().union(*configs)):
+        values = [config.get(name) for config in configs]
+        if any(value != values[0] for value in values):
+            options[name] = [run.config.get(name) for run in runs]
+    return options

@@ -85,7 +85,7 @@ def test_the_newest_test_counts_and_is_named(tmp_path, capsys):
     compare.compare([first, second])
     said = capsys.readouterr().out
     assert "y was tested 3 times: predictions-10.csv is the newest" in said
-    assert "no difference can be told, p = 1" in said
+    assert "no significant difference, p = 1" in said
 
 
 @pytest.mark.parametrize(
