@@ -22,37 +22,27 @@ if TYPE_CHECKING:
 LEVEL = 0.05  # the usual significance level
 
 
-class McNemar(NamedTuple):
-    """McNemar's test of two networks on the same images.
-
-    Args:
-        only_first: Number of images that only the first classifies correctly.
-        only_second: Number of images that only the second classifies correctly.
-        p_value: Probability of at least that difference if both networks are equally good.
-    """
-
-    only_first: int
-    only_second: int
-    p_value: float
-
-
 class Pair(NamedTuple):
-    """The comparison of two runs.
+    """McNemar's test of two runs.
 
     Args:
         first: Name of a run.
         second: Name of another.
         shared: Number of test images of both.
-        test: McNemar's test on these images.
-        corrected: The test's p-value, corrected for the number of pairs.
+        only_first: Number of these that only the first run classifies correctly.
+        only_second: Number of these that only the second run classifies correctly.
+        p_value: Probability of at least that difference if both networks are equally good.
+        p_value_corrected: The p-value, corrected for the number of pairs.
         same_classes: Whether both runs have the same classes.
     """
 
     first: str
     second: str
     shared: int
-    test: McNemar
-    corrected: float
+    only_first: int
+    only_second: int
+    p_value: float
+    p_value_corrected: float
     same_classes: bool
 
     @property
@@ -60,14 +50,14 @@ class Pair(NamedTuple):
         """The result of the test in words."""
         if not self.shared:
             return "no test image in common"
-        if self.corrected >= LEVEL:
+        if self.p_value_corrected >= LEVEL:
             result = "no significant difference"
-        elif self.test.only_first > self.test.only_second:
+        elif self.only_first > self.only_second:
             result = f"{self.first} is better"
         else:
             result = f"{self.second} is better"
         note = "" if self.same_classes else ", but the runs have different classes"
-        return f"{result}, p = {self.corrected:.2g}{note}"
+        return f"{result}, p = {self.p_value_corrected:.2g}{note}"
 
 
 @dataclass(frozen=True)
@@ -94,62 +84,70 @@ class Run:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
 
-def mcnemar(first_correct: NDArray[np.bool_], second_correct: NDArray[np.bool_]) -> McNemar:
-    """Return McNemar's exact test of two networks on the same images.
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the p-value of McNemar's exact test of two networks on the same images.
 
     Of the images that exactly one network classifies correctly, equally good networks share half
     each. The test compares two trained networks, not two training recipes: another seed trains
     another network (https://doi.org/10.1162/089976698300017197).
 
     Args:
-        first_correct: Whether the first network is correct ``(N,)``.
-        second_correct: Whether the second network is correct ``(N,)``.
+        only_first: Number of images that only the first network classifies correctly.
+        only_second: Number of images that only the second network classifies correctly.
     """
-    only_first = int((first_correct & ~second_correct).sum())
-    only_second = int((second_correct & ~first_correct).sum())
-    p_value = 1.0
-    if only_first or only_second:
-        p_value = float(binomtest(only_first, only_first + only_second).pvalue)
-    return McNemar(only_first, only_second, p_value)
+    if only_first == only_second:
+        return 1.0
+    return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
 def pairs(runs: Sequence[Run]) -> list[Pair]:
     """Return all pairs of tested runs, with p-values corrected for the number of pairs (Holm)."""
-    tested = [run for run in runs if run.predictions is not None]
-    uncorrected = [_pair(first, second) for first, second in combinations(tested, 2)]
-    p_values = _holm(np.array([pair.test.p_value for pair in uncorrected]))
-    return [
-        pair._replace(corrected=p_value)
-        for pair, p_value in zip(uncorrected, p_values.tolist(), strict=True)
-    ]
+    uncorrected = []
+    for first, second in combinations(runs, 2):
+        if first.predictions is not None and second.predictions is not None:
+            uncorrected.append(_pair(first, second, first.predictions, second.predictions))
+    p_values = _holm(np.array([pair.p_value for pair in uncorrected]))
+    corrected = []
+    for pair, p_value in zip(uncorrected, p_values.tolist(), strict=True):
+        corrected.append(pair._replace(p_value_corrected=p_value))
+    return corrected
 
 
-def _pair(first: Run, second: Run) -> Pair:
+def _pair(first: Run, second: Run, predictions: PredictionTable, others: PredictionTable) -> Pair:
     """Return the comparison of two tested runs, with its uncorrected p-value."""
-    assert first.predictions is not None
-    assert second.predictions is not None
     by_content = bool(first.sha256 and second.sha256)
-    first_correct = _correct_by_image(first.predictions, first.sha256 if by_content else {})
-    second_correct = _correct_by_image(second.predictions, second.sha256 if by_content else {})
-    shared = [image for image in first_correct if image in second_correct]
-    test = mcnemar(
-        np.array([first_correct[image] for image in shared], dtype=bool),
-        np.array([second_correct[image] for image in shared], dtype=bool),
+    images, correct = _image_sets(predictions, first.sha256 if by_content else {})
+    other_images, other_correct = _image_sets(others, second.sha256 if by_content else {})
+    shared = images & other_images
+    only_first = len((correct - other_correct) & shared)
+    only_second = len((other_correct - correct) & shared)
+    p_value = mcnemar(only_first, only_second)
+    return Pair(
+        first=first.name,
+        second=second.name,
+        shared=len(shared),
+        only_first=only_first,
+        only_second=only_second,
+        p_value=p_value,
+        p_value_corrected=p_value,
+        same_classes=set(predictions.class_names) == set(others.class_names),
     )
-    same_classes = set(first.predictions.class_names) == set(second.predictions.class_names)
-    return Pair(first.name, second.name, len(shared), test, test.p_value, same_classes)
 
 
-def _correct_by_image(
+def _image_sets(
     predictions: PredictionTable, sha256: Mapping[str, str]
-) -> dict[tuple[str, str], bool]:
-    """Return whether each image is classified correctly, by its checksum or path, and label."""
-    outcomes = {}
+) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """Return the images, as checksum or path with label, and those classified correctly."""
+    images = set()
+    correct = set()
     for path, label, is_correct in zip(
-        predictions.paths, predictions.labels, predictions.correct.tolist(), strict=True
+        predictions.paths, predictions.labels, predictions.correct, strict=True
     ):
-        outcomes[sha256.get(path, path), predictions.class_names[label]] = is_correct
-    return outcomes
+        image = (sha256.get(path, path), predictions.class_names[label])
+        images.add(image)
+        if is_correct:
+            correct.add(image)
+    return images, correct
 
 
 def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -187,7 +185,6 @@ def differing_options(runs: Sequence[Run]) -> dict[str, list[Any]]:
     configs = [run.config for run in runs if run.config]
     options = {}
     for name in sorted(set().union(*configs)):
-        values = [config.get(name) for config in configs]
-        if any(value != values[0] for value in values):
+        if any(config.get(name) != configs[0].get(name) for config in configs):
             options[name] = [run.config.get(name) for run in runs]
     return options

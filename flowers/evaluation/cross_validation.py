@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,18 +43,18 @@ def summarize(runs: Runs) -> dict[str, Summary]:
         ValueError: There are fewer than two folds.
     """
     scores_by_run = {key: scores(predictions) for key, predictions in runs.items()}
-    folds = sorted({fold for _, fold in runs})
     summary = {}
     for name in next(iter(scores_by_run.values())):
-        values = {key: run_scores[name] for key, run_scores in scores_by_run.items()}
-        fold_means = []
-        for fold in folds:
-            fold_means.append(mean(values[key] for key in values if key[1] == fold))
-        low, high = fold_interval(fold_means)
-        largest = math.inf if name == "log loss" else 1.0  # all others are fractions
+        values: list[float] = []
+        values_by_fold: dict[int, list[float]] = {}
+        for (_, fold), run_scores in scores_by_run.items():
+            values.append(run_scores[name])
+            values_by_fold.setdefault(fold, []).append(run_scores[name])
+        low, high = fold_interval(list(map(mean, values_by_fold.values())))
         low = max(0.0, low)
-        high = min(largest, high)
-        summary[name] = Summary(mean(values.values()), stdev(values.values()), low, high)
+        if name != "log loss":  # all other scores are fractions
+            high = min(1.0, high)
+        summary[name] = Summary(mean(values), stdev(values), low, high)
     return summary
 
 

@@ -45,7 +45,7 @@ def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> F
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     ticks = range(num_classes)
-    names = [_plain(name) for name in class_names]
+    names = list(map(_plain, class_names))
     axes.set_yticks(ticks, names)
     if is_small:
         axes.set_xticks(ticks, names, rotation=45, ha="right")
@@ -143,10 +143,11 @@ def history_figure(
         curves: Scalars of the run by their names, such as ``train/loss``.
         marks: Epochs to mark, counted from 0, by their labels, such as ``best checkpoint``.
     """
-    panels = {}
+    panels: dict[str, list[str]] = {}
     for title, metric in {"loss": "loss", "accuracy": "acc"}.items():
-        panels[title] = [name for name in (f"train/{metric}", f"val/{metric}") if name in curves]
-    panels = {title: names for title, names in panels.items() if names}
+        for name in (f"train/{metric}", f"val/{metric}"):
+            if name in curves:
+                panels.setdefault(title, []).append(name)
     # Of several parameter groups show the one with the largest rate, the head.
     rates = [name for name in curves if name.startswith("lr-")]
     if rates:

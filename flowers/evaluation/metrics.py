@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import binomtest, t
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    log_loss,
-    precision_recall_fscore_support,
-)
+from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 from flowers.evaluation.calibration import reliability
 
@@ -25,33 +20,47 @@ if TYPE_CHECKING:
     from flowers.evaluation.predictions import PredictionTable
 
 
+def class_metrics(predictions: PredictionTable) -> dict[str, dict[str, float]]:
+    """Return precision, recall, F1 and support (number of images) of each class.
+
+    The precision of a class that is never predicted is 0.
+    """
+    classes = np.arange(len(predictions.class_names))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        predictions.labels, predictions.predicted, labels=classes, zero_division=0
+    )
+    metrics = {}
+    for label, name in enumerate(predictions.class_names):
+        metrics[name] = {
+            "precision": float(precision[label]),
+            "recall": float(recall[label]),
+            "F1": float(f1[label]),
+            "support": int(support[label]),
+        }
+    return metrics
+
+
 def scores(predictions: PredictionTable) -> dict[str, float]:
     """Return accuracy, balanced accuracy, macro-F1, log loss, and the scores of each class.
 
     The log loss is in nats. The scores of a class are ``<class>/precision``, ``<class>/recall`` and
-    ``<class>/F1``. The precision of a class that is never predicted is 0. A class without images is
-    left out of the means.
+    ``<class>/F1``. A class without images is left out of the means.
     """
-    labels = predictions.labels
-    predicted = predictions.predicted
-    classes = np.arange(len(predictions.class_names))
-    present = np.unique(labels)
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        labels, predicted, labels=classes, zero_division=0
-    )
+    by_class = class_metrics(predictions)
+    present = [values for values in by_class.values() if values["support"]]
     # In predictions.csv the probabilities are rounded, so their sum is not exactly 1.
     probs = predictions.probs / predictions.probs.sum(axis=1, keepdims=True)
+    loss = log_loss(predictions.labels, probs, labels=np.arange(probs.shape[1]))
     values = {
-        "accuracy": accuracy_score(labels, predicted),
-        "balanced accuracy": recall[present].mean(),
-        "macro-F1": f1[present].mean(),
-        "log loss": log_loss(labels, probs, labels=classes),
+        "accuracy": float(predictions.correct.mean()),
+        "balanced accuracy": float(np.mean([values["recall"] for values in present])),
+        "macro-F1": float(np.mean([values["F1"] for values in present])),
+        "log loss": float(loss),
     }
-    for label, name in enumerate(predictions.class_names):
-        values[f"{name}/precision"] = precision[label]
-        values[f"{name}/recall"] = recall[label]
-        values[f"{name}/F1"] = f1[label]
-    return {name: float(value) for name, value in values.items()}
+    for name, metrics in by_class.items():
+        for key in ("precision", "recall", "F1"):
+            values[f"{name}/{key}"] = metrics[key]
+    return values
 
 
 def overall_metrics(predictions: PredictionTable) -> dict[str, Any]:
@@ -66,17 +75,6 @@ def overall_metrics(predictions: PredictionTable) -> dict[str, Any]:
         "log_loss": values["log loss"],
         "ece": reliability(predictions.probs, predictions.labels).error,
     }
-
-
-def class_metrics(predictions: PredictionTable) -> dict[str, dict[str, float]]:
-    """Return precision, recall, F1 and support (number of images) of each class."""
-    values = scores(predictions)
-    support = np.bincount(predictions.labels, minlength=len(predictions.class_names))
-    metrics = {}
-    for name, count in zip(predictions.class_names, support.tolist(), strict=True):
-        metrics[name] = {key: values[f"{name}/{key}"] for key in ("precision", "recall", "F1")}
-        metrics[name]["support"] = count
-    return metrics
 
 
 def top_k_accuracy(predictions: PredictionTable, k: int) -> float:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -69,35 +69,33 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
         ValueError: It has other columns, a label without a column, or invalid probabilities.
     """
     class_names, rows = _read_rows(file)
-    labels_in_file = {row[1] for row in rows}
-    unknown = sorted(labels_in_file - {*class_names, ""})
+    row_paths, row_labels, *_ = zip(*rows, strict=True)
+    unknown = sorted({*row_labels} - {*class_names, ""})
     if unknown:
         raise ValueError(
             f"{file}: expected a column for each label, got none for {', '.join(unknown)}"
         )
-    if needs_labels and "" in labels_in_file:
+    if needs_labels and "" in row_labels:
         raise ValueError(
             f"{file}: expected a label in each row, got rows without. Give the predictions.csv of "
             f"test or cross_validate; predict does not know the labels."
         )
-    positions: dict[str, int] = {}
-    for row in rows:
-        positions.setdefault(row[0], len(positions))
-    row_positions = [positions[row[0]] for row in rows]
-    labels = np.full(len(positions), -1, dtype=np.int64)
-    for position, row in zip(row_positions, rows, strict=True):
-        if row[1]:
-            labels[position] = class_names.index(row[1])
-    sums = np.zeros((len(positions), len(class_names)))
+    paths = tuple(dict.fromkeys(row_paths))
+    positions = {path: position for position, path in enumerate(paths)}
+    row_positions = [positions[path] for path in row_paths]
+    labels = np.full(len(paths), -1, dtype=np.int64)
+    for position, label in zip(row_positions, row_labels, strict=True):
+        if label:
+            labels[position] = class_names.index(label)
+    sums = np.zeros((len(paths), len(class_names)))
     np.add.at(sums, row_positions, _row_probs(rows, file=file))
     probs = sums / np.bincount(row_positions)[:, None]
-    _check_probs(probs, file=file)
-    return PredictionTable(tuple(class_names), tuple(positions), labels, probs)
+    return PredictionTable(tuple(class_names), paths, labels, probs)
 
 
 def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
     """Return the class names of a table and its rows, without images that could not be read."""
-    with open(file, newline="", encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
+    with Path(file).open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
         lines = [line for line in csv.reader(opened) if line]
     header = lines[0] if lines else []
     num_columns = len(PREDICTION_COLUMNS)
@@ -125,21 +123,18 @@ def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _row_probs(rows: list[list[str]], *, file: str | Path) -> NDArray[np.float64]:
+    """Return the probabilities of each row ``(rows, K)``."""
     try:
-        return np.array([row[len(PREDICTION_COLUMNS) :] for row in rows], dtype=np.float64)
+        probs = np.array([row[len(PREDICTION_COLUMNS) :] for row in rows], dtype=np.float64)
     except ValueError as error:
-        raise ValueError(
-            f"{file}: expected a probability for every class in each line ({error})"
-        ) from error
-
-
-def _check_probs(probs: NDArray[np.float64], *, file: str | Path) -> None:
+        raise ValueError(f"{file}: expected a probability for every class ({error})") from error
     is_positive = (probs >= 0).all(axis=1)  # not a number is not
     # The file has seven digits, so the sums are not exactly 1.
     is_valid = is_positive & (np.abs(probs.sum(axis=1) - 1) < 1e-2)
     if not is_valid.all():
         row = probs[~is_valid][0].tolist()
         raise ValueError(f"{file}: expected probabilities that sum to 1, got {row} for an image")
+    return probs
 
 
 def predictions_csv(predictions: PredictionTable, *, threshold: float | None = None) -> str:

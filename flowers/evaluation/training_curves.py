@@ -37,7 +37,7 @@ def training_seconds(run: Path) -> float | None:
     seconds = 0.0
     for file in run.glob("events.out.tfevents.*"):  # one for each start of the training
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
-        times: list[float] = []
+        times = []
         for tag in events.Tags()["scalars"]:
             times += [event.wall_time for event in events.Scalars(tag)]
         if times:

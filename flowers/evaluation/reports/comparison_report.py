@@ -35,6 +35,7 @@ _TEST_NOTE = (
     "Log loss and expected calibration error (ECE) are those of the probabilities that `predict` "
     "gives. Compare accuracies directly only if the test images are the same."
 )
+_TRAINING_HEADER = ["run", "best validation accuracy", "epochs", "time"]
 _PAIR_HEADER = [
     "runs",
     "result",
@@ -61,7 +62,10 @@ def comparison_json(runs: Sequence[Run]) -> str:
             "verdict": pair.verdict,
         }
         if pair.shared:
-            row |= {**pair.test._asdict(), "p_value_corrected": pair.corrected}
+            row["only_first"] = pair.only_first
+            row["only_second"] = pair.only_second
+            row["p_value"] = pair.p_value
+            row["p_value_corrected"] = pair.p_value_corrected
         rows.append(row)
     numbers = {
         "runs": {run.name: run_numbers(run) for run in runs},
@@ -95,26 +99,26 @@ def comparison_html(runs: Sequence[Run], figures: Mapping[str, Figure]) -> str:
 
 
 def _sections(runs: Sequence[Run]) -> list[Section]:
-    numbers = {run.name: run_numbers(run) for run in runs}
-    tested = Table([_test_row(*item) for item in numbers.items()], _TEST_HEADER)
-    trained = Table(
-        [_training_row(*item) for item in numbers.items()],
-        header=["run", "best validation accuracy", "epochs", "time"],
-        text_columns=1,
-    )
+    tested = []
+    trained = []
+    for run in runs:
+        numbers = run_numbers(run)
+        tested.append(_test_row(run.name, numbers))
+        trained.append(_training_row(run.name, numbers))
     sections = [
-        Section("Test", note=_TEST_NOTE, table=tested),
-        Section("Training", table=trained),
+        Section("Test", note=_TEST_NOTE, table=Table(tested, _TEST_HEADER)),
+        Section("Training", table=Table(trained, _TRAINING_HEADER, text_columns=1)),
     ]
-    if run_pairs := pairs(runs):
-        rows = []
-        for pair in run_pairs:
-            counts = [pair.shared, pair.test.only_first, pair.test.only_second]
-            rows.append([f"{pair.first}, {pair.second}", pair.verdict, *counts])
+    rows: list[list[object]] = []
+    for pair in pairs(runs):
+        counts = [pair.shared, pair.only_first, pair.only_second]
+        rows.append([f"{pair.first}, {pair.second}", pair.verdict, *counts])
+    if rows:
         sections.append(Section("Pairs", note=_PAIR_NOTE, table=Table(rows, _PAIR_HEADER)))
     if options := differing_options(runs):
-        header = ["option", *numbers]
-        table = Table([[name, *values] for name, values in options.items()], header, len(header))
+        header = ["option", *(run.name for run in runs)]
+        rows = [[name, *values] for name, values in options.items()]
+        table = Table(rows, header, text_columns=len(header))
         sections.append(Section("Options that differ", table=table))
     return sections
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from flowers.evaluation.training_curves import Curve
 
-TOP_K = 5
+_TOP_K = 5
 _MOST_CONFUSED = 10
 _GRAD_CAM_NOTE = "In red: the regions that contributed most to the predicted class (Grad-CAM)."
 
@@ -85,7 +85,7 @@ class Report:
     predictions: PredictionTable
     temperature: float | None = None
     rejection: Rejection | None = None
-    facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    facts: dict[str, dict[str, str]] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     marks: Mapping[str, int] = field(default_factory=dict)
     mistakes: Sequence[Example] = ()
@@ -109,8 +109,8 @@ def report_numbers(report: Report) -> dict[str, Any]:
         "right": int(predictions.correct.sum()),
         **overall_metrics(predictions),
     }
-    if len(predictions.class_names) > TOP_K:
-        numbers[f"top_{TOP_K}_accuracy"] = top_k_accuracy(predictions, TOP_K)
+    if len(predictions.class_names) > _TOP_K:
+        numbers[f"top_{_TOP_K}_accuracy"] = top_k_accuracy(predictions, _TOP_K)
     if report.temperature is not None:
         calibrated = overall_metrics(report.calibrated)
         numbers["temperature"] = report.temperature
@@ -120,7 +120,7 @@ def report_numbers(report: Report) -> dict[str, Any]:
         numbers["rejection"] = _rejection_numbers(report.calibrated, report.rejection.threshold)
     numbers["classes"] = class_metrics(predictions)
     numbers["confusion"] = confusion(predictions).tolist()
-    numbers["facts"] = {title: dict(table) for title, table in report.facts.items()}
+    numbers["facts"] = report.facts
     return numbers
 
 
@@ -216,9 +216,9 @@ def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("balanced accuracy", f"{numbers['balanced_accuracy']:.1%}"),
         ("macro-F1", f"{numbers['macro_f1']:.1%}"),
     ]
-    top_k = f"top_{TOP_K}_accuracy"
+    top_k = f"top_{_TOP_K}_accuracy"
     if top_k in numbers:
-        rows.append((f"top-{TOP_K} accuracy", f"{numbers[top_k]:.1%}"))
+        rows.append((f"top-{_TOP_K} accuracy", f"{numbers[top_k]:.1%}"))
     for key, name in {"log_loss": "log loss", "ece": "expected calibration error (ECE)"}.items():
         value = f"{numbers[key]:.3f}"
         if "temperature" in numbers:
