@@ -68,24 +68,23 @@ def pool(runs: Runs) -> PredictionTable:
     for (seed, _), predictions in runs.items():
         paths_by_seed.setdefault(seed, []).extend(predictions.paths)
     expected = set(next(iter(paths_by_seed.values())))
-    for seed, paths in paths_by_seed.items():
-        if len(paths) != len(expected) or set(paths) != expected:
+    for seed, seed_paths in paths_by_seed.items():
+        if len(seed_paths) != len(expected) or set(seed_paths) != expected:
             raise ValueError(
                 f"seed {seed}: expected each image in exactly one test fold, and the same images "
-                f"for every seed, got {len(paths):,} predictions of {len(set(paths)):,} images, "
-                f"{len(expected):,} for the first seed. The data changed between the runs; start "
-                f"again with another --out."
+                f"for every seed, got {len(seed_paths):,} predictions of "
+                f"{len(set(seed_paths)):,} images, {len(expected):,} for the first seed. The data "
+                f"changed between the runs; start again in a new folder."
             )
-    tables = list(runs.values())
-    all_paths: list[str] = []
-    for table in tables:
-        all_paths += table.paths
-    return PredictionTable(
-        tables[0].class_names,
-        tuple(all_paths),
-        np.concatenate([table.labels for table in tables]),
-        np.concatenate([table.probs for table in tables]),
-    )
+    paths: list[str] = []
+    labels = []
+    probs = []
+    for predictions in runs.values():
+        paths += predictions.paths
+        labels.append(predictions.labels)
+        probs.append(predictions.probs)
+    class_names = predictions.class_names
+    return PredictionTable(class_names, tuple(paths), np.concatenate(labels), np.concatenate(probs))
 
 
 def pooled_confusion(runs: Runs) -> NDArray[np.int64]:
@@ -101,9 +100,8 @@ def summary_json(runs: Runs) -> str:
 
 def summary_markdown(runs: Runs) -> str:
     """Return the summary and the pooled confusion matrix as Markdown tables."""
-    num_seeds = len({seed for seed, _ in runs})
-    num_folds = len({fold for _, fold in runs})
-    seeds = "1 seed" if num_seeds == 1 else f"{num_seeds} seeds"
+    seeds, folds = map(set, zip(*runs, strict=True))  # the keys are (seed, fold)
+    seed_count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
     counts = pooled_confusion(runs)
     score_rows = []
     for name, score in summarize(runs).items():
@@ -116,7 +114,7 @@ def summary_markdown(runs: Runs) -> str:
     score_table = Table(score_rows, ["score", "mean", "standard deviation", "95 % interval"])
     confusion_table = Table(confusion_rows, ["label, predicted as", *class_names])
     return (
-        f"{num_folds} folds, {seeds}, {counts.sum():,} out-of-fold predictions.\n\n"
+        f"{len(folds)} folds, {seed_count}, {counts.sum():,} out-of-fold predictions.\n\n"
         f"{table_markdown(score_table)}\n\n"
         f"{table_markdown(confusion_table)}\n"
     )
