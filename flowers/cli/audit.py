@@ -212,7 +212,9 @@ def _page(found: Audit, issues: list[LabelIssue]) -> str:
     bars = [Bar(name, count / largest, f"{count:,}") for name, count in found.class_counts.items()]
     sections = [Section(note=_overview(found, issues)), Section("Images per class", bars=bars)]
     for kind, group in groupby(found.findings, key=lambda finding: finding.kind):
-        sections.append(_section(KINDS[kind].title, KINDS[kind].meaning, list(group), picture=picture))
+        sections.append(
+            _section(KINDS[kind].title, KINDS[kind].meaning, list(group), picture=picture)
+        )
     if issues:
         findings = [Finding("label", (issue.path,), _doubt(issue)) for issue in issues]
         sections.append(_section(*_LABELS, findings, picture=picture))

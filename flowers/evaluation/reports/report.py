@@ -133,7 +133,7 @@ def report_figures(report: Report) -> dict[str, Figure]:
         "Confusion matrix": confusion_figure(confusion(predictions), predictions.class_names),
         "Receiver operating characteristic": roc_figure(predictions),
         "Precision and recall": precision_recall_figure(predictions),
-        "Reliability": reliability_figure(before, title="Before temperature scaling"),
+        "Reliability": reliability_figure(before, title="Uncalibrated"),
     }
     if report.temperature is not None:
         after = reliability(calibrated.probs, calibrated.labels)
