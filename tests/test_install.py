@@ -48,7 +48,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(clone, tmp_path):
         if file.is_file() and file.name != "README.md"
     ]
     assert names == {file.relative_to(clone).as_posix() for file in files}
-    assert "flowers/evaluation/templates/report.html.j2" in names
+    assert "flowers/evaluation/reports/page.html.j2" in names
 
 
 @pytest.mark.parametrize("hook", ["build_editable", "build_wheel"])

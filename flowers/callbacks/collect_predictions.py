@@ -9,7 +9,7 @@ import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from flowers.data import FlowersDataModule
-from flowers.evaluation import Predictions
+from flowers.evaluation import PredictionTable
 from flowers.tasks import Prediction
 
 
@@ -60,7 +60,7 @@ class CollectsPredictions(Callback):
 
 def as_predictions(
     collected: Prediction, data: FlowersDataModule, *, temperature: float = 1.0
-) -> Predictions:
+) -> PredictionTable:
     """Return collected predictions with names, labels and probabilities.
 
     Args:
@@ -69,7 +69,7 @@ def as_predictions(
         temperature: What the logits are divided by.
     """
     indices = collected.indices.numpy()
-    return Predictions(
+    return PredictionTable(
         tuple(data.class_names),
         tuple(data.index.paths[index] for index in indices),
         data.index.labels[indices],

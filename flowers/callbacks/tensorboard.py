@@ -21,7 +21,14 @@ from torchvision.utils import make_grid
 
 from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions
 from flowers.data import FlowersDataModule
-from flowers.evaluation import Predictions, confusion, confusion_figure, gallery_figure, scores
+from flowers.evaluation import (
+    PredictionTable,
+    confusion,
+    confusion_figure,
+    gallery_figure,
+    scores,
+    worst_mistakes,
+)
 from flowers.tasks import ClassificationTask
 
 # The charts on TensorBoard's first page; a tag is a regular expression.
@@ -233,7 +240,7 @@ class LogToTensorBoard(CollectsPredictions):
         self,
         trainer: Trainer,
         data: FlowersDataModule,
-        found: Predictions,
+        found: PredictionTable,
         indices: NDArray[np.int64],
         *,
         epoch: int,
@@ -248,7 +255,7 @@ class LogToTensorBoard(CollectsPredictions):
         self,
         trainer: Trainer,
         data: FlowersDataModule,
-        found: Predictions,
+        found: PredictionTable,
         indices: NDArray[np.int64],
         *,
         step: int,
@@ -272,11 +279,10 @@ class LogToTensorBoard(CollectsPredictions):
         self._best = dict(state_dict)
 
 
-def _mistakes(data: FlowersDataModule, found: Predictions, indices: NDArray[np.int64]) -> Any:  # noqa: ANN401
+def _mistakes(data: FlowersDataModule, found: PredictionTable, indices: NDArray[np.int64]) -> Any:  # noqa: ANN401
     """Return a figure of the most confident mistakes, or None if there is none."""
-    confidence, predicted = found.probs.max(axis=1), found.probs.argmax(axis=1)
-    order = np.argsort(-confidence, kind="stable")
-    worst = [int(i) for i in order if predicted[i] != found.labels[i]][:_SHOWN_IMAGES]
+    confidence, predicted = found.confidence, found.predicted
+    worst = worst_mistakes(found, _SHOWN_IMAGES)
     if not worst:
         return None
     pixels = data.images(indices[worst]).permute(0, 2, 3, 1).numpy()

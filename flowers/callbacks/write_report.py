@@ -6,9 +6,7 @@ import io
 import os
 import platform
 import time
-from collections import Counter
 from importlib.metadata import version
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,10 @@ from flowers.callbacks.console import print_classes
 from flowers.data import FlowersDataModule, read_credits, to_float
 from flowers.evaluation import (
     Example,
-    Predictions,
+    PredictionTable,
     Rejection,
     Report,
+    best_successes,
     figure_bytes,
     grad_cam,
     predictions_csv,
@@ -36,6 +35,7 @@ from flowers.evaluation import (
     report_markdown,
     report_numbers,
     training_seconds,
+    worst_mistakes,
 )
 from flowers.run_folder import write_new
 from flowers.tasks import ClassificationTask, Prediction
@@ -125,7 +125,8 @@ class WriteReport(CollectsPredictions):
         file = Path(trainer.ckpt_path).resolve()
         run = file.parent.parent if (file.parent.parent / "config.yaml").exists() else file.parent
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        mistakes, successes = _chosen(found, self.num_examples)
+        mistakes = worst_mistakes(found, self.num_examples)
+        successes = best_successes(found, self.num_examples)
         images, overlays, note = _pictures([*mistakes, *successes], found, task, data)
         credit = {
             path: credit.photographer for path, credit in read_credits(data.index.root).items()
@@ -198,22 +199,8 @@ class WriteReport(CollectsPredictions):
         }
 
 
-def _chosen(found: Predictions, count: int) -> tuple[list[int], list[int]]:
-    """Return the most confident mistakes, and right predictions spread evenly over the classes."""
-    predicted, seen = found.probs.argmax(axis=1), Counter[int]()
-    wrong: list[int] = []
-    right: list[tuple[int, int]] = []
-    for number in np.argsort(-found.probs.max(axis=1), kind="stable").tolist():
-        if predicted[number] == found.labels[number]:
-            right.append((seen[predicted[number]], number))
-            seen[predicted[number]] += 1
-        else:
-            wrong.append(number)
-    return wrong[:count], [number for _, number in sorted(right, key=itemgetter(0))[:count]]
-
-
 def _pictures(
-    numbers: list[int], found: Predictions, task: ClassificationTask, data: FlowersDataModule
+    numbers: list[int], found: PredictionTable, task: ClassificationTask, data: FlowersDataModule
 ) -> tuple[list[bytes], list[bytes | None], str]:
     """Return images as the network sees them, what it looks at in them, and why that cannot be told, if so."""
     if not numbers:

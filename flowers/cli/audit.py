@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,12 +27,16 @@ from flowers.data import (
     reasons_to_ignore,
 )
 from flowers.evaluation import (
+    Bar,
+    Card,
     LabelIssue,
-    Predictions,
-    data_uri,
+    Picture,
+    PredictionTable,
+    Section,
+    Table,
     label_issues,
+    page_html,
     read_predictions,
-    render_page,
 )
 from flowers.run_folder import write_folder
 
@@ -42,7 +46,7 @@ if TYPE_CHECKING:
 # More on a page helps nobody; the JSON has all.
 _SHOWN = 200
 _LABELS = (
-    "Labels to look at",
+    "Label issues",
     "Networks that were not trained on these images see another class in them. How many there are is an estimate "
     "(confident learning), and a network errs too, the more the less accurate it is: look before you relabel. None of "
     "them is on the quarantine list. The most likely wrong ones come first.",
@@ -111,7 +115,7 @@ def audit(
     return 1 if found.findings or issues else 0
 
 
-def _of_this_folder(predictions: Predictions, found: Audit, *, file: str) -> Predictions:
+def _of_this_folder(predictions: PredictionTable, found: Audit, *, file: str) -> PredictionTable:
     """Return the predictions of images that are still there under that label; say how many and how good they are."""
     names = predictions.class_names
     rows = []
@@ -128,9 +132,9 @@ def _of_this_folder(predictions: Predictions, found: Audit, *, file: str) -> Pre
         raise ValueError(
             f"--predictions {file}: expected predictions of the images of this folder, got none of them"
         )
-    known = Predictions(names, tuple(paths), np.array(labels), predictions.probs[rows])
+    known = PredictionTable(names, tuple(paths), np.array(labels), predictions.probs[rows])
     print(
-        f"--predictions {file} has {len(rows):,} of the {len(found.labels):,} images, {known.right.mean():.1%} of them "
+        f"--predictions {file} has {len(rows):,} of the {len(found.labels):,} images, {known.correct.mean():.1%} of them "
         f"correct; {len(predictions.paths) - len(rows):,} more are gone, or have another label now"
     )
     return known
@@ -195,35 +199,41 @@ def _json(found: Audit, issues: list[LabelIssue]) -> str:
 
 
 def _page(found: Audit, issues: list[LabelIssue]) -> str:
-    credit = {path: credit.photographer for path, credit in read_credits(found.root).items()}
+    credits_by_path = read_credits(found.root)
 
-    def show(path: str, *, picture: bool) -> dict[str, str]:
-        shown = {"path": path, "credit": credit.get(path, ""), "data": ""}
-        if picture:
-            jpeg = io.BytesIO()
-            with suppress(OSError):  # gone since it was checked: its name and finding stay
-                load_thumbnail(found.root / path, longest=240).save(jpeg, "JPEG", quality=80)
-                shown["data"] = data_uri(jpeg.getvalue(), "jpeg")
-        return shown
+    def picture(path: str) -> Picture:
+        jpeg = io.BytesIO()
+        with suppress(OSError):  # deleted since it was checked: only its name is shown
+            load_thumbnail(found.root / path, longest=240).save(jpeg, "JPEG", quality=80)
+        credit = credits_by_path.get(path)
+        return Picture(jpeg.getvalue(), path, credit.photographer if credit else "")
 
-    sections = [
-        _section(kind, KINDS[kind], [*findings], show=show)
-        for kind, findings in groupby(found.findings, key=lambda finding: finding.kind)
-    ]
+    largest = max(found.class_counts.values())
+    bars = [Bar(name, count / largest, f"{count:,}") for name, count in found.class_counts.items()]
+    sections = [Section(note=_overview(found, issues)), Section("Images per class", bars=bars)]
+    for kind, group in groupby(found.findings, key=lambda finding: finding.kind):
+        sections.append(
+            _section(KINDS[kind].title, KINDS[kind].meaning, list(group), picture=picture)
+        )
     if issues:
-        labels = [Finding("label", (issue.path,), _doubt(issue)) for issue in issues]
-        sections.append(_section("label", _LABELS, labels, show=show))
-    return render_page(
-        "audit.html.j2",
-        name=found.root.resolve().name,
-        root=str(found.root),
-        num_images=sum(found.class_counts.values()),
-        num_findings=len(found.findings) + len(issues),
-        counts=found.class_counts,
-        largest=max(found.class_counts.values()),
-        quarantine=len(found.quarantine),
-        sections=sections,
+        findings = [Finding("label", (issue.path,), _doubt(issue)) for issue in issues]
+        sections.append(_section(*_LABELS, findings, picture=picture))
+    return page_html(f"Audit of {found.root.resolve().name}", sections)
+
+
+def _overview(found: Audit, issues: list[LabelIssue]) -> str:
+    num_images = sum(found.class_counts.values())
+    num_findings = len(found.findings) + len(issues)
+    findings = f"{num_findings:,} findings" if num_findings else "Nothing found"
+    text = (
+        f"{num_images:,} images of {len(found.class_counts)} classes in {found.root}. {findings}."
     )
+    if found.quarantine:
+        text += (
+            f" {len(found.quarantine):,} images are on the list `quarantine.csv` beside this page: "
+            "delete the lines you disagree with, then train with it as `--data.quarantine`."
+        )
+    return text
 
 
 def _doubt(issue: LabelIssue) -> str:
@@ -231,27 +241,15 @@ def _doubt(issue: LabelIssue) -> str:
 
 
 def _section(
-    kind: str,
-    title_and_meaning: tuple[str, str],
-    findings: list[Finding],
-    *,
-    show: Callable[..., dict[str, str]],
-) -> dict[str, Any]:
-    title, meaning = title_and_meaning
-    pictures = kind not in ("unreadable", "empty", "ignored", "imbalance")
-    cards = [
-        {
-            "detail": finding.detail,
-            "images": [show(path, picture=pictures) for path in finding.paths],
-        }
-        for finding in findings[:_SHOWN]
-    ]
-    return {
-        "kind": kind,
-        "title": title,
-        "meaning": meaning,
-        "total": len(findings),
-        "pictures": pictures,
-        "single": all(len(finding.paths) == 1 for finding in findings),
-        "cards": cards,
-    }
+    title: str, meaning: str, findings: list[Finding], *, picture: Callable[[str], Picture]
+) -> Section:
+    """Return the section of findings of one kind, with pictures if the images can be decoded."""
+    heading = f"{title} ({len(findings):,})"
+    if len(findings) > _SHOWN:
+        meaning += f" The first {_SHOWN} are shown; all are in `audit.json`."
+    first = findings[:_SHOWN]
+    if findings[0].kind in ("unreadable", "empty", "ignored", "imbalance"):
+        rows = [(", ".join(finding.paths), finding.detail) for finding in first]
+        return Section(heading, note=meaning, table=Table(rows))
+    cards = [Card(finding.detail, list(map(picture, finding.paths))) for finding in first]
+    return Section(heading, note=meaning, cards=cards)

@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from flowers.evaluation import (
-    Predictions,
+    PredictionTable,
     pool,
     predictions_csv,
     read_predictions,
@@ -93,7 +93,7 @@ def cross_validate(
 
 def _run_all(
     out: Path, options: list[str], *, folds: int, seeds: int
-) -> dict[tuple[int, int], Predictions]:
+) -> dict[tuple[int, int], PredictionTable]:
     """Return the predictions for each seed and test fold, from earlier runs where they are finished."""
     keys = [(seed, fold) for seed in range(seeds) for fold in range(folds)]
     runs = {}
@@ -107,7 +107,7 @@ def _run_all(
             _run_fold(folder, [*options, "--seed_everything", str(seed), "--data.fold", str(fold)])
             seconds.append(time.perf_counter() - start)
         runs[seed, fold] = read_predictions(folder / "predictions.csv")
-        print(f": test accuracy {runs[seed, fold].right.mean():.1%}", end="")
+        print(f": test accuracy {runs[seed, fold].correct.mean():.1%}", end="")
         if seconds:
             left = sum(seconds) / len(seconds) * (len(keys) - number - 1) / 60
             print(f", {left:.0f} min left", end="")
@@ -182,7 +182,7 @@ def _checksum(file: Path) -> str:
 
 
 def _write_results(
-    out: Path, runs: dict[tuple[int, int], Predictions], earlier: dict[str, list[str]]
+    out: Path, runs: dict[tuple[int, int], PredictionTable], earlier: dict[str, list[str]]
 ) -> dict[str, list[str]]:
     """Write the results, in place of earlier ones unless somebody has edited them.
 

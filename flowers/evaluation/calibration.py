@@ -1,4 +1,4 @@
-"""Whether a probability of 90 % is right nine times in ten, and what to do where it is not."""
+"""Calibration: how well probabilities match accuracy, temperature scaling, and rejection."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from scipy.special import softmax
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_TINY = np.finfo(np.float64).tiny  # whose logarithm is finite
+_TINY = np.finfo(np.float64).tiny  # the smallest number whose logarithm is finite
 
 
 class Reliability(NamedTuple):
-    """How often predictions of like confidence are right.
+    """Mean confidence and accuracy of the predictions in M bins of confidence.
 
     Args:
-        edges: Edges of the M bins of confidence ``(M + 1,)``.
-        counts: Images in each bin ``(M,)``.
+        edges: Edges of the bins ``(M + 1,)``.
+        counts: Number of images in each bin ``(M,)``.
         confidence: Their mean confidence ``(M,)``; 0 in an empty bin.
-        accuracy: The share of them that is right ``(M,)``; 0 in an empty bin.
+        accuracy: The fraction of them that is correct ``(M,)``; 0 in an empty bin.
     """
 
     edges: NDArray[np.float64]
@@ -31,19 +31,18 @@ class Reliability(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The expected calibration error: the mean distance of the two, over the images."""
-        return float(
-            (np.abs(self.accuracy - self.confidence) * self.counts).sum() / self.counts.sum()
-        )
+        """The expected calibration error: mean gap between accuracy and confidence per image."""
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float((gaps * self.counts).sum() / self.counts.sum())
 
 
 class Rejection(NamedTuple):
-    """When to give no answer.
+    """A confidence threshold below which a prediction is rejected.
 
     Args:
-        threshold: Smallest confidence that is answered; above 1 nothing is.
-        coverage: Share of the images that was answered where it was chosen.
-        accuracy: Share of the answers that was right there.
+        threshold: The smallest confidence that is answered; above 1 everything is rejected.
+        coverage: Fraction of images answered, where the threshold was chosen.
+        accuracy: Fraction of the answers that is correct there.
     """
 
     threshold: float
@@ -54,31 +53,32 @@ class Rejection(NamedTuple):
 def reliability(
     probs: NDArray[np.float64], labels: NDArray[np.int64], *, num_bins: int = 15
 ) -> Reliability:
-    """Return confidence and accuracy in bins of equal width, after Guo et al. (https://arxiv.org/abs/1706.04599).
+    """Return confidence and accuracy in bins of equal width.
+
+    Guo et al. (2017), https://arxiv.org/abs/1706.04599
 
     Args:
         probs: Probabilities ``(N, K)``; the largest of an image is its confidence.
         labels: Integers ``(N,)``.
         num_bins: Number of bins M.
     """
-    confidence, right = probs.max(axis=1), probs.argmax(axis=1) == labels
+    confidence = probs.max(axis=1)
+    correct = probs.argmax(axis=1) == labels
     edges = np.linspace(0, 1, num_bins + 1)
     bins = np.clip(np.digitize(confidence, edges[1:-1], right=True), 0, num_bins - 1)
     counts = np.bincount(bins, minlength=num_bins)
     divisor = np.maximum(counts, 1)
-    means = [
-        np.bincount(bins, weights=values, minlength=num_bins) / divisor
-        for values in (confidence, right)
-    ]
-    return Reliability(edges, counts, *means)
+    mean_confidence = np.bincount(bins, weights=confidence, minlength=num_bins) / divisor
+    accuracy = np.bincount(bins, weights=correct, minlength=num_bins) / divisor
+    return Reliability(edges, counts, mean_confidence, accuracy)
 
 
 def fit_temperature(probs: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Return the temperature that makes the log loss smallest: above 1 for a network that is too sure of itself.
+    """Return the temperature with the smallest log loss; above 1 for an overconfident network.
 
     Dividing the logits by it changes no prediction, only its confidence
-    (https://arxiv.org/abs/1706.04599, section 4.2). It is kept between 1/20 and 20, since images
-    that are all predicted rightly would ask for 0.
+    (https://arxiv.org/abs/1706.04599, section 4.2). The temperature is limited to [1/20, 20]: if
+    all predictions are correct, the optimum is 0.
 
     Args:
         probs: Probabilities ``(N, K)`` of images that the network was not trained on.
@@ -95,7 +95,7 @@ def fit_temperature(probs: NDArray[np.float64], labels: NDArray[np.int64]) -> fl
 
 
 def with_temperature(probs: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Return the probabilities ``(N, K)`` that logits divided by the temperature would have given."""
+    """Return the probabilities ``(N, K)`` after dividing the logits by the temperature."""
     scaled: NDArray[np.float64] = softmax(np.log(np.maximum(probs, _TINY)) / temperature, axis=1)
     return scaled
 
@@ -103,23 +103,26 @@ def with_temperature(probs: NDArray[np.float64], temperature: float) -> NDArray[
 def fit_rejection(
     probs: NDArray[np.float64], labels: NDArray[np.int64], *, accuracy: float
 ) -> Rejection:
-    """Return the smallest confidence above which the answers are as accurate as asked for, so that most are answered.
+    """Return the smallest confidence threshold with which the answers have the given accuracy.
 
     Args:
         probs: Probabilities ``(N, K)`` of images that the network was not trained on.
         labels: Integers ``(N,)``.
-        accuracy: Share of the answers that has to be right.
+        accuracy: Required fraction of correct answers, in [0, 1].
     """
-    confidence, right = probs.max(axis=1), probs.argmax(axis=1) == labels
+    confidence = probs.max(axis=1)
+    correct = probs.argmax(axis=1) == labels
     order = np.argsort(-confidence, kind="stable")
     answered = np.arange(1, len(order) + 1)
-    accuracies = right[order].cumsum() / answered
-    # Images of one confidence are answered together or not at all.
+    accuracies = correct[order].cumsum() / answered
+    # Images of equal confidence are answered together or not at all.
     last_of_equals = np.append(np.diff(confidence[order]) != 0, True)
-    enough = np.flatnonzero((accuracies >= accuracy) & last_of_equals)
-    if len(enough) == 0:
-        return Rejection(2.0, 0.0, 1.0)
-    best = enough[-1]
+    candidates = np.flatnonzero((accuracies >= accuracy) & last_of_equals)
+    if len(candidates) == 0:
+        return Rejection(threshold=2.0, coverage=0.0, accuracy=1.0)
+    best = candidates[-1]
     return Rejection(
-        float(confidence[order[best]]), float(answered[best] / len(order)), float(accuracies[best])
+        threshold=float(confidence[order[best]]),
+        coverage=float(answered[best] / len(order)),
+        accuracy=float(accuracies[best]),
     )

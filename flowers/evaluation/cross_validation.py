@@ -1,24 +1,23 @@
-"""What a cross-validation says, over folds and seeds."""
+"""Scores of a cross-validation over its folds and seeds."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from flowers.evaluation.intervals import fold_interval
-from flowers.evaluation.metrics import confusion, scores
-from flowers.evaluation.predictions import Predictions
+from flowers.evaluation.metrics import confusion, fold_interval, scores
+from flowers.evaluation.predictions import PredictionTable
+from flowers.evaluation.reports.page import Table, table_markdown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# The predictions of each run for its test fold, by (seed, fold).
-Runs = Mapping[tuple[int, int], Predictions]
+# The predictions for each test fold, by (seed, fold).
+Runs = Mapping[tuple[int, int], PredictionTable]
 
 
 class Summary(NamedTuple):
@@ -27,8 +26,8 @@ class Summary(NamedTuple):
     Args:
         mean: Mean over folds and seeds.
         sd: Standard deviation over all runs.
-        low: Lower end of the 95 % interval of the mean, from the folds.
-        high: Its upper end.
+        low: Lower end of the mean's 95 % confidence interval, computed from the folds.
+        high: Upper end of that interval.
     """
 
     mean: float
@@ -38,85 +37,84 @@ class Summary(NamedTuple):
 
 
 def summarize(runs: Runs) -> dict[str, Summary]:
-    """Return mean, standard deviation and interval of every score.
+    """Return mean, standard deviation and confidence interval of every score.
 
     Raises:
         ValueError: There are fewer than two folds.
     """
-    by_run = {key: scores(predictions) for key, predictions in runs.items()}
-    folds = sorted({fold for _, fold in runs})
+    scores_by_run = {key: scores(predictions) for key, predictions in runs.items()}
     summary = {}
-    for name in next(iter(by_run.values())):
-        values = [score[name] for score in by_run.values()]
-        by_fold = [mean(by_run[key][name] for key in by_run if key[1] == fold) for fold in folds]
-        low, high = fold_interval(by_fold)
-        largest = math.inf if name == "log loss" else 1.0  # all others are shares
-        summary[name] = Summary(mean(values), stdev(values), max(0.0, low), min(largest, high))
+    for name in next(iter(scores_by_run.values())):
+        values: list[float] = []
+        values_by_fold: dict[int, list[float]] = {}
+        for (_, fold), run_scores in scores_by_run.items():
+            values.append(run_scores[name])
+            values_by_fold.setdefault(fold, []).append(run_scores[name])
+        low, high = fold_interval(list(map(mean, values_by_fold.values())))
+        low = max(0.0, low)
+        if name != "log loss":  # all other scores are fractions
+            high = min(1.0, high)
+        summary[name] = Summary(mean(values), stdev(values), low, high)
     return summary
 
 
-def pool(runs: Runs) -> Predictions:
-    """Return the predictions of all runs as one; with several seeds an image is in it several times.
+def pool(runs: Runs) -> PredictionTable:
+    """Return the predictions of all runs as one table, with each image once per seed.
 
     Raises:
         ValueError: An image is in two test folds of one seed, or not in those of every seed.
     """
-    tested: dict[int, list[str]] = {}
+    paths_by_seed: dict[int, list[str]] = {}
     for (seed, _), predictions in runs.items():
-        tested.setdefault(seed, []).extend(predictions.paths)
-    first = set(next(iter(tested.values())))
-    for seed, paths in tested.items():
-        if len(paths) != len(first) or set(paths) != first:
+        paths_by_seed.setdefault(seed, []).extend(predictions.paths)
+    expected = set(next(iter(paths_by_seed.values())))
+    for seed, seed_paths in paths_by_seed.items():
+        if len(seed_paths) != len(expected) or set(seed_paths) != expected:
             raise ValueError(
-                f"seed {seed}: expected each image in exactly one test fold, the same images for every seed, got "
-                f"{len(paths):,} predictions of {len(set(paths)):,} images, {len(first):,} for the first seed. The "
-                f"data changed in between; start again with another --out."
+                f"seed {seed}: expected each image in exactly one test fold, and the same images "
+                f"for every seed, got {len(seed_paths):,} predictions of "
+                f"{len(set(seed_paths)):,} images, {len(expected):,} for the first seed. The data "
+                f"changed between the runs; start again in a new folder."
             )
-    every = list(runs.values())
-    return Predictions(
-        every[0].class_names,
-        tuple(path for predictions in every for path in predictions.paths),
-        np.concatenate([predictions.labels for predictions in every]),
-        np.concatenate([predictions.probs for predictions in every]),
-    )
+    paths: list[str] = []
+    labels = []
+    probs = []
+    for predictions in runs.values():
+        paths += predictions.paths
+        labels.append(predictions.labels)
+        probs.append(predictions.probs)
+    class_names = predictions.class_names
+    return PredictionTable(class_names, tuple(paths), np.concatenate(labels), np.concatenate(probs))
+
+
+def pooled_confusion(runs: Runs) -> NDArray[np.int64]:
+    """Return the confusion matrix ``(K, K)`` of all out-of-fold predictions."""
+    return confusion(pool(runs))
 
 
 def summary_json(runs: Runs) -> str:
     """Return the summary and the pooled confusion matrix as JSON."""
-    found = {name: score._asdict() for name, score in summarize(runs).items()}
-    return json.dumps({"scores": found, "confusion": pooled_confusion(runs).tolist()}, indent=2)
-
-
-def pooled_confusion(runs: Runs) -> NDArray[np.int64]:
-    """Return the confusion matrix ``(K, K)`` of all out-of-fold predictions; every image counts once per seed."""
-    return confusion(pool(runs))
+    summary = {name: score._asdict() for name, score in summarize(runs).items()}
+    return json.dumps({"scores": summary, "confusion": pooled_confusion(runs).tolist()}, indent=2)
 
 
 def summary_markdown(runs: Runs) -> str:
     """Return the summary and the pooled confusion matrix as Markdown tables."""
-    seeds, folds = ({key[side] for key in runs} for side in (0, 1))
-    names = next(iter(runs.values())).class_names
-    total, plural = sum(len(run.paths) for run in runs.values()), "s" if len(seeds) > 1 else ""
-    lines = [
-        f"{len(folds)} folds, {len(seeds)} seed{plural}, {total:,} out-of-fold predictions.",
-        "",
-        "| score | mean | standard deviation | 95 % interval |",
-        "|---|---|---|---|",
-        *(
-            f"| {_cell(name)} | {score.mean:.4f} | {score.sd:.4f} | {score.low:.4f} to {score.high:.4f} |"
-            for name, score in summarize(runs).items()
-        ),
-        "",
-        "| label, predicted as | " + " | ".join(_cell(name) for name in names) + " |",
-        "|---" * (len(names) + 1) + "|",
-        *(
-            f"| {_cell(name)} | " + " | ".join(str(count) for count in row) + " |"
-            for name, row in zip(names, pooled_confusion(runs), strict=True)
-        ),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    """Return a text as it may stand in a Markdown table."""
-    return text.replace("|", "\\|")
+    seeds, folds = map(set, zip(*runs, strict=True))  # the keys are (seed, fold)
+    seed_count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+    counts = pooled_confusion(runs)
+    score_rows = []
+    for name, score in summarize(runs).items():
+        interval = f"{score.low:.4f} to {score.high:.4f}"
+        score_rows.append([name, f"{score.mean:.4f}", f"{score.sd:.4f}", interval])
+    class_names = next(iter(runs.values())).class_names
+    confusion_rows = []
+    for name, row in zip(class_names, counts.tolist(), strict=True):
+        confusion_rows.append([name, *row])
+    score_table = Table(score_rows, ["score", "mean", "standard deviation", "95 % interval"])
+    confusion_table = Table(confusion_rows, ["label, predicted as", *class_names])
+    return (
+        f"{len(folds)} folds, {seed_count}, {counts.sum():,} out-of-fold predictions.\n\n"
+        f"{table_markdown(score_table)}\n\n"
+        f"{table_markdown(confusion_table)}\n"
+    )

@@ -1,8 +1,9 @@
-"""Figures of predictions and of a training: every function returns a matplotlib ``Figure``, none shows or saves it."""
+"""Figures of predictions and of a training, as matplotlib ``Figure``; none is shown or saved."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import io
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from cycler import cycler
@@ -22,155 +23,144 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowers.evaluation.calibration import Reliability
-    from flowers.evaluation.predictions import Predictions
+    from flowers.evaluation.predictions import PredictionTable
     from flowers.evaluation.training_curves import Curve
 
-# With more classes a number in each cell, or a curve for each class, can no longer be read.
-_MAX_NUMBERED = 20
-_MAX_CURVES = 20
-_LONGEST_NAME = 40
+# With more classes, a number in each cell or a curve for each class can no longer be read.
+_MAX_CLASSES = 20
+_MAX_NAME = 40  # characters
+_DASHED: dict[str, Any] = {"color": "grey", "linewidth": 0.8, "linestyle": "--"}
 
 
 def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
-    """Return the confusion matrix ``(K, K)``, coloured by the share of each row, with counts where there is room."""
+    """Return a confusion matrix ``(K, K)``, coloured by the fraction of each row.
+
+    Up to 20 classes have the counts in the cells.
+    """
     num_classes = len(class_names)
-    side = min(12.0, 2.5 + 0.55 * num_classes) if num_classes <= _MAX_NUMBERED else 12.0
+    is_small = num_classes <= _MAX_CLASSES
+    side = min(12.0, 2.5 + 0.55 * num_classes)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    size = 9 if num_classes <= _MAX_NUMBERED else max(3.5, 420 / num_classes)
-    names = [_shown(name) for name in class_names]
-    axes.set_xticks(
-        range(num_classes), names, rotation=45 if num_classes <= _MAX_NUMBERED else 90, ha="right"
-    )
-    axes.set_yticks(range(num_classes), names)
-    axes.tick_params(labelsize=size)
-    if num_classes > _MAX_NUMBERED:
-        axes.set_xticks(range(num_classes), names, rotation=90, ha="center")
-    else:
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(num_classes)
+    names = list(map(_plain, class_names))
+    axes.set_yticks(ticks, names)
+    if is_small:
+        axes.set_xticks(ticks, names, rotation=45, ha="right")
+        axes.tick_params(labelsize=9)
         for (row, column), count in np.ndenumerate(counts):
-            colour = "white" if shares[row, column] > 0.5 else "black"
-            text = f"{count}\n{shares[row, column]:.0%}" if count else "0"
+            fraction = fractions[row, column]
+            colour = "white" if fraction > 0.5 else "black"
+            text = f"{count}\n{fraction:.0%}" if count else "0"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
+    else:
+        axes.set_xticks(ticks, names, rotation=90, ha="center")
+        axes.tick_params(labelsize=max(3.5, 420 / num_classes))
     axes.set(xlabel="predicted", ylabel="label")
-    figure.colorbar(image, ax=axes, label="share of the label's images", shrink=0.8)
+    figure.colorbar(image, ax=axes, label="fraction of the label's images", shrink=0.8)
     return figure
 
 
-def roc_figure(predictions: Predictions) -> Figure:
-    """Return the receiver operating characteristic of each class against the rest, with its area."""
+def roc_figure(predictions: PredictionTable) -> Figure:
+    """Return the receiver operating characteristic of each class against the rest."""
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--")
+    axes.plot([0, 1], [0, 1], **_DASHED)
     for name, is_class, probs in _one_against_rest(predictions):
-        false, true, _ = roc_curve(is_class, probs)
-        axes.plot(false, true, label=f"{_shown(name)} ({roc_auc_score(is_class, probs):.3f})")
+        false_positives, true_positives, _ = roc_curve(is_class, probs)
+        area = roc_auc_score(is_class, probs)
+        axes.plot(false_positives, true_positives, label=f"{_plain(name)} ({area:.3f})")
     axes.set(
-        xlabel="false positive rate", ylabel="true positive rate", title="ROC, area in brackets"
+        xlabel="false positive rate",
+        ylabel="true positive rate",
+        title="ROC curves (area under the curve)",
     )
     _legend(axes, "lower right")
     return figure
 
 
-def precision_recall_figure(predictions: Predictions) -> Figure:
-    """Return precision over recall of each class against the rest, with the average precision."""
+def precision_recall_figure(predictions: PredictionTable) -> Figure:
+    """Return the precision-recall curve of each class against the rest."""
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.subplots()
     for name, is_class, probs in _one_against_rest(predictions):
         precision, recall, _ = precision_recall_curve(is_class, probs)
-        axes.step(
-            recall,
-            precision,
-            where="post",
-            label=f"{_shown(name)} ({average_precision_score(is_class, probs):.3f})",
-        )
+        average = average_precision_score(is_class, probs)
+        axes.step(recall, precision, where="post", label=f"{_plain(name)} ({average:.3f})")
     axes.set(
         xlabel="recall",
         ylabel="precision",
-        title="Precision and recall, average precision in brackets",
+        title="Precision-recall curves (average precision)",
+        ylim=(0, 1.02),
     )
-    axes.set_ylim(0, 1.02)
     _legend(axes, "lower left")
     return figure
 
 
-def reliability_figure(found: Reliability, *, title: str) -> Figure:
-    """Return a reliability diagram: the share that is right over the confidence, with the images of each bin."""
+def reliability_figure(bins: Reliability, *, title: str) -> Figure:
+    """Return a reliability diagram: accuracy over confidence, with the images of each bin."""
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.subplots()
-    filled, width = found.counts > 0, np.diff(found.edges)
-    centres = (found.edges[:-1] + found.edges[1:]) / 2
-    axes.bar(
-        centres[filled],
-        found.accuracy[filled],
-        width=width[filled],
-        edgecolor="white",
-        label="accuracy",
+    filled = bins.counts > 0
+    centres = (bins.edges[:-1] + bins.edges[1:])[filled] / 2
+    widths = np.diff(bins.edges)[filled]
+    accuracy = bins.accuracy[filled]
+    axes.bar(centres, accuracy, width=widths, edgecolor="white", label="accuracy")
+    axes.plot([0, 1], [0, 1], label="perfectly calibrated", **_DASHED)
+    axes.plot(
+        bins.confidence[filled], accuracy, "o", color="black", markersize=3, label="mean confidence"
     )
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle="--", label="as sure as right")
-    means = (found.confidence[filled], found.accuracy[filled])
-    axes.plot(*means, "o", color="black", markersize=3, label="mean confidence")
-    for centre, count in zip(centres[filled], found.counts[filled], strict=True):
+    for centre, count in zip(centres, bins.counts[filled], strict=True):
         axes.text(centre, 1.01, str(count), ha="center", fontsize=7, color="dimgrey")
-    axes.set(
-        xlabel="confidence; above: images of each bin",
-        ylabel="share that is right",
-        xlim=(0, 1),
-        ylim=(0, 1),
-    )
-    axes.set_title(f"{title}: ECE {found.error:.3f}", pad=14)
-    axes.legend(loc="upper left", fontsize=8, frameon=False)
+    xlabel = "confidence (above: number of images in each bin)"
+    axes.set(xlabel=xlabel, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    axes.set_title(f"{title}: ECE {bins.error:.3f}", pad=14)
+    axes.legend(loc="upper left", fontsize=8, framealpha=0.9, edgecolor="white")
     return figure
 
 
-def confidence_figure(predictions: Predictions) -> Figure:
-    """Return a histogram of the confidence of right and of wrong predictions."""
+def confidence_figure(predictions: PredictionTable) -> Figure:
+    """Return a histogram of the confidence of correct and of incorrect predictions."""
     figure = Figure(figsize=(5.5, 3.2), layout="constrained")
     axes = figure.subplots()
-    confidence = predictions.probs.max(axis=1)
-    right = predictions.probs.argmax(axis=1) == predictions.labels
+    correct = predictions.confidence[predictions.correct]
+    incorrect = predictions.confidence[~predictions.correct]
     bins = np.linspace(0, 1, 21).tolist()
-    axes.hist(
-        [confidence[right], confidence[~right]], bins=bins, stacked=True, label=["right", "wrong"]
-    )
+    axes.hist([correct, incorrect], bins=bins, stacked=True, label=["correct", "incorrect"])
     axes.set(xlabel="confidence", ylabel="images", xlim=(0, 1))
-    axes.legend(loc="upper left", frameon=False)
+    _legend(axes, "upper left")
     return figure
 
 
 def history_figure(
     curves: Mapping[str, Curve], *, marks: Mapping[str, int] | None = None
 ) -> Figure:
-    """Return a training's loss, accuracy and learning rate, with some epochs marked.
+    """Return the loss, accuracy and learning rate of a training.
 
     Args:
-        curves: Scalars of the run by their names, as ``train/loss``.
-        marks: Epochs, counted from 0, by what to call them, as ``best checkpoint``.
+        curves: Scalars of the run by their names, such as ``train/loss``.
+        marks: Epochs to mark, counted from 0, by their labels, such as ``best checkpoint``.
     """
+    panels: dict[str, list[str]] = {}
+    for title, metric in {"loss": "loss", "accuracy": "acc"}.items():
+        for name in (f"train/{metric}", f"val/{metric}"):
+            if name in curves:
+                panels.setdefault(title, []).append(name)
+    # Of several parameter groups show the one with the largest rate, the head.
     rates = [name for name in curves if name.startswith("lr-")]
-    panels = {
-        "loss": ["train/loss", "val/loss"],
-        "accuracy": ["train/acc", "val/acc"],
-        # Of several groups of parameters the fastest: the head's, where the backbone learns more
-        # slowly.
-        "learning rate": sorted(rates, key=lambda name: -curves[name].values.max())[:1],
-    }
-    shown = {title: [name for name in names if name in curves] for title, names in panels.items()}
-    shown = {title: names for title, names in shown.items() if names}
-    figure = Figure(figsize=(5.5, 2.4 * max(1, len(shown)) + 0.3), layout="constrained")
-    all_axes = np.atleast_1d(figure.subplots(max(1, len(shown)), sharex=True))
-    for axes, (title, names) in zip(all_axes, shown.items(), strict=False):
+    if rates:
+        panels["learning rate"] = [max(rates, key=lambda name: curves[name].values.max())]
+    num_panels = max(1, len(panels))
+    figure = Figure(figsize=(5.5, 2.4 * num_panels + 0.3), layout="constrained")
+    all_axes = np.atleast_1d(figure.subplots(num_panels, sharex=True))
+    for axes, (title, names) in zip(all_axes, panels.items(), strict=False):
         for name in names:
-            _plot(axes, curves[name], label=name.partition("/")[0] if len(names) > 1 else None)
+            label = name.partition("/")[0] if len(names) > 1 else None
+            _plot(axes, curves[name], label=label)
         for label, epoch in (marks or {}).items():
-            axes.axvline(
-                epoch + 1,
-                color="grey",
-                linewidth=0.8,
-                linestyle="--",
-                label=f"{label} (epoch {epoch})",
-            )
+            axes.axvline(epoch + 1, label=f"{label} (epoch {epoch})", **_DASHED)
         axes.set_ylabel(title)
         _legend(axes, "best")
     all_axes[-1].set_xlabel("epochs trained")
@@ -178,17 +168,17 @@ def history_figure(
 
 
 def overlay_figure(curves: Mapping[str, Curve], *, title: str) -> Figure:
-    """Return one curve of each of several runs.
+    """Return the same curve of several runs.
 
     Args:
-        curves: The curves by the name of their run.
-        title: What they show.
+        curves: The curves by the names of their runs.
+        title: Label of the y-axis.
     """
     figure = Figure(figsize=(5.5, 4), layout="constrained")
     axes = figure.subplots()
     axes.set_prop_cycle(cycler(linestyle=["-", "--", ":", "-."]) * rcParams["axes.prop_cycle"])
     for name, curve in curves.items():
-        _plot(axes, curve, label=_shown(name))
+        _plot(axes, curve, label=_plain(name))
     axes.set(xlabel="epochs trained", ylabel=title)
     _legend(axes, "best")
     return figure
@@ -197,7 +187,7 @@ def overlay_figure(curves: Mapping[str, Curve], *, title: str) -> Figure:
 def gallery_figure(
     images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, columns: int = 4
 ) -> Figure:
-    """Return images ``(H, W, 3)``, some in a row, each under its title."""
+    """Return a grid of images ``(H, W, 3)``, each below its title."""
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(2.25 * columns, 2.8 * rows + 0.2), layout="constrained")
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
@@ -205,38 +195,51 @@ def gallery_figure(
         axes.axis("off")
     for axes, image, title in zip(all_axes, images, titles, strict=False):
         axes.imshow(image)
-        axes.set_title("\n".join(map(_shown, title.split("\n"))), fontsize=9)
+        axes.set_title("\n".join(map(_plain, title.split("\n"))), fontsize=9)
     return figure
 
 
+def figure_bytes(figure: Figure, kind: str = "png", *, dpi: float = 150) -> bytes:
+    """Return the content of an image file.
+
+    Args:
+        figure: The figure.
+        kind: Format of the file, as Matplotlib names it: png, jpg, pdf, svg.
+        dpi: Pixels per inch.
+    """
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=dpi)
+    return file.getvalue()
+
+
 def _one_against_rest(
-    predictions: Predictions,
+    predictions: PredictionTable,
 ) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
-    """Return name, truth and probability of the classes with images; of many, those that are hardest to tell."""
-    named = []
+    """Return name, truth and probability of up to 20 classes with images, the hardest ones."""
+    classes = []
     for label, name in enumerate(predictions.class_names):
         is_class = predictions.labels == label
         if 0 < is_class.sum() < len(is_class):
-            named.append((name, is_class, predictions.probs[:, label]))
-    if len(named) > _MAX_CURVES:
-        named.sort(key=lambda item: average_precision_score(item[1], item[2]))
-    return named[:_MAX_CURVES]
+            classes.append((name, is_class, predictions.probs[:, label]))
+    if len(classes) > _MAX_CLASSES:
+        classes.sort(key=lambda item: average_precision_score(item[1], item[2]))
+    return classes[:_MAX_CLASSES]
 
 
-def _legend(axes: Axes, place: Literal["best", "lower left", "lower right"]) -> None:
+def _legend(axes: Axes, place: Literal["best", "lower left", "lower right", "upper left"]) -> None:
     if axes.get_legend_handles_labels()[1]:
         axes.legend(loc=place, fontsize=8, frameon=False)
 
 
 def _plot(axes: Axes, curve: Curve, *, label: str | None) -> None:
-    """Draw a curve; a single value, of which there is no line, as a dot."""
-    axes.plot(
-        curve.epochs, curve.values, label=label, marker="o" if len(curve.values) == 1 else None
-    )
+    """Plot a curve; a single value, which has no line, as a dot."""
+    marker = "o" if len(curve.values) == 1 else None
+    axes.plot(curve.epochs, curve.values, label=label, marker=marker)
 
 
-def _shown(name: str) -> str:
-    """Return a name as matplotlib can draw it, which takes $ for mathematics and _ at the beginning for a secret."""
-    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
-    plain = short.encode("utf-8", "replace").decode().replace("$", r"\$")
+def _plain(name: str) -> str:
+    """Return a name for matplotlib, where ``$`` starts a formula and ``_`` hides a label."""
+    if len(name) > _MAX_NAME:
+        name = f"{name[: _MAX_NAME - 3]}..."
+    plain = name.encode("utf-8", "replace").decode().replace("$", r"\$")
     return f"\u200b{plain}" if plain.startswith("_") else plain

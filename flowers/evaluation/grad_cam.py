@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM."""
+"""Grad-CAM: which regions of an image contribute to a class."""
 
 from __future__ import annotations
 
@@ -12,42 +12,39 @@ if TYPE_CHECKING:
 
 
 def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
-    """Return how much each place of an image speaks for a class, after https://arxiv.org/abs/1610.02391.
+    """Return heat maps of how much each region contributes to a class, ``(B, S, S)`` in [0, 1].
+
+    Selvaraju et al. (2017), https://arxiv.org/abs/1610.02391. The map is 0 everywhere if nothing
+    contributes to the class.
 
     Args:
-        net: Maps images ``(B, 3, S, S)`` to logits ``(B, K)``; it is left as it was.
-        part: The part of it to look in: the last module inside, in the order of computation, that
-            gives a map ``(B, C, h, w)`` of more than one place.
+        net: Maps images ``(B, 3, S, S)`` to logits ``(B, K)``; it is not changed.
+        part: The part of the network to explain. Its last module that returns a feature map
+            ``(B, C, h, w)`` larger than one position is used.
         images: Floats ``(B, 3, S, S)``.
-        classes: The class that each image is asked for ``(B,)``.
-
-    Returns:
-        Heat in [0, 1] ``(B, S, S)``; all 0 where nothing speaks for the class.
+        classes: The class to explain for each image ``(B,)``.
 
     Raises:
-        ValueError: What the part computes last of places is no such map, as in a network of
-            attention.
+        ValueError: The part has no such feature map, as in a vision transformer.
     """
     maps: list[Tensor] = []
 
-    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ANN401
-        if (
-            isinstance(output, torch.Tensor)
-            and output.ndim >= 3
-            and output[0].numel() > output.shape[1]
-        ):
+    def append_map(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ANN401
+        is_tensor = isinstance(output, torch.Tensor) and output.ndim >= 3
+        if is_tensor and output[0].numel() > output.shape[1]:
             maps.append(output)
 
     training = net.training
-    handles = [module.register_forward_hook(keep) for module in part.modules()]
+    handles = [module.register_forward_hook(append_map) for module in part.modules()]
     try:
-        # Lightning evaluates in inference mode, from which no gradient can be taken.
+        # Lightning evaluates in inference mode, which records no gradient.
         with torch.inference_mode(False), torch.enable_grad():
             logits = net.eval()(images.clone().requires_grad_())
             features = maps[-1] if maps else logits
             if features.ndim != 4:
                 raise ValueError(
-                    f"Grad-CAM needs a feature map (B, C, h, w), the last here is {tuple(features.shape)}"
+                    f"Grad-CAM needs a feature map (B, C, h, w), the last here is "
+                    f"{tuple(features.shape)}"
                 )
             score = logits.gather(1, classes.clone()[:, None]).sum()
             [gradients] = torch.autograd.grad(score, features)
@@ -57,7 +54,6 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
         net.train(training)
     weights = gradients.mean(dim=(2, 3), keepdim=True)
     heat = (weights * features).sum(dim=1, keepdim=True).relu().detach()
-    heat = functional.interpolate(heat, images.shape[-2:], mode="bilinear", align_corners=False)[
-        :, 0
-    ]
+    heat = functional.interpolate(heat, images.shape[-2:], mode="bilinear", align_corners=False)
+    heat = heat[:, 0]
     return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)

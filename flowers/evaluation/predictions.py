@@ -1,32 +1,32 @@
-"""A model's predictions as they stand in a file."""
+"""The table of predictions that ``test``, ``predict`` and ``cross_validate`` write as CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
-# First columns of a table of predictions, whoever writes it; the classes follow.
+# The first columns of the file; a column of probabilities for each class follows.
 PREDICTION_COLUMNS = ("path", "label", "predicted", "rejected", "error")
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What a network said of N images.
+class PredictionTable:
+    """The predictions of a network for N images.
 
     Args:
         class_names: Names of the K classes.
         paths: Paths of the images, relative to the root.
-        labels: Integers ``(N,)`` that index the class names; -1 for an unknown label.
+        labels: Indices of the class names ``(N,)``; -1 for an unknown label.
         probs: Probabilities ``(N, K)``.
     """
 
@@ -36,95 +36,113 @@ class Predictions:
     probs: NDArray[np.float64]
 
     @property
-    def right(self) -> NDArray[np.bool_]:
-        """Whether the class with the largest probability is the label ``(N,)``."""
-        right: NDArray[np.bool_] = self.probs.argmax(axis=1) == self.labels
-        return right
+    def predicted(self) -> NDArray[np.int64]:
+        """The most probable class of each image ``(N,)``."""
+        predicted: NDArray[np.int64] = self.probs.argmax(axis=1)
+        return predicted
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """The probability of the predicted class ``(N,)``."""
+        confidence: NDArray[np.float64] = self.probs.max(axis=1)
+        return confidence
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the predicted class is the label ``(N,)``."""
+        correct: NDArray[np.bool_] = self.predicted == self.labels
+        return correct
 
 
-def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predictions:
-    """Read a table of predictions, as ``test``, ``predict`` and ``cross_validate`` write it.
+def read_predictions(file: str | Path, *, needs_labels: bool = True) -> PredictionTable:
+    """Read a table of predictions.
 
-    An image that stands there several times, as in a cross-validation of several seeds, gets its
-    mean probabilities. Rows of images that could not be read are left out.
+    An image with several rows, as in a cross-validation with several seeds, gets its mean
+    probabilities. Rows of images that could not be read are skipped.
 
     Args:
         file: CSV file with ``PREDICTION_COLUMNS`` and the classes.
-        needs_labels: Whether a row without a label is an error; else its label is -1.
+        needs_labels: Whether every row must have a label; otherwise a missing label becomes -1.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It has other columns, a label without a column, or numbers that are no
-            probabilities.
+        ValueError: It has other columns, a label without a column, or invalid probabilities.
     """
-    with open(file, newline="", encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
-        header, *lines = [*csv.reader(opened)] or [[]]
-    lines = [line for line in lines if line]
-    columns = [*PREDICTION_COLUMNS]
-    if header[: len(columns)] != columns or not lines:
-        raise ValueError(
-            f"{file}: expected the columns {', '.join(columns)} and the classes, as test, predict and cross_validate "
-            f"write them, got {', '.join(header) or 'an empty file'}"
-        )
-    short = next((number for number, line in enumerate(lines, 2) if len(line) != len(header)), None)
-    if short is not None:
-        raise ValueError(
-            f"{file}: expected {len(header)} columns in each line, got another number in line {short}"
-        )
-    lines = [line for line in lines if not line[columns.index("error")]]
-    if not lines:
-        raise ValueError(f"{file}: expected predictions, got none: no image could be read")
-    names = header[len(columns) :]
-    unknown = sorted({line[1] for line in lines} - {*names, ""})
+    class_names, rows = _read_rows(file)
+    row_paths, row_labels, *_ = zip(*rows, strict=True)
+    unknown = sorted({*row_labels} - {*class_names, ""})
     if unknown:
         raise ValueError(
             f"{file}: expected a column for each label, got none for {', '.join(unknown)}"
         )
-    if needs_labels and not all(line[1] for line in lines):
+    if needs_labels and "" in row_labels:
         raise ValueError(
-            f"{file}: expected labelled images, as of test; predict does not know the labels"
+            f"{file}: expected a label in each row, got rows without. Give the predictions.csv of "
+            f"test or cross_validate; predict does not know the labels."
         )
-    paths = [*dict.fromkeys(line[0] for line in lines)]
-    position = {name: number for number, name in enumerate(paths)}
-    where = np.array([position[line[0]] for line in lines])
-    sums = np.zeros((len(paths), len(names)))
-    counts = np.zeros((len(paths), 1))
+    paths = tuple(dict.fromkeys(row_paths))
+    positions = {path: position for position, path in enumerate(paths)}
+    row_positions = [positions[path] for path in row_paths]
+    labels = np.full(len(paths), -1, dtype=np.int64)
+    for position, label in zip(row_positions, row_labels, strict=True):
+        if label:
+            labels[position] = class_names.index(label)
+    sums = np.zeros((len(paths), len(class_names)))
+    np.add.at(sums, row_positions, _row_probs(rows, file=file))
+    probs = sums / np.bincount(row_positions)[:, None]
+    return PredictionTable(tuple(class_names), paths, labels, probs)
+
+
+def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
+    """Return the class names of a table and its rows, without images that could not be read."""
+    with Path(file).open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
+        lines = [line for line in csv.reader(opened) if line]
+    header = lines[0] if lines else []
+    num_columns = len(PREDICTION_COLUMNS)
+    if tuple(header[:num_columns]) != PREDICTION_COLUMNS or len(lines) == 1:
+        raise ValueError(
+            f"{file}: expected the columns {', '.join(PREDICTION_COLUMNS)} and the classes, as in "
+            f"the file of test, predict or cross_validate, and at least one row, "
+            f"got {', '.join(header) or 'an empty file'}"
+        )
+    for number, line in enumerate(lines, 1):
+        if len(line) != len(header):
+            raise ValueError(
+                f"{file}: expected {len(header)} columns in each line, "
+                f"got {len(line)} in line {number}"
+            )
+    if len(header) < num_columns + 2:
+        raise ValueError(
+            f"{file}: expected the probabilities of at least two classes, "
+            f"got {len(header) - num_columns}"
+        )
+    rows = [line for line in lines[1:] if not line[num_columns - 1]]
+    if not rows:
+        raise ValueError(f"{file}: expected predictions, got only images that could not be read")
+    return header[num_columns:], rows
+
+
+def _row_probs(rows: list[list[str]], *, file: str | Path) -> NDArray[np.float64]:
+    """Return the probabilities of each row ``(rows, K)``."""
     try:
-        np.add.at(sums, where, np.array([line[len(columns) :] for line in lines], dtype=np.float64))
+        probs = np.array([row[len(PREDICTION_COLUMNS) :] for row in rows], dtype=np.float64)
     except ValueError as error:
-        raise ValueError(
-            f"{file}: expected a probability for every class in each line ({error})"
-        ) from error
-    np.add.at(counts, where, 1)
-    _check_probs(sums / counts, names, file=file)
-    labels = np.zeros(len(paths), dtype=np.int64)
-    labels[where] = [names.index(line[1]) if line[1] else -1 for line in lines]
-    return Predictions(tuple(names), tuple(paths), labels, sums / counts)
+        raise ValueError(f"{file}: expected a probability for every class ({error})") from error
+    is_positive = (probs >= 0).all(axis=1)  # not a number is not
+    # The file has seven digits, so the sums are not exactly 1.
+    is_valid = is_positive & (np.abs(probs.sum(axis=1) - 1) < 1e-2)
+    if not is_valid.all():
+        row = probs[~is_valid][0].tolist()
+        raise ValueError(f"{file}: expected probabilities that sum to 1, got {row} for an image")
+    return probs
 
 
-def _check_probs(probs: NDArray[np.float64], names: list[str], *, file: str | Path) -> None:
-    if len(names) < 2:
-        raise ValueError(
-            f"{file}: expected the probabilities of at least two classes, got {len(names)}"
-        )
-    # Written with few digits, the probabilities of a row do not sum to 1 exactly.
-    good = (
-        np.isfinite(probs).all(axis=1)
-        & (probs >= 0).all(axis=1)
-        & (np.abs(probs.sum(axis=1) - 1) < 1e-2)
-    )
-    if not good.all():
-        raise ValueError(
-            f"{file}: expected probabilities, got {probs[~good][0].tolist()} for an image"
-        )
-
-
-def predictions_csv(predictions: Predictions, *, threshold: float | None = None) -> str:
-    """Return predictions as a table with ``PREDICTION_COLUMNS`` and the probability of each class.
+def predictions_csv(predictions: PredictionTable, *, threshold: float | None = None) -> str:
+    """Return the content of a CSV file with ``PREDICTION_COLUMNS`` and a column for each class.
 
     Args:
-        predictions: Of labelled images.
-        threshold: A smaller probability is rejected; None where it is not known.
+        predictions: Predictions for labelled images.
+        threshold: Predictions with a smaller confidence are rejected; None if it is unknown.
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -146,20 +164,20 @@ def prediction_row(
     label: str = "",
     rejected: bool | None = None,
 ) -> list[str]:
-    """Return a row of the table for an image.
+    """Return the row of an image.
 
     Args:
-        path: Of the image.
+        path: Path of the image.
         probs: Probabilities ``(K,)``.
         class_names: Names of the K classes.
-        label: Its label, where it is known.
-        rejected: Whether the probability is below the checkpoint's threshold, where it is known.
+        label: Name of its class; empty if it is unknown.
+        rejected: Whether the confidence is below the threshold; None if the threshold is unknown.
     """
     predicted = class_names[int(np.argmax(probs))]
-    first = [path, label, predicted, "" if rejected is None else str(rejected), ""]
-    return first + [f"{prob:.7g}" for prob in probs]
+    rejected_cell = "" if rejected is None else str(rejected)
+    return [path, label, predicted, rejected_cell, "", *(f"{prob:.7g}" for prob in probs)]
 
 
 def error_row(path: str, error: str, class_names: Sequence[str]) -> list[str]:
-    """Return a row of the table for an image that cannot be read."""
-    return [path, "", "", "", error] + [""] * len(class_names)
+    """Return the row of an image that could not be read."""
+    return [path, "", "", "", error, *[""] * len(class_names)]

@@ -1,4 +1,4 @@
-"""The curves of a run, read back from TensorBoard's files."""
+"""Read the curves of a run from its TensorBoard files."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ class Curve(NamedTuple):
     """A logged scalar.
 
     Args:
-        epochs: Epochs that had been trained at each value ``(N,)``, with a fraction in the middle
-            of one.
+        epochs: Number of epochs trained at each value ``(N,)``, fractional within an epoch.
         values: The values ``(N,)``.
     """
 
@@ -28,44 +27,52 @@ class Curve(NamedTuple):
 
 
 def training_seconds(run: Path) -> float | None:
-    """Return how long a run trained, from the first to the last value it logged; None if it logged nothing.
+    """Return the duration of a training, from its first to its last logged value.
 
-    The time between an interruption and its resumption does not count.
+    The time between an interruption and the resumption does not count. None if nothing was logged.
 
     Args:
         run: The run folder.
     """
     seconds = 0.0
-    for file in run.glob("events.out.tfevents.*"):  # each process wrote one
+    for file in run.glob("events.out.tfevents.*"):  # one for each start of the training
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
-        times = [
-            event.wall_time for tag in events.Tags()["scalars"] for event in events.Scalars(tag)
-        ]
-        seconds += max(times) - min(times) if times else 0.0
+        times = []
+        for tag in events.Tags()["scalars"]:
+            times += [event.wall_time for event in events.Scalars(tag)]
+        if times:
+            seconds += max(times) - min(times)
     return seconds or None
 
 
 def read_history(run: Path) -> dict[str, Curve]:
-    """Return every scalar that a run logged, by its name; empty for a folder without TensorBoard's files.
+    """Return every scalar of a run by its name; empty for a folder without TensorBoard files.
 
     Args:
         run: The run folder.
     """
     events = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0}).Reload()
-    tags = events.Tags()["scalars"]
-    logged = {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags}
-    # Lightning logs the epoch beside every other value, which says what a step means.
-    ends: dict[float, int] = {}
-    for event in events.Tensors("epoch") if "epoch" in events.Tags()["tensors"] else []:
-        epoch = float(make_ndarray(event.tensor_proto))
-        ends[epoch] = max(event.step, ends.get(epoch, event.step))
-    steps, epochs = [-1, *ends.values()], [0.0, *(epoch + 1 for epoch in ends)]
-    if len(steps) > 3:  # the last epoch may have been cut
+    steps, epochs = _epoch_ends(events)
+    curves = {}
+    for tag in events.Tags()["scalars"]:
+        scalars = events.Scalars(tag)
+        scalar_epochs = np.interp([scalar.step for scalar in scalars], steps, epochs)
+        curves[tag] = Curve(scalar_epochs, np.array([scalar.value for scalar in scalars]))
+    return curves
+
+
+def _epoch_ends(events: EventAccumulator) -> tuple[list[int], list[float]]:
+    """Return the last step of each epoch, and the number of epochs trained by then.
+
+    Lightning logs the current epoch with every other value.
+    """
+    last_steps: dict[float, int] = {}
+    if "epoch" in events.Tags()["tensors"]:
+        for event in events.Tensors("epoch"):
+            epoch = float(make_ndarray(event.tensor_proto))
+            last_steps[epoch] = max(event.step, last_steps.get(epoch, event.step))
+    steps = [-1, *last_steps.values()]
+    epochs = [0.0, *(epoch + 1 for epoch in last_steps)]
+    if len(steps) > 3:  # if the last epoch was interrupted, assume that it is as long as the others
         steps[-1] = max(steps[-1], 2 * steps[-2] - steps[-3])
-    return {
-        tag: Curve(
-            np.interp([step for step, _ in points], steps, epochs),
-            np.array([value for _, value in points]),
-        )
-        for tag, points in logged.items()
-    }
+    return steps, epochs

@@ -8,7 +8,7 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 from flowers.cli import compare
-from flowers.evaluation import Predictions, predictions_csv
+from flowers.evaluation import PredictionTable, predictions_csv
 
 
 def make_run(folder, rights, *, config="model: {lr: 1}"):
@@ -17,7 +17,7 @@ def make_run(folder, rights, *, config="model: {lr: 1}"):
         [0.9, 0.1] if (label == 0) == right else [0.1, 0.9]
         for label, right in zip(labels, rights, strict=True)
     ]
-    found = Predictions(
+    found = PredictionTable(
         ("a", "b"), tuple(f"{i}.jpg" for i in range(len(labels))), np.array(labels), np.array(probs)
     )
     folder.mkdir(parents=True)
@@ -85,7 +85,7 @@ def test_the_newest_test_counts_and_is_named(tmp_path, capsys):
     compare.compare([first, second])
     said = capsys.readouterr().out
     assert "y was tested 3 times: predictions-10.csv is the newest" in said
-    assert "no difference can be told, p = 1" in said
+    assert "no significant difference, p = 1" in said
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,31 @@
+"""Which predictions to show as examples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from flowers.evaluation.predictions import PredictionTable
+
+
+def worst_mistakes(predictions: PredictionTable, count: int) -> list[int]:
+    """Return the positions of the most confident incorrect predictions."""
+    order = np.argsort(-predictions.confidence, kind="stable")
+    incorrect: list[int] = order[~predictions.correct[order]].tolist()
+    return incorrect[:count]
+
+
+def best_successes(predictions: PredictionTable, count: int) -> list[int]:
+    """Return the positions of the most confident correct predictions, evenly over the classes."""
+    order = np.argsort(-predictions.confidence, kind="stable")
+    correct = order[predictions.correct[order]]
+    class_counts = Counter[int]()
+    ranks = []
+    for label in predictions.labels[correct].tolist():
+        ranks.append(class_counts[label])
+        class_counts[label] += 1
+    best: list[int] = correct[np.argsort(ranks, kind="stable")][:count].tolist()
+    return best

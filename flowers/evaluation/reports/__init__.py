@@ -1,0 +1,1 @@
+"""Numbers to pages: one renderer and one template for every report."""

@@ -1,0 +1,150 @@
+"""The comparison of runs as JSON, Markdown and HTML."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from flowers.evaluation.comparison import LEVEL, differing_options, pairs, run_numbers
+from flowers.evaluation.figures import overlay_figure
+from flowers.evaluation.reports.page import Section, Table, page_html, page_markdown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.figure import Figure
+
+    from flowers.evaluation.comparison import Run
+
+_CURVES = {
+    "validation loss": "val/loss",
+    "validation accuracy": "val/acc",
+    "training loss": "train/loss",
+}
+_TEST_HEADER = [
+    "run",
+    "checkpoint",
+    "images",
+    "accuracy (95 % interval)",
+    "balanced accuracy",
+    "macro-F1",
+    "log loss",
+    "ECE",
+]
+_TEST_NOTE = (
+    "Log loss and expected calibration error (ECE) are those of the probabilities that `predict` "
+    "gives. Compare accuracies directly only if the test images are the same."
+)
+_TRAINING_HEADER = ["run", "best validation accuracy", "epochs", "time"]
+_PAIR_HEADER = [
+    "runs",
+    "result",
+    "shared images",
+    "correct only in the first",
+    "correct only in the second",
+]
+_PAIR_NOTE = (
+    "McNemar's exact test on the test images that both runs share, under the same label. "
+    "With several pairs, p-values are corrected with Holm's method; a run is called better if "
+    f"p < {LEVEL}. The test compares these trained networks; to compare training recipes, train "
+    "each with several seeds."
+)
+
+
+def comparison_json(runs: Sequence[Run]) -> str:
+    """Return all numbers of a comparison as JSON."""
+    rows = []
+    for pair in pairs(runs):
+        row: dict[str, Any] = {
+            "first": pair.first,
+            "second": pair.second,
+            "shared": pair.shared,
+            "verdict": pair.verdict,
+        }
+        if pair.shared:
+            row["only_first"] = pair.only_first
+            row["only_second"] = pair.only_second
+            row["p_value"] = pair.p_value
+            row["p_value_corrected"] = pair.p_value_corrected
+        rows.append(row)
+    numbers = {
+        "runs": {run.name: run_numbers(run) for run in runs},
+        "pairs": rows,
+        "differing_options": differing_options(runs),
+    }
+    return json.dumps(numbers, indent=2, default=str)
+
+
+def comparison_figures(runs: Sequence[Run]) -> dict[str, Figure]:
+    """Return figures of the curves of all runs by their titles."""
+    figures = {}
+    for title, name in _CURVES.items():
+        curves = {run.name: run.curves[name] for run in runs if name in run.curves}
+        if curves:
+            figures[title] = overlay_figure(curves, title=title)
+    return figures
+
+
+def comparison_markdown(runs: Sequence[Run]) -> str:
+    """Return a comparison as Markdown tables."""
+    return page_markdown("Comparison of runs", _sections(runs))
+
+
+def comparison_html(runs: Sequence[Run], figures: Mapping[str, Figure]) -> str:
+    """Return a comparison, with figures by their titles, as a page that needs no other file."""
+    sections = _sections(runs)
+    if figures:
+        sections.append(Section("Curves", figures=figures))
+    return page_html("Comparison of runs", sections)
+
+
+def _sections(runs: Sequence[Run]) -> list[Section]:
+    tested = []
+    trained = []
+    for run in runs:
+        numbers = run_numbers(run)
+        tested.append(_test_row(run.name, numbers))
+        trained.append(_training_row(run.name, numbers))
+    sections = [
+        Section("Test", note=_TEST_NOTE, table=Table(tested, _TEST_HEADER)),
+        Section("Training", table=Table(trained, _TRAINING_HEADER, text_columns=1)),
+    ]
+    rows: list[list[object]] = []
+    for pair in pairs(runs):
+        counts = [pair.shared, pair.only_first, pair.only_second]
+        rows.append([f"{pair.first}, {pair.second}", pair.verdict, *counts])
+    if rows:
+        sections.append(Section("Pairs", note=_PAIR_NOTE, table=Table(rows, _PAIR_HEADER)))
+    if options := differing_options(runs):
+        header = ["option", *(run.name for run in runs)]
+        rows = [[name, *values] for name, values in options.items()]
+        table = Table(rows, header, text_columns=len(header))
+        sections.append(Section("Options that differ", table=table))
+    return sections
+
+
+def _test_row(name: str, numbers: Mapping[str, Any]) -> list[object]:
+    if "accuracy" not in numbers:
+        hint = "not tested: python -m flowers test --ckpt_path FILE"
+        return [name, hint, "", "", "", "", "", ""]
+    low, high = numbers["accuracy_interval_95"]
+    return [
+        name,
+        numbers["checkpoint"],
+        numbers["test_images"],
+        f"{numbers['accuracy']:.1%} ({low:.1%} to {high:.1%})",
+        f"{numbers['balanced_accuracy']:.1%}",
+        f"{numbers['macro_f1']:.1%}",
+        f"{numbers['log_loss']:.3f}",
+        f"{numbers['ece']:.3f}",
+    ]
+
+
+def _training_row(name: str, numbers: Mapping[str, Any]) -> list[object]:
+    accuracy = ""
+    if "best_validation_accuracy" in numbers:
+        accuracy = f"{numbers['best_validation_accuracy']:.1%}"
+    time = ""
+    if "training_seconds" in numbers:
+        time = f"{numbers['training_seconds'] / 60:.1f} min"
+    return [name, accuracy, numbers.get("epochs", ""), time]

@@ -1,0 +1,147 @@
+"""A title and sections of tables, figures and images as one HTML page or as Markdown."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from flowers.evaluation.figures import figure_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from matplotlib.figure import Figure
+
+
+class Table(NamedTuple):
+    """A table.
+
+    Args:
+        rows: Cells of each row.
+        header: Names of the columns; empty for a table of names and values.
+        text_columns: Number of leading columns with text; the others hold numbers, aligned right.
+    """
+
+    rows: Sequence[Sequence[object]]
+    header: Sequence[str] = ()
+    text_columns: int = 2
+
+
+class Bar(NamedTuple):
+    """A row of a bar chart.
+
+    Args:
+        label: Text before the bar.
+        fraction: Length of the bar, in [0, 1].
+        text: Text after the bar.
+    """
+
+    label: str
+    fraction: float
+    text: str
+
+
+class Picture(NamedTuple):
+    """An image with its caption.
+
+    Args:
+        jpeg: JPEG bytes; empty shows the caption alone.
+        caption: Text below the image.
+        credit: Name of the photographer; empty if unknown.
+    """
+
+    jpeg: bytes
+    caption: str = ""
+    credit: str = ""
+
+
+class Card(NamedTuple):
+    """Some images beside each other, below a title and above bars."""
+
+    title: str
+    pictures: Sequence[Picture]
+    bars: Sequence[Bar] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of a page; what is empty is left out.
+
+    Args:
+        title: Its heading.
+        note: A paragraph below the heading; text in `backticks` is shown as code.
+        table: A table.
+        text: Preformatted text of several lines.
+        bars: A bar chart.
+        figures: Figures by their captions.
+        cards: A gallery of images.
+    """
+
+    title: str = ""
+    note: str = ""
+    table: Table | None = None
+    text: str = ""
+    bars: Sequence[Bar] = ()
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    cards: Sequence[Card] = ()
+
+
+def page_html(title: str, sections: Sequence[Section]) -> str:
+    """Return a page that needs no other file.
+
+    All text is escaped, so that no file name can run a script.
+    """
+    environment = Environment(
+        loader=PackageLoader("flowers.evaluation.reports", package_path=""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"jpeg_uri": _jpeg_uri, "svg_uri": _svg_uri}
+    return environment.get_template("page.html.j2").render(title=title, sections=sections)
+
+
+def page_markdown(title: str, sections: Sequence[Section]) -> str:
+    """Return the sections that have a table or a text as Markdown, without figures and images."""
+    blocks = [f"# {title}"]
+    for section in sections:
+        if section.table is None and not section.text:
+            continue
+        if section.title:
+            blocks.append(f"## {section.title}")
+        if section.note:
+            blocks.append(section.note)
+        if section.table is not None:
+            blocks.append(table_markdown(section.table))
+        if section.text:
+            blocks.append(f"```\n{section.text}\n```")
+    return "\n\n".join(blocks) + "\n"
+
+
+def table_markdown(table: Table) -> str:
+    """Return a table as Markdown; a class name with a pipe or a line break stays in its cell."""
+    header = table.header or [""] * len(table.rows[0])
+    lines = [_markdown_row(header), _markdown_row(["---"] * len(header))]
+    lines += map(_markdown_row, table.rows)
+    return "\n".join(lines)
+
+
+def _markdown_row(cells: Iterable[object]) -> str:
+    escaped = [" ".join(str(cell).split()).replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
+
+
+def _jpeg_uri(content: bytes) -> str:
+    return _data_uri(content, "jpeg")
+
+
+def _svg_uri(figure: Figure) -> str:
+    return _data_uri(figure_bytes(figure, "svg", dpi=figure.dpi), "svg+xml")
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

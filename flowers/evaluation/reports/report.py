@@ -1,0 +1,275 @@
+"""The report of a test: how accurate and how well calibrated a checkpoint is, and where it errs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from flowers.evaluation.calibration import Rejection, reliability, with_temperature
+from flowers.evaluation.figures import (
+    confidence_figure,
+    confusion_figure,
+    history_figure,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+)
+from flowers.evaluation.metrics import (
+    class_metrics,
+    confusion,
+    overall_metrics,
+    top_k_accuracy,
+    wilson_interval,
+)
+from flowers.evaluation.predictions import PredictionTable
+from flowers.evaluation.reports.page import (
+    Bar,
+    Card,
+    Picture,
+    Section,
+    Table,
+    page_html,
+    page_markdown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.figure import Figure
+
+    from flowers.evaluation.training_curves import Curve
+
+_TOP_K = 5
+_MOST_CONFUSED = 10
+_GRAD_CAM_NOTE = "In red: the regions that contributed most to the predicted class (Grad-CAM)."
+
+
+class Example(NamedTuple):
+    """An image to show.
+
+    Args:
+        number: Its position in the predictions.
+        image: JPEG bytes.
+        overlay: JPEG bytes of the image with its Grad-CAM heat map; None if the network has none.
+        credit: Name of the photographer; empty if unknown.
+    """
+
+    number: int
+    image: bytes
+    overlay: bytes | None
+    credit: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The evaluation of a checkpoint.
+
+    Args:
+        title: What was evaluated.
+        predictions: Uncalibrated predictions.
+        temperature: The checkpoint's temperature; None without calibration.
+        rejection: The checkpoint's confidence threshold, chosen on the validation split; None
+            without calibration.
+        facts: Tables of names and values by their titles, such as data, training, environment.
+        curves: Scalars of the run by their names.
+        marks: Epochs to mark in the curves, counted from 0, by their labels.
+        mistakes: The most confident incorrect predictions.
+        successes: Some correct predictions.
+        overlay_note: Why there are no overlays; empty if there are.
+    """
+
+    title: str
+    predictions: PredictionTable
+    temperature: float | None = None
+    rejection: Rejection | None = None
+    facts: dict[str, dict[str, str]] = field(default_factory=dict)
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    marks: Mapping[str, int] = field(default_factory=dict)
+    mistakes: Sequence[Example] = ()
+    successes: Sequence[Example] = ()
+    overlay_note: str = ""
+
+    @property
+    def calibrated(self) -> PredictionTable:
+        """The predictions as ``predict`` gives them: calibrated if the checkpoint is."""
+        if self.temperature is None:
+            return self.predictions
+        probs = with_temperature(self.predictions.probs, self.temperature)
+        return replace(self.predictions, probs=probs)
+
+
+def report_numbers(report: Report) -> dict[str, Any]:
+    """Return every number of a report as plain values, as ``report.json`` has them."""
+    predictions = report.predictions
+    numbers = {
+        "images": len(predictions.labels),
+        "right": int(predictions.correct.sum()),
+        **overall_metrics(predictions),
+    }
+    if len(predictions.class_names) > _TOP_K:
+        numbers[f"top_{_TOP_K}_accuracy"] = top_k_accuracy(predictions, _TOP_K)
+    if report.temperature is not None:
+        calibrated = overall_metrics(report.calibrated)
+        numbers["temperature"] = report.temperature
+        numbers["ece_calibrated"] = calibrated["ece"]
+        numbers["log_loss_calibrated"] = calibrated["log_loss"]
+    if report.rejection is not None:
+        numbers["rejection"] = _rejection_numbers(report.calibrated, report.rejection.threshold)
+    numbers["classes"] = class_metrics(predictions)
+    numbers["confusion"] = confusion(predictions).tolist()
+    numbers["facts"] = report.facts
+    return numbers
+
+
+def report_figures(report: Report) -> dict[str, Figure]:
+    """Return the figures of a report by their titles."""
+    predictions = report.predictions
+    calibrated = report.calibrated
+    before = reliability(predictions.probs, predictions.labels)
+    figures = {
+        "Confusion matrix": confusion_figure(confusion(predictions), predictions.class_names),
+        "Receiver operating characteristic": roc_figure(predictions),
+        "Precision and recall": precision_recall_figure(predictions),
+        "Reliability": reliability_figure(before, title="Uncalibrated"),
+    }
+    if report.temperature is not None:
+        after = reliability(calibrated.probs, calibrated.labels)
+        title = f"Temperature {report.temperature:.2f}"
+        figures["Reliability after temperature scaling"] = reliability_figure(after, title=title)
+    figures["Confidence"] = confidence_figure(calibrated)
+    if any(name.startswith(("train/", "val/")) for name in report.curves):
+        figures["Training"] = history_figure(report.curves, marks=report.marks)
+    return figures
+
+
+def report_json(report: Report) -> str:
+    """Return a report's numbers as JSON."""
+    return json.dumps(report_numbers(report), indent=2)
+
+
+def report_markdown(report: Report) -> str:
+    """Return a report's numbers as Markdown tables."""
+    return page_markdown(report.title, _sections(report, {}))
+
+
+def report_html(report: Report, figures: Mapping[str, Figure]) -> str:
+    """Return a report, with figures by their titles, as a page that needs no other file."""
+    return page_html(report.title, _sections(report, figures))
+
+
+def _rejection_numbers(calibrated: PredictionTable, threshold: float) -> dict[str, Any]:
+    """Return coverage and accuracy on these images at a confidence threshold."""
+    is_answered = calibrated.confidence >= threshold
+    answered = int(is_answered.sum())
+    correct = int(calibrated.correct[is_answered].sum())
+    numbers: dict[str, Any] = {
+        "threshold": threshold,
+        "coverage": answered / len(is_answered),
+        "accuracy_of_answers": None,
+        "accuracy_interval_95": None,
+    }
+    if answered:
+        numbers["accuracy_of_answers"] = correct / answered
+        numbers["accuracy_interval_95"] = list(wilson_interval(correct, answered))
+    return numbers
+
+
+def _sections(report: Report, figures: Mapping[str, Figure]) -> list[Section]:
+    numbers = report_numbers(report)
+    sections = [
+        Section(table=Table(_headline(numbers))),
+        Section("Classes", table=_class_table(numbers["classes"])),
+    ]
+    if confusions := _most_confused(report.predictions):
+        table = Table(confusions, header=["label", "predicted", "images"])
+        sections.append(Section("Most frequent confusions", table=table))
+    sections.append(Section("Figures", figures=figures))
+    calibrated = report.calibrated
+    for title, examples in {
+        "Worst mistakes": report.mistakes,
+        "Correct predictions": report.successes,
+    }.items():
+        if examples:
+            cards = [_card(calibrated, example) for example in examples]
+            note = report.overlay_note or _GRAD_CAM_NOTE
+            if report.temperature is not None:
+                note += " The probabilities are those after temperature scaling."
+            sections.append(Section(title, note=note, cards=cards))
+    for title, facts in report.facts.items():
+        if len(facts) == 1:  # a text of several lines, such as a configuration
+            [text] = facts.values()
+            sections.append(Section(title, text=text))
+        else:
+            sections.append(Section(title, table=Table(list(facts.items()))))
+    return sections
+
+
+def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the names and values at the top of a report."""
+    accuracy = f"{numbers['accuracy']:.1%} ({numbers['right']} of {numbers['images']})"
+    rows = [
+        ("accuracy", accuracy),
+        ("95 % interval (Wilson)", _interval(numbers["accuracy_interval_95"])),
+        ("balanced accuracy", f"{numbers['balanced_accuracy']:.1%}"),
+        ("macro-F1", f"{numbers['macro_f1']:.1%}"),
+    ]
+    top_k = f"top_{_TOP_K}_accuracy"
+    if top_k in numbers:
+        rows.append((f"top-{_TOP_K} accuracy", f"{numbers[top_k]:.1%}"))
+    for key, name in {"log_loss": "log loss", "ece": "expected calibration error (ECE)"}.items():
+        value = f"{numbers[key]:.3f}"
+        if "temperature" in numbers:
+            value += f"; after temperature scaling {numbers[f'{key}_calibrated']:.3f}"
+        rows.append((name, value))
+    if rejection := numbers.get("rejection"):
+        # A threshold above 1, which no confidence reaches, means that nothing is answered.
+        rows.append(("confidence threshold", f"{min(rejection['threshold'], 1):.1%}"))
+        rows.append(("coverage", f"{rejection['coverage']:.1%}"))
+        if rejection["accuracy_of_answers"] is not None:
+            interval = _interval(rejection["accuracy_interval_95"])
+            value = f"{rejection['accuracy_of_answers']:.1%} ({interval})"
+            rows.append(("accuracy when answered", value))
+    return rows
+
+
+def _interval(ends: Sequence[float]) -> str:
+    return f"{ends[0]:.1%} to {ends[1]:.1%}"
+
+
+def _class_table(classes: Mapping[str, Mapping[str, float]]) -> Table:
+    rows = []
+    for name, values in classes.items():
+        scores = [f"{values[metric]:.3f}" for metric in ("precision", "recall", "F1")]
+        rows.append([name, *scores, values["support"]])
+    return Table(rows, header=["class", "precision", "recall", "F1", "images"], text_columns=1)
+
+
+def _most_confused(predictions: PredictionTable) -> list[tuple[str, str, int]]:
+    """Return label, prediction and count of the most frequent confusions."""
+    counts = confusion(predictions)
+    names = predictions.class_names
+    np.fill_diagonal(counts, 0)
+    rows = []
+    for position in np.argsort(-counts, axis=None, kind="stable")[:_MOST_CONFUSED]:
+        label, predicted = np.unravel_index(position, counts.shape)
+        if counts[label, predicted]:
+            rows.append((names[label], names[predicted], int(counts[label, predicted])))
+    return rows
+
+
+def _card(calibrated: PredictionTable, example: Example) -> Card:
+    names = calibrated.class_names
+    probs = calibrated.probs[example.number]
+    label = names[calibrated.labels[example.number]]
+    predicted = names[probs.argmax()]
+    pictures = [Picture(example.image, calibrated.paths[example.number], example.credit)]
+    if example.overlay is not None:
+        pictures.append(Picture(example.overlay))
+    bars = []
+    for k in np.argsort(-probs, kind="stable")[:3]:
+        bars.append(Bar(names[k], float(probs[k]), f"{probs[k]:.1%}"))
+    title = label if predicted == label else f"label {label}, predicted {predicted}"
+    return Card(title, pictures, bars)

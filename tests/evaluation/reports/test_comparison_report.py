@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from flowers.evaluation import (
+    PredictionTable,
+    Run,
+    comparison_figures,
+    comparison_html,
+    comparison_json,
+    comparison_markdown,
+)
+from flowers.evaluation.comparison import pairs
+from flowers.evaluation.training_curves import Curve
+
+
+def table(num_correct: int) -> PredictionTable:
+    """Return predictions of 100 images of class a, the first ones correct."""
+    labels = np.zeros(100, dtype=int)
+    is_correct = np.arange(100) < num_correct
+    probs = np.where(is_correct[:, None], [0.9, 0.1], [0.1, 0.9])
+    return PredictionTable(("a", "b"), tuple(map(str, range(100))), labels, probs)
+
+
+def example() -> list[Run]:
+    curves = {"val/loss": Curve(np.array([1.0]), np.array([0.5]))}
+    good = Run("<x>", table(100), curves=curves, config={"lr": 1})
+    return [good, Run("y|z", table(70), config={"lr": "<script>"})]
+
+
+def test_every_format_has_the_verdict_and_escapes_names():
+    runs = example()
+    verdict = pairs(runs)[0].verdict
+    numbers = json.loads(comparison_json(runs))
+    assert numbers["pairs"][0]["verdict"] == verdict
+    assert numbers["runs"]["<x>"]["accuracy"] == 1.0
+    text = comparison_markdown(runs)
+    assert verdict in text
+    assert "y\\|z" in text
+    page = comparison_html(runs, comparison_figures(runs))
+    assert "&lt;x&gt; is better" in page
+    assert "<script" not in page
+    assert page.count("data:image/svg+xml") == 1
+
+
+def test_a_run_without_a_test_shows_the_command_that_tests_it():
+    assert "python -m flowers test" in comparison_markdown([*example(), Run("new")])
+
+
+def test_runs_without_a_common_image_have_no_test():
+    other = PredictionTable(("a", "b"), ("elsewhere",), np.array([0]), np.array([[0.9, 0.1]]))
+    [pair] = json.loads(comparison_json([Run("x", table(100)), Run("y", other)]))["pairs"]
+    assert pair == {"first": "x", "second": "y", "shared": 0, "verdict": "no test image in common"}

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import numpy as np
+
+from flowers.evaluation import PredictionTable, label_issues
+
+NAMES = ("a", "b", "c")
+
+
+def table(labels, probs, names) -> PredictionTable:
+    paths = tuple(f"{i}.jpg" for i in range(len(labels)))
+    return PredictionTable(names, paths, np.array(labels), np.array(probs))
+
+
+def test_planted_label_errors_come_first():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 300)
+    probs = rng.dirichlet([1, 1, 1], 300) * 0.3 + np.eye(3)[truth] * 0.7
+    labels = truth.copy()
+    labels[:10] = (truth[:10] + 1) % 3
+    issues = label_issues(table(labels, probs, NAMES))
+    assert {issue.path for issue in issues[:10]} == {f"{i}.jpg" for i in range(10)}
+    assert all(issue.suggested == NAMES[truth[int(issue.path[:-4])]] for issue in issues[:10])
+    margins = [issue.label_prob - issue.suggested_prob for issue in issues]
+    assert margins == sorted(margins)
+
+
+def test_an_image_without_a_confident_class_is_no_issue():
+    probs = [[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.45, 0.55]]
+    assert label_issues(table([0, 0, 1, 1, 0], probs, ("a", "b"))) == []
+    probs[4] = [0.05, 0.95]
+    [issue] = label_issues(table([0, 0, 1, 1, 0], probs, ("a", "b")))
+    assert issue[:3] == ("4.jpg", "a", "b")
