@@ -50,22 +50,21 @@ class Muon(torch.optim.AdamW):
                 continue
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._step(weight, lr=group["lr"], weight_decay=group["weight_decay"])
+                    self._step(weight, weight.grad, group)
                     weight.grad = None  # AdamW skips parameters without a gradient
         super().step()
         return loss
 
-    def _step(self, weight: Tensor, *, lr: float, weight_decay: float) -> None:
+    def _step(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state["step"] = torch.zeros(())  # AdamW expects it when a state is restored
             state["momentum"] = torch.zeros_like(weight)
-        state["momentum"].lerp_(weight.grad, 1 - _MOMENTUM)
-        update = weight.grad.lerp(state["momentum"], _MOMENTUM)  # Nesterov's
-        matrix = update.flatten(1)
+        momentum: Tensor = state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
+        matrix = gradient.lerp(momentum, _MOMENTUM).flatten(1)  # Nesterov's
         size = _UPDATE_RMS * max(matrix.shape) ** 0.5
-        weight.mul_(1 - lr * weight_decay)
-        weight.add_(orthogonalize(matrix).view_as(update), alpha=-lr * size)
+        weight.mul_(1 - group["lr"] * group["weight_decay"])
+        weight.add_(orthogonalize(matrix).view_as(weight), alpha=-group["lr"] * size)
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
@@ -77,7 +76,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalize(matrix.T).T
     a, b, c = _NEWTON_SCHULZ
-    result = matrix / (matrix.norm() + 1e-7)
+    result: Tensor = matrix / (matrix.norm() + 1e-7)
     for _ in range(_NUM_ITERATIONS):
         gram = result @ result.T
         result = a * result + (b * gram + c * gram @ gram) @ result
