@@ -1,9 +1,8 @@
 """Networks: pure ``nn.Module``, from images in [0, 1] to logits."""
 
 from flowers.models.average_views import AverageViews, Views
-from flowers.models.classifier import ImageClassifier
-from flowers.models.cnn import flower_cnn
-from flowers.models.layers import Norm, Standardize
+from flowers.models.classifier import ImageClassifier, Standardize
+from flowers.models.cnn import Norm, flower_cnn
 from flowers.models.pretrained import pretrained
 from flowers.models.stages import Stage, split_stages
 from flowers.models.weights import Preprocessing, preprocessing

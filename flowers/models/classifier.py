@@ -4,12 +4,42 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
-    from flowers.models.layers import Standardize
+# Mean and standard deviation of ImageNet's training images, the convention of
+# https://pytorch.org/vision/stable/models.html: any fixed numbers near the truth serve a network
+# trained from scratch.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Standardize(nn.Module):
+    """Subtract a mean and divide by a standard deviation, per channel; the state dict holds both.
+
+    Args:
+        mean: Mean of each channel, in the unit of the images ([0, 1]).
+        std: Standard deviation of each channel, in the same unit.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    ) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return images ``(B, C, S, S)`` with about zero mean and unit variance."""
+        return (images - self.mean) / self.std
 
 
 class ImageClassifier(nn.Module):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torchvision.models import get_model
 
-from flowers.models.classifier import ImageClassifier
-from flowers.models.layers import Standardize
+from flowers.models.classifier import ImageClassifier, Standardize
 from flowers.models.weights import VIT_SIZE, check_keys, named_weights, preprocessing, read_weights
 
 _IMAGENET_CLASSES = 1000
