@@ -3,9 +3,8 @@
 from flowers.models.average_views import AverageViews, Views
 from flowers.models.classifier import ImageClassifier, Standardize
 from flowers.models.cnn import Norm, flower_cnn
-from flowers.models.pretrained import pretrained
+from flowers.models.pretrained import Preprocessing, preprocessing, pretrained
 from flowers.models.stages import Stage, split_stages
-from flowers.models.weights import Preprocessing, preprocessing
 
 __all__ = [
     "AverageViews",

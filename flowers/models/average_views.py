@@ -1,7 +1,8 @@
-"""Test-time augmentation: a network that averages its answers to several views of an image."""
+"""Test-time augmentation."""
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -21,25 +22,20 @@ _CROP = 7 / 8
 
 
 def views(images: Tensor, tta: Views) -> Iterator[Tensor]:
-    """Yield views ``(B, 3, S, S)`` of images: themselves, and what the option adds.
+    """Yield views ``(B, 3, S, S)`` of images, first the images themselves.
 
     Args:
         images: Floats ``(B, 3, S, S)``.
-        tta: ``flip`` adds the mirror image; ``flip+crops`` the four corner crops too, resized to S
-            since some networks take no other size, and their mirror images.
+        tta: ``flip`` adds the mirror image. ``flip+crops`` also adds the four corner crops,
+            resized to S because some networks take no other size, and their mirror images.
     """
     crops = [images]
     if tta == "flip+crops":
         size = images.shape[-1]
         side = round(size * _CROP)
-        corners = [(top, left) for top in (0, size - side) for left in (0, size - side)]
-        for top, left in corners:
+        for top, left in product((0, size - side), repeat=2):
             crop = images[..., top : top + side, left : left + side]
-            crops.append(
-                functional.interpolate(
-                    crop, size=(size, size), mode="bilinear", align_corners=False
-                )
-            )
+            crops.append(functional.interpolate(crop, size=(size, size), mode="bilinear"))
     for crop in crops:
         yield crop
         if tta != "none":
@@ -51,7 +47,7 @@ class AverageViews(nn.Module):
 
     Args:
         net: Maps images ``(B, 3, S, S)`` to logits ``(B, K)``.
-        tta: The views.
+        tta: The views, as for ``views``.
     """
 
     def __init__(self, net: nn.Module, tta: Views) -> None:

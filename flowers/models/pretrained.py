@@ -1,35 +1,91 @@
-"""Any torchvision classifier as a backbone under a new head."""
+"""Torchvision classifiers with pretrained weights and a new head."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.error import URLError
+from zipfile import ZipFile, is_zipfile
+
+import torch
+import torchvision.models
+from filelock import FileLock
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import get_model, get_model_weights, list_models
 
 from flowers.models.classifier import ImageClassifier, Standardize
-from flowers.models.weights import VIT_SIZE, check_keys, named_weights, preprocessing, read_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+    from torchvision.models import WeightsEnum
 
 _IMAGENET_CLASSES = 1000
-# Their auxiliary heads help a training from scratch only. Their published weights expect inputs
-# scaled in a way of their own, which `transform_input` makes of ImageNet's mean and standard
-# deviation.
+# The position embeddings of a vision transformer are built for images of this side, in pixels.
+_VIT_SIZE = 224
+# The auxiliary heads of these networks only help a training from scratch. `transform_input`
+# converts images standardized by ImageNet's mean to the inputs that their weights expect.
+_INCEPTION_OPTIONS = {"aux_logits": False, "transform_input": True, "init_weights": True}
 _INCEPTIONS = {"googlenet", "inception_v3"}
-_AUXILIARY = ("AuxLogits", "aux1", "aux2")
+_AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")
+# DenseNet's published files have the layer names of an old torchvision.
+_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+# A checkpoint of this project stores a network under these prefixes.
+_BACKBONE = "net.backbone."
+_HEAD = "net.head."
+_MAX_NAMED_KEYS = 3
+
+
+class Preprocessing(NamedTuple):
+    """The images that weights were trained on.
+
+    Args:
+        image_size: Side of the images, in pixels.
+        interpolation: Interpolation of the resizing, ``bilinear`` or ``bicubic``.
+        mean: Mean of each channel, in the unit of the images ([0, 1]).
+        std: Standard deviation of each channel, in the same unit.
+    """
+
+    image_size: int
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def preprocessing(arch: str, weights: str) -> Preprocessing:
+    """Return the preprocessing of the images that a network's weights were trained on.
+
+    Args:
+        arch: Name of a torchvision classifier.
+        weights: As for ``pretrained``; for ``none`` and files, that of the default weights.
+
+    Raises:
+        ValueError: There is no such network, or there are no such weights.
+    """
+    preset = _weights_entry(arch, weights).transforms()
+    image_size = int(preset.crop_size[0])
+    if arch.startswith("vit_"):
+        image_size = _VIT_SIZE
+    interpolation = str(preset.interpolation.value)
+    return Preprocessing(image_size, interpolation, tuple(preset.mean), tuple(preset.std))
 
 
 def pretrained(
     arch: str, num_classes: int, *, weights: str = "DEFAULT", dropout: float = 0.0
 ) -> ImageClassifier:
-    """Return a torchvision classifier whose last layer is replaced by a new one for ``num_classes``.
+    """Return a torchvision classifier whose last layer is replaced by one for ``num_classes``.
 
-    The backbone is the whole network but for that layer, so it ends in features ``(B, F)``.
+    The backbone is the network without its last layer; it returns features ``(B, F)``.
 
     Args:
         arch: Any name of ``torchvision.models.list_models(module=torchvision.models)``.
         num_classes: Number of logits.
-        weights: ``none`` (random), a name of torchvision's as ``DEFAULT`` or ``IMAGENET1K_V1``, the
-            path of a state dict that ends in ``.pth`` or ``.pt``, where one without the last layer
-            will do, or that of a checkpoint (``.ckpt``), whose head is taken too if it has as many
-            classes.
+        weights: ``none`` (random weights), a name of torchvision's such as ``DEFAULT`` or
+            ``IMAGENET1K_V1``, or a path. A path that ends in ``.pth`` or ``.pt`` is a state dict,
+            with or without the last layer. One that ends in ``.ckpt`` is a checkpoint of this
+            project; its head is used too if it has as many classes.
         dropout: Probability that a feature is dropped before the new layer.
 
     Raises:
@@ -37,64 +93,201 @@ def pretrained(
             network.
         OSError: The weights cannot be read or downloaded.
     """
-    net, head = _build(arch, weights)
-    layer = net.get_submodule(head)
-    assert isinstance(layer, nn.Linear | nn.Conv2d)
-    num_features = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
-    net.set_submodule(head, nn.Identity())
-    new_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
+    net = _build(arch, weights)
+    last_layer = _last_layer(net)
+    _remove_dropout_before(net, last_layer)
+    replaced = net.get_submodule(last_layer)
+    assert isinstance(replaced, nn.Linear | nn.Conv2d)
+    num_features = replaced.weight.shape[1]
+    net.set_submodule(last_layer, nn.Identity())
+    head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
     if weights != "none":
-        state, source = read_weights(arch, weights), f"`weights` {weights} for {arch}"
-        heads = [f"{name}." for name in (head, *_AUXILIARY, "net")]
-        net.load_state_dict(check_keys(state, net.state_dict(), extra=heads, source=source))
-        learnt = {
-            key.removeprefix("net.head."): value
-            for key, value in state.items()
-            if key.startswith("net.head.")
-        }
-        shapes = {key: value.shape for key, value in learnt.items()}
-        if shapes == {key: value.shape for key, value in new_head.state_dict().items()}:
-            new_head.load_state_dict(learnt)
-    wanted = preprocessing(arch, weights)
-    return ImageClassifier(Standardize(wanted.mean, wanted.std), net, new_head)
+        state = _read_weights(arch, weights)
+        unused = (f"{last_layer}.", *_AUXILIARY_HEADS, "net.")
+        source = f"`weights` {weights} for {arch}"
+        net.load_state_dict(_check_keys(state, net.state_dict(), unused=unused, source=source))
+        _load_head(head, state)
+    images = preprocessing(arch, weights)
+    return ImageClassifier(Standardize(images.mean, images.std), net, head)
 
 
-def _build(arch: str, weights: str) -> tuple[nn.Module, str]:
-    """Return a network with random weights, without dropout before its last layer, and the name of that layer."""
-    entry, inception = named_weights(arch, weights), arch in _INCEPTIONS
-    if (
-        arch.startswith("vit_")
-        and weights in type(entry).__members__
-        and entry.meta["min_size"] != (VIT_SIZE,) * 2
-    ):
-        fitting = [other.name for other in type(entry) if other.meta["min_size"] == (VIT_SIZE,) * 2]
+def _build(arch: str, weights: str) -> nn.Module:
+    entry = _weights_entry(arch, weights)
+    size = (_VIT_SIZE, _VIT_SIZE)
+    is_named = weights in type(entry).__members__
+    if arch.startswith("vit_") and is_named and entry.meta["min_size"] != size:
+        names = [other.name for other in type(entry) if other.meta["min_size"] == size]
         raise ValueError(
-            f"`weights` {weights}: expected weights for images of {VIT_SIZE} pixels, as {', '.join(fitting)}, "
-            f"got some for {entry.meta['min_size'][0]}"
+            f"`weights` {weights}: expected weights for images of {_VIT_SIZE} pixels, as "
+            f"{', '.join(names)}, got some for {entry.meta['min_size'][0]}"
         )
-    options = (
-        {"aux_logits": False, "transform_input": True, "init_weights": True} if inception else {}
-    )
+    options = _INCEPTION_OPTIONS if arch in _INCEPTIONS else {}
     net: nn.Module = get_model(arch, weights=None, **options)
-    sizes = {name: _num_outputs(module) for name, module in net.named_modules()}
-    head = [name for name, size in sizes.items() if size == _IMAGENET_CLASSES][-1]
-    before = None
+    return net
+
+
+def _last_layer(net: nn.Module) -> str:
+    """Return the name of the last dense layer, or 1x1 convolution, with ImageNet's classes."""
+    last = ""
     for name, module in net.named_modules():
-        if name == head:
+        is_dense = isinstance(module, nn.Linear)
+        is_pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
+        if (is_dense or is_pointwise) and len(module.weight) == _IMAGENET_CLASSES:
+            last = name
+    return last
+
+
+def _remove_dropout_before(net: nn.Module, last_layer: str) -> None:
+    """Switch off the dropout directly before the last layer: the new head has its own."""
+    dropout = None
+    for name, module in net.named_modules():
+        if name == last_layer:
             break
         if isinstance(module, nn.Dropout):
-            before = module
-        elif [*module.parameters(recurse=False)]:
-            before = None
-    if before is not None:
-        before.p = 0.0  # the new head has its own
-    return net, head
+            dropout = module
+        elif list(module.parameters(recurse=False)):
+            dropout = None
+    if dropout is not None:
+        dropout.p = 0.0
 
 
-def _num_outputs(module: nn.Module) -> int:
-    """Return the outputs of a dense layer, or of a 1x1 convolution, as SqueezeNet ends in; 0 of any other module."""
-    if isinstance(module, nn.Linear):
-        return module.out_features
-    return (
-        module.out_channels if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) else 0
-    )
+def _load_head(head: nn.Sequential, state: Mapping[str, Tensor]) -> None:
+    """Load the head of a checkpoint, if there is one with as many features and classes."""
+    stored = {}
+    for key, value in state.items():
+        if key.startswith(_HEAD):
+            stored[key.removeprefix(_HEAD)] = value
+    if _shapes(stored) == _shapes(head.state_dict()):
+        head.load_state_dict(stored)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+def _weights_entry(arch: str, weights: str) -> WeightsEnum:
+    """Return torchvision's entry of named weights; the default one for ``none`` and for files."""
+    classifiers = list_models(module=torchvision.models)
+    if arch not in classifiers:
+        raise ValueError(f"`arch`: expected one of {', '.join(classifiers)}, got {arch}")
+    entries = get_model_weights(arch)
+    if weights == "none" or _is_file(weights):
+        return entries.DEFAULT
+    if weights not in entries.__members__:
+        names = ", ".join([*entries.__members__, "none"])
+        raise ValueError(
+            f"`weights`: expected {names} or the path of a .pth file for {arch}, got {weights}"
+        )
+    return entries[weights]
+
+
+def _is_file(weights: str) -> bool:
+    return weights.endswith((".pth", ".pt", ".ckpt"))
+
+
+def _read_weights(arch: str, weights: str) -> dict[str, Tensor]:
+    """Return the state dict of pretrained weights, downloaded into torch's hub folder if missing.
+
+    Raises:
+        FileNotFoundError: The file is missing.
+        OSError: The download fails; the message names the file, its URL and where to put it.
+        ValueError: There are no such weights, or the file holds none.
+    """
+    file = Path(weights).expanduser() if _is_file(weights) else _download(arch, weights)
+    if not file.is_file():
+        raise FileNotFoundError(f"`weights` {weights}: expected a file of weights, there is none")
+    try:
+        return _load_state(file)
+    except Exception as error:  # torch.load raises any kind on another file
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"`weights` {file}: expected a state dict of {arch}, got {reason}"
+        ) from error
+
+
+def _load_state(file: Path) -> dict[str, Tensor]:
+    if is_zipfile(file):
+        with ZipFile(file) as archive:
+            if archive.testzip() is not None:  # its CRC-32, which torch does not verify
+                raise ValueError("a damaged file")
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    for wrapper in ("state_dict", "model"):  # as torchvision's references and others write them
+        content = content.get(wrapper, content)
+    state = {}
+    for key, value in content.items():
+        if not isinstance(value, torch.Tensor):
+            raise TypeError("values that are no tensors")
+        state[_DENSENET.sub(r"\1\2.", str(key).removeprefix(_BACKBONE))] = value
+    return state
+
+
+def _download(arch: str, weights: str) -> Path:
+    url: str = _weights_entry(arch, weights).url
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    digest = re.search(r"-([0-9a-f]{8,})\.", file.name)
+    try:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{file}.lock"):
+                if not file.exists():
+                    torch.hub.download_url_to_file(url, str(file), digest[1] if digest else None)
+    except (URLError, OSError, RuntimeError) as error:
+        raise OSError(
+            f"`weights` {weights}: the weights of {arch} cannot be downloaded ({error}). Fetch "
+            f"{url} on a machine with a network and put it at {file}, or give the file itself "
+            f"(`weights` path/to/{file.name}), or train from scratch (`weights` none)."
+        ) from error
+    return file
+
+
+def _check_keys(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    *,
+    unused: tuple[str, ...],
+    source: str,
+) -> dict[str, Tensor]:
+    """Return a state dict without the tensors of heads.
+
+    Args:
+        state: The state dict that was read.
+        expected: The state dict of the network.
+        unused: Prefixes of keys that may be left over.
+        source: Name of the weights in the error.
+
+    Raises:
+        ValueError: Keys or shapes differ; the first ones are named.
+    """
+    used = {}
+    for key, value in state.items():
+        if key in expected or not key.startswith(unused):
+            used[key] = value
+    missing = []
+    reshaped = []
+    for key, value in expected.items():
+        if key not in used:
+            # Files from before torch 0.4.1 lack the count of batches, which is not used here.
+            if not key.endswith("num_batches_tracked"):
+                missing.append(key)
+        elif used[key].shape != value.shape:
+            reshaped.append(f"{key} {tuple(used[key].shape)} instead of {tuple(value.shape)}")
+    surplus = [key for key in used if key not in expected]
+    differences = [
+        *_count_keys(missing, "missing"),
+        *_count_keys(surplus, "not in the network"),
+        *_count_keys(reshaped, "of another shape"),
+    ]
+    if differences:
+        raise ValueError(
+            f"{source}: expected the weights of this network, got those of another; keys: "
+            f"{'; '.join(differences)}"
+        )
+    return used
+
+
+def _count_keys(keys: list[str], problem: str) -> list[str]:
+    if not keys:
+        return []
+    names = ", ".join(keys[:_MAX_NAMED_KEYS])
+    more = ", ..." if len(keys) > _MAX_NAMED_KEYS else ""
+    return [f"{len(keys)} {problem} ({names}{more})"]

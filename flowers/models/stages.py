@@ -1,4 +1,4 @@
-"""A backbone as a few stages from its input to its output, whatever its architecture."""
+"""The blocks of any backbone, divided into stages from its input to its output."""
 
 from __future__ import annotations
 
@@ -12,50 +12,58 @@ if TYPE_CHECKING:
 
 
 class Stage(nn.Module):
-    """Blocks of a backbone that are frozen, or learn, together.
+    """Blocks of a backbone that are frozen, or trained, together.
 
     Args:
         blocks: The blocks.
-        own: Parameters outside of all blocks, as a position embedding.
+        loose: Parameters outside all blocks, such as a position embedding.
     """
 
-    def __init__(self, blocks: list[nn.Module], own: list[Parameter]) -> None:
+    def __init__(self, blocks: list[nn.Module], loose: list[Parameter]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
-        self.own = nn.ParameterList(own)
+        self.loose = nn.ParameterList(loose)
 
 
 def split_stages(backbone: nn.Module, num_stages: int) -> list[Stage]:
-    """Return a backbone's blocks in stages with about equally many, first those next to the input.
+    """Divide the blocks of a backbone into stages with about equally many, the input's first.
 
-    Blocks are taken in the order in which they were registered, which in torchvision's networks is
-    the order of computation. The last stage of a network that ends in small layers of its own can
-    thus be small. A stage shares its modules with the backbone, and every parameter of the backbone
-    is in one stage.
+    Blocks keep the order in which they were registered, which in torchvision's networks is the
+    order of computation. Stages share their modules with the backbone, and every parameter of the
+    backbone is in one stage.
 
     Args:
         backbone: The backbone.
         num_stages: Number of stages; with fewer blocks some are empty.
     """
-    num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
-    blocks = _blocks(backbone, half=num_parameters / 2)
-    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
-    own = [parameter for parameter in backbone.parameters() if id(parameter) not in inside]
-    parts = np.array_split(np.arange(len(blocks)), num_stages)
-    return [
-        Stage([blocks[number] for number in part], own if stage == 0 else [])
-        for stage, part in enumerate(parts)
-    ]
+    blocks = _blocks(backbone, half=_num_parameters(backbone) / 2)
+    in_blocks = {id(parameter) for parameter in nn.ModuleList(blocks).parameters()}
+    loose = [parameter for parameter in backbone.parameters() if id(parameter) not in in_blocks]
+    stages = []
+    for numbers in np.array_split(np.arange(len(blocks)), num_stages):
+        stages.append(Stage([blocks[number] for number in numbers], loose))
+        loose = []  # the first stage has them
+    return stages
 
 
 def _blocks(module: nn.Module, *, half: float) -> list[nn.Module]:
-    """Return the blocks a module is made of: sequences, and what holds most of the parameters, are made of others."""
+    """Return the blocks of a module, without entering a block.
+
+    Sequences are entered, and modules with most of the network's parameters.
+    """
     blocks = []
     for child in module.children():
-        size = sum(parameter.numel() for parameter in child.parameters())
-        container = isinstance(child, nn.Sequential | nn.ModuleList) or (
-            size > half and any(child.children())
-        )
-        if size:
-            blocks += _blocks(child, half=half) if container else [child]
+        size = _num_parameters(child)
+        if size == 0:
+            continue
+        is_sequence = isinstance(child, nn.Sequential | nn.ModuleList)
+        is_most = size > half and any(True for _ in child.children())
+        if is_sequence or is_most:
+            blocks += _blocks(child, half=half)
+        else:
+            blocks.append(child)
     return blocks
+
+
+def _num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
