@@ -366,7 +366,7 @@ def main(args: list[str]) -> FlowersCLI:
 
 def _flags() -> dict[str, str]:
     """Return the option of each parameter of the data module, its augmentation and the project's tasks."""
-    flags = {"max_epochs": "--trainer.max_epochs"}
+    flags = {"max_epochs": "--trainer.max_epochs", "ckpt_path": "--ckpt_path"}
     for task in (ClassificationTask, CNNTask, TransferTask):
         flags |= {name: f"--model.{name}" for name in signature(task).parameters}
     flags |= {name: f"--data.{name}" for name in signature(FlowersDataModule).parameters}

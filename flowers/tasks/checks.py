@@ -1,4 +1,4 @@
-"""Says what is wrong with an option before any work."""
+"""Checks of options before any work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-# Options that the optimizer's state in a checkpoint overrules.
+# Options that are stored in the optimizer's state.
 _RESTORED = ("lr", "weight_decay", "stage_decay")
 
 
@@ -23,15 +23,15 @@ def expect(holds: bool, name: str, expected: str, got: object) -> None:
 
 
 def check_size(net: nn.Module, size: int, option: str) -> None:
-    """Try a network on an image of some size.
+    """Run a network on images of some size.
 
     Args:
-        net: Maps images ``(B, 3, S, S)`` to logits; it is left as it was.
+        net: Maps images ``(B, 3, S, S)`` to logits; it is not changed.
         size: Side S, in pixels.
-        option: The option that says so.
+        option: Name of the option in the error.
 
     Raises:
-        ValueError: The network takes no such image.
+        ValueError: The network does not accept this size.
     """
     training = net.training
     try:
@@ -47,37 +47,41 @@ def check_size(net: nn.Module, size: int, option: str) -> None:
 
 
 def check_weights(net: nn.Module, stored: Mapping[str, Tensor]) -> None:
-    """Compare a network with the weights it is to get.
+    """Compare the shapes of a network's weights with those of a checkpoint.
 
     Args:
         net: The network of a task.
-        stored: A state dict of the task.
+        stored: The state dict of a task.
 
     Raises:
-        ValueError: They do not fit.
+        ValueError: They differ.
     """
-    mine = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
-    theirs = {name: value.shape for name, value in stored.items() if name.startswith("net.")}
-    if other := sorted(
-        name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)
-    ):
+    expected = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
+    shapes = {name: value.shape for name, value in stored.items() if name.startswith("net.")}
+    names = sorted(expected.keys() | shapes.keys())
+    different = [name for name in names if expected.get(name) != shapes.get(name)]
+    if different:
         raise ValueError(
-            f"--ckpt_path: the checkpoint is of another network than the options of --model make: {len(other)} of its "
-            f"weights do not fit, as {other[0]}. Leave the options out, the checkpoint carries them."
+            f"`ckpt_path`: expected a checkpoint of the network that the model's options describe, "
+            f"got {len(different)} weights that differ, such as {different[0]}. Leave out these "
+            f"options: the checkpoint stores them."
         )
 
 
-def warn_of_restored(typed: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """Warn of options that a resumed training does not take, since its optimizer is restored.
+def warn_of_restored(options: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Warn of options that have no effect because the optimizer is restored from a checkpoint.
 
     Args:
-        typed: The task's options.
+        options: The options of the task.
         stored: Those in the checkpoint.
     """
-    other = [key for key in _RESTORED if stored.get(key) != typed.get(key)]
-    if other:
-        options = ", ".join(f"--model.{key} {typed.get(key)} ({stored.get(key)})" for key in other)
+    ignored = []
+    for name in _RESTORED:
+        if stored.get(name) != options.get(name):
+            ignored.append(f"`{name}` {options.get(name)} (checkpoint: {stored.get(name)})")
+    if ignored:
         rank_zero_warn(
-            f"{options}: the training goes on with what the checkpoint has, in brackets, since optimizer and schedule "
-            f"are restored. A new training with a pretrained network takes its weights by --model.weights."
+            f"{', '.join(ignored)} has no effect: a resumed training keeps the checkpoint's "
+            f"optimizer and schedule. To start a new training from its weights, give a "
+            f"`TransferTask` the checkpoint as `weights`."
         )

@@ -1,4 +1,4 @@
-"""How any network of the project learns to classify."""
+"""Loss, metrics, optimizer and schedule of every network of the project."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from flowers.tasks.optim import decay_groups, warmup_cosine, warmup_ema
 
 
 class Prediction(NamedTuple):
-    """What the network says of a batch.
+    """The logits of a batch.
 
     Args:
         indices: Positions of the images in the folder's index ``(B,)``.
@@ -37,7 +37,7 @@ class Prediction(NamedTuple):
 
 
 class ClassificationTask(LightningModule):
-    """Cross entropy, AdamW, warm-up and cosine per step, an average of the weights, and the metrics of every stage.
+    """Train a network with cross entropy, AdamW, warm-up and cosine, and evaluate it.
 
     Args:
         net: The network; its K logits are in the order of the class names.
@@ -45,18 +45,18 @@ class ClassificationTask(LightningModule):
         lr: Largest learning rate, reached after the warm-up.
         weight_decay: Weight decay of AdamW (https://arxiv.org/abs/1711.05101); norms and biases
             have none.
-        warmup_fraction: Share of the training over which the learning rate rises.
-        label_smoothing: Probability given to all classes alike in the training targets
+        warmup_fraction: Fraction of the training in which the learning rate rises.
+        label_smoothing: Probability that the training targets spread equally over all classes
             (https://arxiv.org/abs/1512.00567).
-        class_weights: Weight of each class in the training loss, in the order of the class names (1
-            on average keeps the scale of the loss), or ``balanced``: inverse to the number of its
-            training images.
-        ema_decay: Decay per step of an exponential moving average of the weights, which then is
-            what is validated, saved and tested; it rises to this value over the first steps. None
-            by default.
-        tta: Test-time augmentation: what is evaluated is the mean over several views of an image,
-            ``flip`` with its mirror image, ``flip+crops`` with its corners too.
-        compile: Whether the network is compiled by ``torch.compile``.
+        class_weights: Weight of each class in the training loss, in the order of the class names
+            (a mean of 1 keeps the scale of the loss), or ``balanced``: inversely proportional to
+            the number of its training images.
+        ema_decay: Decay per step of an exponential moving average of the weights, which is
+            validated, saved and tested in place of the weights. The decay rises to this value over
+            the first steps. ``null``: no average.
+        tta: Test-time augmentation: the mean over several views of an image is evaluated. ``flip``
+            adds its mirror image, ``flip+crops`` also its four corners.
+        compile: Whether to compile the network with ``torch.compile``.
 
     Raises:
         ValueError: An option is out of its range.
@@ -85,24 +85,11 @@ class ClassificationTask(LightningModule):
         expect(0 <= warmup_fraction < 1, "warmup_fraction", "0 or more, below 1", warmup_fraction)
         expect(0 <= label_smoothing < 1, "label_smoothing", "0 or more, below 1", label_smoothing)
         expect(tta in get_args(Views), "tta", f"one of {get_args(Views)}", tta)
-        expect(
-            ema_decay is None or 0 < ema_decay < 1,
-            "ema_decay",
-            "a number between 0 and 1",
-            ema_decay,
-        )
-        right_length = not isinstance(class_weights, list) or len(class_weights) == num_classes
-        expect(
-            right_length,
-            "class_weights",
-            f"{num_classes} numbers, one for each of {class_names}",
-            class_weights,
-        )
-        usable = not isinstance(class_weights, list) or (
-            all(0 <= w < float("inf") for w in class_weights) and any(class_weights)
-        )
-        expect(usable, "class_weights", "numbers of 0 or more, not all 0", class_weights)
-        # Convolutions are faster on channels_last, on a CPU and on a GPU's tensor cores.
+        if ema_decay is not None:
+            expect(0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
+        if isinstance(class_weights, list):
+            _check_class_weights(class_weights, class_names)
+        # Convolutions are faster in channels_last, on a CPU and on a GPU's tensor cores.
         self.net = net.to(memory_format=torch.channels_last)
         self.class_names = list(class_names)
         self.lr = lr
@@ -110,12 +97,13 @@ class ClassificationTask(LightningModule):
         self.warmup_fraction = warmup_fraction
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
-        self._loss_weights = class_weights if isinstance(class_weights, list) else None
+        self._loss_weights: list[float] | None = None
+        if isinstance(class_weights, list):
+            self._loss_weights = class_weights
         self.ema_decay = ema_decay
         self.tta: Views = tta
         self.compile_net = compile
-        # Temperature, rejection threshold and what it was chosen for, as plain numbers; set by a
-        # callback.
+        # Temperature, confidence threshold and the accuracy it was selected for, set by a callback.
         self.calibration: dict[str, float] | None = None
         metrics = MetricCollection(
             {
@@ -126,37 +114,44 @@ class ClassificationTask(LightningModule):
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
-        # Lightning's own mean over processes cuts their average number of images down to a whole
-        # number.
-        self.train_loss, self.val_loss, self.test_loss = MeanMetric(), MeanMetric(), MeanMetric()
+        # Lightning's own mean over processes rounds their mean number of images down.
+        self.train_loss = MeanMetric()
+        self.val_loss = MeanMetric()
+        self.test_loss = MeanMetric()
 
     @classmethod
     def data_defaults(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return defaults of the data module that go with some options of this task; none here."""
+        """Return defaults of the data module for some options of this task; none here."""
         return {}
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(B, K)`` of float images ``(B, 3, S, S)`` in [0, 1]."""
-        net = self.net if self.training else self.evaluated_net
-        logits: Tensor = net(images)
+        if self.training:
+            logits: Tensor = self.net(images)
+        else:
+            logits = self.evaluated_net(images)
         return logits
 
     @property
     def evaluated_net(self) -> nn.Module:
         """The network with its test-time augmentation."""
-        return self.net if self.tta == "none" else AverageViews(self.net, self.tta)
+        if self.tta == "none":
+            return self.net
+        return AverageViews(self.net, self.tta)
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
-        """Return the loss of a batch of images, targets and indices; the targets may be soft."""
+        """Return the loss of a batch of images, targets (labels, or soft) and indices."""
         images, targets, *_ = batch
         logits = self(images)
-        labels = targets.argmax(dim=1) if targets.ndim == 2 else targets
+        labels = targets
+        if targets.ndim == 2:
+            labels = targets.argmax(dim=1)
         weight = None
         if self._loss_weights is not None:
             weight = logits.new_tensor(self._loss_weights)
-            if (
-                targets.ndim == 1
-            ):  # torch divides the loss of soft targets by their number, as it does then here too
+            if targets.ndim == 1:
+                # With soft targets torch divides by the number of images, with labels by the sum of
+                # their weights: always by the number.
                 targets = functional.one_hot(labels, len(self.class_names)).to(logits.dtype)
         loss = functional.cross_entropy(
             logits, targets, weight=weight, label_smoothing=self.label_smoothing
@@ -169,13 +164,13 @@ class ClassificationTask(LightningModule):
     def validation_step(  # type: ignore[override]
         self, batch: tuple[Tensor, ...], batch_idx: int
     ) -> Prediction:
-        """Count a batch of the validation split, and return what the network says of it."""
+        """Return the logits of a batch of the validation split."""
         return self._evaluate(batch, "val", self.val_loss, self.val_metrics)
 
     def test_step(  # type: ignore[override]
         self, batch: tuple[Tensor, ...], batch_idx: int
     ) -> Prediction:
-        """Count a batch of the test split, and return what the network says of it."""
+        """Return the logits of a batch of the test split."""
         return self._evaluate(batch, "test", self.test_loss, self.test_metrics)
 
     def _evaluate(
@@ -188,10 +183,9 @@ class ClassificationTask(LightningModule):
         images, labels, indices, *_ = batch
         logits = self(images).float()
         metrics.update(logits, labels)
-        # The plain cross entropy, without smoothing and weights: comparable between recipes.
-        self._log_epoch(
-            stage, mean_loss, metrics, functional.cross_entropy(logits, labels), len(images)
-        )
+        # Without smoothing and weights, comparable between recipes.
+        loss = functional.cross_entropy(logits, labels)
+        self._log_epoch(stage, mean_loss, metrics, loss, len(images))
         return Prediction(indices, logits)
 
     def _log_epoch(
@@ -207,7 +201,7 @@ class ClassificationTask(LightningModule):
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=stage == "val")
 
     def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> list[Classification]:
-        """Return class, probabilities and path of each image of a batch, as ``FlowerPredictor`` does."""
+        """Return the classification of each image of a batch, as ``FlowerPredictor`` does."""
         images, _, indices, *_ = batch
         calibration = self.calibration or {"temperature": 1.0, "threshold": 0.0}
         logits = self(images).float().cpu().double()
@@ -216,7 +210,7 @@ class ClassificationTask(LightningModule):
         return classify(probs, self.class_names, threshold=calibration["threshold"], paths=paths)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimizer's groups; every parameter is in exactly one of them, from the first step on."""
+        """Return the optimizer's groups; every parameter is in one of them from the first step."""
         return decay_groups(self.net, weight_decay=self.weight_decay)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
@@ -228,9 +222,8 @@ class ClassificationTask(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return the optimizer and its schedule per step."""
         num_steps = self.trainer.estimated_stepping_batches
-        expect(
-            num_steps < float("inf"), "max_epochs", "a number: the schedule needs an end", num_steps
-        )
+        is_limited = num_steps < float("inf")
+        expect(is_limited, "max_epochs", "a number: the schedule needs an end", num_steps)
         warmup_steps = round(num_steps * self.warmup_fraction)
         optimizer = self.build_optimizer()
         factor = partial(warmup_cosine, num_steps=int(num_steps), warmup_steps=warmup_steps)
@@ -241,45 +234,43 @@ class ClassificationTask(LightningModule):
         }
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """Return the average of the weights, where one is asked for."""
+        """Return the averaging of the weights, if requested."""
         if self.ema_decay is None:
             return []
-        # Unlike that of Lightning's own subclass, this average of equal numbers is that number:
-        # what is frozen stays.
+        # Unlike Lightning's EMAWeightAveraging, it leaves frozen parameters bit for bit the same.
         return [WeightAveraging(multi_avg_fn=warmup_ema(self.ema_decay))]
 
     def on_fit_start(self) -> None:
-        """Balance the classes, and compile the network in place, so that no key of the state dict changes."""
+        """Compute balanced class weights, and compile the network, if requested."""
         if self.class_weights == "balanced":
-            counts = self.trainer.datamodule.class_counts("train")  # type: ignore[attr-defined]
-            expect(
-                min(counts) > 0,
-                "class_weights",
-                "training images of every class for 'balanced'",
-                counts,
-            )
-            self._loss_weights = [sum(counts) / (len(counts) * count) for count in counts]
-            weights = zip(self.class_names, self._loss_weights, strict=True)
-            rank_zero_info(
-                "class weights: " + ", ".join(f"{name} {weight:.3g}" for name, weight in weights)
-            )
-            if self.trainer.datamodule.sampler == "balanced":  # type: ignore[attr-defined]
-                rank_zero_warn(
-                    "--model.class_weights and --data.sampler both balance the classes: one is enough."
-                )
+            self._balance_classes()
         if self.compile_net:
-            self.net.compile()
+            self.net.compile()  # in place, which keeps the keys of the state dict
+
+    def _balance_classes(self) -> None:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        counts = data.class_counts("train")
+        expected = "training images of every class for 'balanced'"
+        expect(min(counts) > 0, "class_weights", expected, counts)
+        mean = sum(counts) / len(counts)
+        self._loss_weights = [mean / count for count in counts]
+        texts = []
+        for name, weight in zip(self.class_names, self._loss_weights, strict=True):
+            texts.append(f"{name} {weight:.3g}")
+        rank_zero_info(f"class weights: {', '.join(texts)}")
+        if data.sampler == "balanced":
+            rank_zero_warn("class_weights and sampler both balance the classes: one is enough.")
 
     def on_train_start(self) -> None:
-        """Move a resumed run to the learning rate of its schedule, and report it where the schedule has another length.
+        """Set the learning rate of a resumed run to that of its schedule.
 
-        A run of 10 epochs that is resumed with 20 ended at a rate of 0, and would train its next
-        step with that.
+        A run of 10 epochs ends with a rate of 0. Resumed with 20 epochs, its schedule is longer,
+        but the restored optimizer would train its next step with a rate of 0.
         """
         for config in self.trainer.lr_scheduler_configs:
             schedule = config.scheduler
             if not isinstance(schedule, LambdaLR):
-                continue  # a schedule of the user's own
+                continue  # the user's own
             groups = schedule.optimizer.param_groups
             before = groups[-1]["lr"]
             for group, base_lr, factor in zip(
@@ -289,8 +280,8 @@ class ClassificationTask(LightningModule):
             after = groups[-1]["lr"]
             if before != after:
                 rank_zero_info(
-                    f"The schedule has another length than in the checkpoint: the learning rate goes from "
-                    f"{before:.2g} to {after:.2g} now, and falls to 0 by the last epoch"
+                    f"The checkpoint's schedule had another length: the learning rate changes from "
+                    f"{before:.2g} to {after:.2g}, and falls to 0 by the last epoch"
                 )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -300,18 +291,26 @@ class ClassificationTask(LightningModule):
             checkpoint["calibration"] = self.calibration
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the calibration; refuse other classes, whose weights would load and name every flower wrongly.
+        """Restore the calibration.
 
         Raises:
-            ValueError: The class names differ.
+            ValueError: The classes or the network differ from the checkpoint's.
         """
         names = checkpoint["hyper_parameters"]["class_names"]
         if names != self.class_names:
             raise ValueError(
-                f"--ckpt_path: the checkpoint tells apart the classes {names}, `root` holds {self.class_names}. "
-                f"Give a folder with the checkpoint's classes, or train a new network on this one."
+                f"`ckpt_path`: expected a checkpoint with the classes of `root`, "
+                f"{self.class_names}, got one with {names}. Give a folder with the checkpoint's "
+                f"classes, or train a new network on this one."
             )
         check_weights(self.net, checkpoint["state_dict"])
         self.calibration = checkpoint.get("calibration")
         if self._trainer is not None and self._trainer.state.fn == "fit":
             warn_of_restored(self.hparams, checkpoint["hyper_parameters"])
+
+
+def _check_class_weights(class_weights: list[float], class_names: list[str]) -> None:
+    expected = f"{len(class_names)} numbers, one for each of {class_names}"
+    expect(len(class_weights) == len(class_names), "class_weights", expected, class_weights)
+    is_usable = all(0 <= weight < float("inf") for weight in class_weights) and any(class_weights)
+    expect(is_usable, "class_weights", "numbers of 0 or more, not all 0", class_weights)

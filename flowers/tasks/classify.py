@@ -1,4 +1,4 @@
-"""From probabilities to answers about images."""
+"""From probabilities to classes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass  # not frozen: Lightning moves the fields of what predict_step returns
 class Classification:
-    """What a network says of an image.
+    """The classification of one image.
 
     Args:
         label: The most probable class.
         probability: Its probability, after temperature scaling.
-        probabilities: The probability of each class, by its name.
-        rejected: Whether the probability is below the checkpoint's threshold: do not rely on the
-            answer.
-        path: The image's file; empty for an image that was given as bytes or pixels.
+        probabilities: The probability of each class, by class name.
+        rejected: Whether the probability is below the checkpoint's confidence threshold.
+        path: File of the image; empty for an image that was given as bytes or pixels.
     """
 
     label: str
@@ -34,20 +33,19 @@ class Classification:
 def classify(
     probs: Tensor, class_names: Sequence[str], *, threshold: float, paths: Sequence[str]
 ) -> list[Classification]:
-    """Return an answer for each image.
+    """Return the classification of each image.
 
     Args:
         probs: Probabilities ``(B, K)``.
         class_names: Names of the K classes.
-        threshold: An answer with a smaller probability is rejected.
-        paths: Files of the images; empty where there is none.
+        threshold: Confidence threshold; a less probable class is rejected.
+        paths: Files of the images; an empty string where there is none.
     """
-    answers = []
+    classifications = []
     for row, path in zip(probs.tolist(), paths, strict=True):
         probability = max(row)
         label = class_names[row.index(probability)]
         probabilities = dict(zip(class_names, row, strict=True))
-        # A probability that is no number is rejected, too.
-        rejected = not probability >= threshold
-        answers.append(Classification(label, probability, probabilities, rejected, path))
-    return answers
+        rejected = not probability >= threshold  # also rejects NaN
+        classifications.append(Classification(label, probability, probabilities, rejected, path))
+    return classifications

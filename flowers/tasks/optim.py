@@ -1,4 +1,4 @@
-"""Parameter groups and learning-rate schedules: pure functions."""
+"""Parameter groups, learning-rate schedule and averaging of weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the parameters as two groups: weights, which decay, and norms and biases, which do not.
+    """Return the parameters in two groups: weights, and norms and biases without weight decay.
 
-    Decaying the vectors only hurts (https://arxiv.org/abs/1812.01187, section 3.1).
+    See https://arxiv.org/abs/1812.01187, section 3.1.
     """
     matrices = [parameter for parameter in module.parameters() if parameter.ndim > 1]
     vectors = [parameter for parameter in module.parameters() if parameter.ndim <= 1]
@@ -27,13 +27,13 @@ def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, An
 
 
 def warmup_cosine(step: int, *, num_steps: int, warmup_steps: int) -> float:
-    """Return the factor of the learning rate: a straight rise to 1, then half a cosine down to 0.
+    """Return the factor of the learning rate: a linear rise to 1, then half a cosine down to 0.
 
     Args:
         step: Number of the optimizer's step, from 0.
-        num_steps: Steps of the whole training.
-        warmup_steps: Steps of the rise (https://arxiv.org/abs/1706.02677); the cosine is that of
-            https://arxiv.org/abs/1608.03983 without restarts.
+        num_steps: Number of steps of the whole training.
+        warmup_steps: Number of steps of the rise (https://arxiv.org/abs/1706.02677). The cosine is
+            that of https://arxiv.org/abs/1608.03983 without restarts.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps

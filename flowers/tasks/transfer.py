@@ -1,4 +1,4 @@
-"""Training a network that has learnt from other images before."""
+"""Fine-tuning of a pretrained network."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from flowers.tasks.checks import expect
 from flowers.tasks.classification import ClassificationTask
 from flowers.tasks.optim import decay_groups
 
-# Learning rates fall from stage to stage; more stages than these would draw more curves than
-# anybody reads.
+# Each stage has its own learning rate, and its own curve in TensorBoard.
 _NUM_STAGES = 4
 
 
 class TransferTask(ClassificationTask):
-    """A torchvision classifier with pretrained weights under a new head.
+    """A torchvision classifier with pretrained weights and a new head.
 
     Args:
         class_names: Names of the K classes; on the command line they come from the data.
-        arch: Any classifier of torchvision's, as ``mobilenet_v2``, ``resnet50``, ``convnext_tiny``
-            or ``vgg16``.
-        weights: ``DEFAULT``, another name of torchvision's as ``IMAGENET1K_V1``, the path of a
-            ``.pth`` file (without the last layer will do) or of a checkpoint (to train on with a
-            schedule of its own), or ``none``. A checkpoint given as ``--ckpt_path`` is restored
-            without them.
+        arch: Any classifier of torchvision, such as ``mobilenet_v2``, ``resnet50``,
+            ``convnext_tiny`` or ``vgg16``.
+        weights: ``DEFAULT``, another name of torchvision's weights such as ``IMAGENET1K_V1``,
+            ``none`` (random weights), the path of a ``.pth`` file, with or without the last layer,
+            or the path of a checkpoint, to start a new training from its weights.
         dropout: Probability that a feature is dropped before the dense layer.
-        stage_decay: Factor of the learning rate from one quarter of the backbone to the one below,
-            whose features are more general (https://arxiv.org/abs/1801.06146, section 3.2); the
-            last has this factor of the head's.
-        lr: Largest learning rate, that of the head.
+        stage_decay: Factor between the learning rates of two neighbouring quarters of the
+            backbone, and between those of its last quarter and the head. Quarters near the input
+            learn more slowly, their features are more general
+            (https://arxiv.org/abs/1801.06146, section 3.2).
+        lr: Largest learning rate of the head.
         weight_decay: Weight decay of AdamW; norms and biases have none.
-        ema_decay: Decay per step of an exponential moving average of weights; the average is what
-            is validated, saved and tested. None with ``null``.
+        ema_decay: Decay per step of an exponential moving average of the weights, which is
+            validated, saved and tested in place of the weights. ``null``: no average.
         kwargs: Options of ``ClassificationTask``.
 
     Raises:
@@ -67,35 +66,34 @@ class TransferTask(ClassificationTask):
 
     @classmethod
     def data_defaults(cls, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the data module's defaults for a network: what its weights were trained on, and less augmentation.
+        """Return defaults of the data module: images as the weights expect, less augmentation.
 
         Args:
-            options: Those of the class.
+            options: Options of this class.
 
         Raises:
             ValueError: There is no such network, or there are no such weights.
         """
-        wanted = preprocessing(options["arch"], options["weights"])
+        images = preprocessing(options["arch"], options["weights"])
         return {
-            "image_size": wanted.image_size,
+            "image_size": images.image_size,
             "crop_size": None,
-            "interpolation": wanted.interpolation,
-            # Few epochs from good features: the strong augmentation of a training from scratch only
-            # delays them.
+            "interpolation": images.interpolation,
+            # Good features need few epochs; strong augmentation only delays them.
             "augment.min_scale": 0.5,
             "augment.rotation": 0.0,
             "augment.cutmix_prob": 0.0,
         }
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits ``(B, K)`` of float images ``(B, 3, S, S)`` in [0, 1], or of their features ``(B, F)``."""
+        """Return the logits ``(B, K)`` of images ``(B, 3, S, S)``, or of features ``(B, F)``."""
         if images.ndim == 2:
             logits: Tensor = self.net.head(images)
             return logits
         return super().forward(images)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimizer's groups: of the head, and of each stage of the backbone at a rate of its own."""
+        """Return the optimizer's groups; each stage of the backbone has its own learning rate."""
         stages = [*split_stages(self.net.backbone, _NUM_STAGES), self.net.head]
         groups = []
         for number, stage in enumerate(stages):

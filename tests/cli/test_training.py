@@ -33,7 +33,7 @@ SMALL = {
     "trainer": {"max_epochs": 4, "log_every_n_steps": 1, "accelerator": "cpu", "devices": 1},
     "model": {
         "class_path": "CNNTask",
-        "init_args": {"lr": 0.01, "widths": [8, 16], "ema_decay": 0.9, "dropout": 0.2},
+        "init_args": {"lr": 0.03, "widths": [8, 16], "ema_decay": 0.9, "dropout": 0.2},
     },
     "data": {"image_size": 32, "crop_size": 24, "batch_size": 32, "augment": {"erase_prob": 0.2}},
 }
@@ -150,7 +150,7 @@ def test_tensorboard_shows_the_curves_the_rate_and_the_config(whole_run):
     events = EventAccumulator(str(whole_run)).Reload()
     scalars = set(events.Tags()["scalars"])
     curves = {f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "acc", "f1")}
-    assert scalars >= curves | {"train/loss_step", "lr-AdamW/weights"}
+    assert scalars >= curves | {"train/loss_step", "lr-Muon/convolutions"}
     assert not any(tag.startswith("hp_") for tag in scalars)
     for curve in curves:
         assert len(events.Scalars(curve)) == 4
@@ -276,7 +276,9 @@ def test_killed_and_resumed_equals_never_interrupted_bit_for_bit(
         for key in ours[part]:
             assert torch.equal(ours[part][key], theirs[part][key]), key
     for key, state in ours["optimizer_states"][0]["state"].items():
-        assert torch.equal(state["exp_avg"], theirs["optimizer_states"][0]["state"][key]["exp_avg"])
+        other = theirs["optimizer_states"][0]["state"][key]
+        assert state.keys() == other.keys()
+        assert all(torch.equal(state[name], other[name]) for name in state)
     best = [
         torch.load(r / "checkpoints" / "best.ckpt", weights_only=True)["epoch"]
         for r in (run, whole_run)
@@ -375,13 +377,13 @@ def test_a_finished_run_says_so_and_stays_as_it_is(options, more, drawn, tmp_pat
     assert "this run is finished" in caplog.text
     assert files(tmp_path) == before
     training.main([*words, *more])
-    assert last(run)["epoch"] == num_epochs + 1
+    assert last(run)["epoch"] > num_epochs
 
 
 def test_a_schedule_of_another_length_is_taken_up_at_its_own_rate(short_run, tmp_path, caplog):
     words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]
     training.main(["fit", *words, "--trainer.max_epochs=3"])
-    assert "learning rate goes from 0 to 0.0" in caplog.text
+    assert "learning rate changes from 0 to 0.0" in caplog.text
     events = EventAccumulator(str(tmp_path / "lightning_logs" / "version_0")).Reload()
     rates = [
         event.value
@@ -932,7 +934,7 @@ def test_a_missing_checkpoint_is_named():
 
 def test_a_checkpoint_of_other_classes_is_refused(whole_run, photos):
     root = photos(ant=10, bee=10, cat=10, dog=10, emu=10)
-    with pytest.raises(ValueError, match="the checkpoint tells apart the classes"):
+    with pytest.raises(ValueError, match="expected a checkpoint with the classes of --data.root"):
         training.main(
             [
                 "test",

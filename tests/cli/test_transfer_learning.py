@@ -231,8 +231,8 @@ def test_a_resumed_training_says_which_options_it_does_not_take(probed, tmp_path
         "--trainer.default_root_dir",
         str(tmp_path),
     ]
-    said = r"--model\.stage_decay 0\.3 \(0\.5\): the training goes on"
-    with pytest.warns(UserWarning, match=said):
+    expected = r"`stage_decay` 0\.3 \(checkpoint: 0\.5\) has no effect"
+    with pytest.warns(UserWarning, match=expected):
         training.main(["fit", *other, "--model.stage_decay", "0.3", "--trainer.max_epochs", "3"])
 
 

@@ -276,7 +276,7 @@ def test_a_bad_file_is_a_row_with_its_error(trained_ckpt, drawn, tmp_path, capsy
     assert bad["path"].endswith("0000-broken.jpg")
     assert bad["predicted"] == bad["tulips"] == ""
     assert len(read_predictions("predictions.csv", needs_labels=False).paths) == 3
-    with pytest.raises(ValueError, match="expected labelled images"):
+    with pytest.raises(ValueError, match="expected a label in each row"):
         read_predictions("predictions.csv")
     with Image.open(sheet) as opened:
         assert len(opened.convert("RGB").getcolors(10_000_000)) > 100

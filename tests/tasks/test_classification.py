@@ -131,5 +131,6 @@ def test_the_average_of_the_weights_is_lightnings_own():
 
 def test_another_folders_classes_are_refused():
     other = CNNTask(["cat", "dog", "emu", "fox", "gnu"], widths=(8,))
-    with pytest.raises(ValueError, match=r"--ckpt_path: .*'daisy'.*`root` holds \['cat'"):
+    expected = r"`ckpt_path`: .*`root`, \['cat'.* got one with \['daisy'"
+    with pytest.raises(ValueError, match=expected):
         other.on_load_checkpoint({"hyper_parameters": {"class_names": NAMES}})
