@@ -13,7 +13,7 @@ from inspect import Parameter, getdoc, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowers import startup
+from flowers import runtime
 from flowers.cli.arguments import (
     OneLineErrors,
     add_flags,
@@ -93,7 +93,7 @@ def main(args: list[str] | None = None) -> int:
     is_silent = {"-h", "--help", "--print_config"} & set(args) or "LOCAL_RANK" in os.environ
     if args[0] in LIGHTNING_COMMANDS and not is_silent:
         print(f"flowers {args[0]}: loading PyTorch and Lightning ...", file=sys.stderr, flush=True)
-    startup.prepare()
+    runtime.prepare()
     # A file name that is no UTF-8 must not end a run when it is printed.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

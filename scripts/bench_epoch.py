@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sys
 
-from flowers import startup
+from flowers import runtime
 
-startup.prepare()  # the allocator comes before torch
+runtime.prepare()  # the allocator comes before torch
 from lightning.pytorch.profilers import SimpleProfiler  # noqa: E402
 
 from flowers.cli.training import main  # noqa: E402

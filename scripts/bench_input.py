@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from functools import partial
 from statistics import median
 
-from flowers import startup
+from flowers import runtime
 
-startup.prepare()  # the allocator comes before torch
+runtime.prepare()  # the allocator comes before torch
 import torch  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 from torchvision.datasets import ImageFolder  # noqa: E402

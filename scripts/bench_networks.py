@@ -10,9 +10,9 @@ import statistics
 import time
 from typing import TYPE_CHECKING
 
-from flowers import startup
+from flowers import runtime
 
-startup.prepare()
+runtime.prepare()
 
 import torch  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402

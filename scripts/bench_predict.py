@@ -13,9 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from flowers import startup
+from flowers import runtime
 
-startup.prepare()
+runtime.prepare()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

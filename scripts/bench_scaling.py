@@ -18,7 +18,7 @@ from statistics import median
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from flowers.data import FlowersDataModule
-from flowers.quiet import quieten_lightning
+from flowers.runtime import silence_lightning
 from flowers.tasks import CNNTask
 
 parser = argparse.ArgumentParser(
@@ -61,7 +61,7 @@ class TimeEpochs(Callback):
 
 def train(devices: int, folder: str) -> None:
     """Train in this process, and those that Lightning starts, and print the images per second of each epoch."""
-    quieten_lightning()
+    silence_lightning()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     data = FlowersDataModule(

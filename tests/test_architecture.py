@@ -15,35 +15,30 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What each part may import of the project besides itself.
 ALLOWED = {
     "models": set(),
-    "data": {"decoding"},
+    "data": {"decoding", "runtime"},
     "evaluation": set(),
     "tasks": {"checkpoint", "models"},
     "callbacks": {"models", "tasks", "evaluation", "data", "run_folder"},
-    "deploy": {"checkpoint", "data", "models", "startup", "tasks"},
+    "deploy": {"checkpoint", "data", "models", "runtime", "tasks"},
     "decoding": set(),
-    "launch": set(),
-    "quiet": set(),
     "checkpoint": set(),
     "run_folder": set(),
+    "runtime": set(),
     "cli": {
-        *(
-            "callbacks",
-            "checkpoint",
-            "data",
-            "deploy",
-            "evaluation",
-            "launch",
-            "models",
-            "quiet",
-            "run_folder",
-        ),
-        *("startup", "tasks"),
+        "callbacks",
+        "checkpoint",
+        "data",
+        "deploy",
+        "evaluation",
+        "models",
+        "run_folder",
+        "runtime",
+        "tasks",
     },
-    "startup": set(),
-    "__main__": {"cli", "startup"},
+    "__main__": {"cli", "runtime"},
     "__init__": {"data", "deploy", "tasks"},
 }
-LIGHTNING = ("cli/training", "cli/predict", "launch", "data/datamodule", "tasks/", "callbacks/")
+LIGHTNING = ("cli/training", "cli/predict", "runtime", "data/datamodule", "tasks/", "callbacks/")
 
 
 def part(file: Path) -> str:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 import pytest
 import torch
 
-from flowers import startup
+from flowers import runtime
 from flowers.__main__ import COMMANDS, LIGHTNING_COMMANDS, command_options, main, run_function
 from flowers.cli import training
 
@@ -100,7 +100,7 @@ def test_other_options_go_to_fit():
 def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(
     monkeypatch, capsys, drawn
 ):
-    monkeypatch.setattr(startup, "prepare", lambda: None)
+    monkeypatch.setattr(runtime, "prepare", lambda: None)
     assert main(["test", "--ckpt_path", "nowhere.ckpt"]) == 1
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith("flowers: nowhere.ckpt: expected a checkpoint file")
@@ -163,9 +163,9 @@ def test_mismatched_builds_are_named_before_lightning_is_imported(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     with pytest.raises(
         SystemExit,
-        match=r"do not fit together.*nms.*pip install --force-reinstall torch torchvision",
+        match=r"do not match.*nms.*pip install --force-reinstall torch torchvision",
     ):
-        startup.prepare()
+        runtime.prepare()
 
 
 @pytest.mark.parametrize(
@@ -174,9 +174,9 @@ def test_mismatched_builds_are_named_before_lightning_is_imported(monkeypatch):
 def test_the_threads_follow_affinity_and_control_group(quota, cores, monkeypatch, tmp_path):
     file = tmp_path / "cpu.max"
     file.write_text(quota)
-    monkeypatch.setattr(startup, "_CPU_MAX", file)
-    monkeypatch.setattr(startup.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    assert startup.num_allowed_cores() == cores
+    monkeypatch.setattr(runtime, "_CPU_MAX", file)
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    assert runtime.num_allowed_cores() == cores
 
 
 @pytest.mark.parametrize(

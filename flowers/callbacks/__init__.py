@@ -1,4 +1,9 @@
-"""What happens around training."""
+"""Lightning callbacks.
+
+Those with options that users set (``Calibrate``, ``EarlyStopping``, ``FreezeBackbone``,
+``LogToTensorBoard``, ``SaveBest``, ``WriteReport``) are groups of options of the command line; the
+others are always on.
+"""
 
 from flowers.callbacks.calibrate import Calibrate
 from flowers.callbacks.checkpoint import AtomicCheckpointIO, SaveBest, SaveLast

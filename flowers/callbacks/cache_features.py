@@ -1,8 +1,9 @@
-"""What a frozen backbone says of every image, computed once."""
+"""Features of a frozen backbone, computed once."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +16,19 @@ from flowers.data import DECODING_FORMAT, FlowersDataModule, build_once, cache_k
 from flowers.tasks import TransferTask
 
 _BATCH_SIZE = 32
-# Raise it when the features or the augmentation change: what was cached before is then computed
-# anew.
+# Increase it when the features or the augmentation change, to compute cached features again.
 _FORMAT = 1
 
 
 def cache_features(
     task: TransferTask, data: FlowersDataModule, *, views: int
 ) -> list[NDArray[np.float32]]:
-    """Return the features of the training and validation images, from the data module's cache where they are there.
+    """Return the features of the training and validation images, from the cache if possible.
 
     Args:
-        task: Whose backbone gives them, on its device.
-        data: Whose images.
-        views: Number of augmented views of the training images.
+        task: The task with the backbone, on its device.
+        data: The data module of the images; its cache keeps the features.
+        views: Number of augmented views of each training image.
 
     Returns:
         ``1 + views`` arrays ``(N, F)``, the plain images first; rows of other images are NaN.
@@ -38,17 +38,13 @@ def cache_features(
         for name, tensor in module.state_dict().items():
             weights.update(name.encode())
             weights.update(tensor.cpu().contiguous().numpy().tobytes())
-    plain = np.sort(np.concatenate([data.indices["train"], data.indices["val"]]))
-    return [
-        _cached(
-            task,
-            data,
-            plain if view == 0 else data.indices["train"],
-            view=view,
-            weights=weights.hexdigest(),
-        )
-        for view in range(views + 1)
-    ]
+    digest = weights.hexdigest()
+    train = data.indices["train"]
+    plain = np.sort(np.concatenate([train, data.indices["val"]]))
+    features = [_cached(task, data, plain, view=0, weights=digest)]
+    for view in range(1, views + 1):
+        features.append(_cached(task, data, train, view=view, weights=digest))
+    return features
 
 
 def _cached(
@@ -59,12 +55,14 @@ def _cached(
     view: int,
     weights: str,
 ) -> NDArray[np.float32]:
-    """Return one view's features ``(N, F)`` of the images of some indices."""
+    """Return the features ``(N, F)`` of one view of some images; view 0 is the plain image."""
 
     def build(folder: Path) -> None:
         np.save(folder / "features.npy", _compute(task, data, indices, view=view))
 
-    how = f"{data.augment} {data.seed} {data.crop_size} {view}" if view else "plain"
+    how = "plain"
+    if view:
+        how = f"{data.augment} {data.seed} {data.crop_size} {view}"
     shape = f"{data.image_size} {data.resize} {data.interpolation}"
     images = [f"{index} {data.facts.sha256[index]}" for index in indices]
     key = cache_key(
@@ -80,25 +78,28 @@ def _cached(
 def _compute(
     task: TransferTask, data: FlowersDataModule, indices: NDArray[np.int64], *, view: int
 ) -> NDArray[np.float32]:
-    features, training = None, task.net.training
+    features = None
+    training = task.net.training
     net = task.net.eval()
-    # Not --data.batch_size, which a head without its backbone may want large.
-    batches = np.array_split(indices, -(-len(indices) // _BATCH_SIZE))
-    name = f"the features of view {view}" if view else "the features"
+    # Not data.batch_size, which may be large for a head without its backbone.
+    batches = np.array_split(indices, math.ceil(len(indices) / _BATCH_SIZE))
+    name = "the features"
+    if view:
+        name += f" of view {view}"
     rank_zero_info(f"Computing {name} of {len(indices):,} images, once")
-    for chosen in tqdm(batches, desc=f"Computing {name}", unit="batch", disable=None):
-        pixels = data.images(chosen).to(task.device)
-        images = to_float(pixels)
+    for batch in tqdm(batches, desc=f"Computing {name}", unit="batch", disable=None):
+        pixels = data.images(batch).to(task.device)
         if view:
-            where = torch.from_numpy(chosen).to(task.device)
-            images = data.augment(
-                pixels, indices=where, size=data.crop_size, seed=data.seed, epoch=view
-            )
+            keys = torch.from_numpy(batch).to(task.device)
+            size = data.crop_size
+            images = data.augment(pixels, indices=keys, size=size, seed=data.seed, epoch=view)
+        else:
+            images = to_float(pixels)
         images = images.contiguous(memory_format=torch.channels_last)
-        found = net.backbone(net.standardize(images)).float().cpu().numpy()
+        outputs = net.backbone(net.standardize(images)).float().cpu().numpy()
         if features is None:
-            features = np.full((len(data.index.paths), found.shape[1]), np.nan, dtype=np.float32)
-        features[chosen] = found
+            features = np.full((len(data.index.paths), outputs.shape[1]), np.nan, dtype=np.float32)
+        features[batch] = outputs
     net.train(training)
     assert features is not None
     return features

@@ -1,4 +1,4 @@
-"""Which checkpoints are kept."""
+"""Saving checkpoints."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ from flowers.callbacks.monitor import monitor_mode
 
 
 class _SaveOne(ModelCheckpoint):
-    """Keeps one file; a run that goes on in its own folder knows it again, wherever that was moved to."""
+    """Keeps one file, which may be moved with its run folder before the run is resumed."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state, unless the run goes on in another folder, which has no such checkpoint yet."""
+        """Restore the state, unless the run is resumed in another folder without this file."""
         if self.dirpath is not None and (Path(self.dirpath) / f"{self.filename}.ckpt").exists():
             super().load_state_dict(_moved(state_dict, str(self.dirpath)))
 
 
 class SaveBest(_SaveOne):
-    """Keeps ``best.ckpt``: the epoch with the best validation metric, and of equals the one with the lower loss.
+    """Keeps ``best.ckpt``, the epoch with the best validation metric.
 
-    Accuracies of a few hundred images tie often.
+    Of equal metrics, the one with the lower loss is better: accuracies of a few hundred images tie
+    often.
 
     Args:
-        monitor: Metric to compare, ``val/loss``, ``val/acc``, ``val/f1`` or ``val/recall/<class>``;
-            early stopping watches the same.
-        mode: Whether more (``max``) or less (``min``) is better; follows from the metric.
+        monitor: Metric that selects the best epoch: ``val/loss``, ``val/acc``, ``val/f1`` or
+            ``val/recall/<class>``. Early stopping uses the same.
+        mode: Whether the largest (``max``) or the smallest (``min``) value is the best; by default
+            it follows from the metric.
 
     Raises:
         ValueError: The mode contradicts the metric.
@@ -47,15 +49,15 @@ class SaveBest(_SaveOne):
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Return whether the current epoch is the best so far."""
         loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
-        tied = (
-            current is not None
-            and self.best_model_score is not None
-            and bool(current == self.best_model_score)
-        )
-        better = loss < self.best_loss if tied else super().check_monitor_top_k(trainer, current)
-        if better:
-            self.best_epoch, self.best_loss = trainer.current_epoch, loss
-        return better
+        best_score = self.best_model_score
+        if current is not None and best_score is not None and bool(current == best_score):
+            is_better = loss < self.best_loss
+        else:
+            is_better = super().check_monitor_top_k(trainer, current)
+        if is_better:
+            self.best_epoch = trainer.current_epoch
+            self.best_loss = loss
+        return is_better
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, with the best epoch and its loss."""
@@ -65,19 +67,19 @@ class SaveBest(_SaveOne):
         """Restore the state, with the best epoch and its loss."""
         super().load_state_dict(state_dict)
         if self.best_model_score is not None:
-            self.best_epoch, self.best_loss = state_dict["best_epoch"], state_dict["best_loss"]
+            self.best_epoch = state_dict["best_epoch"]
+            self.best_loss = state_dict["best_loss"]
 
 
 class SaveLast(_SaveOne):
-    """Keeps ``last.ckpt`` to resume from: the state after the last epoch, or where a run was asked to end.
+    """Keeps ``last.ckpt`` to resume from, the state after the last epoch or at an interruption.
 
     Args:
-        every_n_epochs: Epochs between two saves.
+        every_n_epochs: Number of epochs between two saves.
     """
 
     def __init__(self, every_n_epochs: int = 1) -> None:
-        # A callback of its own: beside a monitor, Lightning's save_last keeps the best epoch, not
-        # the last.
+        # A callback of its own: Lightning's save_last beside a monitor keeps the best epoch.
         super().__init__(
             filename="last",
             every_n_epochs=every_n_epochs,
@@ -86,17 +88,18 @@ class SaveLast(_SaveOne):
         )
 
     def save_now(self, trainer: Trainer) -> str:
-        """Save the state as it is, and return the file; every process has to call it."""
+        """Save the current state and return the file; all processes must call it."""
         file = str(Path(str(self.dirpath)) / f"{self.filename}.ckpt")
         trainer.save_checkpoint(file, weights_only=False)
         return file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its target and renames it, so that a kill or a full disk leaves the previous whole.
+    """Writes a checkpoint beside its target and renames it.
 
-    Lightning writes into the system's temporary folder and copies from there where that is another
-    disk (https://github.com/Lightning-AI/pytorch-lightning/issues/21253).
+    A kill or a full disk thus leaves the previous checkpoint as it was. Lightning writes into the
+    system's temporary folder and, if that is another disk, copies from there
+    (https://github.com/Lightning-AI/pytorch-lightning/issues/21253).
     """
 
     def save_checkpoint(
@@ -105,9 +108,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write the file.
 
         Raises:
-            OSError: It cannot be written; what was there before still is.
+            OSError: It cannot be written; the previous file is unchanged.
         """
-        file = Path(path).resolve()  # of a link, what it leads to
+        file = Path(path).resolve()  # the target of a link
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f"{file.name}.partial")
         try:
@@ -118,14 +121,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             partial.replace(file)
         except BaseException as error:
             partial.unlink(missing_ok=True)  # half a file would keep a full disk full
-            # torch, closing its file, hides the disk's error behind one of its own.
-            cause = error if isinstance(error, OSError) else error.__context__
+            cause: BaseException | None = error
+            if not isinstance(error, OSError):
+                cause = error.__context__  # torch raises an error of its own over the disk's
             if isinstance(cause, OSError):
-                raise OSError(
-                    cause.errno,
-                    f"{cause.strerror}, the checkpoint before stays as it was",
-                    str(file),
-                ) from error
+                message = f"{cause.strerror}, the previous checkpoint is unchanged"
+                raise OSError(cause.errno, message, str(file)) from error
             raise
 
 
@@ -133,12 +134,14 @@ def _moved(state_dict: dict[str, Any], dirpath: str) -> dict[str, Any]:
     """Return a checkpoint callback's state with its paths in another folder."""
 
     def move(path: str) -> str:
-        return str(Path(dirpath) / Path(path).name) if path else path
+        if not path:
+            return path
+        return str(Path(dirpath) / Path(path).name)
 
-    paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-    best = {move(path): score for path, score in state_dict["best_k_models"].items()}
-    return (
-        state_dict
-        | {name: move(state_dict[name]) for name in paths}
-        | {"dirpath": dirpath, "best_k_models": best}
-    )
+    moved = dict(state_dict)
+    moved["dirpath"] = dirpath
+    for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        moved[name] = move(state_dict[name])
+    scores = state_dict["best_k_models"].items()
+    moved["best_k_models"] = {move(path): score for path, score in scores}
+    return moved

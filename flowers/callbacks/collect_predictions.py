@@ -1,7 +1,8 @@
-"""Gathers what the network says of the images of a split, over batches and processes."""
+"""Predictions of a whole split, from all batches and processes."""
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,18 +15,18 @@ from flowers.tasks import Prediction
 
 
 def is_all(limit: float) -> bool:
-    """Return whether a limit of the trainer's lets all batches through: 1.0 does, while 1 is a single batch."""
+    """Return whether a limit of the trainer's means all batches: 1.0 does, 1 is a single batch."""
     return isinstance(limit, float) and limit == 1.0
 
 
 class CollectsPredictions(Callback):
-    """What callbacks share that need the predictions of a whole split."""
+    """Base of callbacks that need the predictions of a whole split."""
 
     def __init__(self) -> None:
         self._batches: list[Prediction] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
+        """Forget the predictions of an earlier epoch."""
         self._batches = []
 
     on_test_epoch_start = on_validation_epoch_start
@@ -39,19 +40,19 @@ class CollectsPredictions(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep what the network says of the batch."""
+        """Keep the predictions of the batch."""
         indices, logits = outputs
         self._batches.append(Prediction(indices.cpu(), logits.cpu()))
 
     on_test_batch_end = on_validation_batch_end
 
     def gather(self, trainer: Trainer) -> Prediction:
-        """Return the predictions of all processes, in the folder's order; every process has to call it."""
-        parts: list[list[Prediction] | None] = [self._batches]
+        """Return the predictions of all processes in the folder's order; all must call it."""
+        batches = self._batches
         if trainer.world_size > 1:
-            parts = [None] * trainer.world_size
+            parts: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(parts, self._batches)
-        batches = [batch for part in parts if part is not None for batch in part]
+            batches = list(chain.from_iterable(parts))
         indices = torch.cat([batch.indices for batch in batches])
         order = indices.argsort()
         logits = torch.cat([batch.logits for batch in batches])[order]
@@ -61,12 +62,12 @@ class CollectsPredictions(Callback):
 def as_predictions(
     collected: Prediction, data: FlowersDataModule, *, temperature: float = 1.0
 ) -> PredictionTable:
-    """Return collected predictions with names, labels and probabilities.
+    """Return collected predictions with class names, paths, labels and probabilities.
 
     Args:
-        collected: What the network says.
-        data: Whose images they are.
-        temperature: What the logits are divided by.
+        collected: Indices and logits.
+        data: The data module of the images.
+        temperature: Divisor of the logits.
     """
     indices = collected.indices.numpy()
     return PredictionTable(

@@ -1,4 +1,4 @@
-"""What a person sees while a run is going on."""
+"""Console output of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
 class PrintEpochs(Callback):
-    """Prints a table of the training: a row per epoch with its metrics, its time, and the time left."""
+    """Prints a table of the training: for each epoch its metrics, its time, and the time left."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -31,33 +31,42 @@ class PrintEpochs(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the size of the network and the device."""
-        total = sum(parameter.numel() for parameter in pl_module.parameters())
-        trained = sum(
-            parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad
-        )
-        frozen = f", {total - trained:,} of them frozen" if trained < total else ""
+        num_parameters = 0
+        num_frozen = 0
+        for parameter in pl_module.parameters():
+            num_parameters += parameter.numel()
+            if not parameter.requires_grad:
+                num_frozen += parameter.numel()
+        size = f"{num_parameters:,} parameters"
+        if num_frozen:
+            size += f", {num_frozen:,} of them frozen"
         device = trainer.strategy.root_device
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-        rank_zero_info(f"{type(pl_module).__name__}: {total:,} parameters{frozen}, on {name}")
+        device_name = str(device)
+        if device.type == "cuda":
+            device_name = torch.cuda.get_device_name(device)
+        rank_zero_info(f"{type(pl_module).__name__}: {size}, on {device_name}")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._start = time.monotonic()
 
-    on_train_start = on_train_epoch_start  # a run may resume inside of an epoch
+    on_train_start = on_train_epoch_start  # a run may resume inside an epoch
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the row, the first one below the names of its columns."""
+        """Print the row of an epoch; before the first one, the column names."""
         if not trainer.is_global_zero:
             return
         if not self._seconds:
             print(_row("epoch", _METRICS, "time", "left"))
-        metrics = trainer.callback_metrics
-        values = [f"{float(metrics[name]):.4f}" if name in metrics else "" for name in _METRICS]
+        values = []
+        for name in _METRICS:
+            value = trainer.callback_metrics.get(name)
+            values.append("" if value is None else f"{float(value):.4f}")
         self._seconds.append(time.monotonic() - self._start)
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
-        seconds_left = sum(self._seconds) / len(self._seconds) * epochs_left
-        time_left = duration(seconds_left) if epochs_left > 0 else ""
+        time_left = ""
+        if epochs_left > 0:
+            time_left = duration(sum(self._seconds) / len(self._seconds) * epochs_left)
         epoch = f"{trainer.current_epoch}/{trainer.max_epochs}"
         print(_row(epoch, values, duration(self._seconds[-1]), time_left), flush=True)
 
@@ -68,20 +77,22 @@ def _row(epoch: str, values: Iterable[str], seconds: str, left: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words."""
+    """Return a time in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 class EpochBar(RichProgressBar):
-    """A bar below everything that is printed, for the epoch or the split; the metrics are in the lines."""
+    """A progress bar of the epoch, or of the evaluated split, below the table of epochs."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=4)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return no metrics."""
+        """Return no metrics: the table shows them."""
         return {}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -95,7 +106,7 @@ class PrintInterval(Callback):
     """Prints the accuracy of ``validate`` and ``test`` with its 95 % interval."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the accuracy on the validation split, unless this is a training's own validation."""
+        """Print the accuracy on the validation split after ``validate``, not during a training."""
         if trainer.state.fn == "validate" and is_all(trainer.limit_val_batches):
             _print_accuracy(trainer, "val")
 
@@ -130,11 +141,11 @@ def print_classes(numbers: Mapping[str, Mapping[str, float]]) -> None:
     for name, values in numbers.items():
         metrics = [f"{values[metric]:.3f}" for metric in ("precision", "recall", "F1")]
         table.add_row(escape(name), f"{values['support']:,}", *metrics)
-    get_console().print(table)  # that of the bar, which moves down
+    get_console().print(table)  # the console of the bar, which moves below the table
 
 
 def console_callbacks(trainer: Any) -> list[Callback]:  # noqa: ANN401
-    """Return what shows the progress of a run: a line per epoch, and on a terminal a bar.
+    """Return the callbacks that show progress: a row per epoch, and on a terminal a bar.
 
     Args:
         trainer: The trainer's options.

@@ -1,4 +1,4 @@
-"""Ends a training that no longer improves."""
+"""Early stopping."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's early stopping, with the tie rule of ``SaveBest``: of equal metrics, the lower loss is better.
+    """Lightning's early stopping, with two differences.
 
-    Its patience can be changed when a run is resumed.
+    Of equal metrics the one with the lower loss is better, as for ``SaveBest``. The patience can be
+    changed when a run is resumed.
     """
 
     _loss = float("inf")
@@ -31,13 +32,14 @@ class EarlyStopping(callbacks.EarlyStopping):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the metric."""
         self._loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
-        self._best_loss = float("inf") if self._best_loss is None else self._best_loss
+        if self._best_loss is None:
+            self._best_loss = float("inf")
         super().on_validation_end(trainer, pl_module)
         if self.wait_count == 0 and not self._should_skip_check(trainer):
             self._best_loss = self._loss
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report why the training ends."""
+        """Report why training was stopped."""
         if self.stopped_epoch and self.wait_count >= self.patience:
             rank_zero_info(
                 f"Early stopping: {self.monitor} has not improved for {self.wait_count} epochs "
@@ -51,6 +53,6 @@ class EarlyStopping(callbacks.EarlyStopping):
         return super().state_dict() | {"best_loss": self._best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state; Lightning would restore the patience too, over the user's."""
+        """Restore the state except the patience, which Lightning would restore too."""
         super().load_state_dict(state_dict | {"patience": self.patience})
         self._best_loss = state_dict.get("best_loss")

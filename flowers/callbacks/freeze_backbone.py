@@ -1,4 +1,4 @@
-"""Keeps a pretrained backbone as it is until the head has learnt."""
+"""Freezing of a pretrained backbone while the head learns."""
 
 from __future__ import annotations
 
@@ -13,78 +13,74 @@ from flowers.tasks import ClassificationTask, TransferTask
 
 
 class FreezeBackbone(Callback):
-    """Trains the head first, then the last stages of the backbone with it, then all of it.
+    """Trains the head first, then the last stages of the backbone too, then all of it.
 
-    A frozen stage has no gradients, and its batch norm and dropout are in evaluation mode. What is
-    frozen depends on the epoch alone, and all parameters are in the optimizer from the first step
-    on: a resumed training goes on exactly.
+    A frozen stage has no gradients, and its batch norm and dropout are in evaluation mode. The
+    frozen parameters depend on the epoch alone, and all parameters are in the optimizer from the
+    first step, so that a training can be resumed exactly.
 
     Args:
-        unfreeze_epoch: First epoch, counted from 0, in which the last stage learns; before it the
-            head learns alone. With 0 nothing is frozen; with ``null`` the backbone stays frozen,
-            and its features are computed only once.
-        stages: Parts of the backbone that begin to learn one after the other, an epoch between each
-            two, the last first; 1 is all of it at once.
-        views: With ``unfreeze_epoch null``, augmented views of each training image beside the plain
-            one; MixUp and CutMix are none of them.
+        unfreeze_epoch: First epoch, counted from 0, in which the last stage is trained; before it
+            only the head is. With 0 nothing is frozen. With ``null`` the backbone stays frozen, and
+            its features are computed only once.
+        stages: Number of parts of the backbone, unfrozen one by one from the last to the first, one
+            in each epoch; 1 unfreezes all of it at once.
+        views: With ``unfreeze_epoch null``, number of augmented views of each training image beside
+            the plain image, without MixUp and CutMix.
 
     Raises:
         ValueError: An option is out of its range.
     """
 
     def __init__(self, unfreeze_epoch: int | None = 0, *, stages: int = 1, views: int = 0) -> None:
-        expected = {
-            "unfreeze_epoch": (unfreeze_epoch or 0, 0),
-            "stages": (stages, 1),
-            "views": (views, 0),
-        }
-        for name, (value, least) in expected.items():
-            if value < least:
-                raise ValueError(f"--freeze.{name}: expected {least} or more, got {value}")
+        if unfreeze_epoch is not None and unfreeze_epoch < 0:
+            raise ValueError(f"`unfreeze_epoch`: expected 0 or more, got {unfreeze_epoch}")
+        if stages < 1:
+            raise ValueError(f"`stages`: expected 1 or more, got {stages}")
+        if views < 0:
+            raise ValueError(f"`views`: expected 0 or more, got {views}")
         if views and unfreeze_epoch is not None:
             raise ValueError(
-                "--freeze.views: expected --freeze.unfreeze_epoch null beside it, since otherwise each epoch augments "
-                "anew; give --freeze.views 0"
+                "`views`: expected `unfreeze_epoch` null with it, because otherwise each epoch has "
+                "its own augmentation; give `views` 0"
             )
         if stages > 1 and not unfreeze_epoch:
-            raise ValueError(
-                "--freeze.stages: expected --freeze.unfreeze_epoch 1 or more beside it"
-            )
+            raise ValueError("`stages`: expected `unfreeze_epoch` 1 or more with it")
         self.unfreeze_epoch = unfreeze_epoch
         self.stages = stages
         self.views = views
-        self._said: int | None = None
+        self._reported = 0
 
     def check(self, task: LightningModule, data: LightningDataModule) -> None:
-        """Say what does not go together, before any work.
+        """Check the task and the data before any work.
 
         Raises:
-            ValueError: The backbone is to stay frozen, and has learnt nothing, or its features
-                cannot be cached.
+            ValueError: The backbone stays frozen, and is not pretrained, or its features cannot be
+                cached.
         """
         if self.unfreeze_epoch is not None:
             return
         if not isinstance(task, TransferTask):
             raise ValueError(
-                "--freeze.unfreeze_epoch null: expected --model TransferTask, whose backbone has learnt before"
+                "`unfreeze_epoch` null: expected a `TransferTask`, whose backbone is pretrained"
             )
         if not (isinstance(data, FlowersDataModule) and data.cache):
             raise ValueError(
-                "--freeze.unfreeze_epoch null: expected --data.cache true, where features come from"
+                "`unfreeze_epoch` null: expected `cache` true, which stores the features"
             )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Freeze for good before processes share out the gradients they will exchange."""
+        """Freeze a backbone that stays frozen before DDP registers the gradients to exchange."""
         if stage == "fit" and self.unfreeze_epoch is None:
             assert isinstance(pl_module, ClassificationTask)
             pl_module.net.backbone.requires_grad_(False)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compute the features where the backbone stays frozen.
+        """Compute the features of a backbone that stays frozen.
 
         Raises:
-            ValueError: As ``check``; or several processes cannot share the gradients; or the
-                precision is not float32.
+            ValueError: As ``check``; or several processes cannot exchange the gradients; or the
+                weights are not float32.
         """
         data = trainer.datamodule  # type: ignore[attr-defined]
         self.check(pl_module, data)
@@ -92,46 +88,41 @@ class FreezeBackbone(Callback):
             assert isinstance(pl_module, TransferTask)
             if next(pl_module.parameters()).dtype != torch.float32:
                 raise ValueError(
-                    "--trainer.precision: expected 32-true or a mixed one, since features are of 32 bits"
+                    "`precision`: expected 32-true or a mixed one, because features are float32"
                 )
             data.features = cache_features(pl_module, data, views=self.views)
         elif self.unfreeze_epoch > 0 and not getattr(trainer.model, "find_unused_parameters", True):
             raise ValueError(
-                "--freeze.unfreeze_epoch: expected --trainer.strategy ddp_find_unused_parameters_true, since frozen "
-                "parameters have no gradients to exchange"
+                "`unfreeze_epoch`: expected `strategy` ddp_find_unused_parameters_true with it, "
+                "because frozen parameters have no gradients to exchange"
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze what is frozen in this epoch."""
+        """Freeze the first stages of the backbone, as the epoch says."""
         assert isinstance(pl_module, ClassificationTask)
-        backbone, num_frozen = pl_module.net.backbone, self.num_frozen(trainer.current_epoch)
-        backbone.train(
-            num_frozen < self.stages
-        )  # what stands outside of the stages too, as dropout
+        backbone = pl_module.net.backbone
+        num_frozen = self.num_frozen(trainer.current_epoch)
+        backbone.train(num_frozen < self.stages)  # modules outside the stages too, such as dropout
         for number, stage in enumerate(split_stages(backbone, self.stages)):
             stage.requires_grad_(number >= num_frozen)
             stage.train(number >= num_frozen)
-        if num_frozen != (self._said or 0):
-            parts = (
-                f"{self.stages - num_frozen} of {self.stages} stages of the backbone learn"
-                if num_frozen
-                else ""
-            )
-            alone = (
-                "the head learns alone"
-                if num_frozen == self.stages
-                else parts or "all of the backbone learns"
-            )
-            rank_zero_info(f"epoch {trainer.current_epoch}: {alone}")
-        self._said = num_frozen
+        if num_frozen != self._reported:
+            trained = f"{self.stages - num_frozen} of {self.stages} stages of the backbone"
+            if num_frozen == self.stages:
+                trained = "only the head"
+            elif num_frozen == 0:
+                trained = "all of the backbone"
+            rank_zero_info(f"epoch {trainer.current_epoch}: training {trained}")
+        self._reported = num_frozen
 
-    on_train_start = on_train_epoch_start  # a run may go on inside of an epoch
+    on_train_start = on_train_epoch_start  # a run may resume inside an epoch
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave nothing frozen, and give the images back to the data module, for whatever comes next."""
+        """Unfreeze all, and let the data module return images again."""
         assert isinstance(pl_module, ClassificationTask)
         pl_module.net.backbone.requires_grad_().train(pl_module.training)
-        if isinstance(data := trainer.datamodule, FlowersDataModule):  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, FlowersDataModule):
             data.features = []
 
     def on_exception(
@@ -141,7 +132,7 @@ class FreezeBackbone(Callback):
         self.on_fit_end(trainer, pl_module)
 
     def num_frozen(self, epoch: int) -> int:
-        """Return how many stages, counted from the input, are frozen in an epoch."""
+        """Return the number of stages, counted from the input, that are frozen in an epoch."""
         if self.unfreeze_epoch is None:
             return self.stages
         if self.unfreeze_epoch == 0:

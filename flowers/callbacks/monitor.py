@@ -1,12 +1,11 @@
-"""The metric that decides which epoch is the best and when training stops."""
+"""The metric that selects the best epoch and stops training early."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
-# Whether more or less of a metric is better, by the second part of its name: val/loss,
-# val/recall/daisy.
+# By the second part of a metric's name: val/loss, val/recall/daisy.
 _MODES: dict[str, Literal["min", "max"]] = {
     "loss": "min",
     "acc": "max",
@@ -20,28 +19,28 @@ def monitor_mode(monitor: str, mode: Literal["min", "max"] | None) -> Literal["m
 
     Args:
         monitor: Name of the metric.
-        mode: What the user gave, if anything.
+        mode: The user's choice, or None.
 
     Raises:
-        ValueError: The user's mode contradicts the metric, or is missing for a metric of the user's
-            own.
+        ValueError: The user's mode contradicts the metric, or is missing for an unknown metric.
     """
-    known_mode = _MODES.get(monitor.split("/")[1]) if "/" in monitor else None
+    _, _, name = monitor.partition("/")
+    known_mode = _MODES.get(name.partition("/")[0])
     if mode is None and known_mode is None:
         raise ValueError(
-            f"--checkpoint.monitor {monitor}: expected val/loss, val/acc, val/f1 or val/recall/<class>; for a metric "
-            f"of your own give --checkpoint.mode min or max"
+            f"`monitor` {monitor}: expected val/loss, val/acc, val/f1 or val/recall/<class>; for a "
+            f"metric of your own give `mode` min or max"
         )
     if mode is not None and known_mode not in (None, mode):
         raise ValueError(
-            f"--checkpoint.mode {mode}: expected {known_mode} for --checkpoint.monitor {monitor}; leave the option "
-            f"out (null), it follows from the metric"
+            f"`mode` {mode}: expected {known_mode} for `monitor` {monitor}; leave it out (null), "
+            f"it follows from the metric"
         )
     return mode or known_mode or "max"
 
 
 def linked_mode(monitor: str, mode: Literal["min", "max"] | None) -> Literal["min", "max"]:
-    """Return ``monitor_mode`` without an error, for a link of options: where there is one, ``SaveBest`` raises it."""
+    """Return ``monitor_mode`` without errors, which ``SaveBest`` raises; for linked options."""
     try:
         return monitor_mode(monitor, mode)
     except ValueError:
@@ -49,7 +48,7 @@ def linked_mode(monitor: str, mode: Literal["min", "max"] | None) -> Literal["mi
 
 
 def check_monitor(monitor: str, recalls: Sequence[str]) -> None:
-    """Refuse a metric that no epoch logs.
+    """Check that a metric is logged.
 
     Args:
         monitor: Name of the metric.
@@ -60,4 +59,4 @@ def check_monitor(monitor: str, recalls: Sequence[str]) -> None:
     """
     metrics = ["val/loss", "val/acc", "val/f1", *(f"val/recall/{name}" for name in recalls)]
     if monitor not in metrics:
-        raise ValueError(f"--checkpoint.monitor {monitor}: expected one of {', '.join(metrics)}")
+        raise ValueError(f"`monitor` {monitor}: expected one of {', '.join(metrics)}")

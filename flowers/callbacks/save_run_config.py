@@ -1,9 +1,10 @@
-"""Leaves what a run needs to be believed and repeated, and says at its end where everything lies."""
+"""Configuration and manifest of a run, and the summary at its end."""
 
 from __future__ import annotations
 
 import os
 import shlex
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from flowers.run_folder import numbered, write_new
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` and ``manifest.csv`` into the run folder; TensorBoard and checkpoints get the config too.
+    """Writes ``config.yaml`` and ``manifest.csv`` into the run folder.
 
-    A resumed run that was given other options, or other data, adds files with a number instead of
-    replacing any.
+    TensorBoard and checkpoints store the configuration too. A run that is resumed with other
+    options or other data adds numbered files and replaces none.
     """
 
     @property
@@ -30,14 +31,15 @@ class SaveRunConfig(SaveConfigCallback):
         return text
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the files when a fit begins (Lightning calls this in one process only)."""
+        """Write the files when ``fit`` begins (Lightning calls this in one process only)."""
         logger = trainer.logger
         log_dir = getattr(logger, "log_dir", None)
         if stage != "fit" or log_dir is None:
             return
         folder = Path(log_dir)
         _write_new(folder / "config.yaml", self.config_text)
-        if isinstance(data := trainer.datamodule, FlowersDataModule):  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, FlowersDataModule):
             _write_new(folder / "manifest.csv", manifest_text(data.manifest_rows()))
         if isinstance(logger, ForgivingLogger):
             text = f"```yaml\n{self.config_text}\n```"
@@ -46,7 +48,7 @@ class SaveRunConfig(SaveConfigCallback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Put the configuration into the checkpoint, from which later verbs take what is not typed."""
+        """Store the configuration, which later commands use for options that are not given."""
         config = self.config.clone()
         for key in ("data.root", "data.manifest", "data.quarantine", "data.cache_dir"):
             if config.get(key) is not None:  # the checkpoint may be used from another folder
@@ -55,42 +57,42 @@ class SaveRunConfig(SaveConfigCallback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the summary."""
-        best = next(
-            (
-                callback
-                for callback in trainer.checkpoint_callbacks
-                if isinstance(callback, SaveBest)
-            ),
-            None,
-        )
-        if not (trainer.is_global_zero and best is not None and best.best_model_path):
+        if not trainer.is_global_zero:
             return
-        checkpoint, run = (
-            _relative(best.best_model_path),
-            _relative(Path(best.best_model_path).parent.parent),
-        )
-        print(
-            f"\nBest epoch       {best.best_epoch} of {trainer.current_epoch} (counted from 0)\n"
-            f"  {best.monitor:<14} {best.best_model_score:.4f}  (val/loss {best.best_loss:.4f}), selected on it\n"
-            f"Run folder       {run}\n"
-            f"Best checkpoint  {checkpoint}\n"
-            f"Test it          python -m flowers test --ckpt_path {shlex.quote(str(run))}\n"
-            f"See the curves   tensorboard --logdir {shlex.quote(str(run.parent))}\n"
-        )
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, SaveBest) and callback.best_model_path:
+                _print_summary(callback, trainer)
+
+
+def _print_summary(best: SaveBest, trainer: Trainer) -> None:
+    checkpoint = _relative(best.best_model_path)
+    run = _relative(Path(best.best_model_path).parent.parent)
+    loss = "" if best.monitor == "val/loss" else f" (val/loss {best.best_loss:.4f})"
+    print(
+        f"\nBest epoch       {best.best_epoch} of {trainer.current_epoch} (counted from 0)\n"
+        f"  {best.monitor:<14} {best.best_model_score:.4f}{loss}, selected on these images\n"
+        f"Run folder       {run}\n"
+        f"Best checkpoint  {checkpoint}\n"
+        f"Test it          python -m flowers test --ckpt_path {shlex.quote(str(run))}\n"
+        f"See the curves   tensorboard --logdir {shlex.quote(str(run.parent))}\n"
+    )
 
 
 def _relative(path: str | Path) -> Path:
-    """Return the path as seen from the working folder, where that is shorter."""
+    """Return a path inside the working folder relative to it, another one unchanged."""
     relative = Path(os.path.relpath(path))
-    return Path(path) if relative.parts[:1] == ("..",) else relative
+    if relative.parts[:1] == ("..",):
+        return Path(path)
+    return relative
 
 
 def _write_new(file: Path, text: str) -> None:
-    """Write a file, or one with the next free number where another text stands there already."""
+    """Write a file with the next free number, unless one already has this text."""
     content = text.encode("utf-8", "surrogateescape")
-    number = 1
-    while (earlier := numbered(file, number)).exists():
+    for number in count(1):
+        earlier = numbered(file, number)
+        if not earlier.exists():
+            break
         if earlier.read_bytes() == content:
             return
-        number += 1
     write_new(file.parent, {file.name: content}, option="--trainer.default_root_dir")

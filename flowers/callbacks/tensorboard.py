@@ -1,4 +1,4 @@
-"""What TensorBoard shows beyond the metrics, and a logger that never ends a run."""
+"""Logging to TensorBoard."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _LAYOUT = {
         "accuracy": ["Multiline", ["^train/acc$", "^val/acc$"]],
     }
 }
-# What the HParams tab compares runs by: accuracy and loss of the most accurate epoch.
+# Metrics of the HParams tab: accuracy and loss of the most accurate epoch.
 _HP_METRICS = ("hp/val_acc", "hp/val_loss")
-# More curves, or scalars of classes, than these bury what one looks for.
+# Curves of more classes would hide all others.
 _MAX_CLASSES = 20
-_SHOWN_IMAGES = 16
+_NUM_IMAGES = 16
 
 
 class ForgivingLogger(TensorBoardLogger):
-    """A TensorBoard logger whose troubles, as a full disk, are said once and end no training.
+    """A TensorBoard logger that warns once of an error, such as a full disk, and then logs no more.
 
     Args:
         run: The run folder, into which it logs.
@@ -62,36 +62,38 @@ class ForgivingLogger(TensorBoardLogger):
         self.options = options or {}
 
     def attempt(self, write: Callable[[], None]) -> None:
-        """Write something, unless writing has failed before."""
+        """Call a function that logs, unless logging has failed before."""
         if self._silenced:
             return
         try:
             write()
         except (OSError, ValueError, RuntimeError) as error:
             self._silenced = True
-            reason = error.__cause__ or error  # Lightning calls every trouble an unsupported value
-            rank_zero_warn(f"TensorBoard gets no more of this run, which goes on without: {reason}")
+            reason = error.__cause__ or error  # Lightning calls every error an unsupported value
+            rank_zero_warn(f"Logging to TensorBoard stopped, the run continues without: {reason}")
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log scalars; the epoch, a straight line, is logged as a tensor, which ``read_history`` reads."""
-        scalars = {name: value for name, value in metrics.items() if name != "epoch"}
+        """Log scalars; the epoch, a straight line, becomes a tensor for ``read_history``."""
+        scalars = dict(metrics)
+        number = scalars.pop("epoch", None)
         self.attempt(lambda: super(ForgivingLogger, self).log_metrics(scalars, step))
-        if "epoch" in metrics:
-            epoch = torch.tensor(float(metrics["epoch"]))
+        if number is not None:
+            epoch = torch.tensor(float(number))
             self.attempt(lambda: self.experiment.add_tensor("epoch", epoch, step))
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:  # noqa: ANN401
-        """Log hyper-parameters, the layout, and the names of the metrics that the HParams tab compares.
+        """Log hyper-parameters, the layout, and the names of the metrics of the HParams tab.
 
-        Lightning would log a first value of these metrics too, which nobody has measured.
+        Lightning would log a first value of these metrics too, before any was measured.
         """
-        self.hparams.update(dict(params) | dict(self.options))
-        flat = {
-            name: str(value) if isinstance(value, list | tuple) else value
-            for name, value in self.hparams.items()
-        }
+        self.hparams.update(params)
+        self.hparams.update(self.options)
+        flat = dict(self.hparams)
+        for name, value in flat.items():
+            if isinstance(value, list | tuple):
+                flat[name] = str(value)
         summaries = hparams(flat, dict.fromkeys(_HP_METRICS, 0.0))  # type: ignore[no-untyped-call]
         for summary in summaries:
             self.attempt(partial(self._add_summary, summary))
@@ -101,21 +103,22 @@ class ForgivingLogger(TensorBoardLogger):
         self.experiment.file_writer.add_summary(summary)
 
     def save(self) -> None:
-        """Write what waits."""
+        """Write buffered events."""
         self.attempt(super().save)
 
     def finalize(self, status: str) -> None:
-        """Write what waits and close."""
+        """Write buffered events and close."""
         self.attempt(lambda: super(ForgivingLogger, self).finalize(status))
 
 
 class LogToTensorBoard(CollectsPredictions):
-    """Adds an augmented batch, the recall of each class, gradient norm, speed, and every few epochs figures.
+    """Logs an augmented batch, the recall of each class, gradient norm, speed, and figures.
 
     Args:
-        every_n_epochs: Epochs between two confusion matrices, precision-recall curves and galleries
-            of mistakes; the first and the last epoch have them too.
-        graph: Whether the network's graph is added.
+        every_n_epochs: Number of epochs between two sets of figures: confusion matrix,
+            precision-recall curves and worst mistakes. The first and the last epoch have figures
+            too.
+        graph: Whether to log the graph of the network.
 
     Raises:
         ValueError: The number of epochs is below 1.
@@ -124,21 +127,24 @@ class LogToTensorBoard(CollectsPredictions):
     def __init__(self, every_n_epochs: int = 5, *, graph: bool = False) -> None:
         super().__init__()
         if every_n_epochs < 1:
-            raise ValueError(
-                f"--tensorboard.every_n_epochs: expected at least 1, got {every_n_epochs}"
-            )
+            raise ValueError(f"`every_n_epochs`: expected at least 1, got {every_n_epochs}")
         self.every_n_epochs = every_n_epochs
         self.graph = graph
         self._best = {"hp/val_acc": -1.0, "hp/val_loss": 0.0}
-        self._images, self._waited, self._began, self._last = 0, 0.0, 0.0, 0.0
-        self._without_figures: Callable[[], None] | None = None
+        self._num_images = 0
+        self._wait_seconds = 0.0
+        self._start = 0.0
+        self._last = 0.0
+        self._pending_figures: Callable[[], None] | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clocks."""
-        self._images, self._waited, self._began = 0, 0.0, time.perf_counter()
-        self._last = self._began
+        self._num_images = 0
+        self._wait_seconds = 0.0
+        self._start = time.perf_counter()
+        self._last = self._start
 
-    on_train_start = on_train_epoch_start  # a run may go on inside of an epoch
+    on_train_start = on_train_epoch_start  # a run may resume inside an epoch
 
     def on_train_batch_start(
         self,
@@ -147,15 +153,13 @@ class LogToTensorBoard(CollectsPredictions):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Count what was waited for; show the first batch as the network sees it."""
-        self._waited += time.perf_counter() - self._last
-        self._images += len(batch.images)
+        """Measure the time of waiting for the batch; log the first batch of the run."""
+        self._wait_seconds += time.perf_counter() - self._last
+        self._num_images += len(batch.images)
         if trainer.global_step == 0 and batch_idx == 0 and batch.images.ndim == 4:
-            images: Tensor = batch.images[:_SHOWN_IMAGES].float()
-            _write(
-                trainer,
-                lambda log: log.add_image("train/augmented_batch", make_grid(images, nrow=4), 0),
-            )
+            images: Tensor = batch.images[:_NUM_IMAGES].float()
+            grid = make_grid(images, nrow=4)
+            _write(trainer, lambda log: log.add_image("train/augmented_batch", grid, 0))
             if self.graph:
                 assert isinstance(pl_module, ClassificationTask)
                 _write(trainer, partial(_add_graph, pl_module.net, images[:1]))
@@ -168,68 +172,74 @@ class LogToTensorBoard(CollectsPredictions):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Begin to wait for the next batch."""
+        """Start the clock of waiting for the next batch."""
         self._last = time.perf_counter()
 
     def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
-    ) -> None:  # noqa: ANN401
-        """Log the norm of the gradient, where the loggers wait for the device anyway."""
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        optimizer: Any,  # noqa: ANN401
+    ) -> None:
+        """Log the norm of the gradient when the loggers wait for the device anyway."""
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the speed of the epoch, validation left out: it ran before."""
-        seconds = self._last - self._began
+        """Log the speed of the epoch without its validation."""
+        seconds = self._last - self._start
         if seconds <= 0:
             return
-        images_per_s = self._images * trainer.world_size / seconds
-        speed = {"train/images_per_s": images_per_s, "train/data_wait": self._waited / seconds}
+        speed = {
+            "train/images_per_s": self._num_images * trainer.world_size / seconds,
+            "train/data_wait": self._wait_seconds / seconds,
+        }
         for logger in trainer.loggers:
             logger.log_metrics(speed, step=trainer.global_step)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log recalls and what the HParams tab compares; figures every few epochs."""
+        """Log recalls, the metrics of the HParams tab, and every few epochs figures."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.sanity_checking or not isinstance(data, FlowersDataModule):
             return
         collected = self.gather(trainer)
-        found = as_predictions(collected, data)
-        is_finite = np.isfinite(found.probs).all()
-        values = scores(found) if is_finite else {}
+        predictions = as_predictions(collected, data)
+        is_finite = np.isfinite(predictions.probs).all()
+        values = {}
+        if is_finite:
+            values = scores(predictions)
         for name in self.recalls(data):
-            # Every process has the same value; Lightning asks for an average, or warns.
-            pl_module.log(
-                f"val/recall/{name}", values.get(f"{name}/recall", float("nan")), sync_dist=True
-            )
-        # Of a network that gives NaN another callback says so, and ends the run.
-        if not (is_finite and trainer.is_global_zero and trainer.logger is not None):
+            recall = values.get(f"{name}/recall", float("nan"))
+            # Every process has the same value; without sync_dist Lightning warns.
+            pl_module.log(f"val/recall/{name}", recall, sync_dist=True)
+        # TerminateOnNaN ends a run with values that are not finite.
+        if not is_finite or not trainer.is_global_zero or trainer.logger is None:
             return
         if values["accuracy"] > self._best["hp/val_acc"]:
             self._best = {"hp/val_acc": values["accuracy"], "hp/val_loss": values["log loss"]}
-        # Every time: a resumed run begins with the placeholders anew.
+        # In every epoch, because a resumed run logs placeholders first.
         trainer.logger.log_metrics(self._best, step=trainer.global_step)
         log_figures = partial(
             self._log_figures,
             trainer,
             data,
-            found,
+            predictions,
             collected.indices.numpy(),
             epoch=trainer.current_epoch,
             step=trainer.global_step,
         )
         if trainer.current_epoch % self.every_n_epochs == 0:
-            self._without_figures = None
+            self._pending_figures = None
             log_figures()
         else:
-            self._without_figures = log_figures
+            self._pending_figures = log_figures
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the figures of the last epoch, if it has none yet."""
-        if self._without_figures is not None:
-            self._without_figures()
-            self._without_figures = None
+        if self._pending_figures is not None:
+            self._pending_figures()
+            self._pending_figures = None
 
     @staticmethod
     def recalls(data: FlowersDataModule) -> list[str]:
@@ -240,34 +250,24 @@ class LogToTensorBoard(CollectsPredictions):
         self,
         trainer: Trainer,
         data: FlowersDataModule,
-        found: PredictionTable,
+        predictions: PredictionTable,
         indices: NDArray[np.int64],
         *,
         epoch: int,
         step: int,
     ) -> None:
         try:
-            self._add_figures(trainer, data, found, indices, step=step)
-        except Exception as error:  # a figure is not worth a training
-            rank_zero_warn(f"TensorBoard lacks figures of epoch {epoch}: {error}")
-
-    def _add_figures(
-        self,
-        trainer: Trainer,
-        data: FlowersDataModule,
-        found: PredictionTable,
-        indices: NDArray[np.int64],
-        *,
-        step: int,
-    ) -> None:
-        names = found.class_names
-        matrix = confusion_figure(confusion(found), names)
-        _write(trainer, lambda log: log.add_figure("val/confusion", matrix, step))
-        if (mistakes := _mistakes(data, found, indices)) is not None:
-            _write(trainer, lambda log: log.add_figure("val/worst_mistakes", mistakes, step))
+            figures = _figures(data, predictions, indices)
+        except Exception as error:  # an error of a figure does not end a training
+            rank_zero_warn(f"TensorBoard lacks the figures of epoch {epoch}: {error}")
+            return
+        for tag, figure in figures.items():
+            _write(trainer, partial(_add_figure, tag, figure, step))
+        names = predictions.class_names
         if len(names) <= _MAX_CLASSES:
             for label, name in enumerate(names):
-                is_class, probs = found.labels == label, found.probs[:, label]
+                is_class = predictions.labels == label
+                probs = predictions.probs[:, label]
                 _write(trainer, partial(_add_pr_curve, f"val/pr/{name}", is_class, probs, step))
 
     def state_dict(self) -> dict[str, Any]:
@@ -279,39 +279,49 @@ class LogToTensorBoard(CollectsPredictions):
         self._best = dict(state_dict)
 
 
-def _mistakes(data: FlowersDataModule, found: PredictionTable, indices: NDArray[np.int64]) -> Any:  # noqa: ANN401
-    """Return a figure of the most confident mistakes, or None if there is none."""
-    confidence, predicted = found.confidence, found.predicted
-    worst = worst_mistakes(found, _SHOWN_IMAGES)
-    if not worst:
-        return None
-    pixels = data.images(indices[worst]).permute(0, 2, 3, 1).numpy()
-    names = found.class_names
-    titles = [
-        f"{names[found.labels[i]]}, taken for\n{names[predicted[i]]} ({confidence[i]:.0%})"
-        for i in worst
-    ]
-    return gallery_figure([*pixels], titles)
+def _figures(
+    data: FlowersDataModule, predictions: PredictionTable, indices: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Return the confusion matrix and, if there are any, the most confident mistakes."""
+    names = predictions.class_names
+    figures = {"val/confusion": confusion_figure(confusion(predictions), names)}
+    worst = worst_mistakes(predictions, _NUM_IMAGES)
+    if worst:
+        pixels = data.images(indices[worst]).permute(0, 2, 3, 1).numpy()
+        titles = []
+        for number in worst:
+            label = names[predictions.labels[number]]
+            predicted = names[predictions.predicted[number]]
+            confidence = predictions.confidence[number]
+            titles.append(f"{label}, predicted\n{predicted} ({confidence:.0%})")
+        figures["val/worst_mistakes"] = gallery_figure([*pixels], titles)
+    return figures
+
+
+def _add_figure(tag: str, figure: Any, step: int, log: Any) -> None:  # noqa: ANN401
+    log.add_figure(tag, figure, step)
 
 
 def _add_pr_curve(
-    tag: str, is_class: NDArray[np.bool_], probs: NDArray[np.float64], step: int, log: Any
-) -> None:  # noqa: ANN401
+    tag: str,
+    is_class: NDArray[np.bool_],
+    probs: NDArray[np.float64],
+    step: int,
+    log: Any,  # noqa: ANN401
+) -> None:
     log.add_pr_curve(tag, is_class, probs, step)
 
 
 def _add_graph(net: nn.Module, images: Tensor, log: Any) -> None:  # noqa: ANN401
     training = net.training
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # TensorBoard's own way of tracing is deprecated
-        log.add_graph(
-            net.eval(), images
-        )  # in training mode it would move the statistics of batch norm
+        warnings.simplefilter("ignore")  # the tracing of TensorBoard is deprecated
+        log.add_graph(net.eval(), images)  # eval keeps the statistics of batch norm
     net.train(training)
 
 
 def _write(trainer: Trainer, write: Callable[[Any], None]) -> None:
-    """Write with TensorBoard's own writer, if that is where the run logs."""
+    """Call a function with TensorBoard's writer, if the run logs to TensorBoard."""
     logger = trainer.logger
     if isinstance(logger, ForgivingLogger) and trainer.is_global_zero:
         logger.attempt(lambda: write(logger.experiment))

@@ -1,4 +1,4 @@
-"""Warns where training learns and validation does not."""
+"""Warning about a validation accuracy at chance."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NUM_EPOCHS = 5
 
 
 class WarnAtChance(Callback):
-    """Warns once if the validation accuracy stays at chance for five epochs while the training accuracy rises above it.
+    """Warns once if validation stays at chance for five epochs while the network learns.
 
-    Chance is the accuracy of always answering the largest class. Accuracies are compared by their
-    95 % intervals, since those of a small validation split scatter.
+    Chance is the accuracy of always predicting the largest class. Accuracies are compared by their
+    95 % intervals, because those of a small validation split are noisy.
     """
 
     def __init__(self) -> None:
@@ -43,12 +43,16 @@ class WarnAtChance(Callback):
         counts = data.class_counts("val")
         chance = max(counts) / sum(counts)
         is_at_chance = lowest_val <= chance and highest_val < lowest_train
-        self._epochs_at_chance = self._epochs_at_chance + 1 if is_at_chance else 0
+        if is_at_chance:
+            self._epochs_at_chance += 1
+        else:
+            self._epochs_at_chance = 0
         if self._epochs_at_chance == _NUM_EPOCHS:
             rank_zero_warn(
-                f"The validation accuracy ({val_acc:.1%}) has been at chance ({chance:.1%}: always the largest class) "
-                f"for {_NUM_EPOCHS} epochs, while the training accuracy is {train_acc:.1%}. Check the labels of the "
-                f"validation images, and try --model.ema_decay null or a lower --model.lr."
+                f"The validation accuracy ({val_acc:.1%}) has been at chance ({chance:.1%}: always "
+                f"the largest class) for {_NUM_EPOCHS} epochs, while the training accuracy is "
+                f"{train_acc:.1%}. Check the labels of the validation images, and try "
+                f"--model.ema_decay null or a lower --model.lr."
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -45,14 +45,14 @@ class WriteReport(CollectsPredictions):
     """Writes ``report.html``, ``.json``, ``.md``, ``predictions.csv`` and ``figures``, all or none.
 
     Args:
-        num_examples: Worst mistakes to show, and as many right predictions.
-        folder: Where to write, by default the checkpoint's run folder.
+        num_examples: Number of worst mistakes in the report, and of correct predictions.
+        folder: Folder of the report; by default the checkpoint's run folder.
     """
 
     def __init__(self, num_examples: int = 8, folder: str | None = None) -> None:
         super().__init__()
         if num_examples < 0:
-            raise ValueError(f"--report.num_examples: expected 0 or more, got {num_examples}")
+            raise ValueError(f"`num_examples`: expected 0 or more, got {num_examples}")
         self.num_examples = num_examples
         self.folder = folder
         self._contents: dict[str, str | bytes] = {}
@@ -61,7 +61,7 @@ class WriteReport(CollectsPredictions):
         self._seconds = 0.0
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a folder among the photos, and start the clock.
+        """Check the folder, and start the clock.
 
         Raises:
             ValueError: The report would be written among the photos.
@@ -76,33 +76,37 @@ class WriteReport(CollectsPredictions):
         self._seconds = time.perf_counter() - self._start
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the report, from the predictions of all processes."""
-        collected, data = self.gather(trainer), trainer.datamodule  # type: ignore[attr-defined]
-        whole = is_all(trainer.limit_test_batches) and trainer.ckpt_path is not None
-        if not (whole and trainer.is_global_zero and isinstance(data, FlowersDataModule)):
+        """Make the report from the predictions of all processes."""
+        collected = self.gather(trainer)
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        is_complete = is_all(trainer.limit_test_batches) and trainer.ckpt_path is not None
+        if not is_complete or not trainer.is_global_zero:
+            return
+        if not isinstance(data, FlowersDataModule):
             return
         assert isinstance(pl_module, ClassificationTask)
         print("Writing the report ...", flush=True)
-        report, run = self._report(collected, trainer, pl_module, data)
-        self._target = Path(self.folder).expanduser() if self.folder else run
-        temperature = 1.0 if report.temperature is None else report.temperature
-        threshold = (pl_module.calibration or {}).get("threshold", 0.0)
+        file = Path(str(trainer.ckpt_path)).resolve()
+        run = file.parent
+        if (file.parent.parent / "config.yaml").exists():
+            run = file.parent.parent
+        report = self._report(collected, pl_module, data, file=file, run=run)
+        self._target = run
+        if self.folder:
+            self._target = Path(self.folder).expanduser()
         print_classes(report_numbers(report)["classes"])
-        drawn = report_figures(report)
+        figures = report_figures(report)
         self._contents = {
-            "report.html": report_html(report, drawn),
+            "report.html": report_html(report, figures),
             "report.json": report_json(report),
             "report.md": report_markdown(report),
-            # The same probabilities as those of predict.
-            "predictions.csv": predictions_csv(
-                as_predictions(collected, data, temperature=temperature), threshold=threshold
-            ),
+            "predictions.csv": _predictions_csv(collected, pl_module, data),
         }
-        for title, figure in drawn.items():
+        for title, figure in figures.items():
             self._contents[f"figures/{title.lower().replace(' ', '_')}.png"] = figure_bytes(figure)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the report, now that Lightning has printed what was measured.
+        """Write the report after Lightning has printed the metrics.
 
         Raises:
             OSError: It cannot be written.
@@ -115,36 +119,33 @@ class WriteReport(CollectsPredictions):
     def _report(
         self,
         collected: Prediction,
-        trainer: Trainer,
         task: ClassificationTask,
         data: FlowersDataModule,
-    ) -> tuple[Report, Path]:
-        """Return the report and the folder it belongs into."""
-        assert trainer.ckpt_path is not None
-        found = as_predictions(collected, data)
-        file = Path(trainer.ckpt_path).resolve()
-        run = file.parent.parent if (file.parent.parent / "config.yaml").exists() else file.parent
+        *,
+        file: Path,
+        run: Path,
+    ) -> Report:
+        predictions = as_predictions(collected, data)
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        mistakes = worst_mistakes(found, self.num_examples)
-        successes = best_successes(found, self.num_examples)
-        images, overlays, note = _pictures([*mistakes, *successes], found, task, data)
-        credit = {
-            path: credit.photographer for path, credit in read_credits(data.index.root).items()
-        }
-        examples = [
-            Example(number, image, overlay, credit.get(found.paths[number], ""))
-            for number, image, overlay in zip(
-                [*mistakes, *successes], images, overlays, strict=True
-            )
-        ]
-        calibration = task.calibration
-        rejection = (
-            Rejection(*(calibration[name] for name in Rejection._fields)) if calibration else None
-        )
-        report = Report(
+        mistakes = worst_mistakes(predictions, self.num_examples)
+        successes = best_successes(predictions, self.num_examples)
+        numbers = [*mistakes, *successes]
+        images, overlays, note = _pictures(numbers, predictions, task, data)
+        credits = read_credits(data.index.root)
+        examples = []
+        for number, image, overlay in zip(numbers, images, overlays, strict=True):
+            credit = credits.get(predictions.paths[number])
+            photographer = "" if credit is None else credit.photographer
+            examples.append(Example(number, image, overlay, photographer))
+        temperature = None
+        rejection = None
+        if task.calibration is not None:
+            temperature = task.calibration["temperature"]
+            rejection = Rejection(*[task.calibration[name] for name in Rejection._fields])
+        return Report(
             title=f"Test of {run.name}/{file.name}",
-            predictions=found,
-            temperature=calibration["temperature"] if calibration else None,
+            predictions=predictions,
+            temperature=temperature,
             rejection=rejection,
             facts=self._facts(task, data, checkpoint, file=file, run=run),
             curves=read_history(run),
@@ -153,7 +154,6 @@ class WriteReport(CollectsPredictions):
             successes=examples[len(mistakes) :],
             overlay_note=note,
         )
-        return report, run
 
     def _facts(
         self,
@@ -164,66 +164,78 @@ class WriteReport(CollectsPredictions):
         file: Path,
         run: Path,
     ) -> dict[str, dict[str, str]]:
-        count, seconds = len(data.indices["test"]), training_seconds(run)
-        names = dict.fromkeys(
-            ["train", "val", "test", "skipped", *np.unique(data.assignment.split).tolist()]
-        )
-        counts = {name: f"{(data.assignment.split == name).sum():,} images" for name in names}
-        fingerprints = {
-            name: value
-            for name, value in data.state_dict().items()
-            if name.endswith("_fingerprint")
-        }
-        libraries = {
-            name: version(name) for name in ("torch", "torchvision", "lightning", "flowers")
-        }
+        num_images = len(data.indices["test"])
+        images_per_s = num_images / max(self._seconds, 1e-9)
+        training = "not recorded"
+        seconds = training_seconds(run)
+        if seconds is not None:
+            training = f"{seconds / 60:.1f} min"
+        num_parameters = sum(parameter.numel() for parameter in task.net.parameters())
+        environment = {"python": platform.python_version()}
+        for library in ("torch", "torchvision", "lightning", "flowers"):
+            environment[library] = version(library)
+        environment["platform"] = platform.platform()
         return {
-            "Data": {"folder": str(data.index.root), **counts, **fingerprints},
+            "Data": _data_facts(data),
             "Training": {
-                "duration": "not recorded" if seconds is None else f"{seconds / 60:.1f} min",
+                "duration": training,
                 "checkpoint's epoch": f"{checkpoint['epoch']} (counted from 0)",
             },
             "Test": {
                 "checkpoint": file.name,
-                "duration": f"{self._seconds:.1f} s, {count / max(self._seconds, 1e-9):,.0f} images/s",
+                "duration": f"{self._seconds:.1f} s, {images_per_s:,.0f} images/s",
                 "device": str(task.device),
                 "test-time augmentation": task.tta,
-                "parameters": f"{sum(parameter.numel() for parameter in task.net.parameters()):,}",
+                "parameters": f"{num_parameters:,}",
             },
-            "Environment": {
-                "python": platform.python_version(),
-                **libraries,
-                "platform": platform.platform(),
-            },
+            "Environment": environment,
             "Configuration of the training": {"config": checkpoint.get("config", "not recorded")},
         }
 
 
+def _predictions_csv(
+    collected: Prediction, task: ClassificationTask, data: FlowersDataModule
+) -> str:
+    """Return ``predictions.csv`` with calibrated probabilities, as ``predict`` writes it."""
+    calibration = task.calibration or {"temperature": 1.0, "threshold": 0.0}
+    predictions = as_predictions(collected, data, temperature=calibration["temperature"])
+    return predictions_csv(predictions, threshold=calibration["threshold"])
+
+
+def _data_facts(data: FlowersDataModule) -> dict[str, str]:
+    facts = {"folder": str(data.index.root)}
+    split = data.assignment.split
+    for name in dict.fromkeys(["train", "val", "test", "skipped", *np.unique(split).tolist()]):
+        facts[name] = f"{(split == name).sum():,} images"
+    for name, value in data.state_dict().items():
+        if name.endswith("_fingerprint"):
+            facts[name] = value
+    return facts
+
+
 def _pictures(
-    numbers: list[int], found: PredictionTable, task: ClassificationTask, data: FlowersDataModule
+    numbers: list[int],
+    predictions: PredictionTable,
+    task: ClassificationTask,
+    data: FlowersDataModule,
 ) -> tuple[list[bytes], list[bytes | None], str]:
-    """Return images as the network sees them, what it looks at in them, and why that cannot be told, if so."""
+    """Return images as JPEG, their Grad-CAM overlays, and a note if there are no overlays."""
     if not numbers:
         return [], [], ""
     pixels = data.images(data.indices["test"][numbers])
-    shown = pixels.permute(0, 2, 3, 1).numpy()
-    overlays: list[bytes | None] = [None] * len(numbers)
+    images = pixels.permute(0, 2, 3, 1).numpy()
+    jpegs = [_jpeg(image) for image in images]
+    classes = torch.from_numpy(predictions.predicted[numbers]).to(task.device)
+    inputs = to_float(pixels).to(task.device)
     try:
-        classes = torch.from_numpy(found.probs[numbers].argmax(axis=1)).to(task.device)
-        heat = (
-            grad_cam(task.net, task.net.backbone, to_float(pixels).to(task.device), classes)
-            .cpu()
-            .numpy()
-        )
-        note = ""
-        red = np.array([255.0, 0.0, 0.0])
-        overlays = [
-            _jpeg(image + (red - image) * 0.6 * h[:, :, None])
-            for image, h in zip(shown, heat, strict=True)
-        ]
+        heat = grad_cam(task.net, task.net.backbone, inputs, classes).cpu().numpy()
     except ValueError as error:
-        note = f"There are no overlays: {error}."
-    return [_jpeg(image) for image in shown], overlays, note
+        return jpegs, [None] * len(numbers), f"There are no overlays: {error}."
+    red = np.array([255.0, 0.0, 0.0])
+    overlays: list[bytes | None] = []
+    for image, intensity in zip(images, heat, strict=True):
+        overlays.append(_jpeg(image + (red - image) * 0.6 * intensity[:, :, None]))
+    return jpegs, overlays, ""
 
 
 def _jpeg(pixels: NDArray[Any]) -> bytes:

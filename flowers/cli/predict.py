@@ -23,7 +23,7 @@ from flowers.evaluation import (
     gallery_figure,
     prediction_row,
 )
-from flowers.launch import check_num_nodes, launched_devices, plan_devices
+from flowers.runtime import check_num_nodes, launched_devices, plan_devices
 from flowers.models import Views
 from flowers.run_folder import publish, scratch_folder, write_new
 from flowers.tasks import Classification

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
@@ -51,9 +51,8 @@ from flowers.cli.arguments import OneLineErrors, add_flags, class_parser, find_m
 from flowers.cli.known_options import known_options, remember_options
 from flowers.cli.short_help import full_help, short_help
 from flowers.data import BatchAugmentation, FlowersDataModule
-from flowers.launch import check_num_nodes, launched_devices, plan_devices
-from flowers.quiet import quieten_lightning
 from flowers.run_folder import last_checkpoint, run_folder
+from flowers.runtime import check_num_nodes, launched_devices, plan_devices, silence_lightning
 from flowers.tasks import ClassificationTask, CNNTask, TransferTask, check_size
 
 _TRAINER_DEFAULTS = {
@@ -69,16 +68,16 @@ class _Parser(OneLineErrors, LightningArgumentParser):
 
 
 class FlowersCLI(LightningCLI):
-    """``fit``, ``validate`` and ``test`` for a ``ClassificationTask`` and the ``FlowersDataModule``."""
+    """``fit``, ``validate`` and ``test`` of a task on a ``FlowersDataModule``."""
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Return the trainer's methods that are commands; ``predict`` is one of its own, for any photos."""
+        """Return the methods of the trainer that are commands; ``predict`` is a function."""
         commands = LightningCLI.subcommands()
         return {name: commands[name] for name in ("fit", "validate", "test")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the callbacks as option groups, and say once what several parts need."""
+        """Add the callbacks as option groups, and link options that several parts need."""
         parser.add_lightning_class_args(SaveBest, "checkpoint")
         parser.add_lightning_class_args(SaveLast, "last_checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
@@ -91,7 +90,8 @@ class FlowersCLI(LightningCLI):
             {
                 "model": {"class_path": _DEFAULT_MODEL},
                 "early_stopping.patience": 15,
-                "early_stopping.check_on_train_epoch_end": False,  # else an epoch without validation is an error
+                # Otherwise an epoch without validation is an error.
+                "early_stopping.check_on_train_epoch_end": False,
                 "lr_monitor.logging_interval": "step",
             }
         )
@@ -105,245 +105,287 @@ class FlowersCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, with the configuration stored in the checkpoint of ``--ckpt_path`` below what is typed."""
+        """Parse the command line over the configuration that a checkpoint stores."""
         assert isinstance(args, list)
-        verb, *rest = args
-        self._answer(verb, rest)
-        weights = _typed(rest, "--model.weights")
+        command, *words = args
+        self._answer_early(command, words)
+        weights = _option_value(words, "--model.weights")
         if weights is not None and Path(weights).is_dir():
-            rest += ["--model.weights", str(checkpoint_file(weights))]
-        silent = [word for word in rest if not word.startswith("--print_config")]
-        ckpt_path = _typed(rest, "--ckpt_path")
-        if ckpt_path is None or ckpt_path == "last":
-            first = parser.parse_args([verb, *silent])[verb]
-            ckpt_path = first.ckpt_path  # a configuration may name it
-        if verb == "fit" and ckpt_path == "last":
-            ckpt_path = last_checkpoint(Path(first.trainer.default_root_dir or "."))
-            rank_zero_info(f"--ckpt_path last: {ckpt_path or 'there is none yet, training begins'}")
-            rest += ["--ckpt_path", ckpt_path or "null"]
-        elif ckpt_path is not None and Path(ckpt_path).is_dir():
-            last = (
-                last_checkpoint(Path(ckpt_path)) if verb == "fit" else None
-            )  # a training resumes where it was
-            ckpt_path = last or str(checkpoint_file(ckpt_path))
-            rest += ["--ckpt_path", ckpt_path]
-        silent = [word for word in rest if not word.startswith("--print_config")]
+            words += ["--model.weights", str(checkpoint_file(weights))]
+        given = _option_value(words, "--ckpt_path")
+        root = None
+        if given is None or given == "last":
+            config = self._parse_quietly(parser, command, words)
+            given = config.ckpt_path  # a configuration may name it
+            root = config.trainer.default_root_dir
+        ckpt_path = _resolve_checkpoint(command, given, root=Path(root or "."))
+        if ckpt_path != given:
+            words += ["--ckpt_path", ckpt_path or "null"]
         stored: list[str] = []
+        checkpoint: dict[str, Any] = {}
         if ckpt_path is not None:
             checkpoint = read_checkpoint(ckpt_path)
-            stored_values = stored_config(
-                checkpoint, verb, ckpt_path=ckpt_path, model=_typed(rest, "--model")
-            )
-            stored = ["--config", yaml.safe_dump(stored_values)]
-            first = parser.parse_args([verb, *stored, *silent])[verb]
-            check_network(first.model, stored_values.get("model", {}), ckpt_path=ckpt_path)
-        # Else options that this class shares with the default class would keep the default class's
-        # defaults.
-        self._parser(verb).set_defaults(
-            {"model": {"class_path": first.model.class_path}} | _data_defaults(first.model)
-        )
-        self.config = parser.parse_args([verb, *stored, *rest])
-        config = self.config[verb]
-        if config.get("model.init_args.class_names") is not None:
-            parser.error(
-                "--model.class_names: expected nothing here, since the names of the folders are taken"
-            )
-        if verb != "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
-            parser.error(
-                f"--ckpt_path: expected the checkpoint to {verb}, an untrained network knows nothing"
-            )
-        if config.trainer.use_distributed_sampler:
-            parser.error(
-                "--trainer.use_distributed_sampler: expected false, the data module's own sampler shards"
-            )
-        if config.trainer.log_every_n_steps == 0:
-            parser.error(
-                "--trainer.log_every_n_steps: expected at least 1; --trainer.logger false logs nothing"
-            )
-        if verb == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
-            parser.error(
-                "--trainer.max_steps: expected -1 for a run that goes on, which is counted in epochs"
-            )
-        check_num_nodes(config.trainer.num_nodes)
-        if verb == "fit" and ckpt_path is not None:
+            model = _option_value(words, "--model")
+            values = stored_config(checkpoint, command, ckpt_path=ckpt_path, model=model)
+            stored = ["--config", yaml.safe_dump(values)]
+            config = self._parse_quietly(parser, command, [*stored, *words])
+            check_network(config.model, values.get("model", {}), ckpt_path=ckpt_path)
+        self._set_model_defaults(command, config.model)
+        self.config = parser.parse_args([command, *stored, *words])
+        config = self.config[command]
+        _check_options(parser, command, config)
+        if command == "fit" and ckpt_path is not None:
             check_optimizer(config, checkpoint, ckpt_path=ckpt_path)
-            self._end_if_finished(checkpoint, config, ckpt_path=ckpt_path)
-
-    def _answer(self, verb: str, words: list[str]) -> None:
-        """End with status 2 where an option is misspelt, and with status 0 and the help where it is asked for."""
-        if problem := find_mistake(words, self._known_options(verb)):
-            self._parser(verb).error(problem)
-        if {"-h", "--help"} & set(words):
-            self._print_help(verb, words)
-
-    def _known_options(self, verb: str) -> list[str]:
-        """Return the options of a verb and of the project's own models, and keep them for the next start."""
-        if kept := known_options(verb):
-            return kept
-        own = [f"--model.{name}" for name in ("class_path", "init_args", "dict_kwargs")]
-        for task in (CNNTask, TransferTask):
-            own += option_names(class_parser(task))
-        options = {name: option_names(self._parser(name)) + own for name in self.subcommands()}
-        remember_options(options | {"calibrate": options["validate"]})
-        return options[verb]
-
-    def _print_help(self, verb: str, words: list[str]) -> None:
-        """Print the common options, or after ``--help all`` all of them, and end with status 0."""
-        position = next(number for number, word in enumerate(words) if word in ("-h", "--help"))
-        is_all_asked = words[position + 1 : position + 2] == ["all"]
-        first = self.parser.parse_args(
-            [verb, *words[:position], *words[position + 1 + is_all_asked :]]
-        )[verb]
-        parser, model = self._parser(verb), resolve_name(first.model.class_path)
-        parser.set_defaults(
-            {"model": {"class_path": first.model.class_path}} | _data_defaults(first.model)
-        )
-        print(full_help(parser, model) if is_all_asked else short_help(parser, model, command=verb))
-        raise SystemExit(0)
+            _end_if_finished(checkpoint, config, ckpt_path=ckpt_path)
 
     @staticmethod
-    def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str) -> None:  # noqa: ANN401
-        """End with status 0, leaving everything as it is, where a run has nothing left to train."""
-        reason = why_finished(
-            checkpoint,
-            max_epochs=-1 if config.trainer.max_epochs is None else config.trainer.max_epochs,
-            min_epochs=config.trainer.min_epochs,
-            monitor=config.checkpoint.monitor,
-            patience=config.early_stopping.patience,
-        )
-        if reason:
-            rank_zero_info(
-                f"--ckpt_path {ckpt_path}: this run is finished: {reason}. Raise that number to continue."
-            )
-            raise SystemExit(0)
+    def _parse_quietly(parser: LightningArgumentParser, command: str, words: list[str]) -> Any:  # noqa: ANN401
+        """Return the options of a command without printing them for ``--print_config``."""
+        quiet = [word for word in words if not word.startswith("--print_config")]
+        return parser.parse_args([command, *quiet])[command]
+
+    def _set_model_defaults(self, command: str, model: Any) -> None:  # noqa: ANN401
+        """Set the defaults of the data module for a model.
+
+        The class of the model is set too: otherwise options that it shares with the default class
+        would have the defaults of that class.
+        """
+        defaults = {"model": {"class_path": model.class_path}}
+        self._parser(command).set_defaults(defaults | _data_defaults(model))
+
+    def _answer_early(self, command: str, words: list[str]) -> None:
+        """End with status 2 for a misspelt option, or with status 0 after the requested help."""
+        mistake = find_mistake(words, self._known_options(command))
+        if mistake:
+            self._parser(command).error(mistake)
+        if "-h" in words or "--help" in words:
+            self._print_help(command, words)
+
+    def _known_options(self, command: str) -> list[str]:
+        """Return the options of a command and of the project's models, cached for later."""
+        cached = known_options(command)
+        if cached:
+            return cached
+        of_models = [f"--model.{name}" for name in ("class_path", "init_args", "dict_kwargs")]
+        for task in (CNNTask, TransferTask):
+            of_models += option_names(class_parser(task))
+        options = {}
+        for name in self.subcommands():
+            options[name] = option_names(self._parser(name)) + of_models
+        remember_options(options | {"calibrate": options["validate"]})
+        return options[command]
+
+    def _print_help(self, command: str, words: list[str]) -> None:
+        """Print the common options, or after ``--help all`` all of them, and end with status 0."""
+        help_word = "-h" if "-h" in words else "--help"
+        position = words.index(help_word)
+        others = words[:position] + words[position + 1 :]
+        is_full = words[position + 1 : position + 2] == ["all"]
+        if is_full:
+            others.pop(position)
+        model = self._parse_quietly(self.parser, command, others).model
+        self._set_model_defaults(command, model)
+        task = resolve_name(model.class_path)
+        if is_full:
+            print(full_help(self._parser(command), task))
+        else:
+            print(short_help(self._parser(command), task, command=command))
+        raise SystemExit(0)
 
     def _parse_ckpt_path(self) -> None:
-        """Do nothing: Lightning's way lets a checkpoint's hyper-parameters win over what is typed."""
+        """Do nothing: Lightning's hyper-parameters would override options that are given."""
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        # A checkpoint is data: unpickling anything else would run its code.
-        kwargs = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
-        return (
-            kwargs if subcommand == "fit" else kwargs | {"verbose": False}
-        )  # PrintInterval has the result
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        kwargs["weights_only"] = True  # unpickling anything else would run a checkpoint's code
+        if subcommand != "fit":
+            kwargs["verbose"] = False  # PrintInterval prints the metrics
+        return kwargs
 
     def instantiate_classes(self) -> None:
-        """Make data, model and trainer; a model that a checkpoint restores reads no other weights before."""
+        """Construct data, model and trainer; a restored model does not read its weights."""
         config = self.config[str(self.subcommand)]
         weights = config.get("model.init_args.weights")
         if weights is not None and config.ckpt_path is not None:
             config["model.init_args.weights"] = "none"
         super().instantiate_classes()
         if weights is not None:
-            config["model.init_args.weights"] = weights  # where they came from, for the records
+            config["model.init_args.weights"] = weights  # recorded in config.yaml
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
-        """Make the trainer; ``fit`` logs into a run folder of its own, the other verbs leave none behind."""
+        """Construct the trainer after all checks; only ``fit`` has a run folder."""
         trainer = self._get(self.config_init, "trainer")
-        fabric = plan_devices(
-            **{name: trainer[name] for name in ("accelerator", "devices", "num_nodes")}
+        plan = plan_devices(
+            accelerator=trainer.accelerator, devices=trainer.devices, num_nodes=trainer.num_nodes
         )
-        shown = console_callbacks(trainer)
-        kwargs["enable_model_summary"] = bool(
-            trainer.enable_model_summary
-        )  # the console has a line for it
-        kwargs["enable_progress_bar"] = any(
-            isinstance(callback, ProgressBar) for callback in [*shown, *(trainer.callbacks or [])]
-        )
-        sizes = {self.datamodule.image_size: "--data.image_size"}
-        if self.subcommand == "fit":
-            sizes = dict.fromkeys(self.datamodule.crop_sizes, "--data.crop_size") | sizes
-        for size, option in sizes.items():
-            check_size(self.model.net, size, option)
-        if self.subcommand == "fit":
-            # What is wrong is said before there is a run folder.
-            (freeze := self._get(self.config_init, "freeze")).check(self.model, self.datamodule)
-            logs_recalls = "tensorboard" in _callback_groups("fit", trainer)
-            recalls = LogToTensorBoard.recalls(self.datamodule) if logs_recalls else []
-            if isinstance(
-                self.model, CNNTask | TransferTask
-            ):  # a task of the user's own may log other metrics
-                check_monitor(self._get(self.config_init, "checkpoint").monitor, recalls)
-            self.datamodule.setup("fit")
-            self._warn_of_leaks()
-            if trainer.logger is not False and not trainer.fast_dev_run:
-                folder = Path(trainer.default_root_dir or ".")
-                if (
-                    folder.resolve() != self.datamodule.index.root.resolve()
-                ):  # lightning_logs beside classes is none
-                    self.datamodule.check_outside(folder, option="--trainer.default_root_dir")
-                root = folder / "lightning_logs"
-                rank = getattr(rank_zero_only, "rank", 0)
-                run = run_folder(root, resumed=self._get(self.config_init, "ckpt_path"), rank=rank)
-                # The run folder is that of the first logger; the user's own loggers log beside it.
-                own_loggers = [] if trainer.logger is True else _as_list(trainer.logger)
-                kwargs["logger"] = [
-                    ForgivingLogger(run, options=self._logged_options()),
-                    *own_loggers,
-                ]
-                shown += [LockRunFolder(run)] if rank == 0 else []
+        check_size(self.model.net, self.datamodule.image_size, "--data.image_size")
+        progress = console_callbacks(trainer)
+        is_fit = self.subcommand == "fit"
+        if is_fit:
+            self._check_fit(trainer)
+            kwargs["logger"], callbacks = self._open_run_folder(trainer)
+            callbacks = [*self._option_callbacks(trainer), *progress, *callbacks]
+            callbacks += [SeedSteps(), TerminateOnNaN(), ResumeEpoch()]
+            callbacks += [PrintEffectiveBatch(), WarnAtChance()]
+            if trainer.enable_checkpointing is not False:  # it saves a checkpoint
+                callbacks.append(StopOnSignal())
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
-            shown += [
-                SeedSteps(),
-                TerminateOnNaN(),
-                ResumeEpoch(),
-                PrintEffectiveBatch(),
-                WarnAtChance(),
-            ]
-            shown += [StopOnSignal()] * (
-                trainer.enable_checkpointing is not False
-            )  # else nothing would be left
-            if trainer.strategy == "auto" and fabric.world_size > 1 and freeze.unfreeze_epoch:
-                kwargs["strategy"] = (
-                    "ddp_find_unused_parameters_true"  # what is frozen has no gradients to exchange
-                )
+            unfreezes = self._get(self.config_init, "freeze").unfreeze_epoch
+            if trainer.strategy == "auto" and plan.world_size > 1 and unfreezes:
+                # Frozen parameters have no gradients to exchange.
+                kwargs["strategy"] = "ddp_find_unused_parameters_true"
         else:
             kwargs["logger"] = trainer.logger or False
             kwargs["enable_checkpointing"] = False
-        callbacks = [
-            self._get(self.config_init, key)
-            for key in _callback_groups(str(self.subcommand), trainer)
-        ]
-        if self.subcommand != "fit":
-            # The numbers are printed before a report can fail.
-            callbacks = [PrintInterval(), *callbacks]
-        return self._instantiate_trainer({**trainer, **kwargs}, [*callbacks, *shown])
+            # PrintInterval is first, so that an error of the report loses no metrics.
+            callbacks = [PrintInterval(), *self._option_callbacks(trainer), *progress]
+        own_callbacks = [*progress, *(trainer.callbacks or [])]
+        has_bar = any(isinstance(callback, ProgressBar) for callback in own_callbacks)
+        kwargs["enable_progress_bar"] = has_bar
+        # PrintEpochs prints the number of parameters.
+        kwargs["enable_model_summary"] = bool(trainer.enable_model_summary)
+        return self._instantiate_trainer({**trainer, **kwargs}, callbacks)
+
+    def _check_fit(self, trainer: Any) -> None:  # noqa: ANN401
+        """Check options and data before there is a run folder."""
+        for size in self.datamodule.crop_sizes:
+            check_size(self.model.net, size, "--data.crop_size")
+        self._get(self.config_init, "freeze").check(self.model, self.datamodule)
+        if isinstance(self.model, CNNTask | TransferTask):  # others may log metrics of their own
+            recalls = []
+            if "tensorboard" in _callback_groups("fit", trainer):
+                recalls = LogToTensorBoard.recalls(self.datamodule)
+            check_monitor(self._get(self.config_init, "checkpoint").monitor, recalls)
+        self.datamodule.setup("fit")
+        self._warn_of_leaks()
+
+    def _open_run_folder(self, trainer: Any) -> tuple[Any, list[Callback]]:  # noqa: ANN401
+        """Return the loggers, the first with a new run folder, and the lock of the folder."""
+        if trainer.logger is False or trainer.fast_dev_run:
+            return trainer.logger, []
+        folder = Path(trainer.default_root_dir or ".")
+        if folder.resolve() != self.datamodule.index.root.resolve():
+            # lightning_logs beside the class folders is ignored, deeper it would be a class
+            self.datamodule.check_outside(folder, option="--trainer.default_root_dir")
+        rank = getattr(rank_zero_only, "rank", 0)
+        resumed = self._get(self.config_init, "ckpt_path")
+        run = run_folder(folder / "lightning_logs", resumed=resumed, rank=rank)
+        loggers = [ForgivingLogger(run, options=self._logged_options())]
+        if trainer.logger is not True:
+            loggers += _as_list(trainer.logger)
+        locks: list[Callback] = []
+        if rank == 0:
+            locks.append(LockRunFolder(run))
+        return loggers, locks
+
+    def _option_callbacks(self, trainer: Any) -> list[Callback]:  # noqa: ANN401
+        groups = _callback_groups(str(self.subcommand), trainer)
+        return [self._get(self.config_init, group) for group in groups]
 
     def _logged_options(self) -> dict[str, Any]:
-        """Return the options that runs are compared by, beside those of the model."""
+        """Return the options of data and training that the HParams tab shows."""
         data = self.datamodule
-        augment = {f"augment/{name}": value for name, value in vars(data.augment).items()}
-        return {
+        options = {
             "image_size": data.image_size,
             "crop_size": " ".join(map(str, data.crop_sizes)),
             "batch_size": data.batch_size,
             "sampler": data.sampler,
             "max_epochs": self._get(self.config_init, "trainer").max_epochs,
             "seed": data.seed,
-            **augment,
         }
+        for name, value in vars(data.augment).items():
+            options[f"augment/{name}"] = value
+        return options
 
     def _warn_of_leaks(self) -> None:
-        """Warn where the weights to begin with were trained on images that this run evaluates."""
+        """Warn if the initial weights were trained on images that this run evaluates."""
         weights = self.config[str(self.subcommand)].get("model.init_args.weights") or ""
         file = Path(weights).expanduser()
         if file.suffix in (".ckpt", ".pth", ".pt") and file.is_file():
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-            if leaks := self.datamodule.describe_leaks(checkpoint.get("FlowersDataModule", {})):
+            leaks = self.datamodule.describe_leaks(checkpoint.get("FlowersDataModule", {}))
+            if leaks:
                 rank_zero_warn(f"--model.weights {weights} {leaks}")
 
 
+def _resolve_checkpoint(command: str, ckpt_path: str | None, *, root: Path) -> str | None:
+    """Return the checkpoint of ``--ckpt_path``, which may be ``last`` or a run folder."""
+    if ckpt_path is None:
+        return None
+    if command == "fit" and ckpt_path == "last":
+        last = last_checkpoint(root)
+        rank_zero_info(f"--ckpt_path last: {last or 'there is none yet, training starts'}")
+        return last
+    if not Path(ckpt_path).is_dir():
+        return ckpt_path
+    if command == "fit":  # resumes from the last epoch, not from the best
+        last = last_checkpoint(Path(ckpt_path))
+        if last:
+            return last
+    return str(checkpoint_file(ckpt_path))
+
+
+def _check_options(
+    parser: LightningArgumentParser,
+    command: str,
+    config: Any,  # noqa: ANN401
+) -> None:
+    """End with status 2 if options contradict each other."""
+    if config.get("model.init_args.class_names") is not None:
+        parser.error("--model.class_names: expected no value, the names are those of the folders")
+    if command != "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
+        parser.error(
+            f"--ckpt_path: expected the checkpoint to {command}, an untrained network knows nothing"
+        )
+    if config.trainer.use_distributed_sampler:
+        parser.error(
+            "--trainer.use_distributed_sampler: expected false, the data module's sampler is one"
+        )
+    if config.trainer.log_every_n_steps == 0:
+        parser.error(
+            "--trainer.log_every_n_steps: expected at least 1; --trainer.logger false logs nothing"
+        )
+    if command == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
+        parser.error(
+            "--trainer.max_steps: expected -1 for a resumed run, which is counted in epochs"
+        )
+    check_num_nodes(config.trainer.num_nodes)
+
+
+def _end_if_finished(
+    checkpoint: dict[str, Any],
+    config: Any,  # noqa: ANN401
+    *,
+    ckpt_path: str,
+) -> None:
+    """End with status 0 if a run has nothing left to train."""
+    max_epochs = config.trainer.max_epochs
+    reason = why_finished(
+        checkpoint,
+        max_epochs=-1 if max_epochs is None else max_epochs,
+        min_epochs=config.trainer.min_epochs,
+        monitor=config.checkpoint.monitor,
+        patience=config.early_stopping.patience,
+    )
+    if reason:
+        rank_zero_info(
+            f"--ckpt_path {ckpt_path}: this run is finished: {reason}. Raise that number to "
+            f"continue."
+        )
+        raise SystemExit(0)
+
+
 def main(args: list[str]) -> FlowersCLI:
-    """Run a verb.
+    """Run a command.
 
     Args:
-        args: The verb and its options, as on the command line.
+        args: The command and its options, as on the command line.
 
     Raises:
-        ValueError: An option is out of its range, or checkpoint and data do not go together.
+        ValueError: An option is out of its range, or the checkpoint and the data do not match.
         OSError: Images cannot be decoded, or a file is missing.
     """
-    quieten_lightning()
+    silence_lightning()
     try:
         return FlowersCLI(
             ClassificationTask,
@@ -352,11 +394,11 @@ def main(args: list[str]) -> FlowersCLI:
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults=_TRAINER_DEFAULTS | launched_devices(),
             seed_everything_default=0,
-            # An option cut short is misspelt, not meant.
+            # An abbreviated option is taken for a misspelt one.
             parser_class=_Parser,
             parser_kwargs={"prog": "python -m flowers", "allow_abbrev": False},
             subclass_mode_model=True,
-            load_from_checkpoint_support=False,  # the task's own flat, plain hyper-parameters are what is saved
+            load_from_checkpoint_support=False,  # the task saves plain hyper-parameters itself
             args=args,
         )
     except (ValueError, OSError) as error:
@@ -365,72 +407,81 @@ def main(args: list[str]) -> FlowersCLI:
 
 
 def _flags() -> dict[str, str]:
-    """Return the option of each parameter of the data module, its augmentation and the project's tasks."""
-    flags = {"max_epochs": "--trainer.max_epochs", "ckpt_path": "--ckpt_path"}
-    for task in (ClassificationTask, CNNTask, TransferTask):
-        flags |= {name: f"--model.{name}" for name in signature(task).parameters}
-    flags |= {name: f"--data.{name}" for name in signature(FlowersDataModule).parameters}
-    flags |= {
-        f"augment.{name}": f"--data.augment.{name}"
-        for name in signature(BatchAugmentation).parameters
+    """Return the option of each parameter that errors name."""
+    flags = {"ckpt_path": "--ckpt_path", "TransferTask": "--model TransferTask"}
+    for name in ("max_epochs", "max_time", "precision", "strategy", "gradient_clip_val"):
+        flags[name] = f"--trainer.{name}"
+    groups = {
+        "calibration": Calibrate,
+        "checkpoint": SaveBest,
+        "freeze": FreezeBackbone,
+        "report": WriteReport,
+        "tensorboard": LogToTensorBoard,
+        "data": FlowersDataModule,
     }
+    for group, owner in groups.items():
+        for name in signature(owner).parameters:
+            flags[name] = f"--{group}.{name}"
+    for task in (ClassificationTask, CNNTask, TransferTask):
+        for name in signature(task).parameters:
+            flags[name] = f"--model.{name}"
+    for name in signature(BatchAugmentation).parameters:
+        flags[f"augment.{name}"] = f"--data.augment.{name}"
     return flags
 
 
 def calibrate(args: list[str]) -> None:
-    """Validate a checkpoint and put the calibration it is found to need into it, in place of the one it carries.
+    """Validate a checkpoint, and store the new calibration in it.
 
     Args:
         args: The options of ``validate``.
 
     Raises:
-        ValueError: The checkpoint is none, does not fit the data, or is asked about a part of them
-            only.
+        ValueError: The checkpoint does not match the data, or not all validation images are used.
         OSError: The checkpoint cannot be read or written.
     """
     run = main(["validate", *args])
     file = run.config["validate"].ckpt_path
     if file is None or not is_all(run.trainer.limit_val_batches) or run.model.calibration is None:
         raise ValueError(
-            "--ckpt_path, --trainer.limit_val_batches: expected a checkpoint and all validation images"
+            "--ckpt_path, --trainer.limit_val_batches: expected a checkpoint and all validation "
+            "images"
         )
     checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    AtomicCheckpointIO().save_checkpoint(checkpoint | {"calibration": run.model.calibration}, file)
-    print(f"{file} now carries this calibration")
+    checkpoint["calibration"] = run.model.calibration
+    AtomicCheckpointIO().save_checkpoint(checkpoint, file)
+    print(f"{file}: calibration stored")
 
 
-def _callback_groups(verb: str, trainer: Any) -> list[str]:  # noqa: ANN401
-    """Return the option groups whose callbacks a verb uses; it accepts all, so that one config serves every verb."""
-    if verb != "fit":
-        return {"validate": ["calibration"], "test": ["report"]}[verb]
-    # The user's word against a logger or checkpoints goes for the callbacks that would insist on
-    # them.
-    saving = [] if trainer.enable_checkpointing is False else ["checkpoint", "last_checkpoint"]
-    return [
-        "freeze",
-        "calibration",
-        *saving,
-        "early_stopping",
-        *([] if trainer.logger is False else ["lr_monitor", "tensorboard"]),
-    ]
+def _callback_groups(command: str, trainer: Any) -> list[str]:  # noqa: ANN401
+    """Return the option groups whose callbacks a command uses; it accepts the options of all."""
+    if command == "validate":
+        return ["calibration"]
+    if command == "test":
+        return ["report"]
+    groups = ["freeze", "calibration"]
+    if trainer.enable_checkpointing is not False:
+        groups += ["checkpoint", "last_checkpoint"]
+    groups.append("early_stopping")
+    if trainer.logger is not False:
+        groups += ["lr_monitor", "tensorboard"]
+    return groups
 
 
-def _typed(words: list[str], option: str) -> str | None:
-    """Return the value of an option among the words of a command line."""
+def _option_value(words: list[str], option: str) -> str | None:
+    """Return the value of an option in a command line."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(option)
-    [value] = vars(parser.parse_known_args(words)[0]).values()
-    return None if value is None else str(value)
+    parser.add_argument(option, dest="value", default=None)
+    value: str | None = parser.parse_known_args(words)[0].value
+    return value
 
 
 def _data_defaults(model: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the data module's defaults that go with a model's options."""
+    """Return the defaults of the data module for a model."""
     task = resolve_name(model.class_path)
-    defaults = (
-        task.data_defaults(model.get("init_args", {}))
-        if issubclass(task, ClassificationTask)
-        else {}
-    )
+    if not issubclass(task, ClassificationTask):
+        return {}
+    defaults = task.data_defaults(model.get("init_args", {}))
     return {f"data.{name}": value for name, value in defaults.items()}
 
 
@@ -443,4 +494,8 @@ def _integer_seed(seed: bool | int) -> int:
 
 
 def _as_list(value: Any) -> list[Any]:  # noqa: ANN401
-    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+    if value is None:
+        return []
+    if isinstance(value, list | tuple):
+        return list(value)
+    return [value]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from flowers.data.transforms import load_named
 from flowers.decoding import Interpolation, Resize
+from flowers.runtime import num_allowed_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -112,7 +113,7 @@ def _write_checksums(folder: Path) -> None:
 def _checksum(file: Path) -> list[int]:
     """Return the size of a file and the CRC-32 of each of its blocks."""
     size = file.stat().st_size
-    with _threads() as pool:
+    with ThreadPoolExecutor(num_allowed_cores()) as pool:
         return [size, *pool.map(lambda start: _crc32(file, start), range(0, size, _BLOCK))]
 
 
@@ -159,19 +160,12 @@ def cache_key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
-def _threads() -> ThreadPoolExecutor:
-    """Return a pool of as many threads as there are cores."""
-    if hasattr(os, "sched_getaffinity"):
-        return ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-    return ThreadPoolExecutor()
-
-
 def in_threads(function: Callable[[int], T], count: int, *, description: str) -> list[T]:
     """Return ``[function(0), ..., function(count - 1)]``, computed on all cores, with a progress bar.
 
     Threads do: Pillow gives up the interpreter's lock while it decodes and resizes.
     """
-    with _threads() as pool:
+    with ThreadPoolExecutor(num_allowed_cores()) as pool:
         results = pool.map(function, range(count))
         return list(tqdm(results, total=count, desc=description, unit="image", disable=None))
 

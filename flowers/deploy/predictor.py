@@ -20,7 +20,7 @@ from flowers import tasks
 from flowers.checkpoint import checkpoint_file, read_checkpoint
 from flowers.data import load_image, to_float
 from flowers.models import Views
-from flowers.startup import num_allowed_cores
+from flowers.runtime import num_allowed_cores
 from flowers.tasks import Classification, ClassificationTask, classify
 
 # What an image may be given as.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch import Callback
 
-from flowers import startup
+from flowers import runtime
 from flowers.__main__ import main
 
 NAMES = {"report.html", "report.json", "report.md", "predictions.csv", "figures"}
@@ -35,7 +35,7 @@ class MakeReport(Callback):
 def evaluate(drawn, trained_run, tmp_path, monkeypatch, capsys):
     """Return a function that tests a checkpoint with some options; it returns status and output."""
     monkeypatch.setattr(
-        startup, "prepare", lambda: None
+        runtime, "prepare", lambda: None
     )  # it sets threads, for the tests that follow too
     (tmp_path / "run").mkdir()
     shutil.copy(trained_run / "checkpoints" / "best.ckpt", tmp_path / "run")

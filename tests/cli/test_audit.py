@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowers import startup
+from flowers import runtime
 from flowers.__main__ import main, run_function
 from flowers.cli import audit
 from flowers.data import FlowersDataModule, draw_flowers
@@ -276,7 +276,7 @@ def test_a_name_that_is_no_utf8_is_printed_on_any_terminal(photos, monkeypatch):
     root = photos(cat=3, dog=3)
     (root / "cat" / "\udcff.gif").touch()
     monkeypatch.setattr(
-        startup, "prepare", lambda: None
+        runtime, "prepare", lambda: None
     )  # it sets threads, for the tests that follow too
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="utf-8", errors="strict"))
@@ -392,7 +392,7 @@ def test_a_folder_made_while_it_audits_stays(photos, tmp_path, monkeypatch, caps
 
 def test_an_audit_that_cannot_run_has_a_status_of_its_own(photos, capsys, monkeypatch):
     monkeypatch.setattr(
-        startup, "prepare", lambda: None
+        runtime, "prepare", lambda: None
     )  # it sets threads, for the tests that follow too
     assert main(["audit", "nowhere"]) == 2
     assert "flowers: root nowhere: expected a folder" in capsys.readouterr().err

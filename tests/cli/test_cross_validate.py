@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from flowers import startup
+from flowers import runtime
 from flowers.__main__ import main, run_function
 from flowers.cli import training
 from flowers.cli.cross_validate import cross_validate
@@ -184,7 +184,7 @@ def test_a_run_that_fails_shows_the_end_of_its_output(drawn, tmp_path, monkeypat
             raise subprocess.CalledProcessError(status, words)
 
     monkeypatch.setattr(
-        startup, "prepare", lambda: None
+        runtime, "prepare", lambda: None
     )  # it sets threads, for the tests that follow too
     monkeypatch.setattr(subprocess, "run", in_this_process)
     (tmp_path / "small.yaml").write_text("trainer: {max_epochs: 1}")

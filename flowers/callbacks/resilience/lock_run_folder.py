@@ -1,4 +1,4 @@
-"""Keeps a second training out of a run folder."""
+"""Lock of a run folder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-# The loader's workers of a killed training see within five seconds that it is gone, and hold its
-# lock until then.
-_PATIENCE = 10.0
+# The workers of a killed training hold its lock for up to five seconds.
+_TIMEOUT = 10.0
 
 
 class LockRunFolder(Callback):
-    """Holds the lock of a run folder from here to the end of the training, so that no second one goes on there.
+    """Locks a run folder until the end of the training, so that no second training writes into it.
 
     The system releases the lock of a process that dies.
 
@@ -27,11 +26,12 @@ class LockRunFolder(Callback):
     def __init__(self, run: Path) -> None:
         self._lock = FileLock(run / ".lock")
         try:
-            self._lock.acquire(timeout=_PATIENCE)
+            self._lock.acquire(timeout=_TIMEOUT)
         except Timeout as error:
             raise ValueError(
-                f"--ckpt_path: another training writes into {run}. Wait for its end, or end it. (If none is running, "
-                f"its lock was left on a file system that cannot release it: delete {self._lock.lock_file}.)"
+                f"`ckpt_path`: another training writes into {run}. Wait for its end, or stop it. "
+                f"(If none is running, the file system did not release its lock: delete "
+                f"{self._lock.lock_file}.)"
             ) from error
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

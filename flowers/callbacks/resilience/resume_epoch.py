@@ -1,4 +1,4 @@
-"""Goes on inside of an epoch."""
+"""Resuming inside an epoch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from flowers.tasks import ClassificationTask
 
 
 class ResumeEpoch(Callback):
-    """Lets a run that ended inside of an epoch go on there: with the images that are left, and what was counted.
+    """Resumes a run inside an epoch with the remaining images and the metrics so far.
 
-    Lightning restores the loader only if nobody has asked for the number of steps before, as a
+    Lightning restores the state of the loader only if the number of steps was not used before, as a
     schedule does.
     """
 
@@ -28,35 +28,34 @@ class ResumeEpoch(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Store the metrics of the epoch so far, of all processes."""
-        stored = checkpoint["train_metrics"] = {}
+        checkpoint["train_metrics"] = {}
         for name, metric in _metrics(pl_module).items():
+            state = {}
             with metric.sync_context():
-                stored[name] = {
-                    key: torch.as_tensor(value).cpu().clone()
-                    for key, value in metric.metric_state.items()
-                }
+                for key, value in metric.metric_state.items():
+                    state[key] = torch.as_tensor(value).cpu().clone()
+            checkpoint["train_metrics"][name] = state
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember what the checkpoint says of its epoch."""
+        """Read the state of the loader and the metrics."""
         [self._loader] = checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader", [{}])
         self._metrics = checkpoint.get("train_metrics", {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take it up, if the epoch was not over: of steps of another size, as many as are left.
+        """Restore both if the epoch was not finished, also with another batch size.
 
         Raises:
-            ValueError: The processes go on from different checkpoints, as those of machines without
-                a common disk may.
+            ValueError: The processes resume from different checkpoints, as on machines without a
+                shared disk.
         """
         _check_agreement(trainer)
         progress = trainer.fit_loop.epoch_loop.batch_progress
-        if (
-            not (trainer.fit_loop.restarting and self._loader) or progress.is_last_batch
-        ):  # saved after the last step
+        is_inside_epoch = trainer.fit_loop.restarting and self._loader
+        if not is_inside_epoch or progress.is_last_batch:  # saved after the last step
             return
-        if trainer.is_global_zero:  # the sums of all processes are counted once
+        if trainer.is_global_zero:  # the sums are those of all processes
             for name, metric in _metrics(pl_module).items():
                 for key, value in self._metrics[name].items():
                     setattr(metric, key, value.to(metric.device))
@@ -67,26 +66,25 @@ class ResumeEpoch(Callback):
         for stage in ("ready", "started", "processed", "completed"):
             setattr(progress.current, stage, first)
         if trainer.fit_loop.epoch_loop.restarted_on_train_batch_end:
-            progress.current.completed -= 1  # Lightning counts the step it was saved in later
+            progress.current.completed -= 1  # Lightning adds the step of the checkpoint later
 
 
 def _check_agreement(trainer: Trainer) -> None:
+    if trainer.world_size == 1:
+        return
     step = trainer.global_step
     steps = torch.tensor([step, -step], device=trainer.strategy.root_device)
-    most, least = (
-        trainer.strategy.reduce(steps, reduce_op="max").tolist()
-        if trainer.world_size > 1
-        else (step, -step)
-    )
-    if most != -least:
+    last, negative_first = trainer.strategy.reduce(steps, reduce_op="max").tolist()
+    if last != -negative_first:
         raise ValueError(
-            f"--ckpt_path: expected the same checkpoint in every process, got steps {-least} to {most} ({step} in "
-            f"process {trainer.global_rank}). All machines need the run folder on a disk they share."
+            f"`ckpt_path`: expected the same checkpoint in every process, got steps "
+            f"{-negative_first} to {last} ({step} in process {trainer.global_rank}). All machines "
+            f"need the run folder on a shared disk."
         )
 
 
 def _metrics(task: LightningModule) -> dict[str, Metric]:
     assert isinstance(task, ClassificationTask)
-    return {"loss": task.train_loss} | dict(
-        task.train_metrics.items(keep_base=True, copy_state=False)
-    )
+    metrics = dict(task.train_metrics.items(keep_base=True, copy_state=False))
+    metrics["loss"] = task.train_loss
+    return metrics

@@ -1,4 +1,4 @@
-"""Makes the random numbers of a step depend on its number alone."""
+"""Random numbers of a training step."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class SeedSteps(Callback):
-    """Seeds torch before every training step, so that a resumed run drops the same features as one never cut.
+    """Seeds torch before every training step, so that dropout is the same in a resumed run.
 
-    The seed is that of ``seed_everything``, mixed with the number of the batch and of the process.
+    The seed combines that of ``seed_everything``, the number of the batch and that of the process.
     """
 
     def __init__(self) -> None:
         self._seed = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the run's seed."""
+        """Read the seed of ``seed_everything``."""
         self._seed = torch.initial_seed()
 
     def on_train_batch_start(

@@ -1,4 +1,4 @@
-"""Ends a run that can no longer learn."""
+"""Ending a training whose loss is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from flowers.callbacks.checkpoint import SaveBest
 
 
 class TerminateOnNaN(Callback):
-    """Ends training with an error when the loss is NaN or infinite, before a checkpoint of that state is written."""
+    """Ends training when the loss is NaN or infinite, before a checkpoint is written."""
 
     def __init__(self) -> None:
-        self._finite: Tensor | None = None
+        self._is_finite: Tensor | None = None
 
     def on_train_batch_end(
         self,
@@ -27,15 +27,17 @@ class TerminateOnNaN(Callback):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Note whether the loss is finite; look at the notes where the loggers wait for the device anyway.
+        """Test the loss on its device, and read the result only when the loggers wait for it too.
 
         Raises:
             FloatingPointError: A loss was NaN or infinite.
         """
         if not isinstance(outputs, Mapping):
             return
-        finite = torch.isfinite(outputs["loss"])
-        self._finite = finite if self._finite is None else self._finite & finite
+        is_finite = torch.isfinite(outputs["loss"])
+        if self._is_finite is not None:
+            is_finite &= self._is_finite
+        self._is_finite = is_finite
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.is_last_batch or (batch_idx + 1) % every == 0:
             self._check(trainer)
@@ -43,7 +45,7 @@ class TerminateOnNaN(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Look at the notes before they are lost.
+        """Check the loss of the steps so far.
 
         Raises:
             FloatingPointError: A loss was NaN or infinite.
@@ -51,12 +53,12 @@ class TerminateOnNaN(Callback):
         self._check(trainer)
 
     def _check(self, trainer: Trainer) -> None:
-        if self._finite is not None and not self._finite:
+        if self._is_finite is not None and not self._is_finite:
             _stop(trainer, "training loss")
-        self._finite = None
+        self._is_finite = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the validation loss too: the last step may have broken the weights.
+        """Check the validation loss, too: the last step may have made the weights NaN.
 
         Raises:
             FloatingPointError: The validation loss was NaN or infinite.
@@ -65,14 +67,13 @@ class TerminateOnNaN(Callback):
             _stop(trainer, "validation loss")
 
 
-def _stop(trainer: Trainer, what: str) -> NoReturn:
-    saved = [
-        callback.best_model_path
-        for callback in trainer.checkpoint_callbacks
-        if isinstance(callback, SaveBest)
-    ]
+def _stop(trainer: Trainer, loss: str) -> NoReturn:
+    best = "none yet"
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, SaveBest) and callback.best_model_path:
+            best = callback.best_model_path
     raise FloatingPointError(
-        f"The {what} became NaN or infinite in epoch {trainer.current_epoch}, by step {trainer.global_step}. The best "
-        f"checkpoint before: {''.join(saved) or 'none yet'}. Lower --model.lr, clip with "
-        f"--trainer.gradient_clip_val 1.0, or train with --trainer.precision 32-true."
+        f"The {loss} became NaN or infinite in epoch {trainer.current_epoch}, by step "
+        f"{trainer.global_step}. The best checkpoint before: {best}. Lower `lr`, clip gradients "
+        f"with `gradient_clip_val` 1.0, or train with `precision` 32-true."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +17,7 @@ from torch.nn.functional import grid_sample, normalize
 from tqdm import tqdm
 
 from flowers.data.cache import build_once, cache_key
+from flowers.runtime import num_allowed_cores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -256,7 +256,7 @@ def _one_thread_each() -> Iterator[ThreadPoolExecutor]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(num_allowed_cores()) as pool:
             yield pool
     finally:
         torch.set_num_threads(threads)

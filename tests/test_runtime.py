@@ -9,7 +9,7 @@ import torch
 
 from flowers.cli import training
 from flowers.cli.predict import predict
-from flowers.launch import check_num_nodes, launched_devices, plan_devices
+from flowers.runtime import check_num_nodes, launched_devices, plan_devices
 
 CPU = {"accelerator": "cpu"}
 

@@ -1,0 +1,184 @@
+"""The process: allocator, threads, devices, and the messages of Lightning.
+
+It is imported before torch and Lightning, which its functions import themselves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import platform
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # control groups of Linux, version 2
+_M_TRIM_THRESHOLD = -1  # malloc.h
+_M_MMAP_MAX = -4
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# Processes are started by hand on each machine with MASTER_ADDR, or by jsrun or mpirun.
+_OTHER_LAUNCHERS = {"MASTER_ADDR", "JSM_NAMESPACE_SIZE", "OMPI_COMM_WORLD_SIZE"}
+# Messages of Lightning that do not apply to this project.
+_WARNINGS = (
+    ".*does not have many workers.*",  # the cache needs none
+    ".*callbacks used to create the checkpoint.*",  # evaluation needs fewer callbacks
+    ".*loading a checkpoint outside the 'fit' stage.*",
+    "Precision .* is not supported by the model summary",
+    "Checkpoint directory .* exists and is not empty",  # a run is resumed in its own folder
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning uses a deprecated class of torch
+)
+_INFOS = (
+    "Tip:",
+    "TPU available",
+    "HPU available",
+    "GPU available",
+    "LOCAL_RANK: 0",
+    "Restoring states from the checkpoint path",
+    "to estimate number of stepping batches",
+    "`Trainer.fit` stopped",
+)
+
+
+def prepare() -> None:
+    """Set the allocator and the number of threads, and check that torch and torchvision match.
+
+    Raises:
+        SystemExit: torchvision is built for another torch.
+    """
+    keep_freed_memory()
+    end_with_launcher()
+    import torch  # noqa: PLC0415 (the allocator comes first)
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_allowed_cores())
+    # TensorFloat-32 for float32 matrix products on GPUs that have it.
+    torch.set_float32_matmul_precision("high")
+    try:
+        import torchvision  # noqa: F401, PLC0415
+    except RuntimeError as error:
+        sys.exit(
+            f"flowers: torch {torch.__version__} and the installed torchvision do not match "
+            f"({error}). Install both from one index, for example: pip install --force-reinstall "
+            f"torch torchvision"
+        )
+
+
+def end_with_launcher() -> None:
+    """On Linux, end this process when Lightning or torchrun, which launched it, dies.
+
+    Otherwise the processes of a killed Lightning would wait for it for half an hour, and those of a
+    killed torchrun would keep the devices. The latter get SIGTERM, to save before they end.
+    """
+    if sys.platform == "linux" and "LOCAL_RANK" in os.environ:
+        number = signal.SIGTERM if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIGKILL
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next step instead of returning it to the system.
+
+    Every training step allocates the same large blocks. Mapping and zeroing them again takes up to
+    40 % of a step on a small CPU.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_M_MMAP_MAX, 0)
+
+
+def num_allowed_cores() -> int:
+    """Return the number of cores this process may use, by its affinity mask and control group."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = _CPU_MAX.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    if quota == "max":
+        return cores
+    return max(1, min(cores, round(int(quota) / int(period))))
+
+
+def launched_devices() -> dict[str, int]:
+    """Return Lightning's ``devices`` and ``num_nodes`` of a launch by torchrun; else nothing."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return {}
+    devices = int(os.environ["LOCAL_WORLD_SIZE"])
+    return {"devices": devices, "num_nodes": int(os.environ["WORLD_SIZE"]) // devices}
+
+
+def check_num_nodes(num_nodes: int) -> None:
+    """Check that the other machines are launched, too; Lightning would wait for them for ever.
+
+    Args:
+        num_nodes: Number of machines.
+
+    Raises:
+        ValueError: Only this machine is launched.
+    """
+    num_launched, _ = _launched_processes()
+    if num_nodes > num_launched and _OTHER_LAUNCHERS.isdisjoint(os.environ):
+        raise ValueError(
+            f"--trainer.num_nodes {num_nodes}: expected a launch on each of the machines, got one "
+            f"on this machine only; use torchrun --nnodes, which needs no --trainer.num_nodes, or "
+            f"srun"
+        )
+
+
+def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes: int) -> Fabric:
+    """Return Lightning's plan of the devices before any process is launched.
+
+    Args:
+        accelerator: Kind of device.
+        devices: Number of devices of a machine, or their numbers.
+        num_nodes: Number of machines.
+
+    Raises:
+        ValueError: This machine has no such devices, or more processes were launched than devices
+            requested; each of them would do all the work and overwrite each other's files.
+    """
+    from lightning.fabric import Fabric  # noqa: PLC0415 (takes seconds)
+    from lightning.fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415
+
+    try:
+        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes)
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"--trainer.accelerator {accelerator} --trainer.devices {devices} --trainer.num_nodes "
+            f"{num_nodes}: expected devices of this machine, got {error}"
+        ) from error
+    num_launched, launcher = _launched_processes()
+    if num_launched > fabric.world_size:
+        raise ValueError(
+            f"--trainer.devices, --trainer.num_nodes: expected {num_launched} processes, as many "
+            f"as {launcher} launched, got {fabric.world_size}; leave both out under torchrun, "
+            f"otherwise give the devices of a machine and the number of machines"
+        )
+    return fabric
+
+
+def _launched_processes() -> tuple[int, str]:
+    """Return the number of launched processes, and the launcher."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return int(os.environ.get("WORLD_SIZE", "1")), "torchrun"
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")), "srun"
+
+
+def silence_lightning() -> None:
+    """Silence messages of Lightning that do not apply to this project."""
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_relevant)
+
+
+def _is_relevant(record: logging.LogRecord) -> bool:
+    message = record.getMessage()
+    return not any(text in message for text in _INFOS)
