@@ -206,15 +206,15 @@ def test_features_are_computed_once_for_each_set_of_weights(data, drawn, monkeyp
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"unfreeze_epoch": -1}, "--freeze.unfreeze_epoch: expected 0 or more"),
-        ({"unfreeze_epoch": 1, "stages": 0}, "--freeze.stages: expected 1 or more"),
+        ({"unfreeze_epoch": -1}, "`unfreeze_epoch`: expected 0 or more"),
+        ({"unfreeze_epoch": 1, "stages": 0}, "`stages`: expected 1 or more"),
         (
             {"unfreeze_epoch": 1, "views": 2},
-            "--freeze.views: expected --freeze.unfreeze_epoch null",
+            "`views`: expected `unfreeze_epoch` null",
         ),
         (
             {"unfreeze_epoch": 0, "stages": 2},
-            "--freeze.stages: expected --freeze.unfreeze_epoch 1 or more",
+            "`stages`: expected `unfreeze_epoch` 1 or more",
         ),
     ],
 )

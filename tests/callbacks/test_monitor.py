@@ -17,7 +17,7 @@ def test_the_mode_follows_from_the_metric_and_a_contradiction_is_refused(monitor
     assert monitor_mode(monitor, None) == monitor_mode(monitor, mode) == mode
     other = {"min": "max", "max": "min"}[mode]
     with pytest.raises(
-        ValueError, match=f"--checkpoint.mode {other}: expected {mode} for --checkpoint.monitor"
+        ValueError, match=f"`mode` {other}: expected {mode} for `monitor`"
     ):
         monitor_mode(monitor, other)
 

@@ -106,10 +106,10 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(drawn, monkeypatch):
         "tensorboard.summary.writer.event_file_writer.EventFileWriter.add_event", full
     )
     with pytest.warns(
-        UserWarning, match="TensorBoard gets no more of this run.*No space left"
+        UserWarning, match="Logging to TensorBoard stopped.*No space left"
     ) as warned:
         fit(drawn, "--trainer.max_epochs", "2")
-    assert len([w for w in warned if "TensorBoard gets no more" in str(w.message)]) == 1
+    assert len([w for w in warned if "Logging to TensorBoard stopped" in str(w.message)]) == 1
     assert len(calls) == 11  # after that nothing was tried
     assert Path("lightning_logs/version_0/checkpoints/best.ckpt").exists()
 

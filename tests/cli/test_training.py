@@ -1038,7 +1038,7 @@ def test_a_checkpoint_is_calibrated_anew_and_else_left_as_it_was(whole_run, tmp_
     before = torch.load(whole_run / "checkpoints" / "best.ckpt", weights_only=True)
     torch.save({key: value for key, value in before.items() if key != "calibration"}, file)
     training.calibrate(["--ckpt_path", str(file), "--calibration.selective_accuracy", "0.5"])
-    assert "now carries this calibration" in capsys.readouterr().out
+    assert "calibration stored" in capsys.readouterr().out
     after = torch.load(file, weights_only=True)
     assert after["calibration"]["temperature"] == pytest.approx(
         before["calibration"]["temperature"], rel=1e-4

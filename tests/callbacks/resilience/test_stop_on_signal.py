@@ -128,7 +128,7 @@ def test_a_run_that_was_asked_to_end_goes_on_exactly(
     assert last(tmp_path)["global_step"] == step
     said = capsys.readouterr().out
     assert (
-        f"SIGTERM: ended in epoch {step // 3} after step {step}. To go on: python -m flowers fit --ckpt_path"
+        f"SIGTERM: ended in epoch {step // 3} after step {step}. To resume: python -m flowers fit --ckpt_path"
         in said
     )
     metrics, checkpoint = never_ended
@@ -306,7 +306,7 @@ def test_a_signal_ends_all_processes_with_a_status_that_tells_and_the_way_on(
     again = (
         "python -m flowers fit" if devices == 1 else "start as many processes in the same way with"
     )
-    assert f"To go on: {again} --ckpt_path {last}" in said
+    assert f"To resume: {again} --ckpt_path {last}" in said
     assert torch.load(last, weights_only=True)["epoch"] >= 0
 
 
