@@ -288,7 +288,7 @@ def networks(arch: list[str], *, batch_size: int = 16, rounds: int = 5) -> None:
     Args:
         arch: Classifiers of torchvision's, for example "[mobilenet_v2,resnet50]".
         batch_size: Images in a batch.
-        rounds: Measurements of each network, at least 1, after a first run to warm up.
+        rounds: Measurements of each network, at least 1; each follows a run to warm up.
     """
     for name in arch:
         _network(name, batch_size=batch_size, rounds=rounds)
