@@ -143,8 +143,9 @@ def _read(data: FlowersDataModule) -> None:
 
 def _augment(data: FlowersDataModule) -> None:
     loop = SimpleNamespace(total_batch_idx=0)
-    trainer = SimpleNamespace(training=True, current_epoch=0, max_epochs=1, fit_loop=loop)
-    data.trainer = trainer  # type: ignore[assignment]
+    data.trainer = SimpleNamespace(
+        training=True, current_epoch=0, max_epochs=1, global_rank=0, world_size=1, fit_loop=loop
+    )
     for loop.total_batch_idx, batch in enumerate(data.train_dataloader()):
         data.on_after_batch_transfer(batch, 0)
     data.trainer = None
