@@ -240,7 +240,7 @@ def probe(
             start = time.perf_counter()
             output = python("-m", "flowers", "fit", *options.split())
             duration = time.perf_counter() - start
-            print("flowers:", *re.findall(r"val/acc +\S+", output))
+            print("flowers:", *re.findall(r"val/acc +[\d.]+", output))
             return duration
 
         def torchvision() -> float:
