@@ -1,4 +1,4 @@
-"""Kill a training at random times, resume it each time, and compare the end with that of one left alone.
+"""Kill and resume a training at random times; compare its weights with an uninterrupted one.
 
 python scripts/kill_soak.py --kills 100
 """
@@ -21,31 +21,33 @@ from flowers.checkpoint import read_checkpoint
 from flowers.data import draw_flowers
 from flowers.run_folder import last_checkpoint
 
-parser = argparse.ArgumentParser(
-    allow_abbrev=False, description="Kill and resume a training at random times."
-)
-parser.add_argument("--kills", type=int, default=100, help="how often (100)")
+parser = argparse.ArgumentParser(allow_abbrev=False, description="Kill and resume a training.")
+parser.add_argument("--kills", type=int, default=100, help="number of kills (100)")
 parser.add_argument("--devices", type=int, default=1, help="processes of the training (1)")
 parser.add_argument("--epochs", type=int, default=100, help="epochs of the training (100)")
-parser.add_argument("--seed", type=int, default=0, help="of times and signals (0)")
+parser.add_argument("--seed", type=int, default=0, help="seed of times and signals (0)")
 args = parser.parse_args()
-rng, home = random.Random(args.seed), Path(tempfile.mkdtemp(prefix="kill_soak_"))
-OPTIONS = "--data.image_size 48 --data.crop_size 40 --model.widths [8,16] --model.ema_decay 0.9 --model.dropout 0.2"
-COMMAND = [sys.executable, "-m", "flowers", "fit", "--ckpt_path", "last", *OPTIONS.split()]
-COMMAND += ["--early_stopping.patience", "1000", "--trainer.devices", str(args.devices)]
-COMMAND += ["--trainer.accelerator", "cpu", "--data.root", str(home / "data" / "drawn_flowers")]
+rng = random.Random(args.seed)
+home = Path(tempfile.mkdtemp(prefix="kill_soak_"))
+FIT = f"""-m flowers fit --ckpt_path last --data.root {home}/data/drawn_flowers
+    --data.image_size 48 --data.crop_size 40 --model.widths [8,16] --model.ema_decay 0.9
+    --model.dropout 0.2 --early_stopping.patience 1000 --trainer.accelerator cpu
+    --trainer.devices {args.devices}"""
+# The second when SIGTERM arrives before training begins.
+KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 def start(folder: Path, epochs: int) -> subprocess.Popen[bytes]:
-    """Start the training, or go on with it, in a session of its own."""
-    log, words = (folder / "log.txt").open("ab"), ["--trainer.default_root_dir", folder]
-    command = [*COMMAND, *words, "--trainer.max_epochs", str(epochs)]
-    return subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
+    """Start or resume the training in a process group of its own."""
+    options = f" --trainer.default_root_dir {folder} --trainer.max_epochs {epochs}"
+    command = [sys.executable, *(FIT + options).split()]
+    with (folder / "log.txt").open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
 
 
-def has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
-    """Return whether all processes of a training end in time (seconds); a killed first must not leave others."""
-    end = time.monotonic() + within
+def ends_within(process: subprocess.Popen[bytes], timeout: float) -> bool:
+    """Return whether all processes of a training end within a timeout in seconds."""
+    end = time.monotonic() + timeout
     while time.monotonic() < end:
         process.poll()
         try:
@@ -56,35 +58,34 @@ def has_ended(process: subprocess.Popen[bytes], within: float) -> bool:
     return False
 
 
-def run(
-    folder: Path, kills: int, brief: float, epochs: int = args.epochs
-) -> tuple[list[str], float]:
-    """Train to the end, killed up to so many times; return the signals, and the seconds from the last start.
+def train(folder: Path, *, epochs: int, kills: int = 0, startup: float = 0) -> list[str]:
+    """Train to the end and return the signals.
 
-    ``brief`` is how long one epoch takes with all that comes before it, which is most of it.
+    Args:
+        folder: Folder of the run.
+        epochs: Epochs of the training.
+        kills: Maximum number of signals.
+        startup: Seconds of a training of one epoch, most of which pass before it; sets the times.
     """
     folder.mkdir()
-    step, signals = 0, []
+    step = 0
+    signals: list[str] = []
     while True:
-        process, began = start(folder, epochs), time.monotonic()
-        if len(signals) >= kills or has_ended(process, rng.uniform(0.3, 1.3) * brief):
+        process = start(folder, epochs)
+        if len(signals) == kills or ends_within(process, rng.uniform(0.3, 1.3) * startup):
             assert process.wait() == 0, f"{folder}/log.txt: status {process.returncode}"
-            return signals, time.monotonic() - began
+            return signals
         signals.append(rng.choice(["SIGKILL", "SIGTERM"]))
         process.send_signal(getattr(signal, signals[-1]))
-        assert has_ended(process, 60), f"{folder}/log.txt: still there a minute after {signals[-1]}"
-        file, status = last_checkpoint(folder), process.returncode
-        saved = read_checkpoint(file) if file else {"global_step": 0, "epoch": -1}
-        before, step = step, saved["global_step"]
-        assert step >= before, f"{file}: step {step} after step {before}"
-        told = {
-            -signal.SIGKILL,
-            -signal.SIGTERM,
-            128 + signal.SIGTERM,
-        }  # the second before training begins
-        assert status in told or (status, saved["epoch"]) == (0, epochs - 1), (
-            f"{folder}/log.txt: status {status}"
-        )
+        assert ends_within(process, 60), f"{folder}/log.txt: alive a minute after {signals[-1]}"
+        status = process.returncode
+        saved = {"global_step": 0, "epoch": -1}
+        if file := last_checkpoint(folder):
+            saved = read_checkpoint(file)
+        assert saved["global_step"] >= step, f"{file}: step {saved['global_step']} after {step}"
+        step = saved["global_step"]
+        is_complete = status == 0 and saved["epoch"] == epochs - 1
+        assert is_complete or status in KILLED, f"{folder}/log.txt: status {status}"
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -94,28 +95,31 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return checkpoint["state_dict"]
 
 
+def largest_difference(ours: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
+    """Return the largest absolute difference of two networks' weights."""
+    differences = [(ours[name].double() - others[name].double()).abs().max() for name in others]
+    return float(torch.stack(differences).max())
+
+
 draw_flowers(home / "data" / "drawn_flowers", per_class=60, image_size=64)
-_, brief = run(home / "brief", 0, 0, epochs=1)
-run(home / "alone", 0, 0)
-expected, found, number, exact, worst = weights(home / "alone"), [], 0, 0, 0.0
-while len(found) < args.kills:
-    number += 1
-    found += run(home / f"killed_{number}", args.kills - len(found), brief)[0]
-    ours = weights(home / f"killed_{number}")
-    exact += all(torch.equal(ours[name], value) for name, value in expected.items())
-    worst = max(
-        worst,
-        *(
-            float((ours[name].double() - value.double()).abs().max())
-            for name, value in expected.items()
-        ),
-    )
-    counts = ", ".join(f"{found.count(name)} {name}" for name in ("SIGKILL", "SIGTERM"))
-    print(
-        f"{len(found)} kills ({counts}); {exact} of {number} runs end as one left alone, bit for bit",
-        flush=True,
-    )
-print(
-    f"{args.devices} processes, {args.epochs} epochs, largest difference of a weight: {worst:g}; logs: {home}"
-)
-sys.exit(exact < number if args.devices == 1 else worst > 1e-3)
+began = time.monotonic()
+train(home / "startup", epochs=1)
+startup = time.monotonic() - began
+train(home / "uninterrupted", epochs=args.epochs)
+expected = weights(home / "uninterrupted")
+signals: list[str] = []
+differences: list[float] = []
+while len(signals) < args.kills:
+    folder = home / f"killed_{len(differences) + 1}"
+    kills = args.kills - len(signals)
+    signals += train(folder, epochs=args.epochs, kills=kills, startup=startup)
+    differences.append(largest_difference(weights(folder), expected))
+    counts = f"{signals.count('SIGKILL')} SIGKILL, {signals.count('SIGTERM')} SIGTERM"
+    exact = f"{differences.count(0)} of {len(differences)} runs"
+    print(f"{len(signals)} kills ({counts}); {exact} equal the uninterrupted one", flush=True)
+print(f"{args.devices} processes, {args.epochs} epochs; logs: {home}")
+print(f"largest difference of a weight: {max(differences):g}")
+tolerance = 0.0
+if args.devices > 1:
+    tolerance = 1e-3
+sys.exit(not all(difference <= tolerance for difference in differences))

@@ -1,4 +1,4 @@
-"""Draw the curves of a run: loss, accuracy and learning rate, with the best epoch marked.
+"""Plot the curves of a run: loss, accuracy and learning rate, with the best epoch marked.
 
 python scripts/plot_history.py lightning_logs/version_0
 """
@@ -12,23 +12,25 @@ from flowers.checkpoint import best_epoch
 from flowers.evaluation import figure_bytes, history_figure, read_history
 from flowers.run_folder import check_new, write_new
 
-parser = argparse.ArgumentParser(allow_abbrev=False, description="Draw the curves of a run.")
-parser.add_argument("run", type=Path, help="run folder, as lightning_logs/version_0")
+parser = argparse.ArgumentParser(allow_abbrev=False, description="Plot the curves of a run.")
+parser.add_argument("run", type=Path, help="run folder, for example lightning_logs/version_0")
 parser.add_argument("--out", type=Path, help="PNG, PDF or SVG file to write (RUN/history.png)")
 args = parser.parse_args()
 out = args.out or args.run / "history.png"
-curves = read_history(args.run) if args.run.is_dir() else {}
-if not any(name.startswith(("train/", "val/")) for name in curves):
-    parser.error(
-        f"RUN {args.run}: expected a run folder with TensorBoard's files, as lightning_logs/version_0"
-    )
 if out.suffix not in (".png", ".pdf", ".svg"):
     parser.error(f"--out {out}: expected a name that ends with .png, .pdf or .svg")
+if not args.run.is_dir():
+    parser.error(f"RUN {args.run}: expected a run folder, got no folder")
+curves = read_history(args.run)
+if not any(name.startswith(("train/", "val/")) for name in curves):
+    parser.error(f"RUN {args.run}: expected a run folder with TensorBoard files")
 try:
     check_new(out, option="--out")
-    best = best_epoch(args.run)
-    figure = history_figure(curves, marks={} if best is None else {"best.ckpt": best})
-    [file] = write_new(out.parent, {out.name: figure_bytes(figure, out.suffix[1:])}, option="--out")
+    marks = {}
+    if (best := best_epoch(args.run)) is not None:
+        marks["best.ckpt"] = best
+    image = figure_bytes(history_figure(curves, marks=marks), out.suffix[1:])
+    [file] = write_new(out.parent, {out.name: image}, option="--out")
 except OSError as error:
     parser.error(str(error))
 print(f"Written to {file}")

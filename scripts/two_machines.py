@@ -1,7 +1,7 @@
-"""Train on two machines, cut the cable between them, mend it and go on; compare the ends with that of one machine.
+"""Train on two machines, cut and restore their network, resume, and compare with one machine.
 
-The machines are network namespaces of this one, joined by a cable of its own; they share the disk.
-Needs root and ip.
+The machines are network namespaces of this one, connected by a virtual cable; they share the disk.
+Needs root and ip of iproute2.
 
 python scripts/two_machines.py
 """
@@ -21,138 +21,117 @@ from flowers.checkpoint import read_checkpoint
 from flowers.run_folder import last_checkpoint
 
 parser = argparse.ArgumentParser(
-    allow_abbrev=False, description="Train on two machines, and cut their cable."
+    allow_abbrev=False, description="Train on two machines, cut their network, and resume."
 )
 parser.add_argument("--epochs", type=int, default=8, help="epochs of the training (8)")
 parser.add_argument(
     "--timeout", type=int, default=30, help="seconds a machine waits for the other (30)"
 )
 args = parser.parse_args()
-home, names = (
-    Path(tempfile.mkdtemp(prefix="two_machines_")),
-    [f"flowers{os.getpid()}_{n}" for n in (1, 2)],
-)
-OPTIONS = "--data.image_size 48 --data.crop_size 40 --model.widths [8,16] --model.ema_decay 0.9 --model.dropout 0.2"
-FIT = [
-    "-m",
-    "flowers",
-    "fit",
-    "--ckpt_path",
-    "last",
-    *OPTIONS.split(),
-    "--trainer.max_epochs",
-    str(args.epochs),
-]
-FIT += ["--trainer.accelerator", "cpu", "--data.root", str(home / "data" / "drawn_flowers")]
-WAIT = f"--trainer.strategy DDPStrategy --trainer.strategy.timeout 0:{args.timeout // 60}:{args.timeout % 60}"
-ONE = os.environ | {"OMP_NUM_THREADS": "1"}  # more threads add in another order
-TWO = ONE | {
-    "GLOO_SOCKET_IFNAME": "cable"
-}  # gloo's own choice is the address of the machine's name: 127.0.0.1 in both
+home = Path(tempfile.mkdtemp(prefix="two_machines_"))
+MACHINES = [f"flowers{os.getpid()}_{rank}" for rank in (0, 1)]
+FIT = f"""-m flowers fit --ckpt_path last --data.root {home}/data/drawn_flowers
+    --data.image_size 48 --data.crop_size 40 --model.widths [8,16] --model.ema_decay 0.9
+    --model.dropout 0.2 --trainer.max_epochs {args.epochs} --trainer.accelerator cpu
+    --trainer.default_root_dir """
+TIMEOUT = f"0:{args.timeout // 60}:{args.timeout % 60}"
+STRATEGY = f" --trainer.strategy DDPStrategy --trainer.strategy.timeout {TIMEOUT}"
+# More threads add in another order. Without its interface, gloo takes the address of the machine's
+# name, which is 127.0.0.1 on both machines.
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "cable"}
 
 
 def ip(words: str) -> str:
-    """Run iproute2's command."""
-    return subprocess.run(
-        ["ip", *words.split()], check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
+    """Run iproute2's command and return what it prints."""
+    command = ["ip", *words.split()]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def connect() -> None:
+    """Make the second machine and connect the two."""
+    ip(f"netns add {MACHINES[1]}")
+    ip(f"link add cable netns {MACHINES[0]} type veth peer name cable netns {MACHINES[1]}")
+    for rank, machine in enumerate(MACHINES):
+        ip(f"-n {machine} addr add 10.0.0.{rank + 1}/24 dev cable")
+        for device in ("lo", "cable"):
+            ip(f"-n {machine} link set {device} up")
+
+
+def train_on_one() -> None:
+    """Train with two processes on one machine."""
+    command = [sys.executable, *f"{FIT} {home}/one --trainer.devices 2".split()]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with (home / "log.txt").open("wb") as log:
+        subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
 
 
 def start(folder: Path) -> list[subprocess.Popen[bytes]]:
-    """Start the training on both machines, or go on with it."""
+    """Start or resume the training on both machines."""
     folder.mkdir(exist_ok=True)
     processes = []
-    for rank, name in enumerate(names):
-        torchrun = f"torch.distributed.run --nnodes 2 --nproc-per-node 1 --node-rank {rank} --master-addr 10.0.0.1"
-        command = [
-            "ip",
-            "netns",
-            "exec",
-            name,
-            sys.executable,
-            "-m",
-            *torchrun.split(),
-            *FIT,
-            *WAIT.split(),
-        ]
-        log = (folder / f"log_{rank}.txt").open("ab")
-        command += ["--trainer.default_root_dir", str(folder)]
-        processes.append(subprocess.Popen(command, env=TWO, stdout=log, stderr=log))
+    for rank, machine in enumerate(MACHINES):
+        torchrun = "-m torch.distributed.run --nnodes 2 --nproc-per-node 1 --master-addr 10.0.0.1"
+        words = f"{sys.executable} {torchrun} --node-rank {rank} {FIT} {folder} {STRATEGY}"
+        command = ["ip", "netns", "exec", machine, *words.split()]
+        with (folder / f"log_{rank}.txt").open("ab") as log:
+            processes.append(subprocess.Popen(command, env=ENVIRONMENT, stdout=log, stderr=log))
     return processes
 
 
-def difference(folder: Path) -> float:
-    """Return the largest difference of a weight to that of the training on one machine."""
-    ours, alone = (read_checkpoint(str(last_checkpoint(run))) for run in (folder, home / "alone"))
-    assert ours["epoch"] == alone["epoch"] == args.epochs - 1
-    pairs = [
-        (ours["state_dict"][name].double(), value.double())
-        for name, value in alone["state_dict"].items()
-    ]
-    return max(float((one - other).abs().max()) for one, other in pairs)
+def train(folder: Path) -> float:
+    """Train to the end and return the largest difference of a weight to one machine's training."""
+    statuses = [process.wait() for process in start(folder)]
+    assert statuses == [0, 0], f"{folder}: status {statuses}"
+    ours = read_checkpoint(str(last_checkpoint(folder)))
+    expected = read_checkpoint(str(last_checkpoint(home / "one")))
+    assert ours["epoch"] == expected["epoch"] == args.epochs - 1
+    differences = []
+    for name, value in expected["state_dict"].items():
+        difference = ours["state_dict"][name].double() - value.double()
+        differences.append(float(difference.abs().max()))
+    return max(differences)
 
 
-try:
-    ip(f"netns add {names[0]}")
-except (OSError, subprocess.CalledProcessError) as error:
-    parser.error(
-        f"expected root, and ip of Debian's iproute2, to make network namespaces, got {error}"
-    )
-try:
-    ip(f"netns add {names[1]}")
-    ip(f"link add cable netns {names[0]} type veth peer name cable netns {names[1]}")
-    for number, name in enumerate(names, 1):
-        ip(f"-n {name} addr add 10.0.0.{number}/24 dev cable")
-        for device in ("lo", "cable"):
-            ip(f"-n {name} link set {device} up")
-    alone = [
-        sys.executable,
-        *FIT,
-        "--trainer.devices",
-        "2",
-        "--trainer.default_root_dir",
-        str(home / "alone"),
-    ]
-    with (home / "log.txt").open("wb") as log:
-        subprocess.run(alone, env=ONE, stdout=log, stderr=log, check=True)
-    statuses = [process.wait() for process in start(home / "whole")]
-    assert statuses == [0, 0], f"{home}/whole: status {statuses}"
-    print(
-        f"two machines: largest difference of a weight to one machine {difference(home / 'whole'):g}",
-        flush=True,
-    )
-
-    processes, log = start(home / "cut"), home / "cut" / "log_0.txt"
-    while f" 1/{args.epochs} " not in log.read_text():
-        assert all(process.poll() is None for process in processes), f"{log}: ended before the cut"
+def train_until_cut(folder: Path) -> None:
+    """Cut the network after the first epoch, wait for the end of both processes, and restore it."""
+    processes = start(folder)
+    logs = [folder / f"log_{rank}.txt" for rank in (0, 1)]
+    while f" 1/{args.epochs} " not in logs[0].read_text():
+        for process in processes:
+            assert process.poll() is None, f"{folder}: ended before the cut"
         time.sleep(0.05)
-    ip(
-        f"-n {names[1]} link set cable down"
-    )  # the other end notices no more than that nothing comes
+    ip(f"-n {MACHINES[1]} link set cable down")  # without a message to the other end
     began = time.monotonic()
     statuses = [process.wait(args.timeout + 60) for process in processes]
-    seconds = time.monotonic() - began
-    assert 0 not in statuses, f"{log}: status {statuses} after the cut"
-    assert all("Timed out" in (home / "cut" / f"log_{rank}.txt").read_text() for rank in (0, 1)), (
-        "no word of the cut"
-    )
-    print(
-        f"cable cut: status {statuses} after {seconds:.0f} s, {args.timeout} of them the timeout",
-        flush=True,
-    )
+    duration = time.monotonic() - began
+    assert 0 not in statuses, f"{folder}: status {statuses} after the cut"
+    for log in logs:
+        assert "Timed out" in log.read_text(), f"{log}: expected a message about the timeout"
+    ip(f"-n {MACHINES[1]} link set cable up")
+    print(f"network cut: status {statuses} after {duration:.0f} s, timeout {args.timeout} s")
 
-    ip(f"-n {names[1]} link set cable up")
-    statuses = [process.wait() for process in start(home / "cut")]
-    assert statuses == [0, 0], f"{home}/cut: status {statuses}"
-    differences = [difference(home / run) for run in ("whole", "cut")]
-    print(
-        f"cable mended: largest difference of a weight to one machine {differences[1]:g}; logs: {home}"
-    )
-    sys.exit(max(differences) > 1e-3)
+
+def remove(machine: str) -> None:
+    """End the processes of a machine and remove it."""
+    for number in ip(f"netns pids {machine}").split():  # torchrun's are in sessions of their own
+        os.kill(int(number), signal.SIGKILL)
+    ip(f"netns del {machine}")
+
+
+try:
+    ip(f"netns add {MACHINES[0]}")
+except (OSError, subprocess.CalledProcessError) as error:
+    parser.error(f"expected root, and ip of iproute2, to make network namespaces, got {error}")
+try:
+    connect()
+    train_on_one()
+    uncut = train(home / "uncut")
+    print(f"two machines: largest difference of a weight to one machine {uncut:g}", flush=True)
+    train_until_cut(home / "cut")
+    resumed = train(home / "cut")
+    print(f"resumed: largest difference of a weight to one machine {resumed:g}")
+    print(f"logs: {home}")
+    sys.exit(max(uncut, resumed) > 1e-3)
 finally:
-    for name in names:
-        for number in ip(
-            f"netns pids {name}"
-        ).split():  # torchrun's children are in sessions of their own
-            os.kill(int(number), signal.SIGKILL)
-        ip(f"netns del {name}")
+    for machine in MACHINES:
+        remove(machine)

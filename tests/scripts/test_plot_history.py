@@ -16,20 +16,20 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "plot_history.py"
 
 @pytest.fixture
 def plot(monkeypatch):
-    """Return a function that runs the script with some words behind its name."""
+    """Return a function that runs the script with arguments."""
 
-    def run(*words: object) -> None:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
+    def run(*arguments: object) -> None:
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
         runpy.run_path(str(SCRIPT), run_name="__main__")
 
     return run
 
 
-def test_the_curves_of_a_run_become_a_picture_that_is_never_overwritten(
+def test_the_curves_of_a_run_are_plotted_and_no_file_is_overwritten(
     plot, tmp_path, monkeypatch, capsys
 ):
     def history_figure(*args, **options):
-        (tmp_path / "made.pdf").write_text("mine")
+        (tmp_path / "taken.pdf").write_text("mine")
         return evaluation.figures.history_figure(*args, **options)
 
     with SummaryWriter(str(tmp_path)) as writer:
@@ -46,14 +46,14 @@ def test_the_curves_of_a_run_become_a_picture_that_is_never_overwritten(
     assert "<!-- best.ckpt (epoch 1) -->" in (tmp_path / "marked.svg").read_text()
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "history_figure", history_figure)
-        plot(tmp_path, "--out", tmp_path / "made.pdf")
-    assert (tmp_path / "made.pdf").read_text() == "mine"
-    assert (tmp_path / "made-2.pdf").read_bytes().startswith(b"%PDF")
-    for words, said in (
+        plot(tmp_path, "--out", tmp_path / "taken.pdf")
+    assert (tmp_path / "taken.pdf").read_text() == "mine"
+    assert (tmp_path / "taken-2.pdf").read_bytes().startswith(b"%PDF")
+    for arguments, message in (
         ([tmp_path], "the file exists"),
         ([tmp_path / "nowhere"], "expected a run folder"),
         ([tmp_path, "--out", tmp_path / "x.doc"], "ends with .png, .pdf or .svg"),
     ):
         with pytest.raises(SystemExit, match="2"):
-            plot(*words)
-        assert said in capsys.readouterr().err
+            plot(*arguments)
+        assert message in capsys.readouterr().err

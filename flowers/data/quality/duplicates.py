@@ -67,14 +67,14 @@ class _Images(NamedTuple):
 # too: 4 of one scene taken a moment later (0.61 to 0.65), then only pairs of different dandelions
 # (0.59 and less). The margin is for images that are more alike than photos are: of the 50 million
 # pairs of 10,000 synthetic flowers 5 reach the threshold, all of roses of the same shape, and of
-# the pairs of textures cut out by one outline 2 %. scripts/bench_duplicates.py measures how many
+# the pairs of textures cut out by one outline 2 %. scripts/benchmark.py measures how many
 # are missed.
 _THRESHOLD = 0.65
 # The 36 pairs have 0.73 or more; 5 of 10,000 pairs of these photos reach the threshold, and 29 of
 # synthetic flowers. Without it 5 more pairs of the same scene would be found, two of which others
 # connect anyway.
 _SPECTRA_THRESHOLD = 0.70
-# Of the changed photos of scripts/bench_duplicates.py that are found without it 0.3 % have less;
+# Of the changed photos of scripts/benchmark.py that are found without it 0.3 % have less;
 # it leaves 10 % of the candidates among these photos, and 5 % of those among synthetic flowers.
 _GRADIENTS_THRESHOLD = 0.78
 # Frequencies of the coarse comparison: half waves across and down the image that are together fewer

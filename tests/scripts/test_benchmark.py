@@ -1,0 +1,74 @@
+"""Runs every command of the benchmark on a few images."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import mobilenet_v2
+
+from flowers.cli import training
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
+SMALL = "--data.image_size 32 --data.crop_size 32 --model.widths [8] --trainer.accelerator cpu"
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """Return a function that runs a command and returns what it prints."""
+
+    def run(*arguments: object) -> str:
+        command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+        path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.mark.slow
+def test_commands_that_read_a_folder(benchmark, photos):
+    root = photos(cat=30, dog=30)
+    output = benchmark("input_pipeline", "--root", root, "--rounds", 2)
+    assert output.count("flowers / torchvision: ") == 2
+    assert "first audit / second audit: " in benchmark("audit", "--root", root)
+    output = benchmark("duplicates", "--root", root, "--images", 2)
+    assert "\nmirrored                   2 of 2, " in output
+
+
+@pytest.mark.slow
+def test_commands_that_make_their_own_images(benchmark):
+    output = benchmark("data_module", "--images", 40, "--classes", 2)
+    assert "first start / second start: " in output
+    output = benchmark("scaling", "--rounds", 1, "--epochs", 1, "--fit_options", SMALL)
+    assert "two processes / one process: " in output
+
+
+@pytest.mark.slow
+def test_commands_that_train_and_predict(benchmark, photos, tmp_path):
+    root = photos(cat=30, dog=30)
+    options = f"--data.root {root} {SMALL}"
+    assert "of it waiting for data" in benchmark("epoch", "--fit_options", options, "--epochs", 1)
+    options += " --trainer.max_epochs 1 --trainer.log_every_n_steps 1"
+    training.main(["fit", *options.split()])
+    run = tmp_path / "lightning_logs" / "version_0"
+    assert "flowers / loop: " in benchmark("predict", run, "--root", root, "--rounds", 1)
+
+
+@pytest.mark.slow
+def test_commands_on_networks(benchmark, photos, tmp_path):
+    output = benchmark("networks", "[squeezenet1_1]", "--batch_size", 1, "--rounds", 1)
+    assert "squeezenet1_1: 224 pixels, 0.7 M parameters, 0.26 G multiply-adds\n" in output
+    torch.save(mobilenet_v2().state_dict(), tmp_path / "weights.pth")
+    options = ["--weights", tmp_path / "weights.pth", "--image_size", 32]
+    output = benchmark("probe", "--root", photos(cat=30, dog=30), *options)
+    assert output.count("val/acc ") == 2
+    assert "flowers / torchvision: " in output
