@@ -57,7 +57,7 @@ Turn a folder of labelled photos into a classifier a person can trust.
 commands:
 {commands}
 
-  python -m flowers fit --config configs/quickstart.yaml   train on synthetic flowers, no data needed
+  python -m flowers fit --config configs/quickstart.yaml   train on synthetic flowers
   python -m flowers fit --config configs/cnn.yaml          train on flower_photos (downloaded)
   python -m flowers predict photo.jpg --ckpt_path RUN      classify with a run's best checkpoint
   python -m flowers audit DIR                              check a folder of photos

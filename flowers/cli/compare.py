@@ -1,4 +1,4 @@
-"""``python -m flowers compare``: several runs beside each other."""
+"""``python -m flowers compare``: compare several runs."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from flowers.evaluation import (
 )
 from flowers.run_folder import write_folder
 
-_TESTED = re.compile(r"predictions(?:-(\d+))?\.csv")
+_PREDICTIONS = re.compile(r"predictions(?:-(\d+))?\.csv")
 
 
 def compare(runs: list[str], *, out: Path | None = None) -> None:
-    """Compare runs: scores, McNemar's test on shared test images, the options that differ, and curves.
+    """Compare the scores, curves and options of runs, with McNemar's test on shared test images.
 
     Args:
-        runs: Two or more run folders, as lightning_logs/version_0.
+        runs: Two or more run folders, such as lightning_logs/version_0.
         out: New folder for the results; by default the next free lightning_logs/compare_<n>.
 
     Raises:
-        ValueError: A folder is no run's, or a file in it is damaged.
+        ValueError: A folder is not a run folder, or a file in it is damaged.
         FileExistsError: The folder for the results exists.
         OSError: A folder or file cannot be read or written.
     """
@@ -46,7 +46,9 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ValueError(f"runs: expected two or more different run folders, got {' '.join(runs)}")
     if out is not None and out.exists():
-        raise FileExistsError(f"--out {out}: it exists. Give another name.")
+        raise FileExistsError(
+            f"--out {out}: expected a new folder, got one that exists. Give another name."
+        )
     named = zip(folders, _names(folders), strict=True)
     results = [read_run(folder, name=name) for folder, name in named]
     text = comparison_markdown(results)
@@ -63,15 +65,15 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
         Console().print(Markdown(text))
     else:
         print(text)
-    print(f"Look at {os.path.relpath(target / 'compare.html')}")
+    print(f"See {os.path.relpath(target / 'compare.html')}")
 
 
 def read_run(folder: Path, *, name: str) -> Run:
-    """Return what a run folder holds.
+    """Return the results in a run folder.
 
     Args:
-        folder: The folder; where it was tested several times the newest predictions count.
-        name: What to call the run.
+        folder: The folder; of several tests, the newest is used.
+        name: Name of the run.
 
     Raises:
         ValueError: There are neither predictions nor curves in it.
@@ -80,27 +82,26 @@ def read_run(folder: Path, *, name: str) -> Run:
         raise ValueError(
             f"{folder}: expected the folder of one run; a cross-validation has its own summary.md"
         )
-    tested = sorted(
-        filter(_TESTED.fullmatch, (file.name for file in folder.glob("predictions*.csv"))),
-        key=_number,
-    )
+    files = [file for file in folder.glob("*.csv") if _PREDICTIONS.fullmatch(file.name)]
     curves = read_history(folder) if folder.is_dir() else {}
-    if not tested and not curves:
+    if not files and not curves:
         raise ValueError(
-            f"{folder}: expected a run folder with curves or predictions, as lightning_logs/version_0"
+            f"{folder}: expected a run folder with curves or predictions, such as "
+            f"lightning_logs/version_0"
         )
     if not curves:
         print(f"{name}: no curves can be read")
-    if len(tested) > 1:
-        print(f"{name} was tested {len(tested)} times: {tested[-1]} is the newest, and compared")
-    report = folder / (
-        tested[-1].replace("predictions", "report").replace(".csv", ".json")
-        if tested
-        else "report.json"
-    )
+    predictions = None
+    report = folder / "report.json"
+    if files:
+        newest = max(files, key=_number)
+        if len(files) > 1:
+            print(f"{name} was tested {len(files)} times: {newest.name}, the newest, is compared")
+        predictions = read_predictions(newest)
+        report = folder / newest.name.replace("predictions", "report").replace(".csv", ".json")
     return Run(
         name=name,
-        predictions=read_predictions(folder / tested[-1]) if tested else None,
+        predictions=predictions,
         curves=curves,
         seconds=training_seconds(folder),
         config=_options(folder / "config.yaml"),
@@ -110,46 +111,48 @@ def read_run(folder: Path, *, name: str) -> Run:
 
 
 def _checkpoint_of(report: Path) -> str:
-    """Return the name of the checkpoint that a report speaks of; empty where it does not say, or cannot be read."""
+    """Return the name of the checkpoint in a report, or nothing."""
     try:
         return str(json.loads(report.read_text(encoding="utf-8"))["facts"]["Test"]["checkpoint"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
-def _number(file: str) -> int:
-    """Return which test of a run wrote a file."""
-    found = _TESTED.fullmatch(file)
-    assert found is not None
-    return int(found[1] or 1)
+def _number(file: Path) -> int:
+    """Return the number of the test that wrote a file."""
+    match = _PREDICTIONS.fullmatch(file.name)
+    assert match is not None
+    return int(match[1] or 1)
 
 
 def _names(folders: list[Path]) -> list[str]:
-    """Return the paths without what the folders around them have in common."""
+    """Return the paths relative to their common parent."""
     common = os.path.commonpath([folder.absolute().parent for folder in folders])
     return [os.path.relpath(folder.absolute(), common) for folder in folders]
 
 
 def _checksums(file: Path) -> dict[str, str]:
-    return {row.path: row.sha256 for row in read_manifest(file)} if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    return {row.path: row.sha256 for row in read_manifest(file)}
 
 
 def _options(file: Path) -> dict[str, Any]:
-    """Return the options of a configuration by their full names; of a file that is missing, none."""
+    """Return the options of a configuration by their full names; none if it is missing."""
     if not file.is_file():
         return {}
     try:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{file}: expected a configuration, got {str(error).partition(chr(10))[0]}"
-        ) from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{file}: expected a configuration, got {reason}") from error
     options: dict[str, Any] = {}
-    stack = [("", config)] if isinstance(config, dict) else []
+    stack = [("", config)]
     while stack:
         prefix, value = stack.pop()
         if isinstance(value, dict) and value:
-            stack += [(f"{prefix}.{key}".removeprefix("."), inner) for key, inner in value.items()]
-        else:
+            for key, inner in value.items():
+                stack.append((f"{prefix}.{key}".removeprefix("."), inner))
+        elif prefix:
             options[prefix] = value
     return options

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from flowers.evaluation import (
 )
 from flowers.run_folder import write_new
 
-_LOG_LINES = 15  # of a run that failed
+_LOG_LINES = 15  # printed of a run that failed
 
 
 def cross_validate(
@@ -33,22 +34,22 @@ def cross_validate(
     out: Path = Path("lightning_logs/cross_validation"),
     fit_options: list[str] | None = None,
 ) -> None:
-    """Train and test on every fold with several seeds; started again, it resumes where it was interrupted.
+    """Train and test on every fold with several seeds.
 
-    Other options, as --data.root DIR, go to fit. Writes summary.md, summary.json and
-    predictions.csv.
+    The same command resumes an interrupted cross-validation. Other options, such as --data.root
+    DIR, are passed to fit. Writes summary.md, summary.json and predictions.csv.
 
     Args:
-        config: Configurations of fit, as configs/cnn.yaml.
-        folds: Parts that test in turn, at least 2.
-        seeds: Trainings of each fold.
+        config: Configurations of fit, such as configs/cnn.yaml.
+        folds: Number of folds, at least 2; each is the test split once.
+        seeds: Number of trainings of each fold.
         out: Folder of the results.
         fit_options: Options of fit.
 
     Raises:
-        ValueError: An option is out of its range, or the folder holds something else.
+        ValueError: An option is out of its range, or the folder has other contents.
         OSError: A file cannot be read or written.
-        SystemExit: A run failed or was interrupted; what is done stays.
+        SystemExit: A run failed or was interrupted; finished runs are kept.
     """
     options = fit_options or []
     for file in config:
@@ -67,22 +68,23 @@ def cross_validate(
     out.mkdir(parents=True, exist_ok=True)
     if not earlier and any(not file.name.startswith(".") for file in out.iterdir()):
         raise ValueError(
-            f"--out {out}: expected a new folder or that of a cross-validation, got one with other files"
+            f"--out {out}: expected a new folder or that of a cross-validation, got one with other "
+            f"files"
         )
-    if any(out.rglob("*.ckpt")) and any(
-        earlier.get(name) != value for name, value in settings.items()
-    ):
+    is_same = all(earlier.get(name) == value for name, value in settings.items())
+    if any(out.rglob("*.ckpt")) and not is_same:
         raise ValueError(
-            f"--out {out}: a cross-validation with other settings lies there; give another folder"
+            f"--out {out}: a cross-validation with other settings has this folder; give another one"
         )
-    words = [word for file in config for word in ("--config", file)]
+    words = []
+    for file in config:
+        words += ["--config", file]
+    words += [*options, "--data.folds", str(folds)]
     try:
         with FileLock(out / ".lock").acquire(timeout=0):
             results = _read_settings(out, settings).get("results", {})
             _write_settings(out, settings | {"results": results})
-            runs = _run_all(
-                out, [*words, *options, "--data.folds", str(folds)], folds=folds, seeds=seeds
-            )
+            runs = _run_all(out, words, folds=folds, seeds=seeds)
             results = _write_results(out, runs, results)
             _write_settings(out, settings | {"results": results})
     except Timeout:
@@ -94,8 +96,8 @@ def cross_validate(
 def _run_all(
     out: Path, options: list[str], *, folds: int, seeds: int
 ) -> dict[tuple[int, int], PredictionTable]:
-    """Return the predictions for each seed and test fold, from earlier runs where they are finished."""
-    keys = [(seed, fold) for seed in range(seeds) for fold in range(folds)]
+    """Return the predictions of each seed and test fold; finished runs are not repeated."""
+    keys = list(product(range(seeds), range(folds)))
     runs = {}
     seconds = []
     for number, (seed, fold) in enumerate(keys):
@@ -121,18 +123,18 @@ def _run_fold(folder: Path, options: list[str]) -> None:
     trained = folder / "trained"
     if not trained.exists():
         last = _newest_run(folder) / "checkpoints" / "last.ckpt"
-        new = [*options, "--trainer.default_root_dir", str(folder)]
-        _run_command(folder, "fit", *(["--ckpt_path", str(last)] if last.exists() else new))
+        if last.exists():
+            _run_command(folder, "fit", "--ckpt_path", str(last))
+        else:
+            _run_command(folder, "fit", *options, "--trainer.default_root_dir", str(folder))
         trained.touch()
     best = _newest_run(folder) / "checkpoints" / "best.ckpt"
     _run_command(folder, "test", "--ckpt_path", str(best), "--report.folder", str(folder))
 
 
 def _newest_run(folder: Path) -> Path:
-    runs = sorted(
-        folder.glob("lightning_logs/version_*"), key=lambda run: int(run.name.rpartition("_")[2])
-    )
-    return runs[-1] if runs else folder
+    runs = folder.glob("lightning_logs/version_*")
+    return max(runs, key=lambda run: int(run.name.rpartition("_")[2]), default=folder)
 
 
 def _run_command(folder: Path, *words: str) -> None:
@@ -152,17 +154,19 @@ def _run_command(folder: Path, *words: str) -> None:
         sys.exit(error.returncode)
     except KeyboardInterrupt:
         sys.exit(
-            f"\nInterrupted. What is done lies in {folder.parent}; the same command resumes from there."
+            f"\nInterrupted. The results so far are in {folder.parent}; the same command resumes."
         )
 
 
 def _read_settings(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return what an earlier start stored; nothing, where there was none."""
+    """Return the settings of an interrupted cross-validation, or nothing."""
     try:
         content = json.loads((out / "settings.json").read_text())
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) and content.keys() >= settings.keys() else {}
+    if isinstance(content, dict) and content.keys() >= settings.keys():
+        return content
+    return {}
 
 
 def _write_settings(out: Path, settings: dict[str, Any]) -> None:
@@ -171,23 +175,25 @@ def _write_settings(out: Path, settings: dict[str, Any]) -> None:
 
 
 def _replace(file: Path, text: str) -> None:
-    """Replace a file by another at once."""
+    """Write a file atomically."""
     partial = file.with_name(f".{file.name}.partial")
     partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
     partial.replace(file)
 
 
 def _checksum(file: Path) -> str:
-    return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    if not file.is_file():
+        return ""
+    return sha256(file.read_bytes()).hexdigest()
 
 
 def _write_results(
     out: Path, runs: dict[tuple[int, int], PredictionTable], earlier: dict[str, list[str]]
 ) -> dict[str, list[str]]:
-    """Write the results, in place of earlier ones unless somebody has edited them.
+    """Write the results; earlier ones are replaced unless they were edited.
 
     Returns:
-        The file and checksum of each.
+        The file name and checksum of each result.
     """
     summary = summary_markdown(runs)
     texts = {

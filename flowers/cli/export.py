@@ -1,4 +1,4 @@
-"""``python -m flowers export``: a checkpoint as a file for other programs, which has to agree with it."""
+"""``python -m flowers export``: write a checkpoint as ONNX or torch.export."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -26,8 +26,11 @@ from flowers.deploy import (
 )
 from flowers.run_folder import check_new, publish, scratch_folder
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-# The file and PyTorch add in another order.
+# Largest difference of probabilities; the file and PyTorch sum in another order.
 _TOLERANCE = 1e-4
 _NUM_IMAGES = 200
 
@@ -39,28 +42,31 @@ def export(
     out: Path | None = None,
     images: list[str] | None = None,
 ) -> int:
-    """Write a checkpoint as ONNX or torch.export: bytes in, calibrated probabilities out.
+    """Write a checkpoint as ONNX or torch.export, from bytes to calibrated probabilities.
 
-    The file is compared with the checkpoint; the exit status is 1 where it disagreed and was
-    deleted.
+    The file is compared with the checkpoint. The exit status is 1 if they disagree; the file is
+    then deleted.
 
     Args:
-        checkpoint: Checkpoint, or a run folder as lightning_logs/version_0, whose best checkpoint
-            is taken.
-        format: What to write.
+        checkpoint: Checkpoint, or a run folder such as lightning_logs/version_0 for its best
+            checkpoint.
+        format: Format of the file.
         out: File to write; by default best.onnx or best.pt2 beside best.ckpt.
-        images: Files, folders or patterns, 200 of which are compared; by default synthetic flowers.
+        images: Files, folders or patterns of which 200 are used for the comparison; by default
+            synthetic flowers.
 
     Raises:
         FileExistsError: The file to write exists.
-        ValueError: The checkpoint is none, an option is wrong, or a package is missing.
+        ValueError: The file is not a checkpoint, an option is invalid, or a package is missing.
         OSError: A file cannot be read or written.
     """
-    missing = [name for name in _PACKAGES if find_spec(name) is None] if format == "onnx" else []
-    if missing:
-        raise ValueError(
-            f"--format onnx: {', '.join(missing)} are missing; install them: pip install -e '.[export]'"
-        )
+    if format == "onnx":
+        missing = [name for name in _PACKAGES if find_spec(name) is None]
+        if missing:
+            raise ValueError(
+                f"--format onnx: {', '.join(missing)} are missing; install them: "
+                f"pip install -e '.[export]'"
+            )
     suffix = {"onnx": ".onnx", "torch_export": ".pt2"}[format]
     file = out or checkpoint_file(checkpoint).with_suffix(suffix)
     check_new(file, option="--out")
@@ -70,7 +76,7 @@ def export(
     module = Classifier(predictor.task.evaluated_net, predictor.temperature).eval()
     pixels = check_images(images, predictor.decoding)
     metadata = _metadata(predictor)
-    # Nobody shall find a file that is not compared yet.
+    # The file gets its name only after the comparison.
     with scratch_folder(file.parent, option="--out") as folder:
         unchecked = folder / file.name
         print(f"Exporting {checkpoint} as {format} ...", flush=True)
@@ -81,7 +87,8 @@ def export(
             write_torch_export(module, pixels, unchecked, metadata=metadata)
             run = torch_export_runner(unchecked)
         print(f"Comparing the file with the checkpoint on {len(pixels)} images ...", flush=True)
-        if difference := disagreement(run, module, pixels):
+        difference = disagreement(run, module, pixels)
+        if difference:
             print(f"{file} is deleted, it disagrees with the checkpoint: {difference}")
             return 1
         [file] = publish({unchecked: file})
@@ -90,13 +97,14 @@ def export(
 
 
 def _metadata(predictor: FlowerPredictor) -> dict[str, str]:
-    """Return what a file says of itself: all that the one who feeds it has to know."""
+    """Return the metadata of the file: everything that is needed to use it."""
     size = predictor.decoding["image_size"]
-    return {
+    decoding = {name: str(value) for name, value in predictor.decoding.items()}
+    return decoding | {
         "class_names": json.dumps(predictor.class_names),
-        **{name: str(value) for name, value in predictor.decoding.items()},
         "input": f"images: sRGB bytes (N, {size}, {size}, 3)",
-        "output": "probabilities: (N, K), with the temperature applied; below the rejection_threshold give no answer",
+        "output": "probabilities: (N, K), after temperature scaling; reject those below the "
+        "rejection_threshold",
         "preprocessing": "decode_image of flowers/decoding.py, with the options given here",
         "rejection_threshold": str(predictor.threshold),
     }
@@ -106,34 +114,32 @@ def check_images(photos: list[str] | None, decoding: dict[str, Any]) -> NDArray[
     """Return the images ``(N, S, S, 3)`` on which an exported file is compared.
 
     Args:
-        photos: Files, folders or patterns, of which 200 images are taken evenly; None for synthetic
-            flowers.
-        decoding: How images are decoded, options of ``load_image``.
+        photos: Files, folders or patterns, of which 200 evenly spaced images are used; None for
+            synthetic flowers.
+        decoding: Options of ``load_image``.
     """
+    images = []
     if photos is None:
         rng = np.random.default_rng(0)
-        names = [DRAWN_CLASSES[i % len(DRAWN_CLASSES)] for i in range(_NUM_IMAGES)]
-        return np.stack(
-            [
-                np.asarray(draw_flower(name, image_size=decoding["image_size"], rng=rng))
-                for name in names
-            ]
-        )
+        for number in range(_NUM_IMAGES):
+            name = DRAWN_CLASSES[number % len(DRAWN_CLASSES)]
+            image = draw_flower(name, image_size=decoding["image_size"], rng=rng)
+            images.append(np.asarray(image))
+        return np.stack(images)
     files, _ = find_images(photos, option="--images")
-    chosen = [
-        files[i] for i in np.unique(np.linspace(0, len(files) - 1, num=_NUM_IMAGES).astype(int))
-    ]
-    return np.stack(
-        [load_named(Path(file), **decoding).permute(1, 2, 0).numpy() for file in chosen]
-    )
+    numbers = np.unique(np.linspace(0, len(files) - 1, num=_NUM_IMAGES).astype(int))
+    for number in numbers:
+        image_bytes = load_named(Path(files[number]), **decoding)
+        images.append(image_bytes.permute(1, 2, 0).numpy())
+    return np.stack(images)
 
 
 def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
-    """Return how an exported file differs from what it was made of; empty where it does not differ too much.
+    """Return the difference between an exported file and its module; nothing if it is tolerable.
 
     Args:
         run: Runs the file.
-        module: What it was made of.
+        module: The exported module.
         images: Images ``(N, S, S, 3)``.
     """
     parts = np.array_split(images, max(1, len(images) // 32))
@@ -141,21 +147,20 @@ def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
         expected = np.concatenate([module(torch.from_numpy(part)).numpy() for part in parts])
     probs = np.concatenate([run(part) for part in parts])
     largest = float(np.abs(probs - expected).max())
-    # Where two classes are equally probable, the last digit decides, and says nothing.
+    # Of two equally probable classes, either is correct.
     prob_of_predicted = np.take_along_axis(expected, probs.argmax(axis=1)[:, None], axis=1)[:, 0]
     agreement = float((prob_of_predicted >= expected.max(axis=1) - _TOLERANCE).mean())
     print(
-        f"{len(images)} images: the same class for {agreement:.1%}, largest difference of a probability {largest:.2g}"
+        f"{len(images)} images: the same class for {agreement:.1%}, largest difference of a "
+        f"probability {largest:.2g}"
     )
-    return (
-        ""
-        if agreement == 1 and largest <= _TOLERANCE
-        else f"expected at most {_TOLERANCE} of a difference"
-    )
+    if agreement == 1 and largest <= _TOLERANCE:
+        return ""
+    return f"expected a difference of at most {_TOLERANCE}"
 
 
 def _print_cost(file: Path, run: Run, module: nn.Module, images: NDArray[np.uint8]) -> None:
-    """Print the file's size, and its latency beside PyTorch's, in interleaved runs."""
+    """Print the size of the file, and its latency and PyTorch's in interleaved runs."""
 
     @torch.inference_mode()
     def plain(batch: NDArray[np.uint8]) -> object:
@@ -164,15 +169,21 @@ def _print_cost(file: Path, run: Run, module: nn.Module, images: NDArray[np.uint
     print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
     for size in (1, 32):
         batch = np.resize(images, (size, *images.shape[1:]))
-        seconds: dict[str, list[float]] = {"the file": [], "PyTorch": []}
+        # The minimum is the least disturbed by other processes.
+        file_ms = float("inf")
+        torch_ms = float("inf")
         for _ in range(20):
-            for name, function in (("the file", run), ("PyTorch", plain)):
-                start = time.perf_counter()
-                function(batch)
-                seconds[name].append(time.perf_counter() - start)
-        ours, theirs = (
-            1000 * min(times) for times in seconds.values()
-        )  # the rest is what else the machine did
+            file_ms = min(file_ms, _milliseconds(run, batch))
+            torch_ms = min(torch_ms, _milliseconds(plain, batch))
         print(
-            f"batch of {size:>2}: {ours:.1f} ms, PyTorch {theirs:.1f} ms, {theirs / ours:.1f} times as fast"
+            f"batch of {size:>2}: {file_ms:.1f} ms, PyTorch {torch_ms:.1f} ms, "
+            f"{torch_ms / file_ms:.1f} times as fast"
         )
+
+
+def _milliseconds(
+    function: Callable[[NDArray[np.uint8]], object], batch: NDArray[np.uint8]
+) -> float:
+    start = time.perf_counter()
+    function(batch)
+    return 1000 * (time.perf_counter() - start)

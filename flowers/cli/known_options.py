@@ -1,4 +1,4 @@
-"""The names of all options, kept from an earlier run: a misspelt one is answered before torch is imported."""
+"""A cache of the names of all options, to report a misspelt one before torch is imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def known_options(command: str) -> list[str]:
-    """Return the options of a command; none where they are not known yet, or may have changed since.
+    """Return the cached options of a command; none if they are unknown or may have changed.
 
     Args:
         command: Name of the command.
@@ -19,13 +19,13 @@ def known_options(command: str) -> list[str]:
 
 
 def remember_options(options: dict[str, list[str]]) -> None:
-    """Keep the options of some commands for the next start; without a folder to write into, do nothing.
+    """Cache the options of some commands, if the cache folder can be written.
 
     Args:
-        options: For each command all options that its parser accepts, with their dashes.
+        options: For each command, all options that its parser accepts, with their dashes.
     """
-    text = json.dumps({"made_of": _made_of(), "options": _read() | options})
-    with suppress(OSError, RuntimeError):  # RuntimeError: there is no home
+    text = json.dumps({"key": _key(), "options": _read() | options})
+    with suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
         partial = _file().with_suffix(f".{os.getpid()}")
         _file().parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(text, encoding="utf-8")
@@ -33,24 +33,23 @@ def remember_options(options: dict[str, list[str]]) -> None:
 
 
 def _file() -> Path:
-    return (
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        / "flowers"
-        / "options.json"
-    )
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "flowers" / "options.json"
 
 
 def _read() -> dict[str, list[str]]:
     try:
-        kept = json.loads(_file().read_text(encoding="utf-8"))
-        options: dict[str, list[str]] = kept["options"] if kept["made_of"] == _made_of() else {}
+        cached = json.loads(_file().read_text(encoding="utf-8"))
+        options: dict[str, list[str]] = cached["options"]
+        if cached["key"] == _key():
+            return options
     except (OSError, ValueError, LookupError, TypeError, RuntimeError):
-        return {}
-    return options
+        pass
+    return {}
 
 
-def _made_of() -> list[str | int]:
-    """Return what the options depend on: the files of this package, and the versions of what makes the parser."""
+def _key() -> list[str | int]:
+    """Return the things that options depend on: this package, Lightning and jsonargparse."""
     folder = Path(__file__).parents[1]
     changes = sum(file.stat().st_mtime_ns for file in folder.rglob("*.py"))
     return [str(folder), changes, version("lightning"), version("jsonargparse")]

@@ -1,4 +1,4 @@
-"""The help of Lightning's commands that fits a screen, with the options that people use, and the one with all."""
+"""Short and full help of Lightning's commands."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import Any
 
 from flowers.cli.arguments import class_parser
 
-# The common options by group, each with a line where the first sentence of its own help is long or
-# says little.
+# The common options by group, with a text if the first sentence of their own help is too long.
 COMMON_OPTIONS = {
     "data": {
         "data.root": "Folder of photos, root/<class>/<image>",
@@ -26,7 +25,7 @@ COMMON_OPTIONS = {
     "training": {
         "trainer.max_epochs": "",
         "seed_everything": "Seed of weights, order and augmentation",
-        "data.crop_size": "Side of the crops to train on, in pixels; a list grows it over the training",
+        "data.crop_size": "Side of the training crops, in pixels; a list changes it in training",
         "data.sampler": "shuffle: each image once; balanced: each class equally often",
         "data.augment.cutmix_prob": "",
         "freeze.unfreeze_epoch": "First epoch that trains the backbone; null: only the head",
@@ -63,30 +62,32 @@ def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN40
 
     Args:
         parser: The parser of the command.
-        model: Class of the model, whose options are among them.
+        model: Class of the model; ``fit`` lists its options too.
         command: Name of the command.
     """
-    of_model = vars(class_parser(model))["_option_string_actions"]
-    actions = of_model | vars(parser)["_option_string_actions"]
+    model_actions = vars(class_parser(model))["_option_string_actions"]
+    actions = model_actions | vars(parser)["_option_string_actions"]
     lines = [f"usage: python -m flowers {command} [--config FILE] [--OPTION VALUE ...]"]
     if command != "fit":
         lines.append("Options that are not given are the checkpoint's.")
     for group, texts in COMMON_OPTIONS.items():
-        if (group in _EVALUATION_GROUPS) if command != "fit" else (group != "evaluation"):
-            lines.append(f"{group}:")
-            lines += [
-                _line(f"--{name}", actions[f"--{name}"], text) for name, text in texts.items()
-            ]
-        if group == "model" and command == "fit":
-            own = {
-                name: of_model[name]
-                for name in of_model
-                if name[-1] != "+" and name.startswith("--model.")
-            }
-            lines += [
-                _line(name, action) for name, action in own.items() if name != "--model.class_names"
-            ]
+        if not _has_group(command, group):
+            continue
+        lines.append(f"{group}:")
+        for name, text in texts.items():
+            lines.append(_line(f"--{name}", actions[f"--{name}"], text))
+        if group == "model":
+            for name, action in model_actions.items():
+                is_own = name.startswith("--model.") and not name.endswith(("+", ".class_names"))
+                if is_own:
+                    lines.append(_line(name, action))
     return "\n".join([*lines, f"All options: python -m flowers {command} --help all"])
+
+
+def _has_group(command: str, group: str) -> bool:
+    if command == "fit":
+        return group != "evaluation"
+    return group in _EVALUATION_GROUPS
 
 
 def full_help(parser: Any, model: type) -> str:  # noqa: ANN401
@@ -100,19 +101,20 @@ def full_help(parser: Any, model: type) -> str:  # noqa: ANN401
 
 
 def _line(name: str, action: Any, text: str = "") -> str:  # noqa: ANN401
-    """Return an option with its default and a text, by default the first sentence of its help."""
+    """Return a line for an option; its text is by default the first sentence of its help."""
     if not text:
         text = re.sub(r" \(https?://[^)]*\)|``", "", " ".join((action.help or "").split()))
         text = re.split(r"[.;](?: |$)", text)[0]
     default = "" if action.required else _as_typed(action.default)
-    line = (f"  {name} {default}".ljust(36) + f" {text}").rstrip()
-    return (
-        line if len(line) <= _WIDTH else line[: _WIDTH - 1].rpartition(" ")[0].rstrip(",:") + " …"
-    )
+    option = f"  {name} {default}"
+    line = f"{option:<36} {text}".rstrip()
+    if len(line) <= _WIDTH:
+        return line
+    return line[: _WIDTH - 1].rpartition(" ")[0].rstrip(",:") + " …"
 
 
 def _as_typed(value: Any) -> str:  # noqa: ANN401
-    """Return a value as it is typed on the command line."""
+    """Return a value as on the command line."""
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_as_typed, value))}]"
     if class_path := getattr(value, "class_path", None):
