@@ -62,7 +62,8 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
     """
     if not Path(file).is_file():
         raise FileNotFoundError(
-            f"{file}: expected a checkpoint file, as lightning_logs/version_0/checkpoints/best.ckpt, got "
+            f"{file}: expected a checkpoint file, as "
+            f"lightning_logs/version_0/checkpoints/best.ckpt, got "
             f"{'a folder' if Path(file).is_dir() else 'no such file'}"
         )
     if not is_zipfile(file):
@@ -95,7 +96,8 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         raise ValueError(f"{file}: expected a checkpoint of this project, got {reason}") from error
     if checkpoint.get("format") != FORMAT:
         raise ValueError(
-            f"{file}: expected a checkpoint of format {FORMAT}, got {checkpoint.get('format', 'none')}. "
+            f"{file}: expected a checkpoint of format {FORMAT}, got "
+            f"{checkpoint.get('format', 'none')}. "
             f"Use the version of flowers that wrote it, or train again."
         )
     return checkpoint
@@ -114,7 +116,7 @@ def best_epoch(run: Path) -> int | None:
 def stored_config(
     checkpoint: dict[str, Any], verb: str, *, ckpt_path: str, model: str | None = None
 ) -> dict[str, Any]:
-    """Return what a checkpoint says of the run it comes from: all for ``fit``, model and data for the other verbs.
+    """Return the configuration in a checkpoint: all for ``fit``, model and data otherwise.
 
     Args:
         checkpoint: What ``read_checkpoint`` returns.
@@ -130,7 +132,8 @@ def stored_config(
     if not class_path.startswith("flowers.") and class_path != model:
         # A class from elsewhere is code; it runs only if somebody types its name.
         raise ValueError(
-            f"--ckpt_path {ckpt_path}: its model is no part of this package; give it with --model {class_path}"
+            f"--ckpt_path {ckpt_path}: its model is no part of this package; give it with --model "
+            f"{class_path}"
         )
     # For the same reason optimizer, callbacks, loggers and plug-ins have to be typed again.
     trainer = config.get("trainer", {})
@@ -139,7 +142,8 @@ def stored_config(
     kept = {key: value for key, value in config.items() if key not in left_out} | {"trainer": plain}
     if not isinstance(config.get("data", {}).get("augment", {}), dict) or _names_code(kept):
         raise ValueError(
-            f"--ckpt_path {ckpt_path}: its configuration names code other than a model of this package"
+            f"--ckpt_path {ckpt_path}: its configuration names code other than a model of this "
+            f"package"
         )
     if verb != "fit":
         kept = {key: kept[key] for key in ("model", "data") if key in kept}
@@ -189,7 +193,8 @@ def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_p
         words = [f"{name} {value}" for name, value in options.items()]
         networks.append(" ".join([model["class_path"].removeprefix("flowers."), *words]))
     raise ValueError(
-        f"--ckpt_path {ckpt_path}: its network is {networks[0]}, the options (or a --config) make {networks[1]}. "
+        f"--ckpt_path {ckpt_path}: its network is {networks[0]}, the options (or a --config) make "
+        f"{networks[1]}. "
         f"Leave out what makes another network, or leave out --ckpt_path to train a new one."
     )
 
@@ -206,7 +211,7 @@ def _network_options(model: Mapping[str, Any]) -> dict[str, Any]:
 def check_optimizer(
     given: Mapping[str, Any], checkpoint: Mapping[str, Any], *, ckpt_path: str
 ) -> None:
-    """Refuse to resume a run without the optimizer that it was given: a checkpoint names no code to run.
+    """Check that a resumed run has its optimizer: a checkpoint names no code to run.
 
     Args:
         given: The configuration of ``fit``.
@@ -231,7 +236,8 @@ def check_optimizer(
             ]
     if words:
         raise ValueError(
-            f"--ckpt_path {ckpt_path}: its run was given an optimizer or a schedule of its own, which a checkpoint "
+            f"--ckpt_path {ckpt_path}: its run was given an optimizer or a schedule of its own, "
+            f"which a checkpoint "
             f"does not bring along. Give again: {' '.join(words)}"
         )
 
@@ -258,7 +264,8 @@ def why_finished(
     """
     if "loops" not in checkpoint:
         raise ValueError(
-            "--ckpt_path: expected a checkpoint to resume from, got one without the state of a training"
+            "--ckpt_path: expected a checkpoint to resume from, got one without the state of a "
+            "training"
         )
     num_epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     if 0 <= max_epochs <= num_epochs:
@@ -270,5 +277,8 @@ def why_finished(
             and state["wait_count"] >= patience
             and num_epochs >= (min_epochs or 0)
         ):
-            return f"early stopping ended it after {num_epochs} epochs, --early_stopping.patience is {patience}"
+            return (
+                f"early stopping ended it after {num_epochs} epochs, "
+                f"--early_stopping.patience is {patience}"
+            )
     return ""

@@ -181,7 +181,7 @@ def _from_16_bits(image: Image.Image, convert: Callable[[Image.Image], Image.Ima
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image: 1, upright, where it has none or its EXIF data are damaged."""
+    """Return the EXIF orientation of an image; 1 (upright) if it has none or damaged EXIF data."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except MemoryError:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 
 def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
-    """Return the folder of a run: a new one, or that of the ``last.ckpt`` it resumes, where it goes on.
+    """Return the folder of a run: a new one, or that of the ``last.ckpt`` that it resumes.
 
     Args:
         root: Folder of the run folders.
@@ -58,7 +58,7 @@ def claim_run_folder(
 
 
 def last_checkpoint(root: Path) -> str | None:
-    """Return the ``last.ckpt`` of a run folder, or of the run under ``lightning_logs`` that saved one last; or None.
+    """Return the ``last.ckpt`` of a run folder, or the newest under ``lightning_logs``, or None.
 
     Args:
         root: A run folder, or the folder that holds ``lightning_logs``.

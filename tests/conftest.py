@@ -31,7 +31,7 @@ FIGURES = (
 
 @pytest.fixture(scope="session", autouse=True)
 def drawing_functions() -> Iterator[dict[str, Any]]:
-    """Replace figures by small empty ones, since they take most of the time of a small run; return the real functions.
+    """Replace figures, the slowest part of a small run, by empty ones; return the functions.
 
     ``figures`` brings them back.
     """

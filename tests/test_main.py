@@ -17,7 +17,10 @@ from flowers.cli import training
 
 
 def test_help_names_every_command_and_imports_nothing_heavy():
-    code = "import sys; from flowers.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; from flowers.__main__ import main; "
+        "main(['--help']); sys.exit('torch' in sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for name in COMMANDS:
         assert f"\n  {name} " in run.stdout

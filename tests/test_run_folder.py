@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_is_named(tmp_path):
         options = {"option": "--out"} if write is write_new else {"name": "audit"}
         with pytest.raises(
             OSError,
-            match=r"--out: expected a folder that can be written, got .*file.*Give another with --out",
+            match=r"--out: expected a folder that can be written, got .*file.*Give another",
         ):
             write(tmp_path / "file" / "below", {"a.csv": "new"}, **options)
     assert tree(tmp_path) == {"file": "mine"}

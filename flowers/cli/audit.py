@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 _MAX_FINDINGS = 200
 _LABEL_ISSUES = (
     "Label issues",
-    "Networks that were not trained on these images predict another class for them. Their number is "
+    "Networks that were not trained on these images predict another class for them. Their number "
+    "is "
     "an estimate (confident learning), and networks err, too: look at an image before you change "
     "its label. None of them is on the quarantine list. The most probable label errors come first.",
 )
@@ -237,7 +238,8 @@ def _overview(audited: Audit, issues: list[LabelIssue]) -> str:
     text = f"{_size(audited)}. {findings}."
     if audited.quarantine:
         text += (
-            f" {len(audited.quarantine):,} images are in the list `quarantine.csv` beside this page:"
+            f" {len(audited.quarantine):,} images are in the list `quarantine.csv` beside this "
+            f"page:"
             " delete the lines you disagree with, then train with `--data.quarantine`."
         )
     return text

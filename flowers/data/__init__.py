@@ -1,12 +1,19 @@
-"""What an image and a label are: files, splits, decoding, augmentation, batches."""
+"""Images and labels: folders, splits, decoding, augmentation, batches."""
 
 from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import DECODING_FORMAT, build_once, cache_key, decode_all, default_cache_dir
-from flowers.data.credits import Credit, read_credits
 from flowers.data.datamodule import FlowersDataModule
 from flowers.data.datasets import Batch, ResumableLoader
-from flowers.data.files import IgnoredFile, find_images, reasons_to_ignore, summarize_ignored
-from flowers.data.folder import FolderIndex, index_folder
+from flowers.data.image_folder import (
+    Credit,
+    FolderIndex,
+    IgnoredFile,
+    find_images,
+    index_folder,
+    read_credits,
+    reasons_to_ignore,
+    summarize_ignored,
+)
 from flowers.data.quality.audit import KINDS, Audit, Finding, audit_folder
 from flowers.data.quality.duplicates import DuplicateRule, Pairs, duplicate_pairs
 from flowers.data.quality.image_info import FolderFacts, ImageFacts, read_facts

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch on its device; every image has its own draw."""
+"""Augmentation of a batch on its device."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _hash32(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchAugmentation:
-    """Random resized crop, flip, rotation, colour and erasing per image, and MixUp or CutMix per batch.
+    """Random crop, flip, rotation, colour and erasing per image, MixUp or CutMix per batch.
 
     Args:
         min_scale: Smallest area of a crop, as a fraction of the image (1: no crop); the largest is
@@ -71,8 +71,8 @@ class BatchAugmentation:
         saturation: Largest relative change of the saturation.
         erase_prob: Probability that a rectangle is filled with grey
             (https://arxiv.org/abs/1708.04896).
-        mixup_prob: Share of the batches that MixUp blends (https://arxiv.org/abs/1710.09412).
-        cutmix_prob: Share of the batches that CutMix recombines (https://arxiv.org/abs/1905.04899).
+        mixup_prob: Probability that MixUp blends a batch (https://arxiv.org/abs/1710.09412).
+        cutmix_prob: Probability that CutMix recombines a batch (https://arxiv.org/abs/1905.04899).
     """
 
     min_scale: float = 0.35
@@ -188,7 +188,7 @@ class BatchAugmentation:
         return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
     def _jitter(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Change brightness, contrast and saturation, all linear in the colour: one matrix and one offset an image."""
+        """Change brightness, contrast and saturation by a matrix and an offset for each image."""
         strength = images.new_tensor([self.brightness, self.contrast, self.saturation])
         brightness, contrast, saturation = (1 + strength * (2 * draws - 1)).unbind(dim=1)
         luma = images.new_tensor(_LUMA)
@@ -201,7 +201,7 @@ class BatchAugmentation:
         return out.view_as(images)
 
     def _erase(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Fill one rectangle of 2 to 25 % of the area, up to three times as long as wide, of some images with grey."""
+        """Fill a grey rectangle of 2 to 25 % of the area in some images."""
         if self.erase_prob == 0:
             return images
         size = images.shape[-1]
@@ -219,7 +219,7 @@ class BatchAugmentation:
 
 
 def _sampling_grid(affine: Tensor, size: int) -> Tensor:
-    """Return the grid ``(B, S, S, 2)``; sums of a row and a column, faster than ``affine_grid``'s product."""
+    """Return the grid ``(B, S, S, 2)`` of ``affine_grid``, as a sum (faster than a product)."""
     centres = (torch.arange(size, device=affine.device) * 2 + 1) / size - 1
     grid = affine.new_empty((len(affine), size, size, 2))
     for axis in (0, 1):

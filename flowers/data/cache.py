@@ -1,4 +1,4 @@
-"""What is computed once and kept: entries of the cache, and the decoded images in it."""
+"""The cache on disk, and the decoded images in it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Raise it when the decoding changes: what was cached before is then decoded anew.
+# Increase it when the decoding changes, to decode cached images again.
 DECODING_FORMAT = 4
 # Shorter waits for another process are not worth a line.
 _QUIET_SECONDS = 2.0
@@ -101,7 +101,7 @@ def _damage(entry: Path) -> str:
 
 
 def _write_checksums(folder: Path) -> None:
-    """Complete a new entry and flush it to disk, so that a power failure after its rename leaves no part of it."""
+    """Write the checksums of a new entry, and flush it to disk before it is renamed."""
     text = json.dumps({file.name: _checksum(file) for file in folder.iterdir()}).encode()
     (folder / _CHECKSUMS).write_bytes(b"%d\n" % zlib.crc32(text) + text)
     for path in (*folder.iterdir(), folder):
@@ -147,7 +147,7 @@ def _move(partial: Path, entry: Path) -> None:
 
 
 def _held(lock: BaseFileLock) -> AbstractContextManager[object]:
-    """Acquire a lock, saying so if it takes long; the ``with`` over what is returned releases it."""
+    """Acquire a lock for a ``with`` block; print a line if it takes long."""
     try:
         return lock.acquire(timeout=_QUIET_SECONDS)
     except Timeout:
@@ -156,14 +156,14 @@ def _held(lock: BaseFileLock) -> AbstractContextManager[object]:
 
 
 def cache_key(*parts: str) -> str:
-    """Return the key of what depends on these texts."""
+    """Return the key of an entry that depends on these texts."""
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def in_threads(function: Callable[[int], T], count: int, *, description: str) -> list[T]:
-    """Return ``[function(0), ..., function(count - 1)]``, computed on all cores, with a progress bar.
+    """Return ``[function(0), ..., function(count - 1)]``, computed by a thread per core.
 
-    Threads do: Pillow gives up the interpreter's lock while it decodes and resizes.
+    Threads suffice: Pillow releases the interpreter's lock while it decodes and resizes.
     """
     with ThreadPoolExecutor(num_allowed_cores()) as pool:
         results = pool.map(function, range(count))
@@ -224,12 +224,14 @@ def decode_all(
 
 
 def _allocate(file: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
-    """Create the array with all its disk space: a map of a sparse file would die on a full disk (SIGBUS)."""
+    """Create an array with its disk space; a sparse file would end in SIGBUS on a full disk."""
     needed, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
     if needed > free:
         raise OSError(
-            f"`cache_dir` {file.parent.parent}: the decoded images take {needed / 2**20:,.0f} MiB, the disk has "
-            f"{free / 2**20:,.0f} MiB free. Make room, give a folder on another disk, lower `image_size`, or "
+            f"`cache_dir` {file.parent.parent}: the decoded images take {needed / 2**20:,.0f} MiB, "
+            f"the disk has "
+            f"{free / 2**20:,.0f} MiB free. Make room, give a folder on another disk, lower "
+            f"`image_size`, or "
             f"decode while training with `cache` false."
         )
     images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)

@@ -1,4 +1,4 @@
-"""A folder of photos as Lightning's data module."""
+"""The data module of a folder of photos."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from torch.utils.data import DataLoader
 from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import decode_all, default_cache_dir
 from flowers.data.datasets import Batch, SplitImages, batch_loader, draw_views, read_files
-from flowers.data.files import summarize_ignored
-from flowers.data.folder import index_folder
+from flowers.data.image_folder import index_folder, summarize_ignored
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.quality.image_info import FolderFacts, read_facts
 from flowers.data.samplers import ShardedSampler
@@ -44,60 +43,57 @@ from flowers.decoding import Interpolation, Resize
 
 
 class FlowersDataModule(LightningDataModule):
-    """A folder ``root/<class>/<image>`` as training, validation and test batches.
+    """Training, validation and test batches of a folder ``root/<class>/<image>``.
 
-    A folder that is already divided, ``root/{train,val,test}/<class>/<image>``, keeps its splits;
-    ``training``, ``valid``, ``validation`` and ``testing``, in upper or lower case, mean the same.
+    A folder that is already split, ``root/{train,val,test}/<class>/<image>``, keeps its splits; the
+    names ``training``, ``valid``, ``validation`` and ``testing`` are recognised, too.
 
     Args:
         root: Folder of the class folders, or of the split folders with class folders inside. A
             missing folder named ``flower_photos`` is downloaded, one named ``drawn_flowers`` is
-            drawn.
-        image_size: Side of the images as they are decoded, cached, evaluated and predicted, in
-            pixels.
-        crop_size: Side of the crops that the network is trained on, in pixels. Smaller than the
-            image, since a random crop shows objects larger than in the whole image
+            generated.
+        image_size: Side of the images that are decoded, cached, evaluated and predicted, in pixels.
+        crop_size: Side of the crops that the network is trained on, in pixels. It is smaller than
+            the image, because a random crop enlarges objects
             (https://arxiv.org/abs/1906.06423). A list divides the training into equal parts, each
             with its own side: ``[96, 96, 128, 160]`` trains the first half of the epochs on 96
             pixels (progressive resizing, https://arxiv.org/abs/2104.00298). ``null``: as large as
             the image.
-        resize: How an image becomes a square: ``stretch`` both sides, or ``crop`` the centre.
-        interpolation: How pixels between pixels are found when an image is resized.
-        batch_size: Images in a batch, on each device.
-        on_bad_image: What an image that cannot be decoded does: ``stop`` the run before training,
-            or ``skip``.
-        cache: Whether the images are decoded once into a cache, or by worker processes in every
+        resize: How an image is made square: ``stretch`` both sides, or ``crop`` the centre.
+        interpolation: Interpolation of the resizing.
+        batch_size: Number of images in a batch of each device.
+        on_bad_image: How to treat an image that cannot be decoded: ``stop`` before training, or
+            ``skip`` it.
+        cache: Whether to decode the images once into a cache, or by worker processes in every
             epoch.
         cache_dir: Folder of the cache; by default ``flowers`` in ``$XDG_CACHE_HOME`` or
             ``~/.cache``.
-        num_workers: Worker processes that decode with ``cache false``; the cache needs none.
-        sampler: Which images an epoch trains on: each once (``shuffle``), or every class equally
-            often (``balanced``).
+        num_workers: Number of worker processes that decode without a cache.
+        sampler: Images of an epoch: each image once (``shuffle``), or every class equally often
+            (``balanced``).
         augment: Augmentation of the training batches.
         seed: Seed of order and augmentation; the command line sets it to ``seed_everything``.
         split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or
-            ``tf_for_poets``. A folder that is already divided is used as it is.
-        split_seed: Seed of the split; independent of the seed of the training.
-        val_fraction: Fraction of each class for validation; of a divided folder without ``val``, of
-            its ``train``.
-        test_fraction: Fraction of each class for the test; of a divided folder without ``test``, of
-            its ``train``. With ``folds`` the fold tests instead.
-        folds: Split for a cross-validation into that many parts, of which one tests; of the others
-            ``val_fraction`` validates.
-        fold: Which of the folds tests, from 0.
-        group_by: Keep all photos of one ``photographer``, as the root's ``LICENSE.txt`` names them,
-            in one split.
-        duplicates: What counts as a duplicate and stays in one split: identical files and ``near``
-            duplicates, only ``exact`` ones, or ``ignore`` both.
-        contradictions: What images with conflicting labels do: only ``train``, ``leave_out``, or
-            ``keep`` as any other.
-        manifest: CSV file with the split to use, as written into every run folder.
-        quarantine: CSV file with the images to leave out, as the audit writes it.
+            ``tf_for_poets``. A folder that is already split is used as it is.
+        split_seed: Seed of the split, independent of the seed of the training.
+        val_fraction: Fraction of each class for validation.
+        test_fraction: Fraction of each class for the test; with ``folds`` the fold is the test
+            split.
+        folds: Number of folds of a cross-validation; one is the test split, and ``val_fraction`` of
+            the others the validation split.
+        fold: Number of the fold that is the test split, from 0.
+        group_by: Keep all photos of one ``photographer`` in one split, by the root's
+            ``LICENSE.txt``.
+        duplicates: Images that count as duplicates and stay in one split: identical files and
+            ``near`` duplicates, only ``exact`` ones, or ``ignore`` both.
+        contradictions: How to use images with conflicting labels: only ``train`` on them,
+            ``leave_out``, or ``keep`` them like others.
+        manifest: CSV file with the split to use; every run folder has one.
+        quarantine: CSV file with the images to leave out; the audit writes one.
 
     Raises:
-        FileNotFoundError: The root is missing and is not a data set that can be made.
-        ValueError: The folder has no two classes, an option is out of its range, or does not go
-            together with a folder that is already divided.
+        FileNotFoundError: The root is missing and not a known data set.
+        ValueError: The folder has fewer than two classes, or an option is invalid.
     """
 
     def __init__(
@@ -166,25 +162,24 @@ class FlowersDataModule(LightningDataModule):
         self.seed = seed
         self.index = index_folder(ensure_root(root))
         self.split_options.check_folder(self.index)
-        self.features: list[
-            NDArray[np.float32]
-        ] = []  # (N, F) each, plain and augmented, under a frozen backbone
+        # Features (N, F) of a frozen backbone: of the plain images, then of augmented views.
+        self.features: list[NDArray[np.float32]] = []
         self._is_set_up = False
         self.check_outside(self.cache_dir, option="`cache_dir`")
 
     def check_outside(self, folder: Path, *, option: str) -> None:
-        """Refuse a folder to write into that lies among the photos, where it would become a class.
+        """Check that a folder to write into is outside the root, where it would become a class.
 
         Args:
             folder: The folder.
-            option: The option that names it.
+            option: The option with the folder.
 
         Raises:
-            ValueError: It lies among the photos.
+            ValueError: It is inside the root.
         """
         root = self.index.root
         if folder.resolve().is_relative_to(root.resolve()):
-            raise ValueError(f"{option} {folder}: expected a folder outside of `root` {root}")
+            raise ValueError(f"{option} {folder}: expected a folder outside `root` {root}")
 
     @property
     def class_names(self) -> list[str]:
@@ -207,12 +202,14 @@ class FlowersDataModule(LightningDataModule):
 
     @cached_property
     def assignment(self) -> Assignment:
-        """The split of every image, and what is to be said about it."""
-        rule = self.split_options.duplicates
-        copies = duplicate_pairs(
-            self.facts.sha256, self.facts.thumbnails, rule=rule, cache_dir=self.cache_dir
+        """The split of every image, with notes for the user."""
+        pairs = duplicate_pairs(
+            self.facts.sha256,
+            self.facts.thumbnails,
+            rule=self.split_options.duplicates,
+            cache_dir=self.cache_dir,
         )
-        return assign_splits(self.index, self.facts, copies, options=self.split_options)
+        return assign_splits(self.index, self.facts, pairs, options=self.split_options)
 
     @cached_property
     def indices(self) -> dict[str, NDArray[np.int64]]:
@@ -239,7 +236,7 @@ class FlowersDataModule(LightningDataModule):
         return [int(count) for count in counts]
 
     def manifest_rows(self) -> list[ManifestRow]:
-        """Return path, label, checksum and split of every image, or why it is in none."""
+        """Return path, label, checksum and split of every image."""
         labels = [self.index.class_names[label] for label in self.index.labels]
         columns = zip(
             self.index.paths, labels, self.facts.sha256, self.assignment.split, strict=True
@@ -247,7 +244,7 @@ class FlowersDataModule(LightningDataModule):
         return [ManifestRow(*row) for row in columns]
 
     def setup(self, stage: str) -> None:
-        """Decode and split, once, and say what there is.
+        """Decode and split the images once, and report them.
 
         Raises:
             OSError: Images cannot be decoded (all are named), or the disk is full.
@@ -258,7 +255,7 @@ class FlowersDataModule(LightningDataModule):
         self._is_set_up = True
         self._check_images()
         if self.cache:
-            self.pixels.shape  # noqa: B018 (decodes now, with its bar and its errors, not in the first batch)
+            self.pixels.shape  # noqa: B018 (decodes now, not in the first batch)
         lines = [*self.assignment.notes, *split_table(self.index, self.assignment.split)]
         if self.index.ignored:
             lines.insert(0, summarize_ignored(self.index.ignored))
@@ -266,25 +263,22 @@ class FlowersDataModule(LightningDataModule):
             rank_zero_info(line)
 
     def _check_images(self) -> None:
-        root, paths = self.index.root, self.index.paths
-        quarantined, _ = quarantined_images(
-            self.index, self.facts, quarantine=self.split_options.quarantine
-        )
-        bad = [
-            f"{root / paths[i]}: {error}"
-            for i, error in self.facts.errors.items()
-            if i not in quarantined
-        ]
-        listing = "\n  ".join(bad)
-        if bad and self.on_bad_image == "stop":
+        quarantine = self.split_options.quarantine
+        quarantined, _ = quarantined_images(self.index, self.facts, quarantine=quarantine)
+        errors = []
+        for number, error in self.facts.errors.items():
+            if number not in quarantined:
+                errors.append(f"\n  {self.index.root / self.index.paths[number]}: {error}")
+        if not errors:
+            return
+        message = f"{len(errors)} of {len(self.index.paths)} images cannot be decoded"
+        listing = "".join(errors)
+        if self.on_bad_image == "stop":
             raise OSError(
-                f"{len(bad)} of {len(paths)} images cannot be decoded:\n  {listing}\n"
-                f"Repair or remove them, or leave them out with `on_bad_image` skip or `quarantine` FILE."
+                f"{message}:{listing}\nRepair or remove them, or leave them out with "
+                f"`on_bad_image` skip or `quarantine` FILE."
             )
-        if bad:
-            rank_zero_warn(
-                f"{len(bad)} of {len(paths)} images cannot be decoded and are skipped:\n  {listing}"
-            )
+        rank_zero_warn(f"{message} and are skipped:{listing}")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of the training split."""
@@ -303,41 +297,49 @@ class FlowersDataModule(LightningDataModule):
         return self.test_dataloader()
 
     def image_paths(self, indices: NDArray[np.int64]) -> list[str]:
-        """Return the files of images, by their positions in the index."""
+        """Return the files of images at some positions in the index."""
         return [str(self.index.root / self.index.paths[index]) for index in indices]
 
     def _loader(self, split: str) -> DataLoader[Batch]:
-        train, indices = split == "train", self.indices[split]
-        rank, world_size = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
+        indices = self.indices[split]
+        rank = 0
+        world_size = 1
+        if self.trainer is not None:
+            rank = self.trainer.global_rank
+            world_size = self.trainer.world_size
         if len(indices) < world_size:
-            wanted = f"expected an image of the {split} split for each process ({world_size})"
             raise ValueError(
-                f"`split`, `manifest`, --trainer.devices: {wanted}, got {len(indices)}"
+                f"`split`, `manifest`, `devices`: expected an image of the {split} split for each "
+                f"process ({world_size}), got {len(indices)}"
             )
-        balance = self.index.labels[indices] if train and self.sampler == "balanced" else None
-        shard = {"batch_size": self.batch_size, "rank": rank, "world_size": world_size}
+        balance = None
+        if split == "train" and self.sampler == "balanced":
+            balance = self.index.labels[indices]
         sampler = ShardedSampler(
-            len(indices), shuffle=train, seed=self.seed, balance=balance, **shard
+            len(indices),
+            batch_size=self.batch_size,
+            shuffle=split == "train",
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            balance=balance,
         )
-        # Without a cache worker processes read: they are given what they need, not the data module.
-        read = (
-            self._read
-            if self.cache
-            else partial(read_files, index=self.index, decoding=self.decoding)
-        )
+        if self.cache:
+            dataset = SplitImages(self._read, self.index.labels, indices)
+            return batch_loader(dataset, sampler, num_workers=0)
+        # Worker processes get a copy of the function, but not of the data module.
+        read = partial(read_files, index=self.index, decoding=self.decoding)
         dataset = SplitImages(read, self.index.labels, indices)
-        return batch_loader(dataset, sampler, num_workers=0 if self.cache else self.num_workers)
+        return batch_loader(dataset, sampler, num_workers=self.num_workers)
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
-        """Return bytes of images ``(B, 3, S, S)``, from the cache where there is one.
+        """Return bytes of images ``(B, 3, S, S)``, from the cache if there is one.
 
         Raises:
             OSError: Without a cache, a file cannot be read.
         """
         if self.cache:
-            # Permuted, the bytes are channels_last as they lie: nothing is copied for it.
+            # The permuted view is channels_last without a copy.
             return torch.from_numpy(self.pixels[indices]).permute(0, 3, 1, 2)
         return read_files(indices, index=self.index, decoding=self.decoding)
 
@@ -345,19 +347,17 @@ class FlowersDataModule(LightningDataModule):
         """Return bytes of images ``(B, 3, S, S)``, or their features ``(B, F)``."""
         if not self.features:
             return self.images(indices)
-        epoch = (
-            self.trainer.current_epoch
-            if self.trainer is not None and self.trainer.training
-            else None
-        )
+        epoch = None
+        if self.trainer is not None and self.trainer.training:
+            epoch = self.trainer.current_epoch
         return draw_views(self.features, indices, keys, seed=self.seed, epoch=epoch)
 
     @property
     def crop_size(self) -> int:
-        """Side of the crops in the current epoch of the training, in pixels; without one, the last.
+        """Side of the crops in the current epoch, in pixels.
 
         Raises:
-            ValueError: There are several sides, and the number of epochs is not limited.
+            ValueError: ``crop_size`` is a list, and the number of epochs is not limited.
         """
         if self.trainer is None or len(self.crop_sizes) == 1:
             return self.crop_sizes[-1]
@@ -368,7 +368,7 @@ class FlowersDataModule(LightningDataModule):
         return self.crop_sizes[min(part, len(self.crop_sizes) - 1)]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Turn bytes into the network's floats, augmented while training; features stay as they are."""
+        """Convert bytes to floats, with augmentation while training; features are unchanged."""
         if batch.images.ndim == 2:
             return batch
         if self.trainer is None or not self.trainer.training:
@@ -380,9 +380,7 @@ class FlowersDataModule(LightningDataModule):
             seed=self.seed,
             epoch=self.trainer.current_epoch,
         )
-        step = (
-            self.trainer.fit_loop.total_batch_idx + 1
-        )  # Lightning counts this batch only after this hook
+        step = self.trainer.fit_loop.total_batch_idx + 1  # Lightning counts this batch later
         images, targets = self.augment.mix(
             images, batch.targets, num_classes=len(self.class_names), seed=self.seed, step=step
         )
@@ -391,7 +389,7 @@ class FlowersDataModule(LightningDataModule):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint carries: how images are read, the fingerprints, and which images are trained on."""
+        """Return the decoding, the fingerprints and the training images for a checkpoint."""
         rows = self.manifest_rows()
         trained_on = content_numbers(row for row in rows if row.split == "train")
         return {
@@ -402,10 +400,10 @@ class FlowersDataModule(LightningDataModule):
         }
 
     def describe_leaks(self, state_dict: Mapping[str, Any]) -> str:
-        """Return how many validation and test images a checkpoint was trained on, in words; empty if none.
+        """Return a warning about validation and test images that a checkpoint was trained on.
 
         Args:
-            state_dict: What the checkpoint carries of its data module.
+            state_dict: The state of the data module in the checkpoint.
         """
         if not state_dict:
             return ""
@@ -416,24 +414,25 @@ class FlowersDataModule(LightningDataModule):
         if not num_leaks:
             return ""
         return (
-            f"was trained on {num_leaks:,} of the {len(evaluated):,} validation and test images: their accuracy is "
-            f"too high. For an unbiased estimate pass the manifest.csv of the checkpoint's run folder to "
-            f"--data.manifest."
+            f"was trained on {num_leaks:,} of the {len(evaluated):,} validation and test images: "
+            f"their accuracy is too high. For an unbiased estimate pass the manifest.csv of the "
+            f"checkpoint's run folder to --data.manifest."
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Compare what a checkpoint carries with the data at hand.
+        """Compare the decoding and the data with those of a checkpoint.
 
         Raises:
-            ValueError: The same images are split in another way, so training images would be
-                evaluated.
+            ValueError: The same images have another split, so training images would be evaluated.
         """
-        for name, mine in self.decoding.items():
-            if mine != state_dict[name]:
+        for name, value in self.decoding.items():
+            if value != state_dict[name]:
                 rank_zero_warn(
-                    f"--data.{name} is {mine}; the checkpoint was trained with {state_dict[name]}"
+                    f"--data.{name} is {value}; the checkpoint was trained with {state_dict[name]}"
                 )
-        if note := compare_fingerprints(fingerprints(self.manifest_rows()), state_dict):
+        note = compare_fingerprints(fingerprints(self.manifest_rows()), state_dict)
+        if note:
             rank_zero_warn(f"--data.root {self.index.root} {note}")
-            if leaks := self.describe_leaks(state_dict):
+            leaks = self.describe_leaks(state_dict)
+            if leaks:
                 rank_zero_warn(f"--ckpt_path: the checkpoint {leaks}")

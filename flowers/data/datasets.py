@@ -1,4 +1,4 @@
-"""From indices to batches: what the DataLoader is given."""
+"""Data sets and loaders of whole batches."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from flowers.data.folder import FolderIndex
+    from flowers.data.image_folder import FolderIndex
     from flowers.data.samplers import ShardedSampler
 
 
 class Batch(NamedTuple):
-    """What a step gets.
+    """A batch.
 
     Args:
-        images: Bytes ``(B, 3, S, S)`` from the loader; floats in [0, 1] once on the device. Under a
-            frozen backbone, the images' features ``(B, F)``.
+        images: Bytes ``(B, 3, S, S)`` from the loader, floats in [0, 1] on the device; features
+            ``(B, F)`` of a frozen backbone.
         targets: Labels ``(B,)``, or soft targets ``(B, K)`` after MixUp or CutMix.
         indices: Positions of the images in the folder's index ``(B,)``.
         keys: Seed of each image's augmentation ``(B,)``: its index, or another number for a
@@ -45,16 +45,16 @@ def _from_arrays(images: NDArray[Any], *others: NDArray[np.int64]) -> Batch:
 
 
 def _reduce(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
-    """Hand a worker's batch over in shared memory, or through its pipe where /dev/shm is full.
+    """Send a worker's batch in shared memory, or through its pipe if /dev/shm is full.
 
     A container has 64 MB of it by default. torch's worker would drop the batch, and its loader
-    wait for it for ever.
+    would wait for it for ever.
     """
     try:
         for tensor in batch:
             tensor.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError:
-        images = batch.images.movedim(1, -1).numpy()  # as they lie in memory
+        images = batch.images.movedim(1, -1).numpy()  # contiguous
         return _from_arrays, (images, *(tensor.numpy() for tensor in batch[1:]))
     return Batch, tuple(batch)
 
@@ -86,7 +86,7 @@ class SplitImages(Dataset[Batch]):
         return len(self.indices)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
-        """Return the batch of the sampler's positions (the hook of PyTorch's fetcher for whole batches)."""
+        """Return the batch of the sampler's positions (PyTorch's hook for whole batches)."""
         repetitions, rows = np.divmod(np.asarray(positions), len(self.indices))
         indices = self.indices[rows]
         keys = indices + len(self.labels) * repetitions
@@ -107,7 +107,7 @@ def read_files(
 
     Args:
         indices: The images ``(B,)``.
-        keys: Not used; a ``read`` of ``SplitImages`` has them.
+        keys: Unused; ``SplitImages`` passes them.
         index: The folder.
         decoding: Options of ``load_image``.
 
@@ -126,12 +126,12 @@ def draw_views(
     seed: int,
     epoch: int | None,
 ) -> Tensor:
-    """Return a row ``(B, F)`` for each image, drawn by (seed, epoch, key) from the views there are.
+    """Return the features ``(B, F)`` of a random view of each image, by (seed, epoch, key).
 
     Args:
-        features: A view each ``(N, F)``, the plain one first.
+        features: Features ``(N, F)`` of each view, the plain view first.
         indices: The images ``(B,)``.
-        keys: What their views are drawn by ``(B,)``.
+        keys: Seeds of their views ``(B,)``.
         seed: Seed of the run.
         epoch: Number of the epoch; None for the plain view.
     """
@@ -139,15 +139,15 @@ def draw_views(
     if epoch is not None and len(features) > 1:
         draws = uniform_draws(torch.from_numpy(keys), seed=seed, epoch=epoch, num=1)[:, 0].numpy()
         for number, view in enumerate(features[1:], 1):
-            drawn = (draws * len(features)).astype(np.int64) == number
-            rows[drawn] = view[indices[drawn]]
+            has_view = (draws * len(features)).astype(np.int64) == number
+            rows[has_view] = view[indices[has_view]]
     return torch.from_numpy(rows)
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """Goes on inside of an epoch: Lightning keeps the state in its checkpoints. Its length stays that of an epoch."""
+    """A loader that resumes inside an epoch; its length is that of a whole epoch."""
 
-    first_batch = 0  # of the epoch that is gone on with
+    first_batch = 0  # of the resumed epoch
     _resumed_epoch = -1
     _next_batch = 0
 
@@ -160,21 +160,19 @@ class ResumableLoader(DataLoader[Batch]):
 
     @property
     def _epoch(self) -> int:
-        return getattr(
-            self.sampler, "epoch", 0
-        )  # --trainer.overfit_batches puts in a sampler of torch's
+        return getattr(self.sampler, "epoch", 0)  # overfit_batches uses a sampler of torch
 
     @property
     def _images_a_step(self) -> int:
-        assert self.batch_size is not None  # that is for loaders whose sampler gives batches
+        assert self.batch_size is not None
         return self.batch_size * getattr(self.sampler, "world_size", 1)
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch, and how many of its images all processes have read."""
+        """Return the epoch, and the number of its images that all processes have read."""
         return {"epoch": self._epoch, "images": self._next_batch * self._images_a_step}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on after these images; where steps are of another size, after the step in which the last of them is."""
+        """Resume after these images; with another batch size, after the step with the last."""
         self._resumed_epoch = state_dict["epoch"]
         self.first_batch = min(-(-state_dict["images"] // self._images_a_step), len(self) - 1)
 
@@ -182,15 +180,15 @@ class ResumableLoader(DataLoader[Batch]):
 def batch_loader(
     dataset: Dataset[Batch], sampler: ShardedSampler, *, num_workers: int
 ) -> DataLoader[Batch]:
-    """Return a loader of whole batches; a shuffled one leaves out the last batch unless it is full or the only one.
+    """Return a loader of whole batches.
 
-    A small last batch would weigh as much as a full one; the next epoch's order leaves out other
-    images.
+    If it shuffles, it leaves out a last batch that is not full: a small batch would have the weight
+    of a full one. Each epoch leaves out other images.
 
     Args:
-        dataset: Where the batches are read.
-        sampler: Which images, in which order, and how many in a batch.
-        num_workers: Worker processes; 0 reads in this process.
+        dataset: The data set.
+        sampler: The sampler.
+        num_workers: Number of worker processes; 0 reads in this process.
     """
     loader = ResumableLoader if sampler.shuffle else DataLoader
     return loader(
@@ -206,4 +204,4 @@ def batch_loader(
 
 
 def _as_is(batch: Any) -> Any:  # noqa: ANN401
-    return batch  # it was read as a batch
+    return batch  # the data set returns batches

@@ -1,4 +1,4 @@
-"""From a file to the bytes a network is evaluated on: one path, for training, evaluation, prediction and export."""
+"""Decoding of image files to tensors, the same for training, evaluation, prediction and export."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def load_image(
     """Return ``decode_image`` of a file as a tensor.
 
     Args:
-        file: A path, an open binary file, or an image, which is left as it is.
+        file: A path, an open binary file, or an image, which is not changed.
         image_size: Side S of the result, in pixels.
         resize: As for ``decode_image``.
         interpolation: As for ``decode_image``.
 
     Returns:
-        Bytes ``(3, S, S)``, RGB, laid out in memory as ``(S, S, 3)``.
+        Bytes ``(3, S, S)``, RGB, in the memory layout ``(S, S, 3)``.
 
     Raises:
         OSError: As ``decode_image``.
@@ -42,11 +42,11 @@ def load_image(
 
 
 def load_named(file: Path, *, content: bytes | None = None, **decoding: Any) -> Tensor:  # noqa: ANN401
-    """Return ``load_image`` of a file, which an error names.
+    """Return ``load_image`` of a file; errors name the file.
 
     Args:
         file: The file.
-        content: Its content, where it has been read before.
+        content: Its content, if it has been read before.
         decoding: Options of ``load_image``.
     """
     try:
@@ -58,7 +58,7 @@ def load_named(file: Path, *, content: bytes | None = None, **decoding: Any) -> 
 
 
 def load_thumbnail(file: str | Path, *, longest: int) -> Image.Image:
-    """Return an image upright, in RGB, in its own proportions, small enough to show.
+    """Return a small upright image in RGB with the proportions of the file.
 
     Args:
         file: A path.
@@ -75,5 +75,5 @@ def load_thumbnail(file: str | Path, *, longest: int) -> Image.Image:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Return bytes ``(B, 3, S, S)`` as floats in [0, 1]: all there is between a decoded image and the network."""
+    """Return bytes ``(B, 3, S, S)`` as floats in [0, 1], the inputs of the network."""
     return images.float().div_(255)

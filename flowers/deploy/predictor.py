@@ -160,7 +160,7 @@ class FlowerPredictor:
 
     @torch.inference_mode()
     def probs(self, pixels: Tensor) -> Tensor:
-        """Return calibrated probabilities ``(B, K)`` of bytes ``(B, 3, S, S)`` of the checkpoint's image size."""
+        """Return calibrated probabilities ``(B, K)`` of decoded images, bytes ``(B, 3, S, S)``."""
         images = to_float(pixels.to(self.device)).contiguous(memory_format=torch.channels_last)
         logits = self.task(images).float().cpu().double()
         probs: Tensor = (logits / self.temperature).softmax(dim=1)

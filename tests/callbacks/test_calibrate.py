@@ -19,7 +19,7 @@ def data(photos):
 
 
 def calibrate(data, logits, *, stage="fit", sanity=False, **options):
-    """Return the calibration after a validation that gave these logits, in two batches out of order."""
+    """Return the calibration after a validation with these logits, in two batches."""
     trainer = SimpleNamespace(
         world_size=1,
         is_global_zero=True,

@@ -15,7 +15,8 @@ def run(stopping: EarlyStopping, accuracies: list[float], losses: list[float]) -
     """Return the epoch after which the training ends; None if it does not."""
     strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
     trainer = SimpleNamespace(
-        state=SimpleNamespace(fn=TrainerFn.FITTING), sanity_checking=False, fast_dev_run=False, should_stop=False,
+        state=SimpleNamespace(fn=TrainerFn.FITTING), sanity_checking=False, fast_dev_run=False,
+        should_stop=False,
         strategy=strategy, current_epoch=0, world_size=1, global_rank=0,
     )  # fmt: skip
     for epoch, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True)):

@@ -16,9 +16,7 @@ from flowers.cli import training
 def test_the_mode_follows_from_the_metric_and_a_contradiction_is_refused(monitor, mode):
     assert monitor_mode(monitor, None) == monitor_mode(monitor, mode) == mode
     other = {"min": "max", "max": "min"}[mode]
-    with pytest.raises(
-        ValueError, match=f"`mode` {other}: expected {mode} for `monitor`"
-    ):
+    with pytest.raises(ValueError, match=f"`mode` {other}: expected {mode} for `monitor`"):
         monitor_mode(monitor, other)
 
 

@@ -105,9 +105,7 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(drawn, monkeypatch):
     monkeypatch.setattr(
         "tensorboard.summary.writer.event_file_writer.EventFileWriter.add_event", full
     )
-    with pytest.warns(
-        UserWarning, match="Logging to TensorBoard stopped.*No space left"
-    ) as warned:
+    with pytest.warns(UserWarning, match="Logging to TensorBoard stopped.*No space left") as warned:
         fit(drawn, "--trainer.max_epochs", "2")
     assert len([w for w in warned if "Logging to TensorBoard stopped" in str(w.message)]) == 1
     assert len(calls) == 11  # after that nothing was tried

@@ -11,7 +11,7 @@ from flowers.data import FlowersDataModule
 
 @pytest.fixture
 def epochs(photos):
-    """Return a function that runs the callback over epochs with these (training, validation) accuracies.
+    """Return a function that runs the callback over epochs with some accuracies.
 
     The validation has five images of each of two classes, the training eighty; None stands for no
     validation.

@@ -55,7 +55,8 @@ def answer(
         ("--model.arch x", "--model.arch: CNNTask has no such option, TransferTask has"),
         (
             "--model CNNTaks",
-            "--model CNNTaks: expected CNNTask, TransferTask or the import path of a class, did you mean CNNTask?",
+            "--model CNNTaks: expected CNNTask, TransferTask or the import path of a class, did "
+            "you mean CNNTask?",
         ),
         ("--model nowhere.Task", "--model nowhere.Task: No module named 'nowhere'"),
         ("--model.lr x", "--model.lr: expected float, got x"),
@@ -66,7 +67,8 @@ def answer(
         ("--optimizer Adm", "--optimizer Adm: there is no such class"),
         (
             "--optimizer Adam --optimizer.weight_deca 1",
-            "--optimizer.weight_deca: Adam has no such option, did you mean --optimizer.weight_decay?",
+            "--optimizer.weight_deca: Adam has no such option, did you mean "
+            "--optimizer.weight_decay?",
         ),
         ("--config nowhere.yaml", "--config nowhere.yaml: there is no such file"),
     ],
@@ -243,7 +245,10 @@ def test_no_folder_to_keep_the_options_in_is_no_error(monkeypatch, capsys):
 )
 def test_a_mistake_is_answered_before_torch_is_imported(words, message, fit_options):
     Path("bad.yaml").write_text("model: {class_path: CNNTaks}")
-    code = "import sys; from flowers.__main__ import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from flowers.__main__ import main\n"
+        "try: main()\nfinally: assert 'torch' not in sys.modules"
+    )
     run = subprocess.run(
         [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=False
     )

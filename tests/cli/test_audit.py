@@ -336,9 +336,8 @@ def test_predictions_of_predict_get_their_labels_from_the_folder(photos, tmp_pat
         for number in range(4):
             predicted = name if number else other
             probs = "0.9,0.1" if predicted == "cat" else "0.1,0.9"
-            rows.append(
-                f"{os.path.relpath(root, tmp_path)}/{name}/{number:03d}.png,,{predicted},False,,{probs}"
-            )
+            path = f"{os.path.relpath(root, tmp_path)}/{name}/{number:03d}.png"
+            rows.append(f"{path},,{predicted},False,,{probs}")
     rows.append("broken.png,,,,no image,,")
     Path("predictions.csv").write_text("\n".join(rows))
     _, facts, _, _ = run(root, "--predictions", "predictions.csv")

@@ -23,7 +23,7 @@ from flowers.evaluation import read_predictions, scores
 
 @pytest.fixture
 def start(drawn, tmp_path, monkeypatch):
-    """Return a function that starts the command and returns those it ran; it can be interrupted at one of them."""
+    """Return a function that runs the command, and may be interrupted in a run."""
     (tmp_path / "small.yaml").write_text(
         "{trainer: {max_epochs: 2, log_every_n_steps: 1, accelerator: cpu}}"
     )

@@ -15,7 +15,7 @@ from flowers.evaluation import read_predictions, scores
 
 @pytest.fixture(scope="module")
 def ten_to_one(tmp_path_factory, cache_home):
-    """Return a folder and a manifest: 300 bluish and 30 reddish images train; 10 and 10 validate, 100 and 100 test.
+    """Return a folder of bluish and reddish images (300 and 30 for training), and a manifest.
 
     Their hues overlap: at equal numbers the best rule finds 84 % of the reddish ones, at ten to one
     44 %.

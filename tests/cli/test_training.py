@@ -774,7 +774,8 @@ def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(d
         "import sys\n"
         "from flowers.cli import training\n"
         "run = training.main(sys.argv[1:])\n"
-        "if run.trainer.is_global_zero: print({k: float(v) for k, v in run.trainer.callback_metrics.items()})\n"
+        "if run.trainer.is_global_zero: "
+        "print({k: float(v) for k, v in run.trainer.callback_metrics.items()})\n"
     )
 
     def run_in_two(words):
@@ -934,7 +935,7 @@ def test_a_missing_checkpoint_is_named():
 
 def test_a_checkpoint_of_other_classes_is_refused(whole_run, photos):
     root = photos(ant=10, bee=10, cat=10, dog=10, emu=10)
-    with pytest.raises(ValueError, match="expected a checkpoint with the classes of --data.root"):
+    with pytest.raises(ValueError, match=r"expected a checkpoint with the classes of --data\.root"):
         training.main(
             [
                 "test",

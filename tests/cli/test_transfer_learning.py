@@ -1,4 +1,5 @@
-"""Transfer learning as a person does it: from the command line, interrupted, and without its weights at hand."""
+"""Transfer learning as a person does it: from the command line, interrupted, and without its "
+"weights at hand."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ UNFREEZING = ["--freeze.unfreeze_epoch", "1", "--freeze.stages", "2", "--trainer
 
 
 class KillAt(SeedSteps):
-    """Ends the process as ``kill -9`` does, in the middle of the epoch in which the last stage begins to learn."""
+    """Ends the process as ``kill -9`` does, in the epoch that unfreezes the last stage."""
 
     def on_train_batch_end(self, trainer, *args, **kwargs):
         if trainer.current_epoch == 2 and trainer.global_step % 3 == 2:

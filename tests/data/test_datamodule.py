@@ -115,7 +115,7 @@ def test_a_manifest_gives_the_same_split_back(drawn, tmp_path):
 
 @pytest.fixture
 def divided(drawn, tmp_path):
-    """Return a folder of three splits, of which train and val each hold an image of a later split."""
+    """Return a folder of three splits; train and val each hold an image of a later split."""
     root = tmp_path / "divided"
     for file in drawn.glob("*/*.jpg"):
         split = ("train", "Valid", "TEST")[int(file.stem) % 3]

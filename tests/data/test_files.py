@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from flowers.data import IgnoredFile, find_images, index_folder, summarize_ignored
-from flowers.data.files import SYSTEM_NAMES, walk_folder
+from flowers.data.image_folder import SYSTEM_NAMES, walk_folder
 from flowers.decoding import IMAGE_EXTENSIONS
 
 
@@ -107,7 +107,7 @@ def test_a_folder_without_images_says_what_it_holds(tmp_path):
     (tmp_path / "phone").mkdir()
     (tmp_path / "phone" / "x.HEIC").touch()
     with pytest.raises(
-        ValueError, match=r"--images .*found none.*1 file is ignored.*\.HEIC 1.*pillow-heif"
+        ValueError, match=r"--images .*got none.*1 file is ignored.*\.HEIC 1.*pillow-heif"
     ):
         find_images([str(tmp_path / "phone")], option="--images")
 

@@ -12,7 +12,7 @@ from flowers.decoding import IMAGE_EXTENSIONS
 
 
 def divide(root, *folders):
-    """Put copies of the class folders of ``photos`` into each of these folders, and return the root."""
+    """Copy the class folders of ``photos`` into each of these folders; return the root."""
     classes = [folder for folder in root.iterdir() if folder.is_dir()]
     for folder in folders:
         for name in classes:
@@ -235,11 +235,14 @@ def test_a_class_may_be_named_as_a_split(photos, names):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (["train/a.jpg", "test/b.jpg"], "images in no class folder in test, train"),
-        (["train/cat/a.jpg", "train/dog/a.jpg", "test/b.jpg"], "images in no class folder in test"),
+        (["train/a.jpg", "test/b.jpg"], "images without a class folder in test, train"),
+        (
+            ["train/cat/a.jpg", "train/dog/a.jpg", "test/b.jpg"],
+            "images without a class folder in test",
+        ),
         (
             ["train/cat/a.jpg", "train/dog/a.jpg", "train/b.jpg"],
-            "images in no class folder in train",
+            "images without a class folder in train",
         ),
         (["train/cat/a.jpg", "train/dog/a.jpg", "roses/b.jpg"], "images in roses beside them"),
         (["train/cat/a.jpg", "train/dog/a.jpg", "more/emu/b.jpg"], "images in more beside them"),

@@ -427,7 +427,10 @@ def test_a_checkpoint_of_another_format_is_refused(trained_run, tmp_path):
     checkpoint = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
     for number in (None, FORMAT + 1):
         torch.save(checkpoint | {"format": number}, tmp_path / "x.ckpt")
-        expected = f"expected a checkpoint of format {FORMAT}, got {number}. Use the version of flowers that wrote it"
+        expected = (
+            f"expected a checkpoint of format {FORMAT}, got {number}. "
+            f"Use the version of flowers that wrote it"
+        )
         with pytest.raises(ValueError, match=expected):
             FlowerPredictor(tmp_path / "x.ckpt")
 

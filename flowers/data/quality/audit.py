@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from flowers.data.folder import FolderIndex, index_folder
+from flowers.data.image_folder import FolderIndex, index_folder
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.quality.image_info import FolderFacts, ImageFacts, read_facts
 from flowers.data.quality.quarantine import QuarantineRow
@@ -34,19 +34,22 @@ class Kind(NamedTuple):
 KINDS = {
     "unreadable": Kind(
         "Files that cannot be decoded",
-        "Training stops at them, unless --data.on_bad_image skip or a quarantine list leaves them out.",
+        "Training stops at them, unless --data.on_bad_image skip or a quarantine list leaves them "
+        "out.",
     ),
     "empty": Kind(
         "Class folders without an image", "Training stops at them: fill them, or take them away."
     ),
     "contradiction": Kind(
         "The same picture under two labels",
-        "At least one label is wrong, or the picture shows both. Such images are only trained on, unless "
+        "At least one label is wrong, or the picture shows both. Such images are only trained on, "
+        "unless "
         "--data.contradictions says otherwise.",
     ),
     "leak": Kind(
         "Duplicates in two splits",
-        "The same picture is in two split folders. Only one of the two is used: that of the test split, or else that "
+        "The same picture is in two split folders. Only one of the two is used: that of the test "
+        "split, or else that "
         "of the validation split.",
     ),
     "identical": Kind(
@@ -55,13 +58,15 @@ KINDS = {
     ),
     "similar": Kind(
         "Near duplicates",
-        "The same picture resized, recompressed, recoloured, mirrored, turned or cropped a little, or a shot taken a "
+        "The same picture resized, recompressed, recoloured, mirrored, turned or cropped a little, "
+        "or a shot taken a "
         "moment later. They stay in one split, unless --data.duplicates exact.",
     ),
     "tiny": Kind("Tiny images", "There is little in them to learn from, or to judge by."),
     "ignored": Kind(
         "Ignored files",
-        "They lie where images are expected, but no image is taken from them. Convert .heic and .heif to JPEG, for "
+        "They lie where images are expected, but no image is taken from them. Convert .heic and "
+        ".heif to JPEG, for "
         "instance with the package pillow-heif.",
     ),
     "format": Kind(
@@ -80,7 +85,8 @@ KINDS = {
     "animated": Kind("Files of several images", "The first one is taken."),
     "imbalance": Kind(
         "Unequal classes",
-        "The accuracy says little about the small ones. There are --data.sampler balanced and --model.class_weights "
+        "The accuracy says little about the small ones. There are --data.sampler balanced and "
+        "--model.class_weights "
         "balanced.",
     ),
 }

@@ -1,4 +1,4 @@
-"""Which images are the same picture: identical files, and near duplicates found by comparing thumbnails."""
+"""Duplicates: identical files, and near duplicates, which have similar thumbnails."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def duplicate_pairs(
 
 
 def identical_pairs(contents: Sequence[str | bytes]) -> Pairs:
-    """Return each index of a content (or its checksum) that is there before, with the first such; none if empty."""
+    """Return pairs of each repeated content (or checksum) and its first occurrence."""
     first: dict[str | bytes, int] = {}
     pairs = [
         (first.setdefault(content, index), index)
@@ -175,7 +175,7 @@ def identical_pairs(contents: Sequence[str | bytes]) -> Pairs:
 
 
 def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
-    """Return the pairs of images that are the same picture, whole or nearly whole, turned and mirrored or not.
+    """Return the pairs of images that are duplicates, also if turned, mirrored or slightly cropped.
 
     First all pairs are compared by the lowest frequencies of their centres, as perceptual hashes do
     (https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html). Mirroring an
@@ -232,7 +232,7 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
 
 
 def connected(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return a number ``(count,)`` for each image that is the same for all images connected by pairs ``(P, 2)``."""
+    """Return the group number ``(count,)`` of each image; pairs ``(P, 2)`` connect images."""
     first, second = pairs.T
     graph = coo_array((np.ones(len(pairs), dtype=bool), (first, second)), shape=(count, count))
     numbers: NDArray[np.int64] = connected_components(graph, directed=False)[1]
@@ -282,7 +282,7 @@ def _is_used() -> NDArray[np.bool_]:
 
 
 def _spectra(thumbnails: NDArray[np.uint8]) -> Tensor:
-    """Return the lowest frequencies ``(N, 10, 10)`` of the thumbnails' centres, of length 1; zero for a flat image."""
+    """Return the lowest frequencies ``(N, 10, 10)``, of length 1, or 0 for flat images."""
     centres = thumbnails[:, _EDGE:-_EDGE, _EDGE:-_EDGE].astype(np.float32)
     spectra = dctn(centres, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES] * _is_used()
     # A few large ones, as of a bright object on a dark ground, would outweigh all others.
@@ -300,7 +300,7 @@ def _in_all_orientations(spectra: Tensor) -> Tensor:
 
 
 def _gradients(thumbnails: NDArray[np.uint8]) -> Tensor:
-    """Return histograms of gradient directions ``(N, 8, 8, 8)``: directions, then squares down and across."""
+    """Return histograms of gradient directions ``(N, 8, 8, 8)``: directions, rows, columns."""
     smooth = _mean(torch.from_numpy(thumbnails).float(), torch.arange(2, 44), 3)
     across = smooth[:, 1:-1, 2:] - smooth[:, 1:-1, :-2]
     down = smooth[:, 2:, 1:-1] - smooth[:, :-2, 1:-1]
@@ -326,7 +326,7 @@ def _oriented_gradients(gradients: Tensor, orientation: Tensor) -> Tensor:
 
 
 def _oriented(images: Tensor, orientation: Tensor) -> Tensor:
-    """Return images ``(P, S, S)`` mirrored and transposed as their numbers from 0 to 7 ``(P,)`` say."""
+    """Return images ``(P, S, S)`` in one of eight orientations each, numbers ``(P,)``."""
     orientation = orientation[:, None, None]
     images = torch.where(orientation % 2 == 1, images.flip(2), images)
     images = torch.where(orientation // 2 % 2 == 1, images.flip(1), images)
@@ -365,7 +365,7 @@ def _tile_pairs(images: _Images, tile: tuple[int, int], known: NDArray[np.int64]
 def _candidates(
     spectra: Tensor, row: int, column: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the pairs ``(P, 2)`` of a tile with similar spectra, and the best orientations of the first images."""
+    """Return the pairs ``(P, 2)`` with similar spectra, and orientations of the first images."""
     is_used = torch.from_numpy(_is_used())
     oriented = _in_all_orientations(spectra[row : row + _ROWS])[:, :, is_used]
     others = spectra[column : column + _COLUMNS, is_used]
@@ -381,7 +381,7 @@ def _candidates(
 def _similarity(
     images: _Images, pairs: NDArray[np.int64], orientations: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """Return the similarity ``(P,)`` of pairs ``(P, 2)`` after alignment; 0 where a stage finds no duplicates."""
+    """Return the similarity ``(P,)`` of pairs ``(P, 2)`` after alignment; 0 if a stage rejects."""
     first, second = torch.from_numpy(pairs).T
     orientation = torch.from_numpy(orientations)
     oriented = _oriented_gradients(images.gradients[first], orientation).flatten(1)
@@ -405,7 +405,7 @@ def _similarity(
 
 
 def _local_contrast(images: Tensor, stage: _Stage) -> Tensor:
-    """Return each pixel's deviation from the mean of its surroundings, in their standard deviations."""
+    """Return each pixel's deviation from its neighbourhood's mean in standard deviations."""
     images = _mean(
         images, torch.arange(0, images.shape[1] - stage.pool + 1, stage.stride), stage.pool
     )
@@ -417,7 +417,7 @@ def _local_contrast(images: Tensor, stage: _Stage) -> Tensor:
 
 
 def _mean(images: Tensor, starts: Tensor, width: int) -> Tensor:
-    """Return the means of squares of pixels: as ``avg_pool2d``, which is ten times as slow for a single channel.
+    """Return the means of squares of pixels, ten times as fast as ``avg_pool2d`` for one channel.
 
     Args:
         images: Images ``(..., S, S)``.
@@ -432,7 +432,7 @@ def _mean(images: Tensor, starts: Tensor, width: int) -> Tensor:
 
 
 def _jacobian(reference: Tensor) -> Tensor:
-    """Return how much each pixel of the images ``(P, S, S)`` changes with each of six parameters ``(P, 6, S * S)``."""
+    """Return derivatives ``(P, 6, S * S)`` of images ``(P, S, S)`` by six affine parameters."""
     size = reference.shape[-1]
     across = torch.zeros_like(reference)
     down = torch.zeros_like(reference)
@@ -444,7 +444,7 @@ def _jacobian(reference: Tensor) -> Tensor:
 
 
 def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, steps: int) -> Tensor:
-    """Return better affine transforms ``(P, 2, 3)``, as of ``affine_grid``, from references to moving images."""
+    """Return improved affine transforms ``(P, 2, 3)`` from references to moving images."""
     identity = torch.eye(2, 3)
     jacobian = _jacobian(reference)
     normal = jacobian @ jacobian.transpose(1, 2)
@@ -461,7 +461,7 @@ def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, steps: int
 
 
 def _overlap_cosine(transform: Tensor, reference: Tensor, moving: Tensor) -> Tensor:
-    """Return the cosine ``(P,)`` of references and aligned images; less where most of them is blank."""
+    """Return the cosine ``(P,)`` of references and aligned images; less if most is blank."""
     warped, overlap = _warped(transform, moving)
     blank = _BLANK * overlap.sum((1, 2))
     product = (reference * warped * overlap).sum((1, 2))
@@ -471,7 +471,7 @@ def _overlap_cosine(transform: Tensor, reference: Tensor, moving: Tensor) -> Ten
 
 
 def _warped(transform: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the moving images laid on the references, and where they overlap, both ``(P, S, S)``."""
+    """Return the aligned moving images and their overlap with the references, ``(P, S, S)``."""
     size = moving.shape[-1]
     grid = (_coordinates(size) @ transform.transpose(1, 2)).view(-1, size, size, 2)
     overlap = (grid.abs().amax(-1) < 1) * _edge(size)
@@ -482,7 +482,7 @@ def _warped(transform: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _coordinates(size: int) -> Tensor:
-    """Return x, y and 1 of each pixel ``(S * S, 3)``, from -1 to 1 across the image as in ``affine_grid``."""
+    """Return x, y and 1 of each pixel ``(S * S, 3)``, from -1 to 1 as in ``affine_grid``."""
     across = (torch.arange(size) + 0.5) * 2 / size - 1
     y, x = torch.meshgrid(across, across, indexing="ij")
     return torch.stack([x, y, torch.ones_like(x)], -1).view(-1, 3)

@@ -1,4 +1,4 @@
-"""What the files are: one pass over a folder that reads and decodes every file once and remembers what it saw."""
+"""Checksums, errors and thumbnails of all images, from one cached pass over a folder."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class QuarantineRow(NamedTuple):
-    """A file to leave out: its path relative to the root, its checksum (empty: whatever it holds), and why."""
+    """A file to leave out: path relative to the root, checksum (empty: any content), reason."""
 
     path: str
     sha256: str
@@ -35,7 +35,7 @@ def quarantine_text(rows: Sequence[QuarantineRow]) -> str:
 def in_quarantine(
     file: str | Path, *, paths: Sequence[str], sha256: Sequence[str]
 ) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the indices of the images on a list, and the paths on it that no longer mean one of them.
+    """Return the indices of the images on a list, and the paths that match no image.
 
     Args:
         file: The list: CSV with at least the columns ``path`` and ``sha256``.
@@ -56,7 +56,8 @@ def in_quarantine(
         not {"path", "sha256"} <= set(columns) or "split" in columns
     ):  # a manifest would leave out everything
         raise ValueError(
-            f"`quarantine` {file}: expected a CSV file with the columns path and sha256, as python -m flowers "
+            f"`quarantine` {file}: expected a CSV file with the columns path and sha256, as python "
+            f"-m flowers "
             f"audit writes it, got {', '.join(columns) or 'an empty file'}"
         )
     position = {path: index for index, path in enumerate(paths)}

@@ -20,7 +20,7 @@ _SOURCES: dict[str, Callable[[Path], None]] = {
 
 
 def ensure_root(root: str | Path) -> Path:
-    """Return the folder, made first where it is missing and named as a data set that the project knows how to make.
+    """Return the folder; a missing one with the name of a known data set is made first.
 
     Args:
         root: Folder ``root/<class>/<image>``; ``.../flower_photos`` is downloaded and
@@ -34,7 +34,8 @@ def ensure_root(root: str | Path) -> Path:
     if not path.is_dir():
         if path.name not in _SOURCES:
             raise FileNotFoundError(
-                f"`root` {root}: expected a folder with one folder of images per class, got no folder. "
+                f"`root` {root}: expected a folder with one folder of images per class, got no "
+                f"folder. "
                 f"What can be done:\n"
                 f"  - give the path of your own folder root/<class>/<image>, or\n"
                 f"    root/{{train,val,test}}/<class>/<image>;\n"

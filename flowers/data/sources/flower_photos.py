@@ -1,4 +1,4 @@
-"""Fetch flower_photos: resumed when cut, verified before anything is extracted, extracted safely."""
+"""Download of flower_photos: resumed if interrupted, verified, and extracted safely."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FLOWER_PHOTOS = Archive(
 
 
 def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> None:
-    """Make the folder ``root`` from the archive, which is downloaded beside it unless it is already there.
+    """Make the folder ``root`` from the archive, which is downloaded if it is missing.
 
     Several processes may call at once: one downloads, the others wait for it.
 
@@ -57,7 +57,8 @@ def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> N
             _download(archive, file)
         elif _sha256(file) != archive.sha256:
             raise ValueError(
-                f"{file}: expected the archive with sha256 {archive.sha256}, got {_sha256(file)}. Take it away to "
+                f"{file}: expected the archive with sha256 {archive.sha256}, got {_sha256(file)}. "
+                f"Take it away to "
                 f"download it anew, or put the right one in its place."
             )
         _extract(file, root)
@@ -66,7 +67,8 @@ def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> N
 def _download(archive: Archive, file: Path) -> None:
     partial = file.with_name(f"{file.name}.part")
     print(
-        f"No folder {file.with_suffix('')}: downloading {archive.size / 2**20:.0f} MiB from {archive.url}"
+        f"No folder {file.with_suffix('')}: downloading {archive.size / 2**20:.0f} MiB from "
+        f"{archive.url}"
     )
     for attempt in range(_ATTEMPTS):
         try:
@@ -80,13 +82,15 @@ def _download(archive: Archive, file: Path) -> None:
                 f"  - run the same command again: what has arrived is kept in {partial};\n"
                 f"  - fetch the archive on another machine and put it here: {file};\n"
                 f"  - give any folder root/<class>/<image> with `root` DIR;\n"
-                f"  - train on the drawn flowers, without a network: --config configs/quickstart.yaml"
+                f"  - train on the drawn flowers, without a network: --config "
+                f"configs/quickstart.yaml"
             ) from error
         break
     if _sha256(partial) != archive.sha256:
         partial.unlink()
         raise ConnectionError(
-            f"What arrived from {archive.url} is not the archive with sha256 {archive.sha256}; it was deleted. "
+            f"What arrived from {archive.url} is not the archive with sha256 {archive.sha256}; it "
+            f"was deleted. "
             f"Run the same command again, or put the archive here: {file}"
         )
     partial.replace(file)

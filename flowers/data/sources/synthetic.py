@@ -52,7 +52,7 @@ _PALETTES: dict[str, Sequence[Colour]] = {
 
 
 def draw_flowers(root: Path, *, per_class: int = 200, image_size: int = 112, seed: int = 0) -> None:
-    """Draw five classes that look like those of flower_photos, as JPEG files ``root/<class>/<number>.jpg``.
+    """Generate five classes similar to flower_photos, as ``root/<class>/<number>.jpg``.
 
     The flowers vary in colour, size, position, number and shape of petals, background, blur and
     noise, and the classes share colours, so one look at the average colour does not tell them
@@ -149,7 +149,7 @@ class _Canvas:
         colour: Colour,
         tip: float = 1,
     ) -> None:
-        """Draw a petal from (x, y) outwards; ``tip`` above 1 moves its widest part towards the tip."""
+        """Draw a petal from (x, y); ``tip`` above 1 moves its widest part towards the tip."""
         t = np.linspace(0, 2 * math.pi, 20)
         along = length * ((1 - np.cos(t)) / 2) ** (1 / tip)
         across = width / 2 * np.sin(t)

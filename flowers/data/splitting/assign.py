@@ -1,4 +1,4 @@
-"""Which side each image of a folder goes to, by everything that has a say in it: copies, groups, folds, lists."""
+"""Assignment of images to splits, with duplicates, groups, folds, manifest and quarantine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowers.data.credits import read_credits
-from flowers.data.files import shortened
+from flowers.data.image_folder import read_credits, shortened
 from flowers.data.quality.duplicates import connected
 from flowers.data.quality.quarantine import in_quarantine
 from flowers.data.splitting.manifest import QUARANTINED, SKIPPED, read_manifest, split_of_manifest
@@ -23,7 +22,7 @@ from flowers.data.splitting.splits import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from flowers.data.folder import FolderIndex
+    from flowers.data.image_folder import FolderIndex
     from flowers.data.quality.duplicates import Pairs
     from flowers.data.quality.image_info import FolderFacts
 
@@ -67,7 +66,7 @@ def assign_splits(
 def quarantined_images(
     index: FolderIndex, facts: FolderFacts, *, quarantine: str | None
 ) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the indices of the images in quarantine, and the paths on the list that are not followed.
+    """Return the indices of the images in quarantine, and the listed paths that match no image.
 
     Raises:
         OSError: The list cannot be read.
@@ -79,7 +78,7 @@ def quarantined_images(
 
 
 class _Assigner:
-    """What every step of an assignment needs: the folder, which images may be used, and which show the same picture."""
+    """An assignment in progress: the folder, the usable images, and the groups of duplicates."""
 
     def __init__(
         self, index: FolderIndex, facts: FolderFacts, copies: Pairs, options: SplitOptions
@@ -98,7 +97,8 @@ class _Assigner:
             self.notes.append(f"{len(self.quarantined)} images are in quarantine{names}")
         if others:
             self.notes.append(
-                f"--data.quarantine: {len(others)} lines name a file that is gone or has another content since, not "
+                f"--data.quarantine: {len(others)} lines name a file that is gone or has another "
+                f"content since, not "
                 f"followed: {shortened(others)}"
             )
 
@@ -129,14 +129,16 @@ class _Assigner:
                 "keep": "kept as any other",
             }
             self.notes.append(
-                f"{found.sum()} images are the same picture under two labels, {what[self.options.contradictions]} "
+                f"{found.sum()} images are the same picture under two labels, "
+                f"{what[self.options.contradictions]} "
                 f"(--data.contradictions): {self._named(found)}"
             )
         sizes = np.bincount(self.pictures[self.usable])
         if (sizes > 1).any():
             self.notes.append(
                 f"{sizes[sizes > 1].sum():,} images are copies of each other (--data.duplicates "
-                f"{self.options.duplicates}): {(sizes > 1).sum():,} pictures, the commonest {sizes.max():,} times"
+                f"{self.options.duplicates}): {(sizes > 1).sum():,} pictures, the commonest "
+                f"{sizes.max():,} times"
             )
         return found
 
@@ -172,17 +174,19 @@ class _Assigner:
         if not pairs:
             raise ValueError(
                 f"`group_by` photographer: expected {self.index.root / 'LICENSE.txt'} with lines "
-                f"'class/file.jpg CC-BY by NAME - URL', got none of a photo at hand. Write them, or leave the option "
+                f"'class/file.jpg CC-BY by NAME - URL', got none of a photo at hand. Write them, "
+                f"or leave the option "
                 f"out."
             )
         self.notes.append(
-            f"{len(first):,} photographers, each on one side; {self.usable.sum() - len(named):,} photos without a "
+            f"{len(first):,} photographers, each on one side; {self.usable.sum() - len(named):,} "
+            f"photos without a "
             f"credit, each on its own"
         )
         return np.array(pairs, dtype=np.int64)
 
     def _given(self) -> NDArray[np.object_]:
-        """Return the split ``(N,)`` that the folder or a published rule gives each image; otherwise all train."""
+        """Return the split ``(N,)`` by the folder or a published rule, or ``train``."""
         if self.index.given_splits is not None:
             return self.index.given_splits
         split = np.full(len(self.usable), "train", dtype=object)
@@ -194,7 +198,7 @@ class _Assigner:
     def _without_leaks(
         self, given: NDArray[np.object_], only_train: NDArray[np.bool_]
     ) -> NDArray[np.object_]:
-        """Leave out what cannot be used, and of the earlier splits what shows the picture of a later one."""
+        """Leave out unusable images, and duplicates of validation and test images."""
         split = given.copy()
         split[~self.usable | (only_train & (split != "train"))] = SKIPPED
         ranks = np.array([(SKIPPED, "train", "val", "test").index(name) for name in split])
@@ -203,13 +207,14 @@ class _Assigner:
         leaking = (ranks > 0) & (ranks < highest[self.pictures])
         if leaking.any():
             self.notes.append(
-                f"{leaking.sum():,} images are copies of one that validates or tests, left out: {self._named(leaking)}"
+                f"{leaking.sum():,} images are copies of one that validates or tests, left out: "
+                f"{self._named(leaking)}"
             )
         split[leaking] = SKIPPED
         return split
 
     def _split_training(self, split: NDArray[np.object_], only_train: NDArray[np.bool_]) -> None:
-        """Take validation and test images from those that train, at random or by folds, unless they are given."""
+        """Move training images to validation and test, at random or by folds, unless given."""
         index, options = self.index, self.options
         if options.split == "tf_for_poets":
             return
@@ -221,7 +226,8 @@ class _Assigner:
         trained = np.isin(groups, groups[only_train])  # with all that has to stay with them
         if (more := ((split == "train") & trained & ~only_train).sum()) > 0:
             self.notes.append(
-                f"{more:,} images belong to a group with such a picture, so they are only trained on too"
+                f"{more:,} images belong to a group with such a picture, so they are only trained "
+                f"on too"
             )
         movable = np.flatnonzero((split == "train") & ~trained)
         seed, names = f"{options.split_seed}", index.class_names
@@ -232,7 +238,8 @@ class _Assigner:
             )
             split[movable[folds == options.fold]] = "test"
             movable, test_fraction = movable[folds != options.fold], 0.0
-            seed = f"{seed} {options.fold}"  # else all folds would choose their checkpoints on the same images
+            # Otherwise all folds would select their checkpoints on the same images.
+            seed = f"{seed} {options.fold}"
         positions = stratified_split(
             index.labels[movable],
             groups[movable].tolist(),
@@ -245,7 +252,7 @@ class _Assigner:
             split[movable[where]] = name
 
     def _missing_fraction(self, name: str, fraction: float) -> float:
-        """Return the fraction of the training images that a split is taken from; 0 where the folder has that split."""
+        """Return the fraction of the training images for a split; 0 if the folder has it."""
         given = self.index.given_splits
         if given is None:
             return fraction
@@ -254,7 +261,8 @@ class _Assigner:
         if fraction == 0:
             return 0.0
         self.notes.append(
-            f"There is no {name} folder with images: a fraction of {fraction:g} of train is taken instead "
+            f"There is no {name} folder with images: a fraction of {fraction:g} of train is taken "
+            f"instead "
             f"(--data.{name}_fraction)"
         )
         return fraction
@@ -266,8 +274,10 @@ class _Assigner:
         untrained = [self.index.class_names[label] for label in np.flatnonzero(counts == 0)]
         if untrained:
             raise ValueError(
-                f"`root` {self.index.root}: no image is left to train on of {', '.join(untrained)}: all are in "
-                f"other splits, in quarantine, or copies of images there. Add images, or take the class away."
+                f"`root` {self.index.root}: no image is left to train on of "
+                f"{', '.join(untrained)}: all are in "
+                f"other splits, in quarantine, or copies of images there. Add images, or take the "
+                f"class away."
             )
 
     def _stated(self, only_train: NDArray[np.bool_]) -> NDArray[np.object_]:
@@ -297,8 +307,10 @@ class _Assigner:
         if leaks:
             listing = "\n  ".join(leaks[:20])
             raise ValueError(
-                f"`manifest` {manifest}: {len(leaks)} pairs of identical or nearly identical images stand on two "
-                f"sides:\n  {listing}\nPut each pair on one side, or say with `duplicates` exact, or ignore, that "
+                f"`manifest` {manifest}: {len(leaks)} pairs of identical or nearly identical "
+                f"images stand on two "
+                f"sides:\n  {listing}\nPut each pair on one side, or say with `duplicates` exact, "
+                f"or ignore, that "
                 f"they are different pictures."
             )
 

@@ -24,7 +24,7 @@ LEFT_OUT = (SKIPPED, QUARANTINED)
 
 
 class ManifestRow(NamedTuple):
-    """One image of a manifest: path relative to the root, class name, checksum, split (or why it is in none)."""
+    """An image of a manifest: path relative to the root, class name, checksum, split."""
 
     path: str
     label: str
@@ -48,12 +48,14 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
         OSError: The file cannot be read.
         ValueError: The file is no manifest.
     """
-    with open(file, newline="", encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
+    file = Path(file)
+    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
         header, *lines = [*csv.reader(opened)] or [[]]
     rows = [ManifestRow(*line) for line in lines if len(line) == len(ManifestRow._fields)]
     if header != list(ManifestRow._fields) or len(rows) < len(lines) or not rows:
         raise ValueError(
-            f"`manifest` {file}: expected the columns {', '.join(ManifestRow._fields)}, got {', '.join(header)}. "
+            f"`manifest` {file}: expected the columns {', '.join(ManifestRow._fields)}, got "
+            f"{', '.join(header)}. "
             f"Give the manifest.csv of a run folder."
         )
     twice = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
@@ -64,7 +66,8 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     unknown = sorted({row.split for row in rows} - {*SPLITS, *LEFT_OUT})
     if unknown:
         raise ValueError(
-            f"`manifest` {file}: expected a split of {', '.join((*SPLITS, *LEFT_OUT))}, got {', '.join(unknown)}"
+            f"`manifest` {file}: expected a split of {', '.join((*SPLITS, *LEFT_OUT))}, got "
+            f"{', '.join(unknown)}"
         )
     return rows
 
@@ -90,8 +93,10 @@ def split_of_manifest(
     if wrong:
         listing = ", ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")
         raise ValueError(
-            f"`manifest`: {len(wrong)} of its {len(used)} images are missing under `root` or differ in "
-            f"content or label: {listing}. Give the folder that the manifest was written for, or leave "
+            f"`manifest`: {len(wrong)} of its {len(used)} images are missing under `root` or "
+            f"differ in "
+            f"content or label: {listing}. Give the folder that the manifest was written for, or "
+            f"leave "
             f"`manifest` out for a new split."
         )
     position = {path: index for index, path in enumerate(files)}
@@ -102,7 +107,7 @@ def split_of_manifest(
 
 
 def fingerprints(rows: Sequence[ManifestRow]) -> dict[str, str]:
-    """Return a checksum of the images and labels, and one that covers their splits too; paths do not matter."""
+    """Return a checksum of the images and labels, and one of their splits too, without paths."""
     return {
         "data_fingerprint": _digest(f"{row.label} {row.sha256}" for row in rows),
         "split_fingerprint": _digest(f"{row.label} {row.sha256} {row.split}" for row in rows),
@@ -132,9 +137,13 @@ def compare_fingerprints(mine: Mapping[str, str], stored: Mapping[str, str]) -> 
         return "holds other images than those that the checkpoint's run had"
     if mine["split_fingerprint"] != stored["split_fingerprint"]:
         raise ValueError(
-            "--data: the images are those the checkpoint was trained on, but they are split in another way, so "
-            "images it was trained on would be evaluated. Expected its split: leave out all options of the split "
-            "(folds, group_by, duplicates, contradictions, quarantine too), or give the manifest.csv of "
-            "its run folder with `manifest` (and `duplicates` ignore, if it has copies on two sides)."
+            "--data: the images are those the checkpoint was trained on, but they are split in "
+            "another way, so "
+            "images it was trained on would be evaluated. Expected its split: leave out all "
+            "options of the split "
+            "(folds, group_by, duplicates, contradictions, quarantine too), or give the "
+            "manifest.csv of "
+            "its run folder with `manifest` (and `duplicates` ignore, if it has copies on two "
+            "sides)."
         )
     return ""

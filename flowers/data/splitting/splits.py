@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from flowers.data.folder import FolderIndex
+    from flowers.data.image_folder import FolderIndex
 
     Indices = dict[str, NDArray[np.int64]]
 
@@ -54,7 +54,8 @@ class SplitOptions:
             raise ValueError(f"`fold` {self.fold}: expected `folds` with it, as `folds` 5")
         if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
             raise ValueError(
-                f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and one of them, "
+                f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and one of "
+                f"them, "
                 f"counted from 0 to folds - 1"
             )
         if not (0 < self.val_fraction < 1 and 0 <= self.test_fraction < 1):
@@ -71,7 +72,7 @@ class SplitOptions:
                     )
 
     def check_folder(self, index: FolderIndex) -> None:
-        """Refuse what does not go together with a folder that is already divided; a manifest is stronger than both.
+        """Check the options for a folder that is already split; a manifest overrides both.
 
         Args:
             index: The folder.
@@ -85,7 +86,8 @@ class SplitOptions:
         for name, value in contradicting.items():
             if value not in (None, "random"):
                 raise ValueError(
-                    f"`{name}` {value}: expected nothing beside the split folders in `root` {index.root}, "
+                    f"`{name}` {value}: expected nothing beside the split folders in `root` "
+                    f"{index.root}, "
                     f"which fix the split. To pool the splits, put all images under root/<class>."
                 )
 
@@ -117,7 +119,8 @@ def stratified_split(
     """
     if val_fraction + test_fraction >= 1:
         raise ValueError(
-            f"`val_fraction`, `test_fraction`: expected fractions that leave some images to train on, got "
+            f"`val_fraction`, `test_fraction`: expected fractions that leave some images to train "
+            f"on, got "
             f"{val_fraction} and {test_fraction}"
         )
     wanted = []
@@ -140,7 +143,7 @@ def stratified_folds(
     seed: int | str,
     class_names: Sequence[str],
 ) -> NDArray[np.int64]:
-    """Return the fold ``(N,)`` of each image; every class is spread evenly and each group stays in one fold.
+    """Return the fold ``(N,)`` of each image, stratified, with each group in one fold.
 
     Args:
         labels: Integers ``(N,)``.
@@ -160,7 +163,7 @@ def stratified_folds(
 
 
 def tf_for_poets_split(paths: Sequence[str]) -> Indices:
-    """Split as TensorFlow Hub's ``retrain.py`` did for the codelab "TensorFlow for Poets": 10 % val, 10 % test.
+    """Split as ``retrain.py`` of the codelab "TensorFlow for Poets": 10 % val, 10 % test.
 
     The rule hashes the path the codelab gave each file. On the 3,670 photos of flower_photos it
     makes 2949 / 359 / 362, the only public test set that accuracies were reported on
@@ -184,7 +187,7 @@ def tf_for_poets_split(paths: Sequence[str]) -> Indices:
 
 
 def split_table(index: FolderIndex, split: NDArray[np.object_]) -> list[str]:
-    """Return lines that say how many images of each class are in which split; of hundreds of classes only the sums."""
+    """Return a table of the images of each class and split; of many classes only the sums."""
     counts = {
         name: np.bincount(index.labels[split == name], minlength=len(index.class_names))
         for name in SPLITS

@@ -51,9 +51,12 @@ def deal(
             if count and not dealer.filled[label][side] and not dealer.fill(label, side):
                 raise ValueError(
                     f"`root`: class {name!r} has {sum(dealer.filled[label])} images to split, "
-                    f"{dealer.num_groups(label)} of them different (copies, near duplicates and groups count once): "
-                    f"too few for {sum(map(bool, wanted[label]))} sides. Add images, or take the class away; where "
-                    f"different images count as the same, or are left out, see `duplicates`, `group_by` and "
+                    f"{dealer.num_groups(label)} of them different (copies, near duplicates and "
+                    f"groups count once): "
+                    f"too few for {sum(map(bool, wanted[label]))} sides. Add images, or take the "
+                    f"class away; where "
+                    f"different images count as the same, or are left out, see `duplicates`, "
+                    f"`group_by` and "
                     f"`quarantine`."
                 )
     sides = np.empty(len(labels), dtype=np.int64)
@@ -122,7 +125,7 @@ class _Dealer:
         return self.roomiest(group)
 
     def share_the_rest(self) -> None:
-        """Where large groups took more than a side wants, let the other sides want less, in the same proportions."""
+        """Reduce the targets of the other splits if large groups exceeded that of a split."""
         for label, wanted in enumerate(self.wanted):
             total, original = sum(wanted), list(wanted)
             over: set[int] = set()
@@ -147,7 +150,7 @@ class _Dealer:
                     wanted[side] = self.filled[label][side]
 
     def fill(self, label: int, side: int) -> bool:
-        """Move the smallest group of a class to a side without one, if that leaves no other side without; say so."""
+        """Move the smallest movable group with a class into a split without it; return success."""
 
         def leaves_some(group: str) -> bool:
             come_from = self.sides[group]

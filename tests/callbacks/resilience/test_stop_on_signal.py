@@ -97,7 +97,7 @@ def curve(folder, name):
 
 
 def assert_equal(ours, theirs):
-    """Assert that two checkpoints have the same weights, averages, moments and metrics to the last bit."""
+    """Assert that two checkpoints have the same weights, averages, moments and metrics."""
     for part in ("state_dict", "current_model_state"):
         for name, value in theirs[part].items():
             assert torch.equal(ours[part][name], value), name
@@ -128,8 +128,8 @@ def test_a_run_that_was_asked_to_end_goes_on_exactly(
     assert last(tmp_path)["global_step"] == step
     said = capsys.readouterr().out
     assert (
-        f"SIGTERM: ended in epoch {step // 3} after step {step}. To resume: python -m flowers fit --ckpt_path"
-        in said
+        f"SIGTERM: ended in epoch {step // 3} after step {step}. To resume: python -m flowers fit "
+        f"--ckpt_path" in said
     )
     metrics, checkpoint = never_ended
     again = training.main(

@@ -35,7 +35,7 @@ CONTENT = tar(
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves ``content``, a part of it where a range is asked for; cuts the first ``cuts`` answers in the middle."""
+    """Serves ``content`` or a range of it; interrupts the first ``cuts`` answers."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

@@ -60,7 +60,8 @@ def test_a_picture_under_two_labels_is_only_trained_on_with_all_its_copies(index
     assert found.notes == [
         "3 images are the same picture under two labels, never evaluated (--data.contradictions): "
         "cat/00.jpg, cat/07.jpg, dog/05.jpg",
-        "3 images are copies of each other (--data.duplicates near): 1 pictures, the commonest 3 times",
+        "3 images are copies of each other (--data.duplicates near): 1 pictures, the commonest 3 "
+        "times",
     ]
 
 

@@ -1,0 +1,441 @@
+"""Image folders: their classes and images, paths given by the user, and photo credits."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from flowers.decoding import IMAGE_EXTENSIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+# Names, in lower case, that operating systems, network drives, archives and runs of this package
+# put among photos. Like hidden names they are never photos or classes, and not reported.
+SYSTEM_NAMES = frozenset(
+    {
+        "#recycle",
+        "$recycle.bin",
+        "@eadir",
+        "@recycle",
+        "__macosx",
+        "desktop.ini",
+        "lightning_logs",
+        "lost+found",
+        "system volume information",
+        "thumbs.db",
+    }
+)
+# Names, in lower case, of the folders of a data set that is already split.
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_OTHER_EXTENSION = f"name does not end in {', '.join(IMAGE_EXTENSIONS)}"
+_HEIC_EXTENSIONS = (".heic", ".heif")
+# Files that describe a data set, or that predict wrote.
+_TEXT_EXTENSIONS = (".csv", ".html", ".json", ".md", ".pdf", ".txt")
+_MAX_LISTED = 8
+# The two forms of a line of flower_photos' LICENSE.txt.
+_CREDITS = (
+    re.compile(r"(?P<path>\S+/\S+) CC-BY by (?P<photographer>.*) - (?P<url>https?://\S+)"),
+    re.compile(r"(?P<path>\S+/\S+) CC-BY (?P<url>https?://\S+) - by (?P<photographer>.*)"),
+)
+
+
+class IgnoredFile(NamedTuple):
+    """A file that is not used as an image.
+
+    Args:
+        path: Its path relative to the folder.
+        reason: Why it is ignored.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass
+class FolderContents:
+    """The contents of a folder, as paths relative to it with forward slashes.
+
+    Args:
+        folders: All subfolders.
+        images: All files with the extension of an image.
+        ignored: All other files, links that are not followed, and folders that cannot be read.
+    """
+
+    folders: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    ignored: list[IgnoredFile] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class FolderIndex:
+    """The images of a folder ``root/<class>/<image>`` or ``root/<split>/<class>/<image>``.
+
+    Args:
+        root: The folder.
+        class_names: Sorted names of the K classes.
+        paths: N paths relative to the root, with forward slashes, sorted by class and path.
+        labels: Integers ``(N,)`` that index the class names.
+        given_splits: Split ``(N,)`` of each image of a folder that is already split; else None.
+        ignored: Files that are not used as images.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: NDArray[np.int64]
+    given_splits: NDArray[np.object_] | None = None
+    ignored: tuple[IgnoredFile, ...] = ()
+
+    def untrained_classes(self) -> list[str]:
+        """Return the classes without an image to train on."""
+        labels = self.labels
+        if self.given_splits is not None:
+            labels = labels[self.given_splits == "train"]
+        counts = np.bincount(labels, minlength=len(self.class_names))
+        return [self.class_names[label] for label in np.flatnonzero(counts == 0)]
+
+
+class Credit(NamedTuple):
+    """The author of a photo.
+
+    Args:
+        photographer: Name of the photographer.
+        url: Page on which the photo was published.
+    """
+
+    photographer: str
+    url: str
+
+
+def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
+    """Index a folder with the classes and images of torchvision's ``ImageFolder``.
+
+    Unlike ``ImageFolder`` it also reads folders that are already split: one of their folders is
+    named as the training split, and all folders with images are named as splits (see
+    ``SPLIT_FOLDERS``) and contain class folders. Two spellings of a class name in Unicode (NFC and
+    NFD) are one class.
+
+    Args:
+        root: A folder with one folder per class, or per split with one folder per class.
+        tolerant: Whether to accept classes without images and folders that cannot be read.
+
+    Raises:
+        ValueError: There are fewer than two classes, a class without an image to train on, or a
+            name that cannot be printed; or it is unclear which folders are classes or splits.
+        OSError: A folder cannot be read.
+    """
+    base = Path(root)
+    contents = walk_folder(base, tolerant=tolerant)
+    splits = _split_folders(root, contents)
+    depth = 2 if splits else 1
+    class_of = {}
+    for folder in contents.folders:
+        parts = folder.split("/")
+        if len(parts) == depth and (not splits or parts[0] in splits):
+            class_of[folder] = unicodedata.normalize("NFC", parts[-1])
+    class_names = _class_names(root, class_of.values(), split_folders=sorted(splits))
+    images = []
+    ignored = []
+    for path in contents.images:
+        if "/" in path:
+            images.append((class_names.index(class_of[_parent(path, depth)]), path))
+        else:
+            ignored.append(IgnoredFile(path, "an image beside the class folders"))
+    for file in contents.ignored:
+        # Beside the class folders, files such as a licence belong to the data set.
+        if _parent(file.path, depth) in class_of or not has_other_extension(file):
+            ignored.append(file)
+    images.sort()
+    given_splits = None
+    if splits:
+        names = [splits[_parent(path, 1)] for _, path in images]
+        given_splits = np.array(names, dtype=object)
+    index = FolderIndex(
+        base,
+        tuple(class_names),
+        tuple(path for _, path in images),
+        np.array([label for label, _ in images], dtype=np.int64),
+        given_splits,
+        tuple(sorted(ignored)),
+    )
+    empty = index.untrained_classes()
+    if not images or (empty and not tolerant):
+        place = " of the training split" if splits else ""
+        message = (
+            f"`root` {root}: no image in the class folder {', '.join(empty)}{place}. Expected "
+            f"files that end in {', '.join(IMAGE_EXTENSIONS)}: add some, or remove the folder. "
+            f"{summarize_ignored(index.ignored)}"
+        )
+        raise ValueError(message.rstrip())
+    return index
+
+
+def _parent(path: str, depth: int) -> str:
+    """Return the first parts of a path."""
+    return "/".join(path.split("/")[:depth])
+
+
+def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]:
+    """Return the split of each folder of a root that is already split; none if they are classes.
+
+    Raises:
+        ValueError: It is unclear what they are.
+    """
+    direct: set[str] = set()  # folders with images
+    nested: set[str] = set()  # folders with images in subfolders
+    for path in contents.images:
+        folder, *rest = path.split("/")
+        if len(rest) == 1:
+            direct.add(folder)
+        elif rest:
+            nested.add(folder)
+    splits = _named_as_splits(sorted(direct | nested))
+    others = sorted((direct | nested) - splits.keys())
+    has_train = "train" in splits.values()
+    if others and set(splits.values()) == {"train"} and direct & splits.keys():
+        has_train = False  # beside other classes, a folder train with images is a class
+    if not splits or (others and not has_train):
+        return {}
+    subject = (
+        f"`root` {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>)"
+    )
+    if others:
+        raise ValueError(
+            f"{subject}, but there are images in {', '.join(others)} beside them. Expected only "
+            f"splits or only classes: move the others out of the folder, or rename the classes."
+        )
+    if not has_train:
+        raise ValueError(
+            f"{subject}, but there is no train folder with images. Add it, or rename the classes."
+        )
+    if direct:
+        raise ValueError(
+            f"{subject}, but there are images without a class folder in "
+            f"{', '.join(sorted(direct))}. Move them into class folders, or out of the folder "
+            f"(python -m flowers predict classifies images without a label)."
+        )
+    return _named_as_splits(contents.folders)  # also those without images, to report their files
+
+
+def _named_as_splits(folders: Iterable[str]) -> dict[str, str]:
+    splits = {}
+    for folder in folders:
+        if folder.lower() in SPLIT_FOLDERS:
+            splits[folder] = SPLIT_FOLDERS[folder.lower()]
+    return splits
+
+
+def _class_names(
+    root: str | Path, names: Iterable[str], *, split_folders: Sequence[str]
+) -> list[str]:
+    class_names = sorted(set(names))
+    for name in class_names:
+        if not name.isprintable():
+            raise ValueError(
+                f"`root` {root}: class folder {name!r}: expected a name of printable UTF-8"
+            )
+    if len(class_names) < 2:
+        layout = "root/<class>/<image>"
+        if split_folders:
+            layout = f"root/{split_folders[0]}/<class>/<image>"
+        raise ValueError(
+            f"`root` {root}: expected at least two class folders ({layout}), got "
+            f"{class_names or 'none'}. Give the folder that contains the class folders."
+        )
+    return class_names
+
+
+def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
+    """List a folder with all its subfolders.
+
+    Hidden names (``.git``, ``._x.jpg`` of macOS) and ``SYSTEM_NAMES`` are skipped. A link to a
+    folder is followed only if that is outside the root and contains neither the root nor the link.
+
+    Args:
+        root: The folder.
+        tolerant: Whether folders that cannot be read are listed as ignored.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    contents = FolderContents()
+    real_root = root.resolve()
+    # Each folder with the real paths of its parents, to which a link must not lead.
+    stack: list[tuple[str, frozenset[Path]]] = [("", frozenset())]
+    while stack:
+        folder, parents = stack.pop()
+        try:
+            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
+        except OSError as error:
+            if not (tolerant and folder):
+                raise
+            contents.ignored.append(IgnoredFile(folder, str(error)))
+            continue
+        parents |= {(root / folder).resolve()}
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
+                continue
+            path = f"{folder}/{entry.name}".removeprefix("/")
+            if not _succeeds(entry.is_dir):
+                _add_file(contents, path, entry)
+            elif entry.is_symlink() and _leads_back(entry, root=real_root, parents=parents):
+                reason = "a link that leads back into the folder: not followed"
+                contents.ignored.append(IgnoredFile(path, reason))
+            else:
+                contents.folders.append(path)
+                stack.append((path, parents))
+    return contents
+
+
+def _add_file(contents: FolderContents, path: str, entry: os.DirEntry[str]) -> None:
+    is_image = entry.name.lower().endswith(IMAGE_EXTENSIONS)
+    is_file = _succeeds(entry.is_file)
+    is_dead_link = not is_file and entry.is_symlink()
+    if is_image and (is_file or is_dead_link):  # a dead link is an image that cannot be read
+        contents.images.append(path)
+    elif is_file:
+        contents.ignored.append(IgnoredFile(path, _OTHER_EXTENSION))
+    elif is_dead_link:
+        contents.ignored.append(IgnoredFile(path, "a link to nothing"))
+    else:
+        contents.ignored.append(IgnoredFile(path, "a pipe or a device"))
+
+
+def _succeeds(check: Callable[[], bool]) -> bool:
+    try:
+        return check()
+    except OSError:  # a link to itself
+        return False
+
+
+def _leads_back(link: os.DirEntry[str], *, root: Path, parents: frozenset[Path]) -> bool:
+    target = Path(link.path).resolve()
+    return target in parents or target.is_relative_to(root) or root.is_relative_to(target)
+
+
+def has_other_extension(file: IgnoredFile) -> bool:
+    """Return whether a file is ignored only because of its extension."""
+    return file.reason == _OTHER_EXTENSION
+
+
+def reasons_to_ignore(files: Iterable[IgnoredFile]) -> str:
+    """Return the reasons with the paths of their files, or with a count of each extension."""
+    extensions: Counter[str] = Counter()
+    paths: dict[str, list[str]] = defaultdict(list)
+    for file in sorted(files):
+        if has_other_extension(file):
+            extensions[Path(file.path).suffix or "none"] += 1
+        else:
+            paths[file.reason].append(file.path)
+    reasons = []
+    if extensions:
+        counts = [f"{extension} {count:,}" for extension, count in extensions.most_common()]
+        reasons.append(f"{_OTHER_EXTENSION} ({shortened(counts)})")
+    for reason in sorted(paths):
+        reasons.append(f"{reason} ({shortened(paths[reason])})")
+    text = "; ".join(reasons)
+    if any(extension.lower() in _HEIC_EXTENSIONS for extension in extensions):
+        text += ". Convert .heic and .heif to JPEG, for instance with the package pillow-heif"
+    return text
+
+
+def shortened(items: Sequence[str]) -> str:
+    """Return the first eight items and the number of the others, as text."""
+    text = ", ".join(items[:_MAX_LISTED])
+    if len(items) > _MAX_LISTED:
+        text += f" and {len(items) - _MAX_LISTED:,} more"
+    return text
+
+
+def summarize_ignored(files: Sequence[IgnoredFile]) -> str:
+    """Return one line with the number of ignored files and the reasons; nothing without files."""
+    if not files:
+        return ""
+    subject = "1 file is" if len(files) == 1 else f"{len(files):,} files are"
+    return f"{subject} ignored: {reasons_to_ignore(files)}"
+
+
+def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[IgnoredFile]]:
+    """Return the image files that paths and patterns name, in their order.
+
+    Args:
+        words: Files, folders (with all subfolders) and patterns such as ``*.jpg``; the files of a
+            folder or a pattern are sorted.
+        option: The option with the words, for errors.
+
+    Returns:
+        The files, and the ignored files in the folders except texts at their top.
+
+    Raises:
+        FileNotFoundError: There is only one word, and no such file or folder.
+        OSError: A folder cannot be read.
+        ValueError: There is no image.
+    """
+    files: list[str] = []
+    ignored: list[IgnoredFile] = []
+    for word in words:
+        path = Path(word).expanduser()
+        if not word or (path.exists() and not path.is_dir() and not path.is_file()):
+            raise ValueError(f"{option} {word!r}: expected a file, a folder or a pattern")
+        if path.is_dir():
+            contents = walk_folder(path)
+            if not contents.images:
+                raise ValueError(
+                    f"{option} {word}: expected images ({', '.join(IMAGE_EXTENSIONS)}), got none. "
+                    f"{summarize_ignored(contents.ignored)}".rstrip()
+                )
+            files += map(str, sorted(path / image for image in contents.images))
+            ignored += [file for file in contents.ignored if not _is_top_text(file)]
+        elif not path.exists() and glob.has_magic(word):
+            matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (absolute patterns)
+            matches = sorted(match for match in matches if Path(match).is_file())
+            if not matches:
+                raise ValueError(f"{option} {word}: expected a pattern of images, nothing matches")
+            files += matches
+        elif (
+            path.exists() or len(words) > 1
+        ):  # of several words, a missing one is a row with an error
+            files.append(str(path))
+        else:
+            raise FileNotFoundError(
+                f"{option} {word}: expected a file, a folder or a pattern, there is none"
+            )
+    return files, ignored
+
+
+def _is_top_text(file: IgnoredFile) -> bool:
+    is_text = file.path.lower().endswith(_TEXT_EXTENSIONS) and has_other_extension(file)
+    return is_text and "/" not in file.path
+
+
+def read_credits(root: Path) -> dict[str, Credit]:
+    """Return the credits in flower_photos' ``LICENSE.txt`` by path; none without that file."""
+    file = root / "LICENSE.txt"
+    if not file.is_file():
+        return {}
+    credits = {}
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        for form in _CREDITS:
+            match = form.fullmatch(" ".join(line.split()))
+            if match:
+                credits[match["path"]] = Credit(match["photographer"], match["url"])
+    return credits
