@@ -63,7 +63,7 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
     if not Path(file).is_file():
         raise FileNotFoundError(
             f"{file}: expected a checkpoint file, as "
-            f"lightning_logs/version_0/checkpoints/best.ckpt, got "
+            "lightning_logs/version_0/checkpoints/best.ckpt, got "
             f"{'a folder' if Path(file).is_dir() else 'no such file'}"
         )
     if not is_zipfile(file):
@@ -97,8 +97,8 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
     if checkpoint.get("format") != FORMAT:
         raise ValueError(
             f"{file}: expected a checkpoint of format {FORMAT}, got "
-            f"{checkpoint.get('format', 'none')}. "
-            f"Use the version of flowers that wrote it, or train again."
+            f"{checkpoint.get('format', 'none')}. Use the version of flowers that wrote it, or "
+            "train again."
         )
     return checkpoint
 
@@ -194,8 +194,8 @@ def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_p
         networks.append(" ".join([model["class_path"].removeprefix("flowers."), *words]))
     raise ValueError(
         f"--ckpt_path {ckpt_path}: its network is {networks[0]}, the options (or a --config) make "
-        f"{networks[1]}. "
-        f"Leave out what makes another network, or leave out --ckpt_path to train a new one."
+        f"{networks[1]}. Leave out what makes another network, or leave out --ckpt_path to train a "
+        "new one."
     )
 
 
@@ -237,8 +237,7 @@ def check_optimizer(
     if words:
         raise ValueError(
             f"--ckpt_path {ckpt_path}: its run was given an optimizer or a schedule of its own, "
-            f"which a checkpoint "
-            f"does not bring along. Give again: {' '.join(words)}"
+            f"which a checkpoint does not bring along. Give again: {' '.join(words)}"
         )
 
 
@@ -278,7 +277,7 @@ def why_finished(
             and num_epochs >= (min_epochs or 0)
         ):
             return (
-                f"early stopping ended it after {num_epochs} epochs, "
-                f"--early_stopping.patience is {patience}"
+                f"early stopping ended it after {num_epochs} epochs, --early_stopping.patience is "
+                f"{patience}"
             )
     return ""

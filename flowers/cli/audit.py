@@ -48,9 +48,9 @@ _MAX_FINDINGS = 200
 _LABEL_ISSUES = (
     "Label issues",
     "Networks that were not trained on these images predict another class for them. Their number "
-    "is "
-    "an estimate (confident learning), and networks err, too: look at an image before you change "
-    "its label. None of them is on the quarantine list. The most probable label errors come first.",
+    "is an estimate (confident learning), and networks err, too: look at an image before you "
+    "change its label. None of them is on the quarantine list. The most probable label errors come "
+    "first.",
 )
 
 
@@ -239,8 +239,7 @@ def _overview(audited: Audit, issues: list[LabelIssue]) -> str:
     if audited.quarantine:
         text += (
             f" {len(audited.quarantine):,} images are in the list `quarantine.csv` beside this "
-            f"page:"
-            " delete the lines you disagree with, then train with `--data.quarantine`."
+            "page: delete the lines you disagree with, then train with `--data.quarantine`."
         )
     return text
 

@@ -229,10 +229,8 @@ def _allocate(file: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], 
     if needed > free:
         raise OSError(
             f"`cache_dir` {file.parent.parent}: the decoded images take {needed / 2**20:,.0f} MiB, "
-            f"the disk has "
-            f"{free / 2**20:,.0f} MiB free. Make room, give a folder on another disk, lower "
-            f"`image_size`, or "
-            f"decode while training with `cache` false."
+            f"the disk has {free / 2**20:,.0f} MiB free. Make room, give a folder on another disk, "
+            "lower `image_size`, or decode while training with `cache` false."
         )
     images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):

@@ -231,7 +231,7 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
         raise ValueError(
             f"{subject}, but there are images without a class folder in "
             f"{', '.join(sorted(direct))}. Move them into class folders, or out of the folder "
-            f"(python -m flowers predict classifies images without a label)."
+            "(python -m flowers predict classifies images without a label)."
         )
     return _named_as_splits(contents.folders)  # also those without images, to report their files
 

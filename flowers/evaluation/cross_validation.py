@@ -72,9 +72,9 @@ def pool(runs: Runs) -> PredictionTable:
         if len(seed_paths) != len(expected) or set(seed_paths) != expected:
             raise ValueError(
                 f"seed {seed}: expected each image in exactly one test fold, and the same images "
-                f"for every seed, got {len(seed_paths):,} predictions of "
-                f"{len(set(seed_paths)):,} images, {len(expected):,} for the first seed. The data "
-                f"changed between the runs; start again in a new folder."
+                f"for every seed, got {len(seed_paths):,} predictions of {len(set(seed_paths)):,} "
+                f"images, {len(expected):,} for the first seed. The data changed between the runs; "
+                "start again in a new folder."
             )
     paths: list[str] = []
     labels = []

@@ -108,8 +108,8 @@ def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
     for number, line in enumerate(lines, 1):
         if len(line) != len(header):
             raise ValueError(
-                f"{file}: expected {len(header)} columns in each line, "
-                f"got {len(line)} in line {number}"
+                f"{file}: expected {len(header)} columns in each line, got {len(line)} in line "
+                f"{number}"
             )
     if len(header) < num_columns + 2:
         raise ValueError(

@@ -138,7 +138,7 @@ def test_a_divided_folder_keeps_its_splits_and_its_manifest_gives_them_back(
         folder, label, name = row.path.split("/")
         assert row.split == ("skipped" if name == "leak.jpg" else splits[folder])
         assert row.label == label
-    assert "2 images are copies of one that validates or tests, left out: " in caplog.text
+    assert "2 images are duplicates of a validation or test image, left out: " in caplog.text
     assert {name: len(indices) for name, indices in data.indices.items()} == {
         "train": 50,
         "val": 50,

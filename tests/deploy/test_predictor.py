@@ -166,7 +166,7 @@ def test_up_to_twenty_photos_get_a_line_each_and_more_are_counted(trained_ckpt, 
     best = sorted(answer.probabilities, key=answer.probabilities.__getitem__, reverse=True)[:3]
     classes = ", ".join(f"{name} {answer.probabilities[name]:.1%}" for name in best)
     assert line == f"{photo}: {'not sure: ' if answer.rejected else ''}{classes}"
-    assert last == "1 images classified, 0 could not be read: predictions.csv"
+    assert last == "1 image classified, 0 could not be read: predictions.csv"
     predict([str(drawn / "roses")], ckpt_path=str(trained_ckpt))
     *lines, last = capsys.readouterr().out.splitlines()
     counts = Counter(

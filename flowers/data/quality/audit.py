@@ -25,7 +25,12 @@ _IMBALANCE = 4
 
 
 class Kind(NamedTuple):
-    """A kind of finding: its title, and what it means and what the project does about it."""
+    """A kind of finding.
+
+    Args:
+        title: Its title.
+        meaning: What it means, and how this project treats it.
+    """
 
     title: str
     meaning: str
@@ -34,72 +39,65 @@ class Kind(NamedTuple):
 KINDS = {
     "unreadable": Kind(
         "Files that cannot be decoded",
-        "Training stops at them, unless --data.on_bad_image skip or a quarantine list leaves them "
-        "out.",
+        "Training stops, unless --data.on_bad_image skip or a quarantine list leaves them out.",
     ),
     "empty": Kind(
-        "Class folders without an image", "Training stops at them: fill them, or take them away."
+        "Class folders without an image", "Training stops: add images, or remove the folders."
     ),
     "contradiction": Kind(
-        "The same picture under two labels",
-        "At least one label is wrong, or the picture shows both. Such images are only trained on, "
-        "unless "
-        "--data.contradictions says otherwise.",
+        "Conflicting labels",
+        "Duplicates with different labels: at least one label is incorrect, or the image shows "
+        "both classes. They are only trained on, unless --data.contradictions is given.",
     ),
     "leak": Kind(
         "Duplicates in two splits",
-        "The same picture is in two split folders. Only one of the two is used: that of the test "
-        "split, or else that "
-        "of the validation split.",
+        "Only one of the images is used: that of the test split, or else of the validation split.",
     ),
     "identical": Kind(
         "Identical files",
-        "Copies weigh double in training. They always stay on one side of the split.",
+        "They have twice the weight in training. They always stay in one split.",
     ),
     "similar": Kind(
         "Near duplicates",
-        "The same picture resized, recompressed, recoloured, mirrored, turned or cropped a little, "
-        "or a shot taken a "
-        "moment later. They stay in one split, unless --data.duplicates exact.",
+        "Images that are resized, recompressed, recoloured, mirrored, turned or slightly cropped, "
+        "or taken a moment later. They stay in one split, unless --data.duplicates exact.",
     ),
-    "tiny": Kind("Tiny images", "There is little in them to learn from, or to judge by."),
+    "tiny": Kind("Tiny images", "They show too little to learn from, or to evaluate."),
     "ignored": Kind(
         "Ignored files",
-        "They lie where images are expected, but no image is taken from them. Convert .heic and "
-        ".heif to JPEG, for "
-        "instance with the package pillow-heif.",
+        "They are in class folders, but are not used as images. Convert .heic and .heif to JPEG, "
+        "for instance with the package pillow-heif.",
     ),
     "format": Kind(
-        "Files that are not what their name says",
+        "Files with the wrong extension",
         "They are decoded by their content; other programs may fail.",
     ),
     "mode": Kind(
         "Unusual pixels",
-        "All become 8-bit RGB: transparency is laid over white, 16 bits are scaled down, CMYK is "
-        "converted by its colour profile if it has one.",
+        "All are converted to 8-bit RGB: transparency is blended with white, 16 bits are scaled to "
+        "8, CMYK is converted by its colour profile if it has one.",
     ),
     "rotated": Kind(
-        "Images turned by their EXIF orientation",
-        "They are decoded upright; programs that ignore EXIF show them lying.",
+        "Images with an EXIF orientation",
+        "They are decoded upright; programs that ignore EXIF show them rotated.",
     ),
-    "animated": Kind("Files of several images", "The first one is taken."),
+    "animated": Kind("Files with several images", "The first image is used."),
     "imbalance": Kind(
         "Unequal classes",
-        "The accuracy says little about the small ones. There are --data.sampler balanced and "
-        "--model.class_weights "
-        "balanced.",
+        "The accuracy says little about small classes. See --data.sampler balanced and "
+        "--model.class_weights balanced.",
     ),
 }
 
 
 class Finding(NamedTuple):
-    """Something to look at.
+    """A finding.
 
     Args:
         kind: A key of ``KINDS``.
-        paths: The files it is about, relative to the root; two of them are a pair.
-        detail: What was found.
-        similarity: Of a pair: 1 for identical files, and what counts as a near duplicate below.
+        paths: Its files, relative to the root; two of them are a pair.
+        detail: Description.
+        similarity: Similarity of a pair, 1 for identical files.
     """
 
     kind: str

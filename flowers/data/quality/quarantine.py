@@ -57,8 +57,7 @@ def in_quarantine(
     ):  # a manifest would leave out everything
         raise ValueError(
             f"`quarantine` {file}: expected a CSV file with the columns path and sha256, as python "
-            f"-m flowers "
-            f"audit writes it, got {', '.join(columns) or 'an empty file'}"
+            f"-m flowers audit writes it, got {', '.join(columns) or 'an empty file'}"
         )
     position = {path: index for index, path in enumerate(paths)}
     named: set[int] = set()

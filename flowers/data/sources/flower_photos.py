@@ -58,8 +58,7 @@ def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> N
         elif _sha256(file) != archive.sha256:
             raise ValueError(
                 f"{file}: expected the archive with sha256 {archive.sha256}, got {_sha256(file)}. "
-                f"Take it away to "
-                f"download it anew, or put the right one in its place."
+                "Take it away to download it anew, or put the right one in its place."
             )
         _extract(file, root)
 
@@ -90,8 +89,7 @@ def _download(archive: Archive, file: Path) -> None:
         partial.unlink()
         raise ConnectionError(
             f"What arrived from {archive.url} is not the archive with sha256 {archive.sha256}; it "
-            f"was deleted. "
-            f"Run the same command again, or put the archive here: {file}"
+            f"was deleted. Run the same command again, or put the archive here: {file}"
         )
     partial.replace(file)
 

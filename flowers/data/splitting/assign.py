@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Assignment:
-    """Where the N images of a folder went.
+    """The splits of the N images of a folder.
 
     Args:
-        split: Split ``(N,)`` of each, or why it is in none, in the words of a manifest.
-        notes: What a person should know about it.
+        split: Split ``(N,)`` of each image, or the reason why it has none, as in a manifest.
+        notes: Notes for the user.
     """
 
     split: NDArray[np.object_]
@@ -45,20 +45,19 @@ def assign_splits(
 ) -> Assignment:
     """Return the split of every image.
 
-    Copies of one picture go to one side. A picture that is there under two labels says nothing
-    about which of them is
-    right: unless asked otherwise it is only trained on.
+    Duplicates stay in one split. Images with conflicting labels are by default only trained on,
+    because their correct label is unknown.
 
     Args:
         index: The folder.
-        facts: What its files are; those that cannot be decoded are skipped.
-        copies: Pairs that count as the same picture.
-        options: How to split.
+        facts: Image info; files that cannot be decoded are skipped.
+        copies: Pairs of duplicates.
+        options: Options of the split.
 
     Raises:
-        OSError: A list cannot be read.
-        ValueError: A list does not fit the folder, a manifest has copies on two sides, or a class
-            has too few images.
+        OSError: The manifest or the quarantine list cannot be read.
+        ValueError: A list does not match the folder, a manifest has duplicates in two splits, or a
+            class has too few images.
     """
     return _Assigner(index, facts, copies, options).assign()
 
@@ -70,7 +69,7 @@ def quarantined_images(
 
     Raises:
         OSError: The list cannot be read.
-        ValueError: It is no such list.
+        ValueError: The file is not a quarantine list.
     """
     if quarantine is None:
         return np.empty(0, dtype=np.int64), []
@@ -83,11 +82,13 @@ class _Assigner:
     def __init__(
         self, index: FolderIndex, facts: FolderFacts, copies: Pairs, options: SplitOptions
     ) -> None:
-        self.index, self.facts, self.options = index, facts, options
+        self.index = index
+        self.facts = facts
+        self.options = options
         self.copies = copies.indices
-        # Connected by copies that are themselves left out, too: three copies stay together without
-        # the first.
-        self.pictures = connected(len(index.paths), self.copies)
+        # Number of the group of duplicates of each image. Images that are left out connect others,
+        # too: of three duplicates the other two stay together without the first.
+        self.groups_of_duplicates = connected(len(index.paths), self.copies)
         self.notes: list[str] = []
         self.quarantined, others = quarantined_images(index, facts, quarantine=options.quarantine)
         self.usable = np.ones(len(index.paths), dtype=bool)
@@ -97,64 +98,66 @@ class _Assigner:
             self.notes.append(f"{len(self.quarantined)} images are in quarantine{names}")
         if others:
             self.notes.append(
-                f"--data.quarantine: {len(others)} lines name a file that is gone or has another "
-                f"content since, not "
-                f"followed: {shortened(others)}"
+                f"--data.quarantine: {len(others)} lines name a file that is missing or has "
+                f"changed, ignored: {shortened(others)}"
             )
 
     def assign(self) -> Assignment:
-        contradicting = self._contradicting()
-        only_train = contradicting & (self.options.contradictions == "train")
+        conflicting = self._conflicting()
+        only_train = conflicting & (self.options.contradictions == "train")
         if self.options.contradictions == "leave_out":
-            self.usable &= ~contradicting
+            self.usable &= ~conflicting
         if self.options.manifest is not None:
-            split = self._stated(only_train)
-            self._refuse_leaks(split, self.options.manifest)
+            split = self._by_manifest(only_train)
+            self._check_leaks(split, self.options.manifest)
         else:
-            split = self._without_leaks(self._given(), only_train)
+            split = self._leave_out_leaks(self._given(), only_train)
             self._split_training(split, only_train)
-            self._refuse_untrained_classes(split)
+            self._check_classes(split)
         split[self.quarantined] = QUARANTINED
         return Assignment(split, self.notes)
 
-    def _contradicting(self) -> NDArray[np.bool_]:
-        """Return ``(N,)`` whether a usable image shows a picture with more than one label."""
-        pairs = np.unique(np.stack([self.pictures, self.index.labels], axis=1)[self.usable], axis=0)
+    def _conflicting(self) -> NDArray[np.bool_]:
+        """Return ``(N,)`` whether an image is usable and has duplicates with another label."""
+        pairs = np.unique(
+            np.stack([self.groups_of_duplicates, self.index.labels], axis=1)[self.usable], axis=0
+        )
         pictures, num_labels = np.unique(pairs[:, 0], return_counts=True)
-        found: NDArray[np.bool_] = self.usable & np.isin(self.pictures, pictures[num_labels > 1])
-        if found.any():
-            what = {
-                "train": "never evaluated",
+        conflicting: NDArray[np.bool_] = self.usable & np.isin(
+            self.groups_of_duplicates, pictures[num_labels > 1]
+        )
+        if conflicting.any():
+            use = {
+                "train": "only trained on",
                 "leave_out": "left out",
-                "keep": "kept as any other",
-            }
+                "keep": "used like others",
+            }[self.options.contradictions]
             self.notes.append(
-                f"{found.sum()} images are the same picture under two labels, "
-                f"{what[self.options.contradictions]} "
-                f"(--data.contradictions): {self._named(found)}"
+                f"{conflicting.sum()} images have conflicting labels, {use} "
+                f"(--data.contradictions): {self._named(conflicting)}"
             )
-        sizes = np.bincount(self.pictures[self.usable])
+        sizes = np.bincount(self.groups_of_duplicates[self.usable])
         if (sizes > 1).any():
             self.notes.append(
-                f"{sizes[sizes > 1].sum():,} images are copies of each other (--data.duplicates "
-                f"{self.options.duplicates}): {(sizes > 1).sum():,} pictures, the commonest "
-                f"{sizes.max():,} times"
+                f"{sizes[sizes > 1].sum():,} images are duplicates (--data.duplicates "
+                f"{self.options.duplicates}) in {(sizes > 1).sum():,} groups, the largest of "
+                f"{sizes.max():,}"
             )
-        return found
+        return conflicting
 
     def _groups(self) -> NDArray[np.str_]:
-        """Return a key of each image; images that have to stay together have the same."""
+        """Return a key of each image; images that must stay in one split have the same key."""
         sha256 = np.array(self.facts.sha256)
         if self.options.duplicates == "ignore":
             return np.array(
                 [f"{digest} {path}" for digest, path in zip(sha256, self.index.paths, strict=True)]
             )
-        numbers = self.pictures
+        numbers = self.groups_of_duplicates
         if self.options.group_by is not None:
             numbers = connected(
                 len(numbers), np.concatenate([self.copies, self._same_photographer()])
             )
-        # The smallest checksum of a group names it, whatever the order of the files.
+        # The smallest checksum of a group is its key, independent of the order of the files.
         order = np.lexsort((sha256, ~self.usable))
         _, first = np.unique(numbers[order], return_index=True)
         keys: NDArray[np.str_] = sha256[order[first]][numbers]
@@ -174,14 +177,12 @@ class _Assigner:
         if not pairs:
             raise ValueError(
                 f"`group_by` photographer: expected {self.index.root / 'LICENSE.txt'} with lines "
-                f"'class/file.jpg CC-BY by NAME - URL', got none of a photo at hand. Write them, "
-                f"or leave the option "
-                f"out."
+                "'class/file.jpg CC-BY by NAME - URL', got none of a photo in the folder. Add "
+                "them, or leave the option out."
             )
         self.notes.append(
-            f"{len(first):,} photographers, each on one side; {self.usable.sum() - len(named):,} "
-            f"photos without a "
-            f"credit, each on its own"
+            f"{len(first):,} photographers, each in one split; "
+            f"{self.usable.sum() - len(named):,} photos without a credit, split one by one"
         )
         return np.array(pairs, dtype=np.int64)
 
@@ -195,7 +196,7 @@ class _Assigner:
                 split[where] = name
         return split
 
-    def _without_leaks(
+    def _leave_out_leaks(
         self, given: NDArray[np.object_], only_train: NDArray[np.bool_]
     ) -> NDArray[np.object_]:
         """Leave out unusable images, and duplicates of validation and test images."""
@@ -203,11 +204,11 @@ class _Assigner:
         split[~self.usable | (only_train & (split != "train"))] = SKIPPED
         ranks = np.array([(SKIPPED, "train", "val", "test").index(name) for name in split])
         highest = np.zeros(len(split), dtype=np.int64)
-        np.maximum.at(highest, self.pictures, ranks)
-        leaking = (ranks > 0) & (ranks < highest[self.pictures])
+        np.maximum.at(highest, self.groups_of_duplicates, ranks)
+        leaking = (ranks > 0) & (ranks < highest[self.groups_of_duplicates])
         if leaking.any():
             self.notes.append(
-                f"{leaking.sum():,} images are copies of one that validates or tests, left out: "
+                f"{leaking.sum():,} images are duplicates of a validation or test image, left out: "
                 f"{self._named(leaking)}"
             )
         split[leaking] = SKIPPED
@@ -215,7 +216,8 @@ class _Assigner:
 
     def _split_training(self, split: NDArray[np.object_], only_train: NDArray[np.bool_]) -> None:
         """Move training images to validation and test, at random or by folds, unless given."""
-        index, options = self.index, self.options
+        index = self.index
+        options = self.options
         if options.split == "tf_for_poets":
             return
         val_fraction = self._missing_fraction("val", options.val_fraction)
@@ -223,21 +225,22 @@ class _Assigner:
         if not val_fraction and not test_fraction:
             return
         groups = self._groups()
-        trained = np.isin(groups, groups[only_train])  # with all that has to stay with them
-        if (more := ((split == "train") & trained & ~only_train).sum()) > 0:
-            self.notes.append(
-                f"{more:,} images belong to a group with such a picture, so they are only trained "
-                f"on too"
-            )
+        trained = np.isin(groups, groups[only_train])  # with the images of the same groups
+        num_others = ((split == "train") & trained & ~only_train).sum()
+        if num_others > 0:
+            self.notes.append(f"{num_others:,} images of the same groups are only trained on, too")
         movable = np.flatnonzero((split == "train") & ~trained)
-        seed, names = f"{options.split_seed}", index.class_names
+        seed = f"{options.split_seed}"
+        names = index.class_names
         if options.folds is not None:
-            labels, keys = index.labels[movable], groups[movable].tolist()
+            labels = index.labels[movable]
+            keys = groups[movable].tolist()
             folds = stratified_folds(
                 labels, keys, folds=options.folds, seed=seed, class_names=names
             )
             split[movable[folds == options.fold]] = "test"
-            movable, test_fraction = movable[folds != options.fold], 0.0
+            movable = movable[folds != options.fold]
+            test_fraction = 0.0
             # Otherwise all folds would select their checkpoints on the same images.
             seed = f"{seed} {options.fold}"
         positions = stratified_split(
@@ -261,13 +264,12 @@ class _Assigner:
         if fraction == 0:
             return 0.0
         self.notes.append(
-            f"There is no {name} folder with images: a fraction of {fraction:g} of train is taken "
-            f"instead "
+            f"There is no {name} folder with images: a fraction of {fraction:g} of train is used "
             f"(--data.{name}_fraction)"
         )
         return fraction
 
-    def _refuse_untrained_classes(self, split: NDArray[np.object_]) -> None:
+    def _check_classes(self, split: NDArray[np.object_]) -> None:
         counts = np.bincount(
             self.index.labels[split == "train"], minlength=len(self.index.class_names)
         )
@@ -275,43 +277,44 @@ class _Assigner:
         if untrained:
             raise ValueError(
                 f"`root` {self.index.root}: no image is left to train on of "
-                f"{', '.join(untrained)}: all are in "
-                f"other splits, in quarantine, or copies of images there. Add images, or take the "
-                f"class away."
+                f"{', '.join(untrained)}: all are in other splits, in quarantine, or duplicates "
+                "of images in other splits. Add images, or remove the class."
             )
 
-    def _stated(self, only_train: NDArray[np.bool_]) -> NDArray[np.object_]:
-        """Split as the manifest says."""
+    def _by_manifest(self, only_train: NDArray[np.bool_]) -> NDArray[np.object_]:
+        """Return the split ``(N,)`` of the manifest."""
         assert self.options.manifest is not None
-        index, images = self.index, self.facts.images
-        split = np.full(len(images), SKIPPED, dtype=object)
-        decodable = [i for i, image in enumerate(images) if image.error is None]
-        names = [index.class_names[label] for label in index.labels]
-        files = {index.paths[i]: (names[i], images[i].sha256) for i in decodable}
-        for name, where in split_of_manifest(
-            read_manifest(self.options.manifest), files=files
-        ).items():
-            split[np.array(decodable)[where]] = name
+        index = self.index
+        split = np.full(len(index.paths), SKIPPED, dtype=object)
+        numbers = []
+        files = {}
+        for number, image in enumerate(self.facts.images):
+            if image.error is None:
+                numbers.append(number)
+                class_name = index.class_names[index.labels[number]]
+                files[index.paths[number]] = (class_name, image.sha256)
+        rows = read_manifest(self.options.manifest)
+        for name, where in split_of_manifest(rows, files=files).items():
+            split[np.array(numbers)[where]] = name
         split[~self.usable | (only_train & (split != "train"))] = SKIPPED
         return split
 
-    def _refuse_leaks(self, split: NDArray[np.object_], manifest: str) -> None:
+    def _check_leaks(self, split: NDArray[np.object_], manifest: str) -> None:
         if self.options.duplicates == "ignore":
             return
-        paths, leaks = self.index.paths, []
+        paths = self.index.paths
+        leaks = []
         first: dict[int, int] = {}
         for i in np.flatnonzero(np.isin(split.astype(str), SPLITS)).tolist():
-            other = first.setdefault(int(self.pictures[i]), i)
+            other = first.setdefault(int(self.groups_of_duplicates[i]), i)
             if split[other] != split[i]:
                 leaks.append(f"{paths[other]} ({split[other]}) = {paths[i]} ({split[i]})")
         if leaks:
             listing = "\n  ".join(leaks[:20])
             raise ValueError(
-                f"`manifest` {manifest}: {len(leaks)} pairs of identical or nearly identical "
-                f"images stand on two "
-                f"sides:\n  {listing}\nPut each pair on one side, or say with `duplicates` exact, "
-                f"or ignore, that "
-                f"they are different pictures."
+                f"`manifest` {manifest}: {len(leaks)} pairs of duplicates are in two splits:\n  "
+                f"{listing}\nPut each pair into one split, or give `duplicates` exact or ignore "
+                "if the images are different."
             )
 
     def _named(self, images: NDArray[np.int64] | NDArray[np.bool_]) -> str:

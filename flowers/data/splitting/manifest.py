@@ -55,8 +55,7 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     if header != list(ManifestRow._fields) or len(rows) < len(lines) or not rows:
         raise ValueError(
             f"`manifest` {file}: expected the columns {', '.join(ManifestRow._fields)}, got "
-            f"{', '.join(header)}. "
-            f"Give the manifest.csv of a run folder."
+            f"{', '.join(header)}. Give the manifest.csv of a run folder."
         )
     twice = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
     if twice:
@@ -94,10 +93,8 @@ def split_of_manifest(
         listing = ", ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")
         raise ValueError(
             f"`manifest`: {len(wrong)} of its {len(used)} images are missing under `root` or "
-            f"differ in "
-            f"content or label: {listing}. Give the folder that the manifest was written for, or "
-            f"leave "
-            f"`manifest` out for a new split."
+            f"differ in content or label: {listing}. Give the folder that the manifest was written "
+            "for, or leave `manifest` out for a new split."
         )
     position = {path: index for index, path in enumerate(files)}
     split: dict[str, list[int]] = {name: [] for name in SPLITS}
@@ -138,12 +135,9 @@ def compare_fingerprints(mine: Mapping[str, str], stored: Mapping[str, str]) -> 
     if mine["split_fingerprint"] != stored["split_fingerprint"]:
         raise ValueError(
             "--data: the images are those the checkpoint was trained on, but they are split in "
-            "another way, so "
-            "images it was trained on would be evaluated. Expected its split: leave out all "
-            "options of the split "
-            "(folds, group_by, duplicates, contradictions, quarantine too), or give the "
-            "manifest.csv of "
-            "its run folder with `manifest` (and `duplicates` ignore, if it has copies on two "
-            "sides)."
+            "another way, so images it was trained on would be evaluated. Expected its split: "
+            "leave out all options of the split (folds, group_by, duplicates, contradictions, "
+            "quarantine too), or give the manifest.csv of its run folder with `manifest` (and "
+            "`duplicates` ignore, if it has copies on two sides)."
         )
     return ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from flowers.data.quality.duplicates import DuplicateRule
-from flowers.data.splitting.stratified import deal
+from flowers.data.splitting.stratified import assign_groups
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,8 +55,7 @@ class SplitOptions:
         if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
             raise ValueError(
                 f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and one of "
-                f"them, "
-                f"counted from 0 to folds - 1"
+                "them, counted from 0 to folds - 1"
             )
         if not (0 < self.val_fraction < 1 and 0 <= self.test_fraction < 1):
             raise ValueError(
@@ -87,8 +86,8 @@ class SplitOptions:
             if value not in (None, "random"):
                 raise ValueError(
                     f"`{name}` {value}: expected nothing beside the split folders in `root` "
-                    f"{index.root}, "
-                    f"which fix the split. To pool the splits, put all images under root/<class>."
+                    f"{index.root}, which fix the split. To pool the splits, put all images under "
+                    "root/<class>."
                 )
 
 
@@ -119,18 +118,17 @@ def stratified_split(
     """
     if val_fraction + test_fraction >= 1:
         raise ValueError(
-            f"`val_fraction`, `test_fraction`: expected fractions that leave some images to train "
-            f"on, got "
-            f"{val_fraction} and {test_fraction}"
+            "`val_fraction`, `test_fraction`: expected fractions that leave some images to train "
+            f"on, got {val_fraction} and {test_fraction}"
         )
-    wanted = []
+    targets = []
     for total in np.bincount(labels, minlength=len(class_names)).tolist():
         test = max(1, round(total * test_fraction)) if test_fraction else 0
         val = max(1, round(total * val_fraction)) if val_fraction else 0
-        wanted.append([test, val, max(1, total - test - val)])
-    sides = deal(labels, groups, wanted=wanted, seed=seed, class_names=class_names)
+        targets.append([test, val, max(1, total - test - val)])
+    numbers = assign_groups(labels, groups, targets=targets, seed=seed, class_names=class_names)
     return {
-        name: np.flatnonzero(sides == number)
+        name: np.flatnonzero(numbers == number)
         for name, number in {"train": 2, "val": 1, "test": 0}.items()
     }
 
@@ -155,11 +153,11 @@ def stratified_folds(
     Raises:
         ValueError: A class has too few images.
     """
-    wanted = []
+    targets = []
     for total in np.bincount(labels, minlength=len(class_names)).tolist():
         bounds = [round(total * fold / folds) for fold in range(folds + 1)]
-        wanted.append([max(1, after - before) for before, after in pairwise(bounds)])
-    return deal(labels, groups, wanted=wanted, seed=seed, class_names=class_names)
+        targets.append([max(1, after - before) for before, after in pairwise(bounds)])
+    return assign_groups(labels, groups, targets=targets, seed=seed, class_names=class_names)
 
 
 def tf_for_poets_split(paths: Sequence[str]) -> Indices:

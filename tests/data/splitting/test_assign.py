@@ -58,10 +58,9 @@ def test_a_picture_under_two_labels_is_only_trained_on_with_all_its_copies(index
         found = assign(index, *pairs, split_seed=seed)
         assert set(found.split[[0, 7, 45]]) == {"train"}
     assert found.notes == [
-        "3 images are the same picture under two labels, never evaluated (--data.contradictions): "
+        "3 images have conflicting labels, only trained on (--data.contradictions): "
         "cat/00.jpg, cat/07.jpg, dog/05.jpg",
-        "3 images are copies of each other (--data.duplicates near): 1 pictures, the commonest 3 "
-        "times",
+        "3 images are duplicates (--data.duplicates near) in 1 groups, the largest of 3",
     ]
 
 
@@ -93,10 +92,7 @@ def test_what_one_picture_under_two_labels_takes_along_is_said(index):
     credit(index, dict.fromkeys(PATHS[:10], "Anna"))
     found = assign(index, (0, 45), group_by="photographer")
     assert set(found.split[:10]) == {"train"}
-    assert (
-        "9 images belong to a group with such a picture, so they are only trained on too"
-        in found.notes
-    )
+    assert "9 images of the same groups are only trained on, too" in found.notes
 
 
 def test_ignored_copies_are_single_images(index):
@@ -267,7 +263,7 @@ def test_of_duplicates_in_given_splits_those_in_the_latest_split_stay(index):
     assert (result.split[rest] == index.given_splits[rest]).all()
     [note] = [note for note in result.notes if "validates or tests" in note]
     assert note.startswith(
-        "5 images are copies of one that validates or tests, left out: cat/00.jpg, "
+        "5 images are duplicates of a validation or test image, left out: cat/00.jpg, "
     )
     assert (assign(index, duplicates="ignore").split == index.given_splits).all()
 
@@ -371,7 +367,7 @@ def test_no_photographer_stands_on_two_sides(index, folds):
         assert all(len(side) == 1 for side in sides.values())
         assert found.split[5] == found.split[6]
     assert (
-        "26 photographers, each on one side; 4 photos without a credit, each on its own"
+        "26 photographers, each in one split; 4 photos without a credit, split one by one"
         in found.notes
     )
 
