@@ -43,14 +43,14 @@ def test_torchrun_says_how_many_there_are(monkeypatch):
     check_num_nodes(2)
     with pytest.raises(
         ValueError,
-        match=r"--trainer\.devices, --trainer\.num_nodes: .* 6 started by torchrun, got 1",
+        match=r"--trainer\.num_nodes: .* 6 processes, as many as torchrun launched, got 1",
     ):
         plan_devices(**CPU, devices=1, num_nodes=1)
 
 
 def test_srun_is_believed_too(monkeypatch):
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    with pytest.raises(ValueError, match="2 started by srun, got 1"):
+    with pytest.raises(ValueError, match="2 processes, as many as srun launched, got 1"):
         plan_devices(**CPU, devices=1, num_nodes=1)
     check_num_nodes(2)
 

@@ -401,7 +401,7 @@ def main(args: list[str]) -> FlowersCLI:
             load_from_checkpoint_support=False,  # the task saves plain hyper-parameters itself
             args=args,
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         add_flags(error, _flags())
         raise
 

@@ -68,5 +68,5 @@ def test_validate_says_what_it_found(data, capsys):
 
 @pytest.mark.parametrize("share", [0.0, 1.5])
 def test_a_share_out_of_range_is_named(share):
-    with pytest.raises(ValueError, match=r"--calibration\.selective_accuracy"):
+    with pytest.raises(ValueError, match=r"`selective_accuracy`"):
         Calibrate(selective_accuracy=share)

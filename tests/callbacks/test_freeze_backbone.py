@@ -156,7 +156,7 @@ def test_a_frozen_backbone_is_the_same_function_at_every_step(data):
 
 
 def test_features_of_fewer_bits_are_refused(data):
-    with pytest.raises(ValueError, match=r"--trainer\.precision: expected 32-true or a mixed one"):
+    with pytest.raises(ValueError, match=r"`precision`: expected 32-true or a mixed one"):
         train(make_task(data), data, FreezeBackbone(None), precision="bf16-true")
 
 
@@ -224,10 +224,10 @@ def test_a_wrong_option_is_named(options, said):
 
 
 def test_a_probe_needs_a_backbone_that_has_learnt_and_a_cache(data, drawn):
-    with pytest.raises(ValueError, match="--model TransferTask"):
+    with pytest.raises(ValueError, match="expected a `TransferTask`"):
         train(CNNTask(data.class_names, widths=(8,)), data, FreezeBackbone(None))
     streamed = FlowersDataModule(
         str(drawn), image_size=32, crop_size=32, cache=False, num_workers=0
     )
-    with pytest.raises(ValueError, match=r"--data\.cache true"):
+    with pytest.raises(ValueError, match=r"expected `cache` true"):
         train(make_task(streamed), streamed, FreezeBackbone(None))

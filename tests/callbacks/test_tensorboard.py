@@ -170,10 +170,10 @@ def test_figures_of_cached_images_need_no_original_and_end_no_run(
 
     monkeypatch.setattr("flowers.callbacks.tensorboard.confusion_figure", broken)
     monkeypatch.setattr(FlowersDataModule, "setup", setup)
-    with pytest.warns(UserWarning, match="lacks figures of epoch 0: no such font"):
+    with pytest.warns(UserWarning, match="lacks the figures of epoch 0: no such font"):
         fit(drawn, "--trainer.max_epochs", "1")
 
 
 def test_an_interval_below_one_is_refused():
-    with pytest.raises(ValueError, match=r"--tensorboard\.every_n_epochs"):
+    with pytest.raises(ValueError, match=r"`every_n_epochs`"):
         LogToTensorBoard(every_n_epochs=0)

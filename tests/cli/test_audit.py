@@ -174,8 +174,8 @@ def test_a_clean_folder_is_said_to_be_clean(tmp_path, capsys):
     draw_flowers(tmp_path / "drawn_flowers", per_class=6, image_size=48)
     status, facts, page, rows = run(tmp_path / "drawn_flowers")
     assert (status, facts["findings"], rows) == (0, [], [])
-    assert "Nothing found" in page
-    assert "nothing found" in capsys.readouterr().out
+    assert "No findings" in page
+    assert "no findings" in capsys.readouterr().out
 
 
 def test_what_training_would_stop_at_is_a_finding_and_does_not_end_the_audit(
@@ -310,7 +310,7 @@ def test_doubtful_labels_of_a_cross_validation_stand_on_the_page(photos):
         LabelIssue("cat/000.png", "cat", "dog", 0.1, 0.9)._asdict(),
         LabelIssue("dog/000.png", "dog", "cat", 0.1, 0.9)._asdict(),
     ]
-    assert "labelled cat (10%), seen as dog (90%)" in page
+    assert "labelled cat (10%), predicted dog (90%)" in page
 
 
 def test_predictions_of_files_that_are_gone_are_not_shown(photos, capsys, tmp_path):
@@ -324,7 +324,7 @@ def test_predictions_of_files_that_are_gone_are_not_shown(photos, capsys, tmp_pa
     _, facts, page, _ = run(root, "--predictions", "predictions.csv")
     assert facts["label_issues"] == []
     assert "gone.png" not in page
-    assert "2 more are gone, or have another label now" in capsys.readouterr().out
+    assert "2 more are missing, or have another label now" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="--predictions nowhere"):
         audit.audit(str(root), predictions="nowhere.csv")
 
@@ -347,7 +347,7 @@ def test_predictions_of_predict_get_their_labels_from_the_folder(photos, tmp_pat
 @pytest.mark.parametrize("option", ["--out", "--cache_dir"])
 def test_nothing_is_written_among_the_photos(photos, option):
     root = photos(cat=3, dog=3)
-    with pytest.raises(ValueError, match=f"{option} .*: expected a folder outside of "):
+    with pytest.raises(ValueError, match=f"{option} .*: expected a folder outside "):
         run_function(audit.audit, [str(root), option, str(root / "new")])
     assert {path.name for path in root.iterdir()} == {"cat", "dog"}
 
@@ -386,7 +386,7 @@ def test_a_folder_made_while_it_audits_stays(photos, tmp_path, monkeypatch, caps
         ("quarantine.csv", "mine")
     ]
     assert (tmp_path / "out-2" / "audit.html").is_file()
-    assert "Look at out-2/audit.html" in capsys.readouterr().out
+    assert "See out-2/audit.html" in capsys.readouterr().out
 
 
 def test_an_audit_that_cannot_run_has_a_status_of_its_own(photos, capsys, monkeypatch):

@@ -67,7 +67,7 @@ def test_a_folder_made_while_it_compares_stays(tmp_path, monkeypatch, capsys):
         ("compare.md", "mine")
     ]
     assert "| one | " in (tmp_path / "out-2" / "compare.md").read_text()
-    assert "Look at out-2/compare.html" in capsys.readouterr().out
+    assert "See out-2/compare.html" in capsys.readouterr().out
 
 
 def test_the_newest_test_counts_and_is_named(tmp_path, capsys):
@@ -84,7 +84,7 @@ def test_the_newest_test_counts_and_is_named(tmp_path, capsys):
     )
     compare.compare([first, second])
     said = capsys.readouterr().out
-    assert "y was tested 3 times: predictions-10.csv is the newest" in said
+    assert "y was tested 3 times: predictions-10.csv, the newest," in said
     assert "no significant difference, p = 1" in said
 
 

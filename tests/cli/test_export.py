@@ -100,7 +100,7 @@ def test_the_file_says_what_it_is(exported):
     )
     assert said["rejection_threshold"] == "0.6"
     assert "decode_image of flowers/decoding.py" in said["preprocessing"]
-    assert "with the temperature applied" in said["output"]
+    assert "after temperature scaling" in said["output"]
 
 
 def all_kinds_of_photos(folder: Path) -> list[Path]:

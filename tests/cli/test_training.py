@@ -624,12 +624,12 @@ def test_what_is_written_among_the_photos_would_become_a_class(whole_run, drawn,
     root = tmp_path / "photos"
     shutil.copytree(drawn, root)
     with pytest.raises(
-        ValueError, match=r"--trainer\.default_root_dir .*runs: expected a folder outside of --data"
+        ValueError, match=r"--trainer\.default_root_dir .*runs: expected a folder outside --data"
     ):
         fit(tmp_path, root, f"--trainer.default_root_dir={root / 'runs'}")
     words = ["--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), f"--data.root={root}"]
     with pytest.raises(
-        ValueError, match=r"--report\.folder .*out: expected a folder outside of --data"
+        ValueError, match=r"--report\.folder .*out: expected a folder outside --data"
     ):
         training.main(["test", *words, f"--report.folder={root / 'out'}"])
     assert {path.name for path in root.iterdir()} == {path.name for path in drawn.iterdir()}

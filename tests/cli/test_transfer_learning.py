@@ -246,7 +246,7 @@ def test_what_a_probe_cannot_do_is_said_before_there_is_a_run_folder(words, draw
         if "CNNTask" in words
         else ["--model", "TransferTask", "--model.arch", ARCH, "--model.weights", "none"]
     )
-    with pytest.raises(ValueError, match=r"--freeze\.unfreeze_epoch null: expected --"):
+    with pytest.raises(ValueError, match=r"--freeze\.unfreeze_epoch null: expected (a )?--"):
         training.main(
             [
                 "fit",

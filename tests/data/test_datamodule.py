@@ -223,7 +223,7 @@ def test_more_processes_than_images_are_named(drawn):
     data.trainer = SimpleNamespace(global_rank=0, world_size=16)
     assert len(data.train_dataloader().sampler) == 120 // 16
     with pytest.raises(
-        ValueError, match=r"--trainer\.devices.* of the val split for each process \(16\), got 15"
+        ValueError, match=r"`devices`.* of the val split for each process \(16\), got 15"
     ):
         data.val_dataloader()
 

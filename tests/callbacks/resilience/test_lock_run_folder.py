@@ -16,7 +16,7 @@ SMALL += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"]
 def test_a_second_training_in_a_run_folder_is_refused_and_changes_nothing(
     drawn, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(lock_run_folder, "_PATIENCE", 0.1)
+    monkeypatch.setattr(lock_run_folder, "_TIMEOUT", 0.1)
     training.main(["fit", *SMALL, "--data.root", str(drawn), "--trainer.max_epochs", "1"])
     run = tmp_path / "lightning_logs" / "version_0"
     go_on = ["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"]

@@ -116,6 +116,6 @@ def test_processes_that_go_on_from_different_checkpoints_are_stopped(of_all, agr
         ResumeEpoch().on_train_start(trainer, None)
     else:
         with pytest.raises(
-            ValueError, match=r"--ckpt_path: .* got steps 0 to 7 \(7 in process 0\)"
+            ValueError, match=r"`ckpt_path`: .* got steps 0 to 7 \(7 in process 0\)"
         ):
             ResumeEpoch().on_train_start(trainer, None)

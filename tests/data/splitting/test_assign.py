@@ -150,7 +150,7 @@ def test_quarantined_images_are_in_no_split_and_named(index, tmp_path):
     found = assign(index, quarantine=str(file))
     assert np.flatnonzero(found.split == "quarantined").tolist() == [3, 41]
     assert found.notes[0] == "2 images are in quarantine: cat/03.jpg, dog/01.jpg"
-    assert "2 lines name a file that is gone or has another content" in found.notes[1]
+    assert "2 lines name a file that is missing or has changed" in found.notes[1]
     assert "dog/02.jpg, dog/gone.jpg" in found.notes[1]
 
 
@@ -261,7 +261,7 @@ def test_of_duplicates_in_given_splits_those_in_the_latest_split_stay(index):
     assert result.split[70] == "skipped"  # one picture under two labels
     rest = np.delete(np.arange(80), [*leaks, 70])
     assert (result.split[rest] == index.given_splits[rest]).all()
-    [note] = [note for note in result.notes if "validates or tests" in note]
+    [note] = [note for note in result.notes if "validation or test image" in note]
     assert note.startswith(
         "5 images are duplicates of a validation or test image, left out: cat/00.jpg, "
     )
@@ -342,7 +342,7 @@ def test_hundreds_of_leaks_make_no_endless_line(index):
         index, *((i, 35 + i % 5) for i in range(30)), *((40 + i, 75 + i % 5) for i in range(30))
     )
     [note] = [note for note in result.notes if "left out" in note]
-    assert note.startswith("60 images are copies")
+    assert note.startswith("60 images are duplicates")
     assert note.endswith("and 52 more")
 
 
@@ -376,7 +376,7 @@ def test_grouping_needs_credits(index):
     with pytest.raises(ValueError, match=r"`group_by` photographer: expected .*LICENSE\.txt"):
         assign(index, group_by="photographer")
     credit(index, {"emu/01.jpg": "Bo"})
-    with pytest.raises(ValueError, match="got none of a photo at hand"):
+    with pytest.raises(ValueError, match="got none of a photo in the folder"):
         assign(index, group_by="photographer")
 
 

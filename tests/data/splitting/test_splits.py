@@ -79,7 +79,7 @@ def test_too_few_images_of_a_class_are_an_error_that_names_it(count):
 
 def test_three_copies_of_one_file_are_not_three_images():
     labels = [0] * 10 + [1] * 10 + [2] * 3
-    with pytest.raises(ValueError, match="class 'c' has 3 images to split, 1 of them different"):
+    with pytest.raises(ValueError, match="class 'c' has 3 images to split, in 1 groups"):
         split(labels, [f"{i}" for i in range(20)] + ["same"] * 3)
 
 
@@ -184,9 +184,7 @@ def test_folds_of_single_images_differ_by_one_at_most_and_a_new_image_moves_few(
 
 
 def test_more_folds_than_images_of_a_class_are_refused():
-    with pytest.raises(
-        ValueError, match=r"class 'c' has 4 images to split, 4 of them different.*5 sides"
-    ):
+    with pytest.raises(ValueError, match=r"class 'c' has 4 images to split, in 4 groups.*5 splits"):
         stratified_folds(
             np.repeat([0, 1, 2], [9, 9, 4]),
             [*"abcdefghijklmnopqrstuv"],
