@@ -1,12 +1,10 @@
 """Images and labels: folders, splits, decoding, augmentation, batches."""
 
 from flowers.data.augment import BatchAugmentation
-from flowers.data.cache import DECODING_FORMAT, build_once, cache_key, decode_all, default_cache_dir
+from flowers.data.cache import DECODING_FORMAT, build_once, cache_key, default_cache_dir
 from flowers.data.datamodule import FlowersDataModule
-from flowers.data.datasets import Batch, ResumableLoader
+from flowers.data.datasets import ResumableLoader
 from flowers.data.image_folder import (
-    Credit,
-    FolderIndex,
     IgnoredFile,
     find_images,
     index_folder,
@@ -16,12 +14,12 @@ from flowers.data.image_folder import (
 )
 from flowers.data.quality.audit import KINDS, Audit, Finding, audit_folder
 from flowers.data.quality.duplicates import DuplicateRule, Pairs, duplicate_pairs
-from flowers.data.quality.image_info import FolderFacts, ImageFacts, read_facts
-from flowers.data.quality.quarantine import QuarantineRow, quarantine_text
+from flowers.data.quality.image_info import read_facts
+from flowers.data.quality.quarantine import quarantine_text
 from flowers.data.samplers import share
 from flowers.data.sources import ensure_root
 from flowers.data.sources.synthetic import DRAWN_CLASSES, draw_flower, draw_flowers
-from flowers.data.splitting.manifest import ManifestRow, manifest_text, read_manifest
+from flowers.data.splitting.manifest import manifest_text, read_manifest
 from flowers.data.transforms import load_image, load_named, load_thumbnail, to_float
 from flowers.decoding import Interpolation, Resize
 
@@ -30,26 +28,18 @@ __all__ = [
     "DRAWN_CLASSES",
     "KINDS",
     "Audit",
-    "Batch",
     "BatchAugmentation",
-    "Credit",
     "DuplicateRule",
     "Finding",
     "FlowersDataModule",
-    "FolderFacts",
-    "FolderIndex",
     "IgnoredFile",
-    "ImageFacts",
     "Interpolation",
-    "ManifestRow",
     "Pairs",
-    "QuarantineRow",
     "Resize",
     "ResumableLoader",
     "audit_folder",
     "build_once",
     "cache_key",
-    "decode_all",
     "default_cache_dir",
     "draw_flower",
     "draw_flowers",

@@ -3,15 +3,13 @@
 from flowers.models.average_views import AverageViews, Views
 from flowers.models.classifier import ImageClassifier, Standardize
 from flowers.models.cnn import Norm, flower_cnn
-from flowers.models.pretrained import Preprocessing, preprocessing, pretrained
-from flowers.models.stages import Stage, split_stages
+from flowers.models.pretrained import preprocessing, pretrained
+from flowers.models.stages import split_stages
 
 __all__ = [
     "AverageViews",
     "ImageClassifier",
     "Norm",
-    "Preprocessing",
-    "Stage",
     "Standardize",
     "Views",
     "flower_cnn",

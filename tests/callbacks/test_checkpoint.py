@@ -80,7 +80,8 @@ def test_a_disk_that_is_really_full_leaves_the_previous_checkpoint_whole(tmp_pat
         AtomicCheckpointIO().save_checkpoint({"epoch": 1, "state_dict": state}, disk / "last.ckpt")
         for _ in range(2):
             with pytest.raises(
-                OSError, match=r"No space left on device, the checkpoint before stays .*last\.ckpt"
+                OSError,
+                match=r"No space left on device, the previous checkpoint is unchanged.*last\.ckpt",
             ):
                 AtomicCheckpointIO().save_checkpoint(
                     {"epoch": 2, "state_dict": state}, disk / "last.ckpt"

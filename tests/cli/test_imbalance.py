@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from flowers.cli import training
-from flowers.data import FlowersDataModule, ManifestRow, manifest_text
+from flowers.data import FlowersDataModule, manifest_text
+from flowers.data.splitting.manifest import ManifestRow
 from flowers.evaluation import read_predictions, scores
 
 

@@ -15,12 +15,11 @@ from flowers.callbacks.cache_features import cache_features
 from flowers.data import (
     FlowersDataModule,
     cache,
-    decode_all,
     draw_flowers,
     index_folder,
     load_image,
 )
-from flowers.data.cache import build_once
+from flowers.data.cache import build_once, decode_all
 from flowers.data.quality.duplicates import duplicate_pairs
 from flowers.tasks import TransferTask
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowers.data import Batch, index_folder
-from flowers.data.datasets import SplitImages, batch_loader, draw_views, read_files
+from flowers.data import index_folder
+from flowers.data.datasets import Batch, SplitImages, batch_loader, draw_views, read_files
 from flowers.data.samplers import ShardedSampler
 
 

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from flowers.data import ManifestRow, manifest_text
+from flowers.data import manifest_text
 from flowers.data.quality.duplicates import Pairs
 from flowers.data.quality.image_info import ImageFacts
 from flowers.data.quality.quarantine import QuarantineRow, quarantine_text
 from flowers.data.splitting.assign import assign_splits
+from flowers.data.splitting.manifest import ManifestRow
 from flowers.data.splitting.splits import SplitOptions, split_table
 
 PATHS = [f"{name}/{number:02d}.jpg" for name in ("cat", "dog") for number in range(40)]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from flowers.data import ManifestRow, manifest_text, read_manifest
-from flowers.data.splitting.manifest import fingerprints, split_of_manifest
+from flowers.data import manifest_text, read_manifest
+from flowers.data.splitting.manifest import ManifestRow, fingerprints, split_of_manifest
 
 ROWS = [
     ManifestRow("cat/a, \"quoted\" 'name'.jpg", "cat", "1" * 64, "train"),
