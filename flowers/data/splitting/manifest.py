@@ -1,4 +1,4 @@
-"""A split on paper: which file, by its content, trains, validates or tests."""
+"""Manifests: CSV files with the split of every image."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
 def split_of_manifest(
     rows: Sequence[ManifestRow], *, files: Mapping[str, tuple[str, str]]
 ) -> dict[str, NDArray[np.int64]]:
-    """Return the split that a manifest states, after checking that it speaks of these very files.
+    """Return the split of a manifest, after checking that it matches the files.
 
     Args:
         rows: The manifest.
@@ -121,7 +121,7 @@ def content_numbers(rows: Iterable[ManifestRow]) -> NDArray[np.int64]:
 
 
 def compare_fingerprints(mine: Mapping[str, str], stored: Mapping[str, str]) -> str:
-    """Return what is to be said of images that are not those of a checkpoint; empty where they are.
+    """Return a warning if the images are not those of a checkpoint; otherwise nothing.
 
     Args:
         mine: Fingerprints of the data at hand.
@@ -138,6 +138,6 @@ def compare_fingerprints(mine: Mapping[str, str], stored: Mapping[str, str]) -> 
             "another way, so images it was trained on would be evaluated. Expected its split: "
             "leave out all options of the split (folds, group_by, duplicates, contradictions, "
             "quarantine too), or give the manifest.csv of its run folder with `manifest` (and "
-            "`duplicates` ignore, if it has copies on two sides)."
+            "`duplicates` ignore, if it has duplicates in two splits)."
         )
     return ""

@@ -100,14 +100,14 @@ def stratified_split(
     seed: int | str,
     class_names: Sequence[str],
 ) -> Indices:
-    """Split every class by the same fractions, keeping each group on one side.
+    """Split every class by the same fractions, keeping each group in one split.
 
     Args:
         labels: Integers ``(N,)``.
-        groups: N keys; images with the same key, as copies of one picture, stay together.
-        val_fraction: Share of each class for validation.
-        test_fraction: Share of each class for the test.
-        seed: Seed of the split; another thing than the seed of the training.
+        groups: N keys; images with the same key, such as duplicates, stay together.
+        val_fraction: Fraction of each class for validation.
+        test_fraction: Fraction of each class for the test.
+        seed: Seed of the split, independent of the seed of the training.
         class_names: Names for the error.
 
     Returns:
