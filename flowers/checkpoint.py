@@ -1,4 +1,4 @@
-"""Reading a checkpoint safely, and what it says of the run that it comes from."""
+"""Reading a checkpoint safely, and the configuration and state of its run."""
 
 from __future__ import annotations
 
@@ -13,33 +13,14 @@ import torch
 import yaml
 
 # Number of the format of a checkpoint, raised by a change that older checkpoints do not survive.
-FORMAT = 2
+FORMAT = 3
 # What a checkpoint may say of the trainer: how long and how finely the run trains, not on which
 # machine.
-_PLAIN_TRAINER_OPTIONS = {
-    *(
-        "max_epochs",
-        "min_epochs",
-        "max_steps",
-        "min_steps",
-        "max_time",
-        "precision",
-        "accumulate_grad_batches",
-    ),
-    *(
-        "gradient_clip_val",
-        "gradient_clip_algorithm",
-        "check_val_every_n_epoch",
-        "val_check_interval",
-    ),
-    *(
-        "limit_train_batches",
-        "limit_val_batches",
-        "log_every_n_steps",
-        "deterministic",
-        "default_root_dir",
-    ),
-}
+_TRAINER_OPTIONS = ["max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"]
+_TRAINER_OPTIONS += ["precision", "accumulate_grad_batches", "deterministic", "default_root_dir"]
+_TRAINER_OPTIONS += ["gradient_clip_val", "gradient_clip_algorithm", "check_val_every_n_epoch"]
+_TRAINER_OPTIONS += ["val_check_interval", "limit_train_batches", "limit_val_batches"]
+_TRAINER_OPTIONS += ["log_every_n_steps"]
 # The options of a task that make its network; all others say how it learns.
 _NETWORK_OPTIONS = ("arch", "widths", "depth", "stem_stride", "norm")
 
@@ -72,28 +53,23 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         )
     try:
         with ZipFile(file) as archive:
-            packed = any(entry.compress_type != ZIP_STORED for entry in archive.infolist())
-            if packed:  # torch packs nothing: this could fill the memory
+            # torch compresses nothing: this could fill the memory
+            if any(entry.compress_type != ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("compressed parts")
             if archive.testzip() is not None:  # the archive's CRC-32, which torch does not verify
                 raise BadZipFile
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         assert checkpoint["hyper_parameters"]["class_names"]
-    except BadZipFile as error:
-        raise ValueError(
-            f"{file}: expected what was saved, got a damaged file. Copy it again."
-        ) from error
-    except UnpicklingError as error:  # torch's own words advise to load it nevertheless
-        raise ValueError(
-            f"{file}: expected weights and plain values, got code or other objects"
-        ) from error
-    except KeyError as error:
-        raise ValueError(
-            f"{file}: expected a checkpoint of this project, got one without {error}"
-        ) from error
     except Exception as error:  # whatever another file leads torch to
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{file}: expected a checkpoint of this project, got {reason}") from error
+        if isinstance(error, KeyError):
+            reason = f"one without {error}"
+        message = f"expected a checkpoint of this project, got {reason}"
+        if isinstance(error, BadZipFile):
+            message = "expected what was saved, got a damaged file. Copy it again."
+        if isinstance(error, UnpicklingError):  # torch's own message advises to load it anyway
+            message = "expected weights and plain values, got code or other objects"
+        raise ValueError(f"{file}: {message}") from error
     if checkpoint.get("format") != FORMAT:
         raise ValueError(
             f"{file}: expected a checkpoint of format {FORMAT}, got "
@@ -106,21 +82,19 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
 def best_epoch(run: Path) -> int | None:
     """Return the epoch, counted from 0, of a run's best checkpoint; None for a run without one."""
     file = run / "checkpoints" / "best.ckpt"
-    return (
-        int(torch.load(file, map_location="cpu", weights_only=True)["epoch"])
-        if file.is_file()
-        else None
-    )
+    if not file.is_file():
+        return None
+    return int(torch.load(file, map_location="cpu", weights_only=True)["epoch"])
 
 
 def stored_config(
-    checkpoint: dict[str, Any], verb: str, *, ckpt_path: str, model: str | None = None
+    checkpoint: dict[str, Any], command: str, *, ckpt_path: str, model: str | None = None
 ) -> dict[str, Any]:
     """Return the configuration in a checkpoint: all for ``fit``, model and data otherwise.
 
     Args:
         checkpoint: What ``read_checkpoint`` returns.
-        verb: The verb that asks.
+        command: Name of the command.
         ckpt_path: The checkpoint's file, for errors.
         model: The class that the command line names, which may be one from elsewhere.
 
@@ -130,44 +104,35 @@ def stored_config(
     config: dict[str, Any] = yaml.safe_load(checkpoint.get("config", "{}"))
     class_path = str(config.get("model", {}).get("class_path", "flowers."))
     if not class_path.startswith("flowers.") and class_path != model:
-        # A class from elsewhere is code; it runs only if somebody types its name.
+        # A class from elsewhere is code; it runs only if its name is given.
         raise ValueError(
             f"--ckpt_path {ckpt_path}: its model is no part of this package; give it with --model "
             f"{class_path}"
         )
-    # For the same reason optimizer, callbacks, loggers and plug-ins have to be typed again.
+    # For the same reason optimizer, callbacks, loggers and plug-ins have to be given again.
+    for name in ("optimizer", "lr_scheduler"):
+        config.pop(name, None)
     trainer = config.get("trainer", {})
-    plain = {key: value for key, value in trainer.items() if key in _PLAIN_TRAINER_OPTIONS}
-    left_out = ("optimizer", "lr_scheduler")
-    kept = {key: value for key, value in config.items() if key not in left_out} | {"trainer": plain}
-    if not isinstance(config.get("data", {}).get("augment", {}), dict) or _names_code(kept):
+    config["trainer"] = {name: trainer[name] for name in _TRAINER_OPTIONS if name in trainer}
+    model_options = config.get("model", {}).get("init_args", {})
+    has_code = _has_class(config | {"model": model_options})
+    if has_code or not isinstance(config.get("data", {}).get("augment", {}), dict):
         raise ValueError(
             f"--ckpt_path {ckpt_path}: its configuration names code other than a model of this "
             f"package"
         )
-    if verb != "fit":
-        kept = {key: kept[key] for key in ("model", "data") if key in kept}
-        kept.setdefault("data", {})["crop_size"] = (
-            None  # nothing is cropped, and another image size may be typed
-        )
-    return kept
+    if command != "fit":
+        config = {name: config[name] for name in ("model", "data") if name in config}
+        # Nothing is cropped, and another image size may be given.
+        config.setdefault("data", {})["crop_size"] = None
+    return config
 
 
-def _names_code(config: dict[str, Any]) -> bool:
-    """Return whether anything but the model is a class to import."""
-    inside = [
-        config.get("model", {}).get("init_args", {}),
-        *(v for key, v in config.items() if key != "model"),
-    ]
-    while inside:
-        value = inside.pop()
-        if isinstance(value, dict):
-            if "class_path" in value:
-                return True
-            inside += value.values()
-        elif isinstance(value, list):
-            inside += value
-    return False
+def _has_class(value: Any) -> bool:  # noqa: ANN401
+    """Return whether a part of a configuration names a class to import."""
+    if isinstance(value, dict):
+        return "class_path" in value or any(map(_has_class, value.values()))
+    return isinstance(value, list) and any(map(_has_class, value))
 
 
 def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_path: str) -> None:
@@ -184,28 +149,27 @@ def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_p
     """
     if not stored:
         return
-    stored_options = _network_options(stored)
-    given_options = _network_options(given)
-    if stored["class_path"] == given["class_path"] and stored_options == given_options:
-        return
-    networks = []
-    for model, options in ((stored, stored_options), (given, given_options)):
-        words = [f"{name} {value}" for name, value in options.items()]
-        networks.append(" ".join([model["class_path"].removeprefix("flowers."), *words]))
-    raise ValueError(
-        f"--ckpt_path {ckpt_path}: its network is {networks[0]}, the options (or a --config) make "
-        f"{networks[1]}. Leave out what makes another network, or leave out --ckpt_path to train a "
-        "new one."
-    )
+    stored_network = _describe_network(stored)
+    given_network = _describe_network(given)
+    if stored_network != given_network:
+        raise ValueError(
+            f"--ckpt_path {ckpt_path}: its network is {stored_network}, the options (or a "
+            f"--config) make {given_network}. Leave out what makes another network, or leave out "
+            "--ckpt_path to train a new one."
+        )
 
 
-def _network_options(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that make a network; a tuple is a list, as in YAML."""
-    options = {}
-    for name, value in model.get("init_args", {}).items():
-        if name in _NETWORK_OPTIONS:
-            options[name] = list(value) if isinstance(value, tuple) else value
-    return options
+def _describe_network(model: Mapping[str, Any]) -> str:
+    """Return the class of a model and the options that make its network."""
+    words = [model["class_path"].removeprefix("flowers.")]
+    options = model.get("init_args", {})
+    for name in _NETWORK_OPTIONS:
+        if name in options:
+            value = options[name]
+            if isinstance(value, tuple):  # a list in YAML
+                value = list(value)
+            words.append(f"{name} {value}")
+    return " ".join(words)
 
 
 def check_optimizer(
@@ -228,12 +192,9 @@ def check_optimizer(
         stored = config.get(name)
         if stored and not given.get(name):
             words.append(f"--{name} {stored['class_path']}")
-            options = stored.get("init_args", {}).items()
-            words += [
-                f"--{name}.{option} {shlex.quote(str(value))}"
-                for option, value in options
-                if value is not None
-            ]
+            for option, value in stored.get("init_args", {}).items():
+                if value is not None:
+                    words.append(f"--{name}.{option} {shlex.quote(str(value))}")
     if words:
         raise ValueError(
             f"--ckpt_path {ckpt_path}: its run was given an optimizer or a schedule of its own, "
@@ -269,13 +230,11 @@ def why_finished(
     num_epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     if 0 <= max_epochs <= num_epochs:
         return f"it has trained {num_epochs} epochs, --trainer.max_epochs is {max_epochs}"
+    if num_epochs < (min_epochs or 0):
+        return ""
     for key, state in checkpoint.get("callbacks", {}).items():
         is_early_stopping = key.startswith("EarlyStopping") and f"'{monitor}'" in key
-        if (
-            is_early_stopping
-            and state["wait_count"] >= patience
-            and num_epochs >= (min_epochs or 0)
-        ):
+        if is_early_stopping and state["wait_count"] >= patience:
             return (
                 f"early stopping ended it after {num_epochs} epochs, --early_stopping.patience is "
                 f"{patience}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import nn
+from torch.nn import functional
 
 from flowers.models.classifier import ImageClassifier, Standardize
-from flowers.models.mirror import HalvesSideBySide, MirrorConv2d, MirrorNorm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,6 @@ def flower_cnn(
     stem_stride: int = 4,
     dropout: float = 0.2,
     norm: Norm = "batch",
-    mirror: bool = True,
 ) -> ImageClassifier:
     """Return a CNN: stem, stages of convolutions and max-pooling, mean over positions, dense layer.
 
@@ -40,37 +40,34 @@ def flower_cnn(
         stem_stride: Side of the patches of the stem, in pixels.
         dropout: Probability that a feature is dropped before the dense layer.
         norm: Normalisation of the feature maps.
-        mirror: Whether mirrored images have the same logits.
     """
     layers = [
-        _conv(3, widths[0], stem_stride, stride=stem_stride, norm=norm, mirror=mirror),
-        _norm(norm, widths[0], mirror=mirror),
+        _conv(3, widths[0], stem_stride, stride=stem_stride, norm=norm),
+        _norm(norm, widths[0]),
         nn.ReLU(inplace=True),
     ]
     in_width = widths[0]
     for width in widths:
-        layers.append(_stage(in_width, width, depth=depth, norm=norm, mirror=mirror))
+        layers.append(_stage(in_width, width, depth=depth, norm=norm))
         in_width = width
     head = [
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Dropout(dropout),
-        nn.Linear(in_width // 2 if mirror else in_width, num_classes),
+        nn.Linear(in_width, num_classes),
     ]
-    if mirror:
-        head.insert(0, HalvesSideBySide())
     return ImageClassifier(Standardize(), nn.Sequential(*layers), nn.Sequential(*head))
 
 
-def _stage(in_width: int, out_width: int, *, depth: int, norm: Norm, mirror: bool) -> nn.Sequential:
+def _stage(in_width: int, out_width: int, *, depth: int, norm: Norm) -> nn.Sequential:
     # Pooling comes before norm and ReLU: both then see a quarter of the pixels, and max-pooling
     # commutes with ReLU.
     return nn.Sequential(
-        _conv(in_width, out_width, 3, padding=1, norm=norm, mirror=mirror),
+        _conv(in_width, out_width, 3, padding=1, norm=norm),
         nn.MaxPool2d(2),
-        _norm(norm, out_width, mirror=mirror),
+        _norm(norm, out_width),
         nn.ReLU(inplace=True),
-        *[ResidualBlock(out_width, norm=norm, mirror=mirror) for _ in range(depth)],
+        *[ResidualBlock(out_width, norm=norm) for _ in range(depth)],
     )
 
 
@@ -80,17 +77,16 @@ class ResidualBlock(nn.Module):
     Args:
         width: Channels in and out.
         norm: Normalisation after each convolution.
-        mirror: Whether the second half of the features mirrors the first.
     """
 
-    def __init__(self, width: int, *, norm: Norm, mirror: bool) -> None:
+    def __init__(self, width: int, *, norm: Norm) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            _conv(width, width, 3, padding=1, norm=norm, mirror=mirror),
-            _norm(norm, width, mirror=mirror),
+            _conv(width, width, 3, padding=1, norm=norm),
+            _norm(norm, width),
             nn.ReLU(inplace=True),
-            _conv(width, width, 3, padding=1, norm=norm, mirror=mirror),
-            _norm(norm, width, mirror=mirror),
+            _conv(width, width, 3, padding=1, norm=norm),
+            _norm(norm, width),
         )
         self.relu = nn.ReLU(inplace=True)
 
@@ -98,6 +94,39 @@ class ResidualBlock(nn.Module):
         """Return features of the same shape ``(B, width, H, W)``."""
         out: Tensor = self.relu(features + self.residual(features))
         return out
+
+
+class MirrorConv2d(nn.Conv2d):
+    """Convolution in which the second half of the filters mirrors the first half.
+
+    A mirrored flower is a flower of the same class: with half of the weights the network learns
+    what both have in common (https://arxiv.org/abs/1602.07576).
+
+    Args:
+        in_width: Channels in: 3 colors, or the features of such a convolution.
+        out_width: Channels out, an even number.
+        kernel_size: Side of the filters.
+        options: Other options of ``torch.nn.Conv2d``.
+    """
+
+    def __init__(
+        self,
+        in_width: int,
+        out_width: int,
+        kernel_size: int,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(in_width, out_width // 2, kernel_size, **options)
+        self.reads_colors = in_width == 3
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return features ``(B, out_width, H, W)`` of an input ``(B, in_width, H, W)``."""
+        mirrored = self.weight.flip(3)
+        if not self.reads_colors:  # the mirror image of a feature is in the other half
+            mirrored = mirrored.roll(self.in_channels // 2, dims=1)
+        weight = torch.cat([self.weight, mirrored])
+        bias = None if self.bias is None else self.bias.repeat(2)
+        return functional.conv2d(images, weight, bias, self.stride, self.padding)
 
 
 def _conv(
@@ -108,23 +137,17 @@ def _conv(
     stride: int = 1,
     padding: int = 0,
     norm: Norm,
-    mirror: bool,
-) -> nn.Conv2d:
-    layer = MirrorConv2d if mirror else nn.Conv2d
+) -> MirrorConv2d:
     has_bias = norm == "none"  # a normalisation would cancel it
-    return layer(in_width, out_width, kernel_size, stride=stride, padding=padding, bias=has_bias)
+    return MirrorConv2d(
+        in_width, out_width, kernel_size, stride=stride, padding=padding, bias=has_bias
+    )
 
 
-def _norm(norm: Norm, width: int, *, mirror: bool) -> nn.Module:
-    if norm == "none":
-        return nn.Identity()
-    if mirror:
-        return MirrorNorm(_plain_norm(norm, width // 2))
-    return _plain_norm(norm, width)
-
-
-def _plain_norm(norm: Norm, width: int) -> nn.Module:
+def _norm(norm: Norm, width: int) -> nn.Module:
     if norm == "batch":
         return nn.BatchNorm2d(width)
-    # Does not depend on the batch, hence suits tiny batches (https://arxiv.org/abs/1803.08494).
-    return nn.GroupNorm(num_groups=math.gcd(32, width), num_channels=width)
+    if norm == "group":
+        # Does not depend on the batch, hence suits tiny batches (https://arxiv.org/abs/1803.08494).
+        return nn.GroupNorm(num_groups=math.gcd(32, width), num_channels=width)
+    return nn.Identity()

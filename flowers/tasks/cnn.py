@@ -24,9 +24,6 @@ class CNNTask(ClassificationTask):
         stem_stride: Side of the patches of the network's first layer, in pixels.
         dropout: Probability that a feature is dropped before the dense layer.
         norm: Normalisation of the feature maps.
-        mirror: Whether an image and its mirror image get the same answer; set it to false where
-            they belong to different classes, as letters do, together with
-            ``--data.augment.hflip_prob 0``.
         lr: Largest learning rate, reached after the warm-up.
         weight_decay: Weight decay; norms and biases have none.
         ema_decay: Decay per step of an exponential moving average of weights; the average is what
@@ -46,7 +43,6 @@ class CNNTask(ClassificationTask):
         stem_stride: int = 4,
         dropout: float = 0.2,
         norm: Norm = "batch",
-        mirror: bool = True,
         lr: float = 3e-3,
         weight_decay: float = 0.3,
         ema_decay: float | None = None,
@@ -64,7 +60,6 @@ class CNNTask(ClassificationTask):
             stem_stride=stem_stride,
             dropout=dropout,
             norm=norm,
-            mirror=mirror,
         )
         super().__init__(
             net, class_names, lr=lr, weight_decay=weight_decay, ema_decay=ema_decay, **kwargs

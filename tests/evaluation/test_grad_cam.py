@@ -48,7 +48,7 @@ def test_it_works_in_inference_mode_and_changes_nothing_in_the_network(frozen):
 
 
 def test_a_layer_without_a_feature_map_is_refused():
-    net = flower_cnn(3, widths=(8, 16), mirror=False)
+    net = flower_cnn(3, widths=(8, 16))
     with pytest.raises(ValueError, match=r"needs a feature map .* the last here is \(2, 3\)"):
         grad_cam(net, net.head, torch.rand(2, 3, 32, 32), torch.tensor([0, 2]))
     assert not net.head._forward_hooks

@@ -19,7 +19,7 @@ def test_every_parameter_is_in_exactly_one_group_and_only_weights_decay():
     assert groups[0]["weight_decay"] == 0.05
     assert groups[1]["weight_decay"] == 0
     assert not any(name.endswith("bias") for name in decaying)
-    assert "head.4.weight" in decaying
+    assert "head.3.weight" in decaying
 
 
 def test_the_rate_rises_then_falls_along_a_cosine():
