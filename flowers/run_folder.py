@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,8 +18,7 @@ def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
         root: Folder of the run folders.
         resumed: Checkpoint to resume from; from any other than ``last.ckpt`` a run begins anew, so
             that the epochs after that checkpoint stay.
-        rank: Number of this process; only the first makes a folder, Lightning tells it to the
-            others.
+        rank: Number of this process; only the first makes a folder, which Lightning broadcasts.
     """
     if resumed is not None and Path(resumed).name == "last.ckpt":
         run = Path(resumed).resolve().parents[1]
@@ -29,10 +28,7 @@ def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
 
 
 def claim_run_folder(
-    root: Path,
-    name: str = "version",
-    *,
-    option: str = "--trainer.default_root_dir",
+    root: Path, name: str = "version", *, option: str = "--trainer.default_root_dir"
 ) -> Path:
     """Make and return the next free ``root/<name>_<number>``, another for each run that starts.
 
@@ -46,15 +42,14 @@ def claim_run_folder(
     """
     with _naming(option, root):
         root.mkdir(parents=True, exist_ok=True)
-        taken = (path.name.removeprefix(f"{name}_") for path in root.glob(f"{name}_*"))
-        number = max((int(digits) for digits in taken if digits.isdecimal()), default=-1) + 1
+        suffixes = [path.name.removeprefix(f"{name}_") for path in root.glob(f"{name}_*")]
+        number = max((int(suffix) for suffix in suffixes if suffix.isdecimal()), default=-1)
         while True:
-            try:
-                (root / f"{name}_{number}").mkdir()
-            except FileExistsError:
-                number += 1
-            else:
-                return (root / f"{name}_{number}").resolve()
+            number += 1
+            folder = root / f"{name}_{number}"
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder.resolve()
 
 
 def last_checkpoint(root: Path) -> str | None:
@@ -64,12 +59,15 @@ def last_checkpoint(root: Path) -> str | None:
         root: A run folder, or the folder that holds ``lightning_logs``.
     """
     own = root / "checkpoints" / "last.ckpt"
-    found = [own] if own.is_file() else [*root.glob("lightning_logs/*/checkpoints/last.ckpt")]
-    return str(max(found, key=lambda file: file.stat().st_mtime_ns)) if found else None
+    if own.is_file():
+        return str(own)
+    files = root.glob("lightning_logs/*/checkpoints/last.ckpt")
+    newest = max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
+    return newest and str(newest)
 
 
 def check_new(file: Path, *, option: str) -> None:
-    """Say what is wrong with a file to be written, before any work.
+    """Check before any work that a file can be written.
 
     Args:
         file: The file.
@@ -88,8 +86,8 @@ def check_new(file: Path, *, option: str) -> None:
 def publish(finished: Mapping[Path, Path]) -> list[Path]:
     """Give finished files and folders their names, and return the names; nothing is overwritten.
 
-    Where one of the names is taken, even since a moment ago, all get the next free number, as in
-    ``report-2.html``, and that is printed.
+    If one of the names is taken, all get the next free number, as in ``report-2.html``, and that is
+    printed.
 
     Args:
         finished: Files and folders, each with its name on the same disk.
@@ -97,24 +95,19 @@ def publish(finished: Mapping[Path, Path]) -> list[Path]:
     number = 0
     while True:
         number += 1
-        names = [numbered(name, number) for name in finished.values()]
-        try:
-            with ExitStack() as undo:
-                for file, name in zip(finished, names, strict=True):
-                    _publish(file, name, undo)
-                undo.pop_all()
-        except FileExistsError:
-            continue
+        names = list(finished.values())
         if number > 1:
-            taken = ", ".join(name.name for name in finished.values() if name.exists())
-            instead = ", ".join(name.name for name in names)
-            print(f"Not overwritten: {taken}. Written instead: {instead}")
-        return names
-
-
-def numbered(file: Path, number: int) -> Path:
-    """Return ``a.csv`` as it is for number 1, and else as ``a-2.csv``."""
-    return file if number == 1 else file.with_stem(f"{file.stem}-{number}")
+            names = [name.with_stem(f"{name.stem}-{number}") for name in names]
+        with suppress(FileExistsError), ExitStack() as undo:
+            for file, name in zip(finished, names, strict=True):
+                _publish(file, name, undo)
+            undo.pop_all()
+            break
+    if number > 1:
+        taken = ", ".join(name.name for name in finished.values() if name.exists())
+        instead = ", ".join(name.name for name in names)
+        print(f"Not overwritten: {taken}. Written instead: {instead}")
+    return names
 
 
 def _publish(file: Path, name: Path, undo: ExitStack) -> None:
@@ -154,7 +147,7 @@ def scratch_folder(parent: Path, *, option: str) -> Iterator[Path]:
 
 @contextmanager
 def _naming(option: str, folder: Path) -> Iterator[None]:
-    """Name the option in what the system says of a folder that cannot be written."""
+    """Name the option in the system's error about a folder that cannot be written."""
     try:
         yield
     except OSError as error:
@@ -181,7 +174,7 @@ def write_new(folder: Path, contents: Mapping[str, str | bytes], *, option: str)
         for name, content in contents.items():
             data = content
             if isinstance(data, str):
-                data = data.encode("utf-8", "surrogateescape")  # file names that are no UTF-8
+                data = data.encode("utf-8", "surrogateescape")  # file names that are not UTF-8
             (scratch / name).parent.mkdir(exist_ok=True)
             (scratch / name).write_bytes(data)
         names = dict.fromkeys(Path(name).parts[0] for name in contents)

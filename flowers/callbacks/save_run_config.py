@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from flowers.callbacks.checkpoint import SaveBest
 from flowers.callbacks.tensorboard import ForgivingLogger
 from flowers.data import FlowersDataModule, manifest_text
-from flowers.run_folder import numbered, write_new
+from flowers.run_folder import write_new
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -89,10 +88,7 @@ def _relative(path: str | Path) -> Path:
 def _write_new(file: Path, text: str) -> None:
     """Write a file with the next free number, unless one already has this text."""
     content = text.encode("utf-8", "surrogateescape")
-    for number in count(1):
-        earlier = numbered(file, number)
-        if not earlier.exists():
-            break
+    for earlier in file.parent.glob(f"{file.stem}*{file.suffix}"):
         if earlier.read_bytes() == content:
             return
     write_new(file.parent, {file.name: content}, option="--trainer.default_root_dir")
