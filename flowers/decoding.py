@@ -27,21 +27,11 @@ ImageSource = str | Path | IO[bytes] | Image.Image
 # Endings of photos' names, and Pillow's names of the formats that such a file may have. No other
 # decoder of Pillow's is ever started: that of EPS, for one, runs Ghostscript on the file. MPO is
 # the JPEG of cameras that add a preview.
-IMAGE_FORMATS = {
-    ".jpg": ("JPEG", "MPO"),
-    ".jpeg": ("JPEG", "MPO"),
-    ".jpe": ("JPEG", "MPO"),
-    ".jfif": ("JPEG", "MPO"),
-    ".png": ("PNG",),
-    ".webp": ("WEBP",),
-    ".avif": ("AVIF",),
-    ".gif": ("GIF",),
-    ".bmp": ("BMP",),
-    ".ppm": ("PPM",),
-    ".pgm": ("PPM",),
-    ".tif": ("TIFF",),
-    ".tiff": ("TIFF",),
-}
+IMAGE_FORMATS: dict[str, tuple[str, ...]] = {}
+IMAGE_FORMATS |= dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", "MPO"))
+IMAGE_FORMATS |= {".png": ("PNG",), ".webp": ("WEBP",), ".avif": ("AVIF",), ".gif": ("GIF",)}
+IMAGE_FORMATS |= {".bmp": ("BMP",), ".ppm": ("PPM",), ".pgm": ("PPM",)}
+IMAGE_FORMATS |= {".tif": ("TIFF",), ".tiff": ("TIFF",)}
 IMAGE_EXTENSIONS = tuple(IMAGE_FORMATS)
 # Pillow reads MPO with the decoder of JPEG.
 _DECODERS = tuple(dict.fromkeys(formats[0] for formats in IMAGE_FORMATS.values()))
@@ -120,7 +110,7 @@ def open_image(file: ImageSource) -> Iterator[Image.Image]:
             yield image
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # Pillow's decoders raise whatever broken bytes lead them to
+    except Exception as error:  # Pillow's decoders raise any error at broken bytes
         raise OSError(f"broken image: {error}") from error
 
 
@@ -150,8 +140,9 @@ def to_srgb(image: Image.Image) -> Image.Image:
         OSError: The pixels have 32 bits.
     """
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-        pixels = f"32-bit pixels (mode {image.mode})"
-        raise OSError(f"{pixels} have no known range: expected 8 or 16 bits")
+        raise OSError(
+            f"32-bit pixels (mode {image.mode}) have no known range: expected 8 or 16 bits"
+        )
     image.load()
     convert = _conversion(image)
     transpose = _UPRIGHT.get(exif_orientation(image))
@@ -186,14 +177,15 @@ def exif_orientation(image: Image.Image) -> int:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except MemoryError:
         raise
-    except Exception:  # whatever damaged EXIF data lead Pillow to; the pixels are whole
+    except Exception:  # any error of damaged EXIF data; the pixels are intact
         return 1
     return orientation if isinstance(orientation, int) else 1
 
 
 def _conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """Return what converts an image's 8-bit pixels to sRGB."""
-    profile, gamma = image.info.get("icc_profile"), image.info.get("gamma")
+    profile = image.info.get("icc_profile")
+    gamma = image.info.get("gamma")
     if profile:
         mode = "L" if Image.getmodebase(image.mode) == "L" else "RGB"
         return _profile_conversion(profile, "CMYK" if image.mode == "CMYK" else mode)

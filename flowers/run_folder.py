@@ -61,9 +61,9 @@ def last_checkpoint(root: Path) -> str | None:
     own = root / "checkpoints" / "last.ckpt"
     if own.is_file():
         return str(own)
-    files = root.glob("lightning_logs/*/checkpoints/last.ckpt")
-    newest = max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
-    return newest and str(newest)
+    files = [*root.glob("lightning_logs/*/checkpoints/last.ckpt")]
+    files.sort(key=lambda file: file.stat().st_mtime_ns)
+    return str(files[-1]) if files else None
 
 
 def check_new(file: Path, *, option: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -49,10 +50,10 @@ def default_cache_dir() -> Path:
 def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path:
     """Return the folder of a cache entry, built first where it is missing or damaged.
 
-    Several processes may call at once: one builds, the others say so and wait for it. Where it
-    dies, the system takes its lock away and the next one builds. A build that was cut off leaves
-    nothing that could be taken for a whole one. Machines whose shared file system keeps locks to
-    each of them build each for itself, and the first is taken.
+    Several processes may call at once: one builds, the others print a line and wait for it. If it
+    dies, the system releases its lock and the next one builds. An interrupted build leaves nothing
+    that could be taken for a whole one. Machines whose shared file system has locks for each
+    machine alone build each for itself, and the first entry is used.
 
     Every call reads the entry's files and compares them with the checksums written beside them.
     A damaged entry is reported, removed and built again; a process that has its files mapped keeps
@@ -74,7 +75,10 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path
             if damage := _damage(entry):
                 if os.path.lexists(entry):
                     print(f"Damaged cache entry {entry}: {damage}. It is built again.", flush=True)
-                    _remove(entry)
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry)
+                    else:
+                        entry.unlink()
                 partial = cache_dir / f"{key}.{platform.node()}.partial"
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()
@@ -130,13 +134,6 @@ def _crc32(file: Path, start: int) -> int:
     return crc32
 
 
-def _remove(entry: Path) -> None:
-    if entry.is_dir() and not entry.is_symlink():
-        shutil.rmtree(entry)
-    else:
-        entry.unlink()
-
-
 def _move(partial: Path, entry: Path) -> None:
     try:
         partial.replace(entry)
@@ -186,11 +183,11 @@ def decode_all(
     Args:
         root: Folder the paths are relative to.
         paths: Paths of the N images.
-        sha256: Their checksums, by which the cache knows them again.
+        sha256: Their checksums, which are a part of the cache's key.
         skip: Indices of images that cannot be decoded; they are black.
         image_size: Side S, in pixels.
         resize: How an image becomes a square.
-        interpolation: How pixels between pixels are found.
+        interpolation: Resampling filter.
         cache_dir: Folder of the cache.
 
     Raises:
@@ -214,21 +211,19 @@ def decode_all(
         in_threads(decode, len(paths), description="Decoding images")
         images.flush()
 
-    key = cache_key(
-        f"pixels {DECODING_FORMAT} {image_size} {resize} {interpolation} {sorted(skip)}", *sha256
-    )
-    images: NDArray[np.uint8] = np.load(
-        build_once(cache_dir, key, build) / "images.npy", mmap_mode="r"
-    )
+    settings = f"pixels {DECODING_FORMAT} {image_size} {resize} {interpolation} {sorted(skip)}"
+    entry = build_once(cache_dir, cache_key(settings, *sha256), build)
+    images: NDArray[np.uint8] = np.load(entry / "images.npy", mmap_mode="r")
     return images
 
 
 def _allocate(file: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
     """Create an array with its disk space; a sparse file would end in SIGBUS on a full disk."""
-    needed, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
-    if needed > free:
+    size = math.prod(shape)
+    free = shutil.disk_usage(file.parent).free
+    if size > free:
         raise OSError(
-            f"`cache_dir` {file.parent.parent}: the decoded images take {needed / 2**20:,.0f} MiB, "
+            f"`cache_dir` {file.parent.parent}: the decoded images take {size / 2**20:,.0f} MiB, "
             f"the disk has {free / 2**20:,.0f} MiB free. Make room, give a folder on another disk, "
             "lower `image_size`, or decode while training with `cache` false."
         )

@@ -22,30 +22,11 @@ if TYPE_CHECKING:
 
 # Names, in lower case, that operating systems, network drives, archives and runs of this package
 # put among photos. Like hidden names they are never photos or classes, and not reported.
-SYSTEM_NAMES = frozenset(
-    {
-        "#recycle",
-        "$recycle.bin",
-        "@eadir",
-        "@recycle",
-        "__macosx",
-        "desktop.ini",
-        "lightning_logs",
-        "lost+found",
-        "system volume information",
-        "thumbs.db",
-    }
-)
+SYSTEM_NAMES = {"#recycle", "$recycle.bin", "@eadir", "@recycle", "__macosx", "desktop.ini"}
+SYSTEM_NAMES |= {"lightning_logs", "lost+found", "system volume information", "thumbs.db"}
 # Names, in lower case, of the folders of a data set that is already split.
-SPLIT_FOLDERS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val"}
 _OTHER_EXTENSION = f"name does not end in {', '.join(IMAGE_EXTENSIONS)}"
 _HEIC_EXTENSIONS = (".heic", ".heif")
 # Files that describe a data set, or that predict wrote.
@@ -152,7 +133,8 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
         parts = folder.split("/")
         if len(parts) == depth and (not splits or parts[0] in splits):
             class_of[folder] = unicodedata.normalize("NFC", parts[-1])
-    class_names = _class_names(root, class_of.values(), split_folders=sorted(splits))
+    class_names = sorted(set(class_of.values()))
+    _check_class_names(root, class_names, split_folders=sorted(splits))
     images = []
     ignored = []
     for path in contents.images:
@@ -162,7 +144,7 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
             ignored.append(IgnoredFile(path, "an image beside the class folders"))
     for file in contents.ignored:
         # Beside the class folders, files such as a licence belong to the data set.
-        if _parent(file.path, depth) in class_of or not has_other_extension(file):
+        if _parent(file.path, depth) in class_of or file.reason != _OTHER_EXTENSION:
             ignored.append(file)
     images.sort()
     given_splits = None
@@ -180,12 +162,11 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
     empty = index.untrained_classes()
     if not images or (empty and not tolerant):
         place = " of the training split" if splits else ""
-        message = (
+        raise ValueError(
             f"`root` {root}: no image in the class folder {', '.join(empty)}{place}. Expected "
             f"files that end in {', '.join(IMAGE_EXTENSIONS)}: add some, or remove the folder. "
-            f"{summarize_ignored(index.ignored)}"
+            f"{summarize_ignored(index.ignored)}".rstrip()
         )
-        raise ValueError(message.rstrip())
     return index
 
 
@@ -200,14 +181,9 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
     Raises:
         ValueError: It is unclear what they are.
     """
-    direct: set[str] = set()  # folders with images
-    nested: set[str] = set()  # folders with images in subfolders
-    for path in contents.images:
-        folder, *rest = path.split("/")
-        if len(rest) == 1:
-            direct.add(folder)
-        elif rest:
-            nested.add(folder)
+    # Folders with images, and folders with images in subfolders.
+    direct = {_parent(path, 1) for path in contents.images if path.count("/") == 1}
+    nested = {_parent(path, 1) for path in contents.images if path.count("/") > 1}
     splits = _named_as_splits(sorted(direct | nested))
     others = sorted((direct | nested) - splits.keys())
     has_train = "train" in splits.values()
@@ -215,53 +191,46 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
         has_train = False  # beside other classes, a folder train with images is a class
     if not splits or (others and not has_train):
         return {}
-    subject = (
-        f"`root` {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>)"
-    )
     if others:
-        raise ValueError(
-            f"{subject}, but there are images in {', '.join(others)} beside them. Expected only "
-            f"splits or only classes: move the others out of the folder, or rename the classes."
+        problem = (
+            f"there are images in {', '.join(others)} beside them. Expected only splits or only "
+            "classes: move the others out of the folder, or rename the classes."
         )
-    if not has_train:
-        raise ValueError(
-            f"{subject}, but there is no train folder with images. Add it, or rename the classes."
+    elif not has_train:
+        problem = "there is no train folder with images. Add it, or rename the classes."
+    elif direct:
+        problem = (
+            f"there are images without a class folder in {', '.join(sorted(direct))}. Move them "
+            "into class folders, or out of the folder (python -m flowers predict classifies "
+            "images without a label)."
         )
-    if direct:
-        raise ValueError(
-            f"{subject}, but there are images without a class folder in "
-            f"{', '.join(sorted(direct))}. Move them into class folders, or out of the folder "
-            "(python -m flowers predict classifies images without a label)."
-        )
-    return _named_as_splits(contents.folders)  # also those without images, to report their files
+    else:  # also folders without images, to report their files
+        return _named_as_splits(contents.folders)
+    raise ValueError(
+        f"`root` {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>), "
+        f"but {problem}"
+    )
 
 
 def _named_as_splits(folders: Iterable[str]) -> dict[str, str]:
-    splits = {}
-    for folder in folders:
-        if folder.lower() in SPLIT_FOLDERS:
-            splits[folder] = SPLIT_FOLDERS[folder.lower()]
-    return splits
+    names = [folder for folder in folders if folder.lower() in SPLIT_FOLDERS]
+    return {name: SPLIT_FOLDERS[name.lower()] for name in names}
 
 
-def _class_names(
-    root: str | Path, names: Iterable[str], *, split_folders: Sequence[str]
-) -> list[str]:
-    class_names = sorted(set(names))
+def _check_class_names(
+    root: str | Path, class_names: Sequence[str], *, split_folders: Sequence[str]
+) -> None:
     for name in class_names:
         if not name.isprintable():
             raise ValueError(
                 f"`root` {root}: class folder {name!r}: expected a name of printable UTF-8"
             )
     if len(class_names) < 2:
-        layout = "root/<class>/<image>"
-        if split_folders:
-            layout = f"root/{split_folders[0]}/<class>/<image>"
+        layout = "/".join(["root", *split_folders[:1], "<class>/<image>"])
         raise ValueError(
             f"`root` {root}: expected at least two class folders ({layout}), got "
             f"{class_names or 'none'}. Give the folder that contains the class folders."
         )
-    return class_names
 
 
 def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
@@ -307,17 +276,18 @@ def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
 
 
 def _add_file(contents: FolderContents, path: str, entry: os.DirEntry[str]) -> None:
-    is_image = entry.name.lower().endswith(IMAGE_EXTENSIONS)
     is_file = _succeeds(entry.is_file)
-    is_dead_link = not is_file and entry.is_symlink()
-    if is_image and (is_file or is_dead_link):  # a dead link is an image that cannot be read
-        contents.images.append(path)
-    elif is_file:
-        contents.ignored.append(IgnoredFile(path, _OTHER_EXTENSION))
+    is_dead_link = entry.is_symlink() and not is_file
+    reason = "a pipe or a device"
+    if is_file:
+        reason = _OTHER_EXTENSION
     elif is_dead_link:
-        contents.ignored.append(IgnoredFile(path, "a link to nothing"))
+        reason = "a link to nothing"
+    # A dead link with the name of an image is an image that cannot be read.
+    if entry.name.lower().endswith(IMAGE_EXTENSIONS) and (is_file or is_dead_link):
+        contents.images.append(path)
     else:
-        contents.ignored.append(IgnoredFile(path, "a pipe or a device"))
+        contents.ignored.append(IgnoredFile(path, reason))
 
 
 def _succeeds(check: Callable[[], bool]) -> bool:
@@ -332,17 +302,12 @@ def _leads_back(link: os.DirEntry[str], *, root: Path, parents: frozenset[Path])
     return target in parents or target.is_relative_to(root) or root.is_relative_to(target)
 
 
-def has_other_extension(file: IgnoredFile) -> bool:
-    """Return whether a file is ignored only because of its extension."""
-    return file.reason == _OTHER_EXTENSION
-
-
 def reasons_to_ignore(files: Iterable[IgnoredFile]) -> str:
     """Return the reasons with the paths of their files, or with a count of each extension."""
     extensions: Counter[str] = Counter()
     paths: dict[str, list[str]] = defaultdict(list)
     for file in sorted(files):
-        if has_other_extension(file):
+        if file.reason == _OTHER_EXTENSION:
             extensions[Path(file.path).suffix or "none"] += 1
         else:
             paths[file.reason].append(file.path)
@@ -350,8 +315,7 @@ def reasons_to_ignore(files: Iterable[IgnoredFile]) -> str:
     if extensions:
         counts = [f"{extension} {count:,}" for extension, count in extensions.most_common()]
         reasons.append(f"{_OTHER_EXTENSION} ({shortened(counts)})")
-    for reason in sorted(paths):
-        reasons.append(f"{reason} ({shortened(paths[reason])})")
+    reasons += [f"{reason} ({shortened(paths[reason])})" for reason in sorted(paths)]
     text = "; ".join(reasons)
     if any(extension.lower() in _HEIC_EXTENSIONS for extension in extensions):
         text += ". Convert .heic and .heif to JPEG, for instance with the package pillow-heif"
@@ -411,10 +375,8 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
             if not matches:
                 raise ValueError(f"{option} {word}: expected a pattern of images, nothing matches")
             files += matches
-        elif (
-            path.exists() or len(words) > 1
-        ):  # of several words, a missing one is a row with an error
-            files.append(str(path))
+        elif path.exists() or len(words) > 1:
+            files.append(str(path))  # of several words, a missing one is a row with an error
         else:
             raise FileNotFoundError(
                 f"{option} {word}: expected a file, a folder or a pattern, there is none"
@@ -423,8 +385,8 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
 
 
 def _is_top_text(file: IgnoredFile) -> bool:
-    is_text = file.path.lower().endswith(_TEXT_EXTENSIONS) and has_other_extension(file)
-    return is_text and "/" not in file.path
+    has_text = file.path.lower().endswith(_TEXT_EXTENSIONS) and file.reason == _OTHER_EXTENSION
+    return has_text and "/" not in file.path
 
 
 def read_credits(root: Path) -> dict[str, Credit]:
