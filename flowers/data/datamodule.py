@@ -21,22 +21,24 @@ from flowers.data.datasets import Batch, SplitImages, batch_loader, draw_views, 
 from flowers.data.image_folder import index_folder, summarize_ignored
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.quality.image_info import FolderFacts, read_facts
+from flowers.data.quality.quarantine import quarantined_images
 from flowers.data.samplers import ShardedSampler
 from flowers.data.sources import ensure_root
-from flowers.data.splitting.assign import Assignment, assign_splits, quarantined_images
-from flowers.data.splitting.manifest import (
-    ManifestRow,
-    compare_fingerprints,
-    content_numbers,
-    fingerprints,
-)
-from flowers.data.splitting.splits import (
-    SPLITS,
+from flowers.data.splitting.assign import (
+    Assignment,
     ContradictionRule,
     GroupRule,
     SplitOptions,
     SplitRule,
+    assign_splits,
     split_table,
+)
+from flowers.data.splitting.manifest import (
+    SPLITS,
+    ManifestRow,
+    compare_fingerprints,
+    content_numbers,
+    fingerprints,
 )
 from flowers.data.transforms import to_float
 from flowers.decoding import Interpolation, Resize

@@ -13,7 +13,7 @@ from flowers.data.image_folder import FolderIndex, index_folder
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.quality.image_info import FolderFacts, ImageFacts, read_facts
 from flowers.data.quality.quarantine import QuarantineRow
-from flowers.data.splitting.splits import SPLITS
+from flowers.data.splitting.manifest import SPLITS
 from flowers.decoding import IMAGE_FORMATS
 
 if TYPE_CHECKING:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from flowers.data.image_folder import FolderIndex
+    from flowers.data.quality.image_info import FolderFacts
+
 
 class QuarantineRow(NamedTuple):
     """A file to leave out: path relative to the root, checksum (empty: any content), reason."""
@@ -32,40 +35,41 @@ def quarantine_text(rows: Sequence[QuarantineRow]) -> str:
     return text.getvalue()
 
 
-def in_quarantine(
-    file: str | Path, *, paths: Sequence[str], sha256: Sequence[str]
+def quarantined_images(
+    index: FolderIndex, facts: FolderFacts, *, quarantine: str | None
 ) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the indices of the images on a list, and the paths that match no image.
+    """Return the indices of the images in quarantine, and the listed paths that match no image.
 
     Args:
-        file: The list: CSV with at least the columns ``path`` and ``sha256``.
-        paths: Paths of the N images.
-        sha256: Their checksums; a file that was mended since has another one and is free again.
+        index: The folder.
+        facts: Image info; a file that was repaired since has another checksum and is used again.
+        quarantine: The list: CSV with at least the columns ``path`` and ``sha256``.
 
     Raises:
-        OSError: The file cannot be read.
-        ValueError: The file is no such list.
+        OSError: The list cannot be read.
+        ValueError: The file is not a quarantine list.
     """
+    if quarantine is None:
+        return np.empty(0, dtype=np.int64), []
     try:  # utf-8-sig: what spreadsheets write begins with a mark
-        text = Path(file).read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = Path(quarantine).read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
-        raise type(error)(f"`quarantine` {file}: {error.strerror}") from error
+        raise type(error)(f"`quarantine` {quarantine}: {error.strerror}") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    columns, lines = reader.fieldnames or (), [*reader]
-    if (
-        not {"path", "sha256"} <= set(columns) or "split" in columns
-    ):  # a manifest would leave out everything
+    columns = reader.fieldnames or ()
+    # A manifest, which has a split too, would leave out everything.
+    if not {"path", "sha256"} <= set(columns) or "split" in columns:
         raise ValueError(
-            f"`quarantine` {file}: expected a CSV file with the columns path and sha256, as python "
-            f"-m flowers audit writes it, got {', '.join(columns) or 'an empty file'}"
+            f"`quarantine` {quarantine}: expected a CSV file with the columns path and sha256, as "
+            f"python -m flowers audit writes it, got {', '.join(columns) or 'an empty file'}"
         )
-    position = {path: index for index, path in enumerate(paths)}
-    named: set[int] = set()
-    others: list[str] = []
-    for line in lines:
-        index = position.get(line["path"])
-        if index is not None and line["sha256"] in ("", None, sha256[index]):
-            named.add(index)
+    position = {path: number for number, path in enumerate(index.paths)}
+    quarantined: set[int] = set()
+    unknown = []
+    for line in reader:
+        number = position.get(line["path"])
+        if number is not None and line["sha256"] in ("", None, facts.sha256[number]):
+            quarantined.add(number)
         else:
-            others.append(line["path"] or "a line without a path")
-    return np.array(sorted(named), dtype=np.int64), others
+            unknown.append(line["path"] or "a line without a path")
+    return np.array(sorted(quarantined), dtype=np.int64), unknown

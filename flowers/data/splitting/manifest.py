@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from flowers.data.splitting.splits import SPLITS
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+SPLITS = ("train", "val", "test")
 SKIPPED = "skipped"
 QUARANTINED = "quarantined"
-LEFT_OUT = (SKIPPED, QUARANTINED)
 
 
 class ManifestRow(NamedTuple):
@@ -57,15 +55,17 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
             f"`manifest` {file}: expected the columns {', '.join(ManifestRow._fields)}, got "
             f"{', '.join(header)}. Give the manifest.csv of a run folder."
         )
-    twice = [path for path, count in Counter(row.path for row in rows).items() if count > 1]
-    if twice:
+    counts = Counter(row.path for row in rows)
+    repeated = [path for path in counts if counts[path] > 1]
+    if repeated:
         raise ValueError(
-            f"`manifest` {file}: {len(twice)} paths stand in it twice: {', '.join(twice[:6])}"
+            f"`manifest` {file}: {len(repeated)} paths stand in it twice: {', '.join(repeated[:6])}"
         )
-    unknown = sorted({row.split for row in rows} - {*SPLITS, *LEFT_OUT})
+    expected = (*SPLITS, SKIPPED, QUARANTINED)
+    unknown = sorted({row.split for row in rows}.difference(expected))
     if unknown:
         raise ValueError(
-            f"`manifest` {file}: expected a split of {', '.join((*SPLITS, *LEFT_OUT))}, got "
+            f"`manifest` {file}: expected a split of {', '.join(expected)}, got "
             f"{', '.join(unknown)}"
         )
     return rows
@@ -73,34 +73,28 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
 
 def split_of_manifest(
     rows: Sequence[ManifestRow], *, files: Mapping[str, tuple[str, str]]
-) -> dict[str, NDArray[np.int64]]:
-    """Return the split of a manifest, after checking that it matches the files.
+) -> dict[str, str]:
+    """Return the split of each file of a manifest by its path, without those left out.
 
     Args:
         rows: The manifest.
-        files: Class name and checksum of each file, by its path, in the order of the indices.
-
-    Returns:
-        Sorted indices of ``train``, ``val`` and ``test``; files the manifest does not name are in
-        none.
+        files: Class name and checksum of each file, by its path.
 
     Raises:
         ValueError: A file is missing, has another content or another label than in the manifest.
     """
     used = [row for row in rows if row.split in SPLITS]
-    wrong = [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]
-    if wrong:
-        listing = ", ".join(wrong[:5]) + (" ..." if len(wrong) > 5 else "")
+    changed = [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]
+    if changed:
+        listing = ", ".join(changed[:5])
+        if len(changed) > 5:
+            listing += " ..."
         raise ValueError(
-            f"`manifest`: {len(wrong)} of its {len(used)} images are missing under `root` or "
+            f"`manifest`: {len(changed)} of its {len(used)} images are missing under `root` or "
             f"differ in content or label: {listing}. Give the folder that the manifest was written "
             "for, or leave `manifest` out for a new split."
         )
-    position = {path: index for index, path in enumerate(files)}
-    split: dict[str, list[int]] = {name: [] for name in SPLITS}
-    for row in used:
-        split[row.split].append(position[row.path])
-    return {name: np.array(sorted(indices), dtype=np.int64) for name, indices in split.items()}
+    return {row.path: row.split for row in used}
 
 
 def fingerprints(rows: Sequence[ManifestRow]) -> dict[str, str]:
@@ -125,7 +119,7 @@ def compare_fingerprints(mine: Mapping[str, str], stored: Mapping[str, str]) -> 
 
     Args:
         mine: Fingerprints of the data at hand.
-        stored: Those in the checkpoint.
+        stored: Fingerprints in the checkpoint.
 
     Raises:
         ValueError: The same images are split in another way, so training images would be evaluated.

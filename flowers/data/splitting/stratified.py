@@ -1,8 +1,7 @@
-"""Stratified assignment of groups of images to splits."""
+"""Stratified splits and folds: every class by the same fractions, each group in one split."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -14,11 +13,74 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def assign_groups(
+def stratified_split(
     labels: NDArray[np.int64],
     groups: Sequence[str],
     *,
-    targets: list[list[int]],
+    val_fraction: float,
+    test_fraction: float,
+    seed: int | str,
+    class_names: Sequence[str],
+) -> NDArray[np.object_]:
+    """Return the split ``(N,)`` of each image: ``train``, ``val`` or ``test``.
+
+    Args:
+        labels: Integers ``(N,)``.
+        groups: N keys; images with the same key, such as duplicates, stay together.
+        val_fraction: Fraction of each class for validation.
+        test_fraction: Fraction of each class for the test.
+        seed: Seed of the split, independent of the seed of the training.
+        class_names: Class names for the error.
+
+    Raises:
+        ValueError: The fractions leave nothing to train on, or a class has too few images.
+    """
+    if val_fraction + test_fraction >= 1:
+        raise ValueError(
+            "`val_fraction`, `test_fraction`: expected fractions that leave some images to train "
+            f"on, got {val_fraction} and {test_fraction}"
+        )
+    totals = np.bincount(labels, minlength=len(class_names))
+    targets = np.zeros((len(totals), 3), dtype=np.int64)
+    for column, fraction in enumerate((test_fraction, val_fraction)):
+        if fraction:
+            targets[:, column] = (totals * fraction).round().clip(1)
+    targets[:, 2] = (totals - targets.sum(axis=1)).clip(1)
+    numbers = _assign_groups(labels, groups, targets=targets, seed=seed, class_names=class_names)
+    return np.array(["test", "val", "train"], dtype=object)[numbers]
+
+
+def stratified_folds(
+    labels: NDArray[np.int64],
+    groups: Sequence[str],
+    *,
+    folds: int,
+    seed: int | str,
+    class_names: Sequence[str],
+) -> NDArray[np.int64]:
+    """Return the fold ``(N,)`` of each image.
+
+    Args:
+        labels: Integers ``(N,)``.
+        groups: N keys; images with the same key stay together.
+        folds: Number of folds.
+        seed: Seed of the split.
+        class_names: Class names for the error.
+
+    Raises:
+        ValueError: A class has too few images.
+    """
+    totals = np.bincount(labels, minlength=len(class_names))
+    bounds = (totals[:, None] * np.arange(folds + 1) / folds).round().astype(np.int64)
+    targets = np.diff(bounds).clip(1)
+    return _assign_groups(labels, groups, targets=targets, seed=seed, class_names=class_names)
+
+
+def _assign_groups(
+    labels: NDArray[np.int64],
+    groups: Sequence[str],
+    *,
+    targets: NDArray[np.int64],
     seed: int | str,
     class_names: Sequence[str],
 ) -> NDArray[np.int64]:
@@ -32,119 +94,92 @@ def assign_groups(
     Args:
         labels: Integers ``(N,)``.
         groups: N keys; images with the same key stay together.
-        targets: For each class, the number of images of each split.
+        targets: Number of images ``(K, S)`` of each class and split.
         seed: Seed of the order.
         class_names: Class names for the error.
 
     Raises:
         ValueError: A class has too few groups.
     """
-    assigner = _GroupAssigner(labels, groups, targets, seed)
-    large = [group for group in assigner.members if assigner.is_large(group)]
-    for group in sorted(large, key=lambda group: -len(assigner.members[group])):
+    order = sorted(set(groups), key=lambda group: sha256(f"{seed}:{group}".encode()).digest())
+    position = {group: number for number, group in enumerate(order)}
+    numbers = np.array([position[group] for group in groups], dtype=np.int64)
+    assigner = _GroupAssigner(labels, numbers, targets)
+    large = filter(assigner.is_large, range(len(order)))
+    for group in sorted(large, key=lambda group: -assigner.counts[group].sum()):
         assigner.put(group, assigner.roomiest(group))
     assigner.lower_targets()
-    for group in assigner.members:
-        if group not in assigner.splits:
-            assigner.put(group, assigner.first_with_room(group))
-    for label, name in enumerate(class_names):
-        for split, count in enumerate(targets[label]):
-            if count and not assigner.filled[label][split] and not assigner.fill(label, split):
-                num_splits = sum(map(bool, targets[label]))
-                raise ValueError(
-                    f"`root`: class {name!r} has {sum(assigner.filled[label])} images to split, in "
-                    f"{assigner.num_groups(label)} groups (duplicates count once): too few for "
-                    f"{num_splits} splits. Add images, or remove the class; `duplicates`, "
-                    f"`group_by` and `quarantine` decide which images form groups or are left out."
-                )
-    splits = np.empty(len(labels), dtype=np.int64)
-    for group, split in assigner.splits.items():
-        splits[assigner.members[group]] = split
-    return splits
+    for group in np.flatnonzero(assigner.splits < 0).tolist():
+        assigner.put(group, assigner.first_with_room(group))
+    for label, split in np.argwhere(targets > 0).tolist():
+        if not assigner.filled[label, split] and not assigner.fill(label, split):
+            num_groups = sum(label in group_labels for group_labels in assigner.labels)
+            raise ValueError(
+                f"`root`: class {class_names[label]!r} has {assigner.filled[label].sum()} images "
+                f"to split, in {num_groups} groups (duplicates count once): too few for "
+                f"{(targets[label] > 0).sum()} splits. Add images, or remove the class; "
+                "`duplicates`, `group_by` and `quarantine` decide which images form groups or are "
+                "left out."
+            )
+    return assigner.splits[numbers]
 
 
 class _GroupAssigner:
-    """The splits of the groups so far, with the number of images of each class and its target."""
+    """The splits of the groups so far, with the number of images of each class and its target.
+
+    Args:
+        labels: Integers ``(N,)``.
+        numbers: Number of the group ``(N,)`` of each image.
+        targets: Number of images ``(K, S)`` of each class and split.
+    """
 
     def __init__(
-        self,
-        labels: NDArray[np.int64],
-        groups: Sequence[str],
-        targets: list[list[int]],
-        seed: int | str,
+        self, labels: NDArray[np.int64], numbers: NDArray[np.int64], targets: NDArray[np.int64]
     ) -> None:
-        members: dict[str, list[int]] = defaultdict(list)
-        for index, group in enumerate(groups):
-            members[group].append(index)
-        order = sorted(members, key=lambda group: sha256(f"{seed}:{group}".encode()).digest())
-        self.members = {group: members[group] for group in order}
-        self.counts: dict[str, Counter[int]] = {}
-        for group, indices in self.members.items():
-            self.counts[group] = Counter(labels[indices].tolist())
-        self.targets = [list(row) for row in targets]
-        self.filled = [[0] * len(row) for row in targets]
-        self.splits: dict[str, int] = {}
+        pairs, counts = np.unique(numbers * len(targets) + labels, return_counts=True)
+        next_group = np.flatnonzero(np.diff(pairs // len(targets))) + 1
+        # The labels in each group, and the number of its images with each of them.
+        self.labels = np.split(pairs % len(targets), next_group)
+        self.counts = np.split(counts, next_group)
+        self.targets = targets.copy()
+        self.filled = np.zeros_like(targets)
+        self.splits = np.full(numbers.max(initial=-1) + 1, -1)
 
-    def num_groups(self, label: int) -> int:
-        return sum(label in counts for counts in self.counts.values())
-
-    def is_large(self, group: str) -> bool:
+    def is_large(self, group: int) -> bool:
         """Return whether a group exceeds the second largest target of one of its classes."""
-        for label, count in self.counts[group].items():
-            if count > sorted(self.targets[label])[-2]:
-                return True
-        return False
+        second_largest = np.sort(self.targets[self.labels[group]])[:, -2]
+        return bool((self.counts[group] > second_largest).any())
 
-    def put(self, group: str, split: int) -> None:
-        if group in self.splits:
-            for label, count in self.counts[group].items():
-                self.filled[label][self.splits[group]] -= count
+    def put(self, group: int, split: int) -> None:
         self.splits[group] = split
-        for label, count in self.counts[group].items():
-            self.filled[label][split] += count
+        self.filled[self.labels[group], split] += self.counts[group]
 
-    def roomiest(self, group: str) -> int:
-        """Return the split with the most room for the classes of a group."""
+    def room(self, group: int) -> NDArray[np.int64]:
+        """Return the room ``(L, S)`` for each of the group's L classes in each split."""
+        labels = self.labels[group]
+        room: NDArray[np.int64] = self.targets[labels] - self.filled[labels]
+        return room
 
-        def room(split: int) -> int:
-            labels = self.counts[group]
-            return sum(self.targets[label][split] - self.filled[label][split] for label in labels)
+    def roomiest(self, group: int) -> int:
+        return int(self.room(group).sum(axis=0).argmax())
 
-        return max(range(len(self.targets[0])), key=room)
-
-    def first_with_room(self, group: str) -> int:
-        for split in range(len(self.targets[0])):
-            if all(
-                self.filled[label][split] + count <= self.targets[label][split]
-                for label, count in self.counts[group].items()
-            ):
-                return split
-        return self.roomiest(group)
+    def first_with_room(self, group: int) -> int:
+        has_room = (self.room(group) >= self.counts[group][:, None]).all(axis=0)
+        return int(has_room.argmax()) if has_room.any() else self.roomiest(group)
 
     def lower_targets(self) -> None:
         """Lower the targets of the other splits where large groups exceed that of a split."""
-        for label in range(len(self.targets)):
-            self._lower_targets(label)
-
-    def _lower_targets(self, label: int) -> None:
-        targets = self.targets[label]
-        filled = self.filled[label]
-        total = sum(targets)
-        original = list(targets)
-        full: set[int] = set()
-        while True:
-            exceeded = {split for split, count in enumerate(filled) if count > targets[split]}
-            if exceeded <= full:
-                return
-            full |= exceeded
-            rest = total - sum(filled[split] for split in full)
-            others = [s for s in range(len(targets)) if s not in full and original[s]]
-            scale = rest / max(1, sum(original[split] for split in others))
-            bounds = np.cumsum([0, *[original[split] * scale for split in others]]).round()
-            for split, target in zip(others, np.diff(bounds).astype(int).tolist(), strict=True):
-                targets[split] = max(1, target)
-            for split in full:
-                targets[split] = filled[split]
+        for targets, filled in zip(self.targets, self.filled, strict=True):
+            original = targets.copy()
+            is_full = np.zeros(len(targets), dtype=bool)
+            while (filled > targets).any():
+                is_full |= filled > targets
+                rest = original.sum() - filled[is_full].sum()
+                others = ~is_full & (original > 0)
+                scale = rest / max(1, original[others].sum())
+                bounds = np.cumsum([0, *(original[others] * scale)]).round()
+                targets[others] = np.diff(bounds).clip(1)
+                targets[is_full] = filled[is_full]
 
     def fill(self, label: int, split: int) -> bool:
         """Move the smallest movable group that contains a class into an empty split.
@@ -153,11 +188,13 @@ class _GroupAssigner:
             Whether a group could be moved without emptying another split.
         """
         movable = []
-        for group, counts in self.counts.items():
-            current = self.splits[group]
-            leaves_some = all(self.filled[k][current] > count for k, count in counts.items())
-            if label in counts and leaves_some:
+        for group, split_of_group in enumerate(self.splits):
+            labels = self.labels[group]
+            current = self.filled[labels, split_of_group]
+            if label in labels and (current > self.counts[group]).all():
                 movable.append(group)
         if movable:
-            self.put(min(movable, key=lambda group: len(self.members[group])), split)
+            group = min(movable, key=lambda group: self.counts[group].sum())
+            self.filled[self.labels[group], self.splits[group]] -= self.counts[group]
+            self.put(group, split)
         return bool(movable)

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from flowers.data import manifest_text
+from flowers.data import index_folder, manifest_text
 from flowers.data.quality.duplicates import Pairs
 from flowers.data.quality.image_info import ImageFacts
 from flowers.data.quality.quarantine import QuarantineRow, quarantine_text
-from flowers.data.splitting.assign import assign_splits
+from flowers.data.splitting.assign import (
+    SplitOptions,
+    assign_splits,
+    split_table,
+    tf_for_poets_split,
+)
 from flowers.data.splitting.manifest import ManifestRow
-from flowers.data.splitting.splits import SplitOptions, split_table
 
+PHOTOS = Path(__file__).parents[3] / "data" / "flower_photos"
 PATHS = [f"{name}/{number:02d}.jpg" for name in ("cat", "dog") for number in range(40)]
 
 
@@ -72,9 +79,10 @@ def test_copies_stay_together_when_the_one_that_connects_them_is_left_out(
     index, tmp_path, options, monkeypatch
 ):
     credit(index, dict.fromkeys(PATHS[70:72], "Anna"))
-    sides = np.array(["train", "val", "test", "train"] * 20)
-    rule = {name: np.flatnonzero(sides == name) for name in ("train", "val", "test")}
-    monkeypatch.setattr("flowers.data.splitting.assign.tf_for_poets_split", lambda paths: rule)
+    sides = np.array(["train", "val", "test", "train"] * 20, dtype=object)
+    monkeypatch.setattr(
+        "flowers.data.splitting.assign.tf_for_poets_split", lambda paths: sides.copy()
+    )
     file = tmp_path / "quarantine.csv"
     file.write_text(quarantine_text([QuarantineRow("cat/00.jpg", "sha000", "blurred")]))
     for seed in range(20):
@@ -228,9 +236,8 @@ def test_a_leak_through_a_skipped_copy_is_found(index, tmp_path):
 
 
 def test_the_published_split_keeps_its_test_and_leaves_out_what_copies_it(index, monkeypatch):
-    sides = np.array(["train"] * 60 + ["val"] * 10 + ["test"] * 10)
-    rule = {name: np.flatnonzero(sides == name) for name in ("train", "val", "test")}
-    monkeypatch.setattr("flowers.data.splitting.assign.tf_for_poets_split", lambda paths: rule)
+    sides = np.array(["train"] * 60 + ["val"] * 10 + ["test"] * 10, dtype=object)
+    monkeypatch.setattr("flowers.data.splitting.assign.tf_for_poets_split", lambda paths: sides)
     found = assign(index, (50, 75), (65, 75), (51, 66), (52, 53), (0, 67), split="tf_for_poets")
     assert found.split[[75, 66, 52, 53]].tolist() == ["test", "val", "train", "train"]
     assert found.split[[50, 65, 51]].tolist() == ["skipped"] * 3
@@ -402,3 +409,43 @@ def test_the_table_counts_every_class_of_a_few_and_the_sum_of_many(index):
             )
             == lines
         )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"val_fraction": 0}, r"`val_fraction`.*got 0 and 0\.1"),
+        ({"val_fraction": -0.1}, r"`val_fraction`"),
+        ({"test_fraction": 1}, r"`test_fraction`.*below 1"),
+        ({"fold": 1}, r"`fold` 1: expected `folds`"),
+        ({"folds": 1}, "at least 2 folds"),
+        ({"folds": 5, "fold": 5}, "counted from 0"),
+        ({"folds": 5, "manifest": "m.csv"}, r"`folds`: expected nothing beside `manifest`"),
+        (
+            {"group_by": "photographer", "split": "tf_for_poets"},
+            r"`group_by`: .* `split` tf_for_poets",
+        ),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        SplitOptions(**options)
+
+
+def test_tf_for_poets_is_the_published_rule():
+    # sha1("tf_files/flower_photos/<path>") mod 2**27 as a percentage of 2**27 - 1 is 64.70, 5.88
+    # and 17.49.
+    paths = [
+        "daisy/100080576_f52e8ee070_n.jpg",
+        "daisy/1031799732_e7f4008c03.jpg",
+        "dandelion/10043234166_e6dd915111_n.jpg",
+    ]
+    assert tf_for_poets_split(paths).tolist() == ["train", "val", "test"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photos in data/flower_photos")
+def test_tf_for_poets_counts_on_the_real_photos():
+    counts = Counter(tf_for_poets_split(index_folder(PHOTOS).paths))
+    assert (counts["train"], counts["val"]) == (2949, 359)
+    assert counts["test"] in (362, 0)  # 0 where the photos of the test are held back

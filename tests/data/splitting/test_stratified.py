@@ -1,25 +1,16 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from flowers.data import index_folder
-from flowers.data.splitting.splits import (
-    SPLITS,
-    SplitOptions,
-    stratified_folds,
-    stratified_split,
-    tf_for_poets_split,
-)
+from flowers.data.splitting.manifest import SPLITS
+from flowers.data.splitting.stratified import stratified_folds, stratified_split
 
-PHOTOS = Path(__file__).parents[3] / "data" / "flower_photos"
 NAMES = ("a", "b", "c")
 
 
 def split(labels, groups, *, seed=0, val=0.1, test=0.1, names=NAMES):
-    return stratified_split(
+    splits = stratified_split(
         np.asarray(labels),
         groups,
         val_fraction=val,
@@ -27,6 +18,7 @@ def split(labels, groups, *, seed=0, val=0.1, test=0.1, names=NAMES):
         seed=seed,
         class_names=names,
     )
+    return {name: np.flatnonzero(splits == name) for name in SPLITS}
 
 
 def example():
@@ -75,6 +67,11 @@ def test_too_few_images_of_a_class_are_an_error_that_names_it(count):
     labels = [0] * 10 + [1] * 10 + [2] * count
     with pytest.raises(ValueError, match=rf"class 'c' has {count} images"):
         split(labels, [f"{i}" for i in range(len(labels))])
+
+
+def test_a_class_without_an_image_to_split_is_an_error_that_names_it():
+    with pytest.raises(ValueError, match="class 'a' has 0 images to split, in 0 groups"):
+        split(np.empty(0, dtype=np.int64), [])
 
 
 def test_three_copies_of_one_file_are_not_three_images():
@@ -134,14 +131,7 @@ def test_few_unequal_groups_are_split_where_they_can_be():
     rng = np.random.default_rng(0)
     for seed in range(100):
         owners = np.repeat(np.arange(12), rng.multinomial(48, rng.dirichlet(np.ones(12))) + 1)
-        indices = stratified_split(
-            np.zeros(60, dtype=np.int64),
-            [*map(str, owners)],
-            val_fraction=0.1,
-            test_fraction=0.1,
-            seed=seed,
-            class_names=("a",),
-        )
+        indices = split([0] * 60, [*map(str, owners)], seed=seed, names=("a",))
         assert all(len(indices[name]) for name in SPLITS)
         assert len(indices["train"]) >= 30 or np.bincount(owners).max() > 30
 
@@ -194,51 +184,5 @@ def test_more_folds_than_images_of_a_class_are_refused():
         )
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"val_fraction": 0}, r"`val_fraction`.*got 0 and 0\.1"),
-        ({"val_fraction": -0.1}, r"`val_fraction`"),
-        ({"test_fraction": 1}, r"`test_fraction`.*below 1"),
-        ({"fold": 1}, r"`fold` 1: expected `folds`"),
-        ({"folds": 1}, "at least 2 folds"),
-        ({"folds": 5, "fold": 5}, "counted from 0"),
-        ({"folds": 5, "manifest": "m.csv"}, r"`folds`: expected nothing beside `manifest`"),
-        (
-            {"group_by": "photographer", "split": "tf_for_poets"},
-            r"`group_by`: .* `split` tf_for_poets",
-        ),
-    ],
-)
-def test_options_that_contradict_each_other_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        SplitOptions(**options)
-
-
 def test_without_a_test_fraction_there_is_no_test_split():
     assert len(split([0, 1, 2] * 10, [f"{i}" for i in range(30)], test=0)["test"]) == 0
-
-
-def test_tf_for_poets_is_the_published_rule():
-    # sha1("tf_files/flower_photos/<path>") mod 2**27 as a percentage of 2**27 - 1 is 64.70, 5.88
-    # and 17.49.
-    paths = [
-        "daisy/100080576_f52e8ee070_n.jpg",
-        "daisy/1031799732_e7f4008c03.jpg",
-        "dandelion/10043234166_e6dd915111_n.jpg",
-    ]
-    indices = tf_for_poets_split(paths)
-    assert {name: chosen.tolist() for name, chosen in indices.items()} == {
-        "train": [0],
-        "val": [1],
-        "test": [2],
-    }
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photos in data/flower_photos")
-def test_tf_for_poets_counts_on_the_real_photos():
-    indices = tf_for_poets_split(index_folder(PHOTOS).paths)
-    counts = {name: len(positions) for name, positions in indices.items()}
-    assert (counts["train"], counts["val"]) == (2949, 359)
-    assert counts["test"] in (362, 0)  # 0 where the photos of the test are held back
