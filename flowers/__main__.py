@@ -42,13 +42,8 @@ COMMANDS = LIGHTNING_COMMANDS | {
     "export": "write a checkpoint as ONNX or torch.export",
 }
 # Names in other programs.
-_SYNONYMS = {
-    "train": "fit",
-    "val": "validate",
-    "eval": "test",
-    "evaluate": "test",
-    "classify": "predict",
-}
+_SYNONYMS = {"train": "fit", "val": "validate", "eval": "test", "evaluate": "test"}
+_SYNONYMS |= {"classify": "predict"}
 
 HELP = """usage: python -m flowers <command> ...
 
@@ -118,7 +113,14 @@ def _answer_without_command(args: list[str]) -> int | None:
         print(_FIT, file=sys.stderr)
         return 2
     if args[0] not in COMMANDS:
-        print(_unknown(args[0]), file=sys.stderr)
+        question = did_you_mean(args[0], COMMANDS)
+        if args[0] in _SYNONYMS:
+            question = f", did you mean {_SYNONYMS[args[0]]}?"
+        print(
+            f"flowers: expected a command first, got {args[0]!r}{question}\n"
+            f"The commands are {', '.join(COMMANDS)}: python -m flowers COMMAND [options]",
+            file=sys.stderr,
+        )
         return 2
     return None
 
@@ -132,20 +134,7 @@ def command_options(command: str) -> list[str]:
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == command:
             options += [f"--{argument.arg}" for argument in node.args.kwonlyargs]
-    if "--fit_options" in options:
-        return []
-    return options
-
-
-def _unknown(word: str) -> str:
-    """Return the error about a word that is not a command."""
-    question = did_you_mean(word, COMMANDS)
-    if word in _SYNONYMS:
-        question = f", did you mean {_SYNONYMS[word]}?"
-    return (
-        f"flowers: expected a command first, got {word!r}{question}\n"
-        f"The commands are {', '.join(COMMANDS)}: python -m flowers COMMAND [options]"
-    )
+    return [] if "--fit_options" in options else options
 
 
 def _own_error(error: BaseException | None) -> BaseException | None:
@@ -204,11 +193,8 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
         flags[name] = name if is_positional else f"--{name}"
         if name != "fit_options" and str(parameter.annotation).startswith("list[str]"):
             skipped.add(name)
-            if is_positional:
-                parser.add_argument(name, nargs="+", help=helps[name])
-            else:
-                default = parameter.default
-                parser.add_argument(f"--{name}", nargs="+", help=helps[name], default=default)
+            options = {} if is_positional else {"default": parameter.default}
+            parser.add_argument(flags[name], nargs="+", help=helps[name], **options)
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
     words = list(args)
     fit_options = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from argparse import SUPPRESS
+from argparse import SUPPRESS, ArgumentParser
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
@@ -23,11 +23,8 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     nearest = get_close_matches(word, words, n=1)
     if word.startswith("--"):
         name = word.rpartition(".")[2].lstrip("-")
-        same_name = [other for other in words if other.endswith(f".{name}")]
-        nearest = same_name or nearest
-    if not nearest:
-        return ""
-    return f", did you mean {nearest[0]}?"
+        nearest = [other for other in words if other.endswith(f".{name}")] or nearest
+    return f", did you mean {nearest[0]}?" if nearest else ""
 
 
 def refuse(message: str, command: str) -> NoReturn:
@@ -52,15 +49,14 @@ def add_flags(error: BaseException, flags: Mapping[str, str]) -> None:
         flags: The option of each parameter, such as ``--data.image_size`` of ``image_size``.
     """
 
-    def flag(match: re.Match[str]) -> str:
-        return flags.get(match[1], match[0])
+    def with_flags(arg: object) -> object:
+        if not isinstance(arg, str):
+            return arg
+        return re.sub(r"`([\w.]+)`", lambda match: flags.get(match[1], match[0]), arg)
 
     cause: BaseException | None = error
     while cause is not None:
-        args = []
-        for arg in cause.args:
-            args.append(re.sub(r"`([\w.]+)`", flag, arg) if isinstance(arg, str) else arg)
-        cause.args = tuple(args)
+        cause.args = tuple(map(with_flags, cause.args))
         cause = cause.__cause__
 
 
@@ -105,8 +101,10 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
         except ValueError as error:
             return str(error)
         file = _file_prefix(word)
-        names += [(file, name) for name in _names(config)]
-        models += [(file, model) for model in _model_classes(config)]
+        for name, value in _options(config):
+            names.append((file, name))
+            if name in ("model", "model.class_path") and isinstance(value, str):
+                models.append((file, value))
     if len(models) == 1 and "torch" not in sys.modules:  # else a user's class may be imported
         [(file, model)] = models
         if model.isidentifier() and model not in TASKS:
@@ -179,9 +177,9 @@ def class_parser(cls: type, name: str = "model") -> Any:  # noqa: ANN401
         cls: The class.
         name: Option that names the class.
     """
-    from jsonargparse import ArgumentParser  # noqa: PLC0415 (--help must not wait for it)
+    import jsonargparse  # noqa: PLC0415 (--help must not wait for it)
 
-    parser = ArgumentParser(usage=SUPPRESS, add_help=False)
+    parser = jsonargparse.ArgumentParser(usage=SUPPRESS, add_help=False)
     parser.add_class_arguments(cls, name, fail_untyped=False)
     return parser
 
@@ -222,10 +220,8 @@ def _in_words(types: list[str]) -> str:
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
     for name, typed in (("NoneType", "null"), ("tuple", "list"), ("bool", "true, false")):
         text = text.replace(name, typed)
-    names = list(dict.fromkeys(text.split(", ")))
-    if len(names) == 1:
-        return names[0]
-    return f"{', '.join(names[:-1])} or {names[-1]}"
+    *others, last = dict.fromkeys(text.split(", "))
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _is_known(name: str, known: set[str]) -> bool:
@@ -240,35 +236,21 @@ def _is_known(name: str, known: set[str]) -> bool:
 
 def _values(words: Sequence[str], *options: str) -> list[str]:
     """Return the values of some options in a command line."""
-    values = []
-    for word, following in zip(words, [*words[1:], ""], strict=False):
-        name, is_assigned, value = word.partition("=")
-        if not is_assigned:
-            value = following
-        if name in options and value and not value.startswith("--"):
-            values.append(value)
-    return values
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(*options, dest="values", action="append", nargs="?", default=[])
+    values, _ = parser.parse_known_args(words)
+    return [value for value in values.values if value]
 
 
-def _names(config: dict[str, Any], group: str = "") -> Iterator[str]:
-    """Yield the options in a configuration, without dashes."""
+def _options(config: dict[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the names of the options in a configuration, without dashes, and their values."""
     for key, value in config.items():
         if key.startswith(("<<", "__")):  # keys of YAML's merging and of jsonargparse
             continue
         if isinstance(value, dict) and value:
-            yield from _names(value, f"{group}{key}.")
+            yield from _options(value, f"{group}{key}.")
         else:
-            yield f"{group}{key}"
-
-
-def _model_classes(config: dict[str, Any]) -> list[str]:
-    """Return the class of the model in a configuration, if it names one."""
-    model = config.get("model")
-    if isinstance(model, dict):
-        model = model.get("class_path")
-    if isinstance(model, str):
-        return [model]
-    return []
+            yield f"{group}{key}", value
 
 
 def _read_config(word: str) -> dict[str, Any]:
@@ -292,9 +274,7 @@ def _read_config(word: str) -> dict[str, Any]:
             source = word
         config = yaml.load(text, loader)
     except yaml.MarkedYAMLError as error:
-        line = 1
-        if error.problem_mark:
-            line += error.problem_mark.line
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ValueError(f"{source}, line {line}: no valid YAML, {error.problem}") from error
     except (OSError, UnicodeError):
         return {}
@@ -313,7 +293,7 @@ def _file_with(option: str, words: Sequence[str]) -> str:
     if any(word.partition("=")[0] == option for word in words):
         return ""
     for word in reversed(_values(words, "--config")):
-        for name in _names(_read_config(word)):
+        for name, _ in _options(_read_config(word)):
             path = name.replace("model.init_args.", "model.")
             if f"--{path}.".startswith(f"{option}."):
                 return _file_prefix(word)
@@ -322,6 +302,4 @@ def _file_with(option: str, words: Sequence[str]) -> str:
 
 def _file_prefix(config: str) -> str:
     """Return a configuration file as the prefix of an error; nothing for inline YAML."""
-    if Path(config).expanduser().is_file():
-        return f"{config}: "
-    return ""
+    return f"{config}: " if Path(config).expanduser().is_file() else ""
