@@ -8,7 +8,7 @@ import os
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -54,6 +54,14 @@ _LABEL_ISSUES = (
 )
 
 
+class _Group(NamedTuple):
+    """The findings of one kind, at least one."""
+
+    title: str
+    meaning: str
+    findings: list[Finding]
+
+
 def audit(
     root: str,
     *,
@@ -81,9 +89,7 @@ def audit(
         ValueError: A folder to write into is inside the folder of photos, or an input is invalid.
         OSError: A folder or file cannot be read or written.
     """
-    cache = default_cache_dir()
-    if cache_dir:
-        cache = Path(cache_dir).expanduser()
+    cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     folder = ensure_root(root)
     for option, path in {"--out": Path(out or "lightning_logs"), "--cache_dir": cache}.items():
         if path.resolve().is_relative_to(folder.resolve()):
@@ -95,25 +101,26 @@ def audit(
         raise FileExistsError(
             f"--out {out}: expected a new folder, got one that exists. Give another name."
         )
-    if predictions is not None and not Path(predictions).is_file():
-        raise FileNotFoundError(
-            f"--predictions {predictions}: expected a file, as cross_validate writes it"
-        )
     table = None
     if predictions is not None:
+        if not Path(predictions).is_file():
+            raise FileNotFoundError(
+                f"--predictions {predictions}: expected a file, as cross_validate writes it"
+            )
         table = read_predictions(predictions, needs_labels=False)
     audited = audit_folder(folder, cache_dir=cache, duplicates=duplicates, min_side=min_side)
     issues: list[LabelIssue] = []
     if table is not None:
         issues = label_issues(_of_this_folder(table, audited, file=str(predictions)))
+    groups = _grouped(audited, issues)
     texts = {
-        "audit.html": _page(audited, issues),
+        "audit.html": _page(audited, groups),
         "audit.json": _json(audited, issues),
         "quarantine.csv": quarantine_text(audited.quarantine),
     }
     target = write_folder(None if out is None else Path(out), texts, name="audit")
-    print(_summary(audited, issues, folder=Path(os.path.relpath(target))))
-    return 1 if audited.findings or issues else 0
+    print(_summary(audited, groups, folder=Path(os.path.relpath(target))))
+    return 1 if groups else 0
 
 
 def _of_this_folder(predictions: PredictionTable, audited: Audit, *, file: str) -> PredictionTable:
@@ -123,7 +130,9 @@ def _of_this_folder(predictions: PredictionTable, audited: Audit, *, file: str) 
     paths = []
     labels = []
     for row, (path, label) in enumerate(zip(predictions.paths, predictions.labels, strict=True)):
-        inside = _inside(path, audited)
+        inside = path
+        if path not in audited.labels:  # predict writes paths as they were given
+            inside = Path(os.path.relpath(path, audited.root)).as_posix()
         name = audited.labels.get(inside)
         if name in names and label in (-1, names.index(name)):
             rows.append(row)
@@ -142,11 +151,22 @@ def _of_this_folder(predictions: PredictionTable, audited: Audit, *, file: str) 
     return known
 
 
-def _inside(path: str, audited: Audit) -> str:
-    """Return a path relative to the folder; ``predict`` writes paths as they were given."""
-    if path in audited.labels:
-        return path
-    return Path(os.path.relpath(path, audited.root)).as_posix()
+def _grouped(audited: Audit, issues: list[LabelIssue]) -> list[_Group]:
+    """Return the findings of each kind, in the order of the kinds; label issues are the last."""
+    groups = []
+    for kind, findings in groupby(audited.findings, key=lambda finding: finding.kind):
+        groups.append(_Group(*KINDS[kind], list(findings)))
+    if issues:
+        groups.append(_Group(*_LABEL_ISSUES, list(map(_label_finding, issues))))
+    return groups
+
+
+def _label_finding(issue: LabelIssue) -> Finding:
+    detail = (
+        f"labelled {issue.label} ({issue.label_prob:.0%}), predicted {issue.suggested} "
+        f"({issue.suggested_prob:.0%})"
+    )
+    return Finding("label", (issue.path,), detail)
 
 
 def _size(audited: Audit) -> str:
@@ -154,19 +174,21 @@ def _size(audited: Audit) -> str:
     return f"{num_images:,} images of {len(audited.class_counts)} classes in {audited.root}"
 
 
-def _summary(audited: Audit, issues: list[LabelIssue], *, folder: Path) -> str:
+def _summary(audited: Audit, groups: list[_Group], *, folder: Path) -> str:
     lines = [_size(audited)]
-    for kind, findings in groupby(audited.findings, key=lambda finding: finding.kind):
-        group = list(findings)
-        if kind == "ignored":
-            files = [IgnoredFile(finding.paths[0], finding.detail) for finding in group]
-            lines.append(f"  {len(files):>6,}  ignored files: {reasons_to_ignore(files)}")
+    for title, _, findings in groups:
+        first = findings[0]
+        if first.kind == "ignored":
+            files = [IgnoredFile(finding.paths[0], finding.detail) for finding in findings]
+            text = f"ignored files: {reasons_to_ignore(files)}"
         else:
-            lines.append(_line(len(group), KINDS[kind].title, _named(group[0])))
-    if issues:
-        first = f"{issues[0].path} ({_describe(issues[0])})"
-        lines.append(_line(len(issues), _LABEL_ISSUES[0], first))
-    if len(lines) == 1:
+            text = first.detail
+            if first.paths:
+                text = f"{' = '.join(first.paths)} ({text})"
+            more = " ..." if len(findings) > 1 else ""
+            text = f"{title[0].lower()}{title[1:]}: {text}{more}"
+        lines.append(f"  {len(findings):>6,}  {text}")
+    if not groups:
         lines.append("  no findings")
     lines.append(f"See {folder / 'audit.html'}")
     if audited.quarantine:
@@ -177,25 +199,11 @@ def _summary(audited: Audit, issues: list[LabelIssue], *, folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _line(count: int, title: str, first: str) -> str:
-    more = " ..." if count > 1 else ""
-    return f"  {count:>6,}  {title[0].lower()}{title[1:]}: {first}{more}"
-
-
-def _named(finding: Finding) -> str:
-    if not finding.paths:
-        return finding.detail
-    return f"{' = '.join(finding.paths)} ({finding.detail})"
-
-
 def _json(audited: Audit, issues: list[LabelIssue]) -> str:
     paths = {issue.path for issue in issues}
     for finding in audited.findings:
         paths.update(finding.paths)
-    credits = {}
-    for path, credit in read_credits(audited.root).items():
-        if path in paths:
-            credits[path] = credit._asdict()
+    credits = read_credits(audited.root)
     content = {
         "root": str(audited.root),
         "num_images": sum(audited.class_counts.values()),
@@ -203,58 +211,39 @@ def _json(audited: Audit, issues: list[LabelIssue]) -> str:
         "findings": [finding._asdict() for finding in audited.findings],
         "label_issues": [issue._asdict() for issue in issues],
         "quarantine": [row._asdict() for row in audited.quarantine],
-        "credits": credits,
+        "credits": {path: credits[path]._asdict() for path in credits if path in paths},
     }
     return json.dumps(content, indent=2)
 
 
-def _page(audited: Audit, issues: list[LabelIssue]) -> str:
-    credits_by_path = read_credits(audited.root)
+def _page(audited: Audit, groups: list[_Group]) -> str:
+    credits = read_credits(audited.root)
 
     def picture(path: str) -> Picture:
         jpeg = io.BytesIO()
         with suppress(OSError):  # deleted since it was checked: only its name is shown
             load_thumbnail(audited.root / path, longest=240).save(jpeg, "JPEG", quality=80)
-        credit = credits_by_path.get(path)
+        credit = credits.get(path)
         return Picture(jpeg.getvalue(), path, credit.photographer if credit else "")
 
     largest = max(audited.class_counts.values())
-    bars = []
-    for name, count in audited.class_counts.items():
-        bars.append(Bar(name, count / largest, f"{count:,}"))
-    sections = [Section(note=_overview(audited, issues)), Section("Images per class", bars=bars)]
-    for kind, group in groupby(audited.findings, key=lambda finding: finding.kind):
-        title = KINDS[kind].title
-        sections.append(_section(title, KINDS[kind].meaning, list(group), picture=picture))
-    if issues:
-        findings = [Finding("label", (issue.path,), _describe(issue)) for issue in issues]
-        sections.append(_section(*_LABEL_ISSUES, findings, picture=picture))
-    return page_html(f"Audit of {audited.root.resolve().name}", sections)
-
-
-def _overview(audited: Audit, issues: list[LabelIssue]) -> str:
-    num_findings = len(audited.findings) + len(issues)
-    findings = f"{num_findings:,} findings" if num_findings else "No findings"
-    text = f"{_size(audited)}. {findings}."
+    class_counts = audited.class_counts.items()
+    bars = [Bar(name, count / largest, f"{count:,}") for name, count in class_counts]
+    num_findings = sum(len(group.findings) for group in groups)
+    note = f"{_size(audited)}. {f'{num_findings:,}' if groups else 'No'} findings."
     if audited.quarantine:
-        text += (
+        note += (
             f" {len(audited.quarantine):,} images are in the list `quarantine.csv` beside this "
             "page: delete the lines you disagree with, then train with `--data.quarantine`."
         )
-    return text
+    sections = [Section(note=note), Section("Images per class", bars=bars)]
+    sections += [_section(group, picture=picture) for group in groups]
+    return page_html(f"Audit of {audited.root.resolve().name}", sections)
 
 
-def _describe(issue: LabelIssue) -> str:
-    return (
-        f"labelled {issue.label} ({issue.label_prob:.0%}), predicted {issue.suggested} "
-        f"({issue.suggested_prob:.0%})"
-    )
-
-
-def _section(
-    title: str, meaning: str, findings: list[Finding], *, picture: Callable[[str], Picture]
-) -> Section:
-    """Return the section of findings of one kind, with pictures if the images can be decoded."""
+def _section(group: _Group, *, picture: Callable[[str], Picture]) -> Section:
+    """Return the section of a group, with pictures if the images can be decoded."""
+    title, meaning, findings = group
     heading = f"{title} ({len(findings):,})"
     if len(findings) > _MAX_FINDINGS:
         meaning += f" The first {_MAX_FINDINGS} are shown; all are in `audit.json`."
