@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -20,7 +19,7 @@ from flowers.data.cache import build_once, cache_key
 from flowers.runtime import num_allowed_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -54,7 +53,7 @@ class _Images(NamedTuple):
         thumbnails: Grey bytes ``(N, 48, 48)``.
         spectra: Lowest frequencies ``(N, 10, 10)`` of the centres, of length 1; zero for a flat
             image.
-        gradients: Histograms of gradient directions ``(N, 8, 8, 8)``, of length 1.
+        gradients: Histograms of gradient directions ``(N, 8, 8, 8)``, of length 1, in bfloat16.
     """
 
     thumbnails: Tensor
@@ -77,9 +76,11 @@ _SPECTRA_THRESHOLD = 0.70
 # Of the changed photos of scripts/benchmark.py that are found without it 0.3 % have less;
 # it leaves 10 % of the candidates among these photos, and 5 % of those among synthetic flowers.
 _GRADIENTS_THRESHOLD = 0.78
-# Frequencies of the coarse comparison: half waves across and down the image that are together fewer
-# than this.
+# Frequencies (10, 10) of the coarse comparison: half waves across and down the image that are
+# together fewer than this.
 _FREQUENCIES = 10
+_TOTAL = np.add.outer(np.arange(_FREQUENCIES), np.arange(_FREQUENCIES))
+_IS_USED = (_TOTAL > 0) & (_TOTAL < _FREQUENCIES)
 # Pixels at each edge of a thumbnail that the coarse comparison leaves out: a frame may be there, or
 # a crop's loss.
 _EDGE = 4
@@ -141,36 +142,32 @@ def duplicate_pairs(
         OSError: The cache cannot be written.
     """
     if rule == "ignore":
-        return Pairs(np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.float32))
+        return identical_pairs([])
     exact = identical_pairs(sha256)
     if rule == "exact":
         return exact
+
+    others = np.setdiff1d(np.arange(len(sha256)), exact.indices[:, 1])  # one file of each content
 
     def build(folder: Path) -> None:
         similar = similar_pairs(thumbnails[others])
         np.savez(folder / "pairs.npz", indices=similar.indices, similarity=similar.similarity)
 
-    others = np.setdiff1d(np.arange(len(sha256)), exact.indices[:, 1])  # one file of each content
     content = hashlib.sha256(thumbnails[others].data).hexdigest()
     entry = build_once(cache_dir, cache_key(f"similar {_FORMAT}", content), build)
     with np.load(entry / "pairs.npz") as stored:
-        return Pairs(
-            np.concatenate([exact.indices, others[stored["indices"]]]),
-            np.concatenate([exact.similarity, stored["similarity"]]),
-        )
+        similar = Pairs(others[stored["indices"]], stored["similarity"])
+    return _joined([exact, similar])
 
 
 def identical_pairs(contents: Sequence[str | bytes]) -> Pairs:
     """Return pairs of each repeated content (or checksum) and its first occurrence."""
     first: dict[str | bytes, int] = {}
-    pairs = [
-        (first.setdefault(content, index), index)
-        for index, content in enumerate(contents)
-        if content
-    ]
-    indices = np.array([pair for pair in pairs if pair[0] != pair[1]], dtype=np.int64).reshape(
-        -1, 2
-    )
+    pairs = []
+    for index, content in enumerate(contents):
+        if content and first.setdefault(content, index) != index:
+            pairs.append((first[content], index))
+    indices = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return Pairs(indices, np.ones(len(indices), dtype=np.float32))
 
 
@@ -200,35 +197,18 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
     Args:
         thumbnails: Grey bytes ``(N, 48, 48)``.
     """
-    contents = [_content(thumbnail) for thumbnail in thumbnails]
+    contents = []
+    for thumbnail in thumbnails:
+        is_plain = np.ptp(thumbnail) == 0
+        contents.append(b"" if is_plain else hashlib.sha256(thumbnail.tobytes()).digest())
     same = identical_pairs(contents)
     different = np.setdiff1d(np.arange(len(thumbnails)), same.indices[:, 1])
     # Compared in the order of their contents, images have the same pairs whatever their order.
     order = np.array(sorted(different, key=contents.__getitem__), dtype=np.int64)
-    count = len(order)
-    tiles = [
-        (row, column) for row in range(0, count, _ROWS) for column in range(row, count, _COLUMNS)
-    ]
-    pairs = np.empty((0, 2), dtype=np.int64)
-    similarity = np.empty(0, dtype=np.float32)
-    with _one_thread_each() as pool:
-        images = _describe(thumbnails[order], pool)
-        starts = range(0, len(tiles), _TILES)
-        for start in tqdm(
-            starts, desc="Comparing images", disable=None if len(starts) > 1 else True
-        ):
-            known = (pairs,) * _TILES
-            results = list(
-                pool.map(partial(_tile_pairs, images), tiles[start : start + _TILES], known)
-            )
-            pairs = np.concatenate([pairs, *(result.indices for result in results)])
-            similarity = np.concatenate([similarity, *(result.similarity for result in results)])
-    pairs = np.sort(order[pairs], axis=1)
-    by_index = np.lexsort(pairs.T[::-1])
-    return Pairs(
-        np.concatenate([same.indices, pairs[by_index]]),
-        np.concatenate([same.similarity, similarity[by_index]]),
-    )
+    similar = _compare_all(thumbnails[order])
+    indices = np.sort(order[similar.indices], axis=1)
+    by_index = np.lexsort(indices.T[::-1])
+    return _joined([same, Pairs(indices[by_index], similar.similarity[by_index])])
 
 
 def connected(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -239,54 +219,47 @@ def connected(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     return numbers
 
 
-def _content(thumbnail: NDArray[np.uint8]) -> bytes:
-    """Return a checksum; empty for a thumbnail of one grey."""
-    if np.ptp(thumbnail) == 0:
-        return b""
-    return hashlib.sha256(thumbnail.tobytes()).digest()
+def _joined(parts: Sequence[Pairs]) -> Pairs:
+    indices, similarity = zip(*parts, strict=True)
+    return Pairs(np.concatenate(indices), np.concatenate(similarity))
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[ThreadPoolExecutor]:
-    """Make a pool of threads, each of which computes alone.
-
-    Torch shares every operation between all cores, which with small ones on a busy machine is nine
-    times as slow.
-    """
+def _compare_all(thumbnails: NDArray[np.uint8]) -> Pairs:
+    """Return the pairs of similar thumbnails ``(N, 48, 48)``, compared in tiles of all pairs."""
+    count = len(thumbnails)
+    tiles = []
+    for row in range(0, count, _ROWS):
+        for column in range(row, count, _COLUMNS):
+            tiles.append((row, column))
+    pairs = identical_pairs([])
+    # Each thread of the pool computes alone. Torch shares every operation between all cores, which
+    # with small ones on a busy machine is nine times as slow.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(num_allowed_cores()) as pool:
-            yield pool
+            blocks = [thumbnails[start : start + _ROWS] for start in range(0, count, _ROWS)]
+            images = _Images(
+                torch.from_numpy(thumbnails),
+                torch.cat(list(pool.map(_spectra, blocks))),
+                torch.cat(list(pool.map(_gradients, blocks))),
+            )
+            starts = range(0, len(tiles), _TILES)
+            disable = None if len(starts) > 1 else True
+            for start in tqdm(starts, desc="Comparing images", disable=disable):
+                compare = partial(_tile_pairs, images, known=pairs.indices)
+                pairs = _joined([pairs, *pool.map(compare, tiles[start : start + _TILES])])
     finally:
         torch.set_num_threads(threads)
-
-
-def _describe(thumbnails: NDArray[np.uint8], pool: ThreadPoolExecutor) -> _Images:
-    spectra = torch.zeros(len(thumbnails), _FREQUENCIES, _FREQUENCIES)
-    gradients = torch.zeros(len(thumbnails), _DIRECTIONS, 8, 8, dtype=torch.bfloat16)
-
-    def describe(start: int) -> None:
-        block = slice(start, start + _ROWS)
-        spectra[block] = _spectra(thumbnails[block])
-        gradients[block] = _gradients(thumbnails[block])
-
-    list(pool.map(describe, range(0, len(thumbnails), _ROWS)))
-    return _Images(torch.from_numpy(thumbnails), spectra, gradients)
-
-
-def _is_used() -> NDArray[np.bool_]:
-    """Return which frequencies ``(10, 10)`` are compared."""
-    total = np.add.outer(np.arange(_FREQUENCIES), np.arange(_FREQUENCIES))
-    return (total > 0) & (total < _FREQUENCIES)
+    return pairs
 
 
 def _spectra(thumbnails: NDArray[np.uint8]) -> Tensor:
     """Return the lowest frequencies ``(N, 10, 10)``, of length 1, or 0 for flat images."""
     centres = thumbnails[:, _EDGE:-_EDGE, _EDGE:-_EDGE].astype(np.float32)
-    spectra = dctn(centres, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES] * _is_used()
+    spectra = dctn(centres, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES] * _IS_USED
     # A few large ones, as of a bright object on a dark ground, would outweigh all others.
-    limit = 2 * np.abs(spectra).sum(axis=(1, 2), keepdims=True) / _is_used().sum()
+    limit = 2 * np.abs(spectra).sum(axis=(1, 2), keepdims=True) / _IS_USED.sum()
     spectra = spectra.clip(-limit, limit)
     length = np.linalg.norm(spectra, axis=(1, 2), keepdims=True)
     return torch.from_numpy(np.where(length < _FLAT, 0, spectra / length.clip(_FLAT)))
@@ -306,14 +279,12 @@ def _gradients(thumbnails: NDArray[np.uint8]) -> Tensor:
     down = smooth[:, 2:, 1:-1] - smooth[:, :-2, 1:-1]
     direction = torch.atan2(down, across)[:, None] * _DIRECTIONS / (2 * torch.pi)
     distance = (direction - torch.arange(_DIRECTIONS)[:, None, None]).remainder(_DIRECTIONS)
-    weight = (1 - torch.minimum(distance, _DIRECTIONS - distance)).clip(
-        0
-    )  # shared between the nearest two
+    # Divided between the nearest two directions.
+    weight = (1 - torch.minimum(distance, _DIRECTIONS - distance)).clip(0)
     starts = torch.arange(0, 32, _CELL_STRIDE)
     histograms = _mean(weight * torch.hypot(across, down)[:, None], starts, _CELL).sqrt()
-    return normalize((histograms - histograms.mean((1, 2, 3), keepdim=True)).flatten(1)).view_as(
-        histograms
-    )
+    centred = histograms - histograms.mean((1, 2, 3), keepdim=True)
+    return normalize(centred.flatten(1)).view_as(histograms).bfloat16()
 
 
 def _oriented_gradients(gradients: Tensor, orientation: Tensor) -> Tensor:
@@ -341,79 +312,68 @@ def _tile_pairs(images: _Images, tile: tuple[int, int], known: NDArray[np.int64]
         tile: Numbers of the first images of both.
         known: Pairs ``(P, 2)`` of other tiles.
     """
-    pairs = np.empty((0, 2), dtype=np.int64)
-    similarity = np.empty(0, dtype=np.float32)
-    candidates, orientation = _candidates(images.spectra, *tile)
+    pairs = identical_pairs([])
+    candidates = _candidates(images.spectra, *tile)
     group = connected(len(images.spectra), known)
     while len(candidates) > 0:
         in_large_group = np.bincount(group)[group] > _LARGE_GROUP
-        first, second = candidates.T
-        is_open = ~in_large_group[first] | (group[first] != group[second])
-        candidates = candidates[is_open]
-        orientation = orientation[is_open]
+        first, second, _ = candidates.T
+        candidates = candidates[~in_large_group[first] | (group[first] != group[second])]
         batch = candidates[:_BATCH]
-        cosine = _similarity(images, batch, orientation[:_BATCH])
         candidates = candidates[_BATCH:]
-        orientation = orientation[_BATCH:]
-        if cosine.any():
-            pairs = np.concatenate([pairs, batch[cosine > 0]])
-            similarity = np.concatenate([similarity, cosine[cosine > 0]])
-            group = connected(len(images.spectra), np.concatenate([known, pairs]))
-    return Pairs(pairs, similarity)
+        similarity = _similarity(images, batch)
+        is_similar = similarity > 0
+        if is_similar.any():
+            pairs = _joined([pairs, Pairs(batch[is_similar, :2], similarity[is_similar])])
+            group = connected(len(images.spectra), np.concatenate([known, pairs.indices]))
+    return pairs
 
 
-def _candidates(
-    spectra: Tensor, row: int, column: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the pairs ``(P, 2)`` with similar spectra, and orientations of the first images."""
-    is_used = torch.from_numpy(_is_used())
+def _candidates(spectra: Tensor, row: int, column: int) -> NDArray[np.int64]:
+    """Return pairs with similar spectra ``(P, 3)``: two images, orientation of the first."""
+    is_used = torch.from_numpy(_IS_USED)
     oriented = _in_all_orientations(spectra[row : row + _ROWS])[:, :, is_used]
     others = spectra[column : column + _COLUMNS, is_used]
     cosine = (oriented.flatten(0, 1) @ others.T).view(8, -1, len(others))
     first, second = (cosine.amax(0) >= _SPECTRA_THRESHOLD).nonzero(as_tuple=True)
-    orientation = cosine[:, first, second].argmax(0).numpy()
-    pairs = np.stack([first.numpy() + row, second.numpy() + column], axis=1)
+    orientation = cosine[:, first, second].argmax(0)
+    candidates = torch.stack([first + row, second + column, orientation], dim=1).numpy()
+    candidates = candidates[candidates[:, 0] < candidates[:, 1]]
     # In random order, so that a few batches connect images that are all alike.
-    order = np.random.default_rng(0).permutation(np.flatnonzero(pairs[:, 0] < pairs[:, 1]))
-    return pairs[order], orientation[order]
+    return np.random.default_rng(0).permutation(candidates)
 
 
-def _similarity(
-    images: _Images, pairs: NDArray[np.int64], orientations: NDArray[np.int64]
-) -> NDArray[np.float32]:
-    """Return the similarity ``(P,)`` of pairs ``(P, 2)`` after alignment; 0 if a stage rejects."""
-    first, second = torch.from_numpy(pairs).T
-    orientation = torch.from_numpy(orientations)
-    oriented = _oriented_gradients(images.gradients[first], orientation).flatten(1)
-    cosine = (oriented * images.gradients[second].flatten(1)).sum(1, dtype=torch.float32)
+def _similarity(images: _Images, candidates: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the similarity ``(P,)`` of candidates ``(P, 3)`` after alignment; 0 if rejected."""
+    first, second, orientation = torch.from_numpy(candidates).T
+    oriented = _oriented_gradients(images.gradients[first], orientation)
+    cosine = (oriented * images.gradients[second]).flatten(1).sum(1, dtype=torch.float32)
     left = (cosine >= _GRADIENTS_THRESHOLD).nonzero()[:, 0]
     transform = torch.eye(2, 3).repeat(len(left), 1, 1)
-    cosine.zero_()
+    result = torch.zeros(len(candidates))
     for stage in _STAGES:
         if len(left) == 0:
-            return cosine.numpy()
+            return result.numpy()
         moving = _local_contrast(images.thumbnails[first[left]].float(), stage)
-        reference = _local_contrast(images.thumbnails[second[left]].float(), stage)
         moving = _oriented(moving, orientation[left])
+        reference = _local_contrast(images.thumbnails[second[left]].float(), stage)
         transform = _aligned(transform, reference, moving, steps=stage.steps)
         similarity = _overlap_cosine(transform, reference, moving)
         is_similar = similarity >= stage.threshold
         left = left[is_similar]
         transform = transform[is_similar]
-    cosine[left] = similarity[is_similar]
-    return cosine.numpy()
+    result[left] = similarity[is_similar]
+    return result.numpy()
 
 
 def _local_contrast(images: Tensor, stage: _Stage) -> Tensor:
     """Return each pixel's deviation from its neighbourhood's mean in standard deviations."""
-    images = _mean(
-        images, torch.arange(0, images.shape[1] - stage.pool + 1, stage.stride), stage.pool
-    )
-    around = partial(
-        _mean, starts=torch.arange(images.shape[1]) - stage.width // 2, width=stage.width
-    )
-    deviation = images - around(images)
-    return deviation / (around(deviation**2) + _NOISE**2).sqrt()
+    starts = torch.arange(0, images.shape[1] - stage.pool + 1, stage.stride)
+    images = _mean(images, starts, stage.pool)
+    starts = torch.arange(images.shape[1]) - stage.width // 2
+    deviation = images - _mean(images, starts, stage.width)
+    variance = _mean(deviation**2, starts, stage.width)
+    return deviation / (variance + _NOISE**2).sqrt()
 
 
 def _mean(images: Tensor, starts: Tensor, width: int) -> Tensor:
@@ -434,10 +394,7 @@ def _mean(images: Tensor, starts: Tensor, width: int) -> Tensor:
 def _jacobian(reference: Tensor) -> Tensor:
     """Return derivatives ``(P, 6, S * S)`` of images ``(P, S, S)`` by six affine parameters."""
     size = reference.shape[-1]
-    across = torch.zeros_like(reference)
-    down = torch.zeros_like(reference)
-    across[:, :, 1:-1] = (reference[:, :, 2:] - reference[:, :, :-2]) * size / 4
-    down[:, 1:-1] = (reference[:, 2:] - reference[:, :-2]) * size / 4
+    down, across = torch.stack(torch.gradient(reference, dim=(1, 2))) * size / 2
     x, y, _ = _coordinates(size).T.view(3, size, size)
     jacobian = torch.stack([across * x, across * y, across, down * x, down * y, down], 1)
     return (jacobian * _edge(size)).flatten(2)
@@ -448,9 +405,8 @@ def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, steps: int
     identity = torch.eye(2, 3)
     jacobian = _jacobian(reference)
     normal = jacobian @ jacobian.transpose(1, 2)
-    damping = (
-        0.02 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-3
-    )  # little contrast says little of the transform
+    # Little contrast determines the transform badly: it is changed less.
+    damping = 0.02 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-3
     normal += damping[:, None, None] * torch.eye(6)
     for _ in range(steps):
         warped, overlap = _warped(transform, moving)
@@ -475,10 +431,8 @@ def _warped(transform: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
     size = moving.shape[-1]
     grid = (_coordinates(size) @ transform.transpose(1, 2)).view(-1, size, size, 2)
     overlap = (grid.abs().amax(-1) < 1) * _edge(size)
-    warped: Tensor = grid_sample(moving[:, None], grid, padding_mode="border", align_corners=False)[
-        :, 0
-    ]
-    return warped, overlap
+    warped = grid_sample(moving[:, None], grid, padding_mode="border", align_corners=False)
+    return warped[:, 0], overlap
 
 
 def _coordinates(size: int) -> Tensor:
