@@ -1,4 +1,4 @@
-"""What is wrong with a folder of images before anything is trained on it."""
+"""The audit of a folder: broken files, duplicates, conflicting labels and other findings."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
 
 from flowers.data.image_folder import FolderIndex, index_folder
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
@@ -17,20 +15,15 @@ from flowers.data.splitting.manifest import SPLITS
 from flowers.decoding import IMAGE_FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-# Below this, the smallest class has a quarter of what the largest has: accuracy says little about
-# it any more.
+# Where the smallest class has a quarter of the images of the largest, accuracy says little about
+# it.
 _IMBALANCE = 4
 
 
 class Kind(NamedTuple):
-    """A kind of finding.
-
-    Args:
-        title: Its title.
-        meaning: What it means, and how this project treats it.
-    """
+    """A kind of finding: its title, its meaning, and how this project treats it."""
 
     title: str
     meaning: str
@@ -91,7 +84,7 @@ KINDS = {
 
 
 class Finding(NamedTuple):
-    """A finding.
+    """A fault of one file, of a pair of files, or of the folder.
 
     Args:
         kind: A key of ``KINDS``.
@@ -108,14 +101,14 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in a folder.
+    """The findings in a folder.
 
     Args:
         root: The folder.
         class_counts: Number of images of each class.
         labels: Class name of each image, by its path.
         findings: In the order of ``KINDS``.
-        quarantine: Images better left out: undecodable, contradicting, and copies of others.
+        quarantine: Images better left out: undecodable, with conflicting labels, or duplicates.
     """
 
     root: Path
@@ -128,83 +121,72 @@ class Audit:
 def audit_folder(
     root: str | Path, *, cache_dir: Path, duplicates: DuplicateRule = "near", min_side: int = 32
 ) -> Audit:
-    """Look at every file of a folder.
+    """Check every file of a folder.
 
     Args:
         root: A folder ``root/<class>/<image>`` or ``root/{train,val,test}/<class>/<image>``.
         cache_dir: Folder of the cache.
-        duplicates: What counts as the same picture.
+        duplicates: Images that count as duplicates.
         min_side: An image with a shorter side is tiny, in pixels.
 
     Raises:
-        ValueError: The folder has no two classes of images, or it cannot be told which folders are
+        ValueError: The folder has no two classes of images, or it is unclear which folders are
             classes.
         OSError: The folder cannot be read.
     """
     index = index_folder(root, tolerant=True)
     facts = read_facts(index.root, index.paths, cache_dir=cache_dir)
-    labels = {
-        path: index.class_names[label]
-        for path, label in zip(index.paths, index.labels, strict=True)
-    }
-    counts = Counter(labels.values())
+    names = [index.class_names[label] for label in index.labels]
+    counts = Counter(names)
     class_counts = {name: counts[name] for name in index.class_names}
+    findings = list(_duplicates(index, facts, rule=duplicates, cache_dir=cache_dir))
+    for path, image in zip(index.paths, facts.images, strict=True):
+        findings += _image_findings(path, image, min_side=min_side)
     to_train_on = "" if index.given_splits is None else " in the training split"
-    found = [
-        *_copies(index, facts, rule=duplicates, cache_dir=cache_dir),
-        *(
-            finding
-            for path, image in zip(index.paths, facts.images, strict=True)
-            for finding in _oddities(path, image)
-        ),
-        *_tiny(index, facts, min_side=min_side),
-        *(
-            Finding("empty", (), f"{name}: no image{to_train_on}")
-            for name in index.untrained_classes()
-        ),
-        *(Finding("ignored", (file.path,), file.reason) for file in index.ignored),
-        *_imbalance(class_counts),
-    ]
-    order = [*KINDS]
-    found.sort(key=lambda finding: order.index(finding.kind))
+    for name in index.untrained_classes():
+        findings.append(Finding("empty", (), f"{name}: no image{to_train_on}"))
+    for file in index.ignored:
+        findings.append(Finding("ignored", (file.path,), file.reason))
+    findings += _imbalance(counts)
+    order = list(KINDS)
+    findings.sort(key=lambda finding: order.index(finding.kind))
+    labels = dict(zip(index.paths, names, strict=True))
     sha256 = dict(zip(index.paths, facts.sha256, strict=True))
-    return Audit(index.root, class_counts, labels, found, [*_quarantine(found, sha256)])
+    return Audit(index.root, class_counts, labels, findings, _quarantine(findings, sha256))
 
 
-def _copies(
+def _duplicates(
     index: FolderIndex, facts: FolderFacts, *, rule: DuplicateRule, cache_dir: Path
 ) -> Iterator[Finding]:
     pairs = duplicate_pairs(facts.sha256, facts.thumbnails, rule=rule, cache_dir=cache_dir)
-    ranks = np.zeros(len(index.paths), dtype=np.int64)
-    if index.given_splits is not None:
-        ranks = np.array([SPLITS.index(split) for split in index.given_splits])
     by_similarity = sorted(
         zip(pairs.similarity.tolist(), pairs.indices.tolist(), strict=True), reverse=True
     )
     for value, (first, second) in by_similarity:
-        identical = facts.images[first].sha256 == facts.images[second].sha256
-        same_label = index.labels[first] == index.labels[second]
-        kind = ("identical" if identical else "similar") if same_label else "contradiction"
+        similarity = min(value, 1.0)  # rounding errors make it larger
         paths = (index.paths[first], index.paths[second])
-        if same_label and ranks[first] != ranks[second]:
-            kind = "leak"
-            if ranks[first] < ranks[second]:
+        kind = "similar"
+        detail = f"similarity {similarity:.2f}"
+        if facts.sha256[first] == facts.sha256[second]:
+            kind = "identical"
+            detail = "identical files"
+        if index.labels[first] != index.labels[second]:
+            kind = "contradiction"
+        elif index.given_splits is not None:
+            ranks = [SPLITS.index(index.given_splits[image]) for image in (first, second)]
+            if ranks[0] != ranks[1]:
+                kind = "leak"
+            if ranks[0] < ranks[1]:
                 paths = paths[::-1]  # the later split first: that image stays
-        similarity = min(value, 1.0)  # a rounding error above
-        detail = "identical files" if identical else f"similarity {similarity:.2f}"
         yield Finding(kind, paths, detail, similarity)
 
 
-def _tiny(index: FolderIndex, facts: FolderFacts, *, min_side: int) -> Iterator[Finding]:
-    for path, image in zip(index.paths, facts.images, strict=True):
-        if image.error is None and min(image.width, image.height) < min_side:
-            yield Finding("tiny", (path,), f"{image.width} x {image.height} pixels")
-
-
-def _oddities(path: str, image: ImageFacts) -> Iterator[Finding]:
+def _image_findings(path: str, image: ImageFacts, *, min_side: int) -> Iterator[Finding]:
     if image.error is not None:
         yield Finding("unreadable", (path,), image.error)
         return
+    if min(image.width, image.height) < min_side:
+        yield Finding("tiny", (path,), f"{image.width} x {image.height} pixels")
     if image.format not in IMAGE_FORMATS.get(Path(path).suffix.lower(), (image.format,)):
         yield Finding("format", (path,), f"a {image.format} file")
     if image.mode not in ("RGB", "L") and image.format != "GIF":  # a GIF always has a palette
@@ -215,32 +197,27 @@ def _oddities(path: str, image: ImageFacts) -> Iterator[Finding]:
         yield Finding("animated", (path,), f"{image.frames} images")
 
 
-def _imbalance(class_counts: dict[str, int]) -> Iterator[Finding]:
-    class_counts = {name: count for name, count in class_counts.items() if count}
-    small, large = (pick(class_counts, key=class_counts.__getitem__) for pick in (min, max))
-    if class_counts[large] >= _IMBALANCE * class_counts[small]:
-        ratio = class_counts[large] / class_counts[small]
-        counts = f"{large} has {class_counts[large]:,} images, {small} has {class_counts[small]:,}"
-        yield Finding("imbalance", (), f"{counts}: {ratio:.1f} times as many")
+def _imbalance(counts: Counter[str]) -> Iterator[Finding]:
+    small = min(counts, key=counts.__getitem__)
+    large = max(counts, key=counts.__getitem__)
+    ratio = counts[large] / counts[small]
+    if ratio >= _IMBALANCE:
+        images = f"{large} has {counts[large]:,} images, {small} has {counts[small]:,}"
+        yield Finding("imbalance", (), f"{images}: {ratio:.1f} times as many")
 
 
-def _quarantine(found: Iterable[Finding], sha256: dict[str, str]) -> Iterator[QuarantineRow]:
-    """Yield each image to leave out once, with the first reason."""
-    seen: set[str] = set()
-    for finding in found:
-        # Of duplicates the first stays; of two labels nobody knows the right one.
-        paths = {
-            "unreadable": finding.paths,
-            "contradiction": finding.paths,
-            "leak": finding.paths[1:],
-            "identical": finding.paths[1:],
-        }
-        for path in paths.get(finding.kind, ()):
-            if path not in seen:
-                seen.add(path)
-                other = ", ".join(name for name in finding.paths if name != path)
-                yield QuarantineRow(
-                    path,
-                    sha256[path],
-                    " ".join(filter(None, (finding.kind, finding.detail, other))),
-                )
+def _quarantine(findings: list[Finding], sha256: dict[str, str]) -> list[QuarantineRow]:
+    """Return each image to leave out once, with the first reason."""
+    rows: dict[str, QuarantineRow] = {}
+    for finding in findings:
+        if finding.kind in ("unreadable", "contradiction"):
+            paths = finding.paths  # of two labels nobody knows the correct one
+        elif finding.kind in ("leak", "identical"):
+            paths = finding.paths[1:]  # the first stays
+        else:
+            continue
+        for path in paths:
+            others = [other for other in finding.paths if other != path]
+            reason = " ".join((finding.kind, finding.detail, *others))
+            rows.setdefault(path, QuarantineRow(path, sha256[path], reason))
+    return list(rows.values())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Raise it when a fact or a thumbnail changes: what was cached before is then read anew.
+# Increase it when the image info or the thumbnails change, to read all files again.
 _FORMAT = 3
 THUMBNAIL_SIZE = 48
 # No photo is as large; reading such a file whole could take all memory.
@@ -33,18 +33,17 @@ _EXHAUSTED = {errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
 class ImageFacts(NamedTuple):
-    """What one file is.
+    """Information about one file.
 
     Args:
         sha256: Checksum; empty for a file that could not be read at all.
         error: Why it cannot be decoded; None if it can.
-        format: Pillow's name of the file format, as ``JPEG``; empty if unknown, as the rest then
-            is.
+        format: Pillow's name of the file format, as ``JPEG``; empty if unknown.
         mode: Pillow's name of the kind of pixels, as ``RGB``.
-        width: In pixels, as stored.
-        height: In pixels, as stored.
-        orientation: EXIF's number of how to turn the stored image, 1 for not at all.
-        frames: Images in the file; more than one in an animation.
+        width: Width of the stored image, in pixels.
+        height: Height of the stored image, in pixels.
+        orientation: EXIF orientation of the stored image; 1 is upright.
+        frames: Number of images in the file; more than one in an animation.
     """
 
     sha256: str
@@ -59,10 +58,10 @@ class ImageFacts(NamedTuple):
 
 @dataclass(frozen=True)
 class FolderFacts:
-    """What the N files of a folder are.
+    """Information about the N files of a folder.
 
     Args:
-        images: Facts of each file.
+        images: Information about each file.
         thumbnails: Grey bytes ``(N, 48, 48)``, the same whatever size the images are trained at;
             black if undecodable.
     """
@@ -77,14 +76,13 @@ class FolderFacts:
 
     @cached_property
     def errors(self) -> dict[int, str]:
-        """Why a file cannot be decoded, by its index."""
-        return {
-            index: image.error for index, image in enumerate(self.images) if image.error is not None
-        }
+        """Error of each file that cannot be decoded, by its index."""
+        images = enumerate(self.images)
+        return {index: image.error for index, image in images if image.error is not None}
 
 
 def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFacts:
-    """Read every file, or what an earlier call found while no file changed since.
+    """Read every file, or only the cache if no file has changed since an earlier call.
 
     Size and time of modification can be the same after files were exchanged, as by ``tar`` or
     ``rsync --times``, so the inode and the time of its last change count too: no program can set
@@ -102,32 +100,30 @@ def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFa
         OSError: The cache cannot be written, memory is short, or too many files are open.
     """
 
+    def read(indices: Sequence[int]) -> list[tuple[ImageFacts, NDArray[np.uint8]]]:
+        return in_threads(
+            lambda number: _read(root / paths[indices[number]]),
+            len(indices),
+            description="Checking images",
+        )
+
     def build(folder: Path) -> None:
-        read = _read_all([root / path for path in paths])
-        np.save(folder / "thumbnails.npy", np.stack([thumbnail for _, thumbnail in read]))
-        text = json.dumps([facts for facts, _ in read])
-        (folder / "facts.json").write_text(text, encoding="utf-8")
+        facts, thumbnails = zip(*read(range(len(paths))), strict=True)
+        np.save(folder / "thumbnails.npy", np.stack(thumbnails))
+        (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
     stamps = [_stamp(root, path) for path in paths]
-    entry = build_once(
-        cache_dir, cache_key(f"facts {_FORMAT}", str(root.resolve()), *stamps), build
-    )
-    images = [
-        ImageFacts(*facts)
-        for facts in json.loads((entry / "facts.json").read_text(encoding="utf-8"))
-    ]
+    key = cache_key(f"facts {_FORMAT}", str(root.resolve()), *stamps)
+    entry = build_once(cache_dir, key, build)
+    stored = json.loads((entry / "facts.json").read_text(encoding="utf-8"))
+    images = [ImageFacts(*facts) for facts in stored]
     # Mapped, the processes of a machine share it; those of a million images take 2 GiB.
     thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
     failed = [index for index, facts in enumerate(images) if facts.error is not None]
-    for index, retry in zip(failed, _read_all([root / paths[i] for i in failed]), strict=True):
-        images[index], thumbnails[index] = retry
+    if failed:
+        for index, retry in zip(failed, read(failed), strict=True):
+            images[index], thumbnails[index] = retry
     return FolderFacts(tuple(images), thumbnails)
-
-
-def _read_all(files: Sequence[Path]) -> list[tuple[ImageFacts, NDArray[np.uint8]]]:
-    if not files:
-        return []
-    return in_threads(lambda index: _read(files[index]), len(files), description="Checking images")
 
 
 def _stamp(root: Path, path: str) -> str:
@@ -152,11 +148,7 @@ def _read(file: Path) -> tuple[ImageFacts, NDArray[np.uint8]]:
             facts = facts._replace(
                 format=image.format or "", mode=image.mode, width=image.width, height=image.height
             )
-            thumbnail = (
-                load_image(io.BytesIO(content), image_size=THUMBNAIL_SIZE, resize="stretch")
-                .float()
-                .numpy()
-            )
+            rgb = load_image(io.BytesIO(content), image_size=THUMBNAIL_SIZE, resize="stretch")
             facts = facts._replace(
                 orientation=exif_orientation(image), frames=getattr(image, "n_frames", 1)
             )
@@ -165,7 +157,7 @@ def _read(file: Path) -> tuple[ImageFacts, NDArray[np.uint8]]:
         # Pillow names the buffer ("cannot identify image file <_io.BytesIO object at 0x...>"); the
         # path says more.
         return facts._replace(error=str(error).split(" <_io")[0] or type(error).__name__), black
-    grey = np.tensordot((0.299, 0.587, 0.114), thumbnail, axes=1)  # ITU-R BT.601
+    grey = np.tensordot((0.299, 0.587, 0.114), rgb.float().numpy(), axes=1)  # ITU-R BT.601
     return facts, grey.round().astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""The list of files that a person, or the audit, wants left out."""
+"""Quarantine lists: CSV files with the images to leave out."""
 
 from __future__ import annotations
 
