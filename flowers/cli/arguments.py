@@ -101,7 +101,7 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
         except ValueError as error:
             return str(error)
         file = _file_prefix(word)
-        for name, value in _options(config):
+        for name, value in flat_options(config):
             names.append((file, name))
             if name in ("model", "model.class_path") and isinstance(value, str):
                 models.append((file, value))
@@ -242,13 +242,13 @@ def _values(words: Sequence[str], *options: str) -> list[str]:
     return [value for value in values.values if value]
 
 
-def _options(config: dict[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+def flat_options(config: dict[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the names of the options in a configuration, without dashes, and their values."""
     for key, value in config.items():
-        if key.startswith(("<<", "__")):  # keys of YAML's merging and of jsonargparse
+        if str(key).startswith(("<<", "__")):  # keys of YAML's merging and of jsonargparse
             continue
         if isinstance(value, dict) and value:
-            yield from _options(value, f"{group}{key}.")
+            yield from flat_options(value, f"{group}{key}.")
         else:
             yield f"{group}{key}", value
 
@@ -293,7 +293,7 @@ def _file_with(option: str, words: Sequence[str]) -> str:
     if any(word.partition("=")[0] == option for word in words):
         return ""
     for word in reversed(_values(words, "--config")):
-        for name, _ in _options(_read_config(word)):
+        for name, _ in flat_options(_read_config(word)):
             path = name.replace("model.init_args.", "model.")
             if f"--{path}.".startswith(f"{option}."):
                 return _file_prefix(word)

@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
+from flowers.cli.arguments import flat_options
 from flowers.data import read_manifest
 from flowers.evaluation import (
     Run,
@@ -26,8 +27,6 @@ from flowers.evaluation import (
     training_seconds,
 )
 from flowers.run_folder import write_folder
-
-_PREDICTIONS = re.compile(r"predictions(?:-(\d+))?\.csv")
 
 
 def compare(runs: list[str], *, out: Path | None = None) -> None:
@@ -49,8 +48,10 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
         raise FileExistsError(
             f"--out {out}: expected a new folder, got one that exists. Give another name."
         )
-    named = zip(folders, _names(folders), strict=True)
-    results = [read_run(folder, name=name) for folder, name in named]
+    parent = os.path.commonpath([folder.absolute().parent for folder in folders])
+    results = []
+    for folder in folders:
+        results.append(read_run(folder, name=os.path.relpath(folder.absolute(), parent)))
     text = comparison_markdown(results)
     figures = comparison_figures(results)
     contents: dict[str, str | bytes] = {
@@ -82,9 +83,12 @@ def read_run(folder: Path, *, name: str) -> Run:
         raise ValueError(
             f"{folder}: expected the folder of one run; a cross-validation has its own summary.md"
         )
-    files = [file for file in folder.glob("*.csv") if _PREDICTIONS.fullmatch(file.name)]
+    tests = {}
+    for file in folder.glob("*.csv"):
+        if match := re.fullmatch(r"predictions(?:-(\d+))?\.csv", file.name):
+            tests[int(match[1] or 1)] = file
     curves = read_history(folder) if folder.is_dir() else {}
-    if not files and not curves:
+    if not tests and not curves:
         raise ValueError(
             f"{folder}: expected a run folder with curves or predictions, such as "
             f"lightning_logs/version_0"
@@ -93,12 +97,14 @@ def read_run(folder: Path, *, name: str) -> Run:
         print(f"{name}: no curves can be read")
     predictions = None
     report = folder / "report.json"
-    if files:
-        newest = max(files, key=_number)
-        if len(files) > 1:
-            print(f"{name} was tested {len(files)} times: {newest.name}, the newest, is compared")
+    if tests:
+        newest = tests[max(tests)]
+        if len(tests) > 1:
+            print(f"{name} was tested {len(tests)} times: {newest.name}, the newest, is compared")
         predictions = read_predictions(newest)
         report = folder / newest.name.replace("predictions", "report").replace(".csv", ".json")
+    manifest = folder / "manifest.csv"
+    rows = read_manifest(manifest) if manifest.is_file() else []
     return Run(
         name=name,
         predictions=predictions,
@@ -106,7 +112,7 @@ def read_run(folder: Path, *, name: str) -> Run:
         seconds=training_seconds(folder),
         config=_options(folder / "config.yaml"),
         checkpoint=_checkpoint_of(report),
-        sha256=_checksums(folder / "manifest.csv"),
+        sha256={row.path: row.sha256 for row in rows},
     )
 
 
@@ -118,25 +124,6 @@ def _checkpoint_of(report: Path) -> str:
         return ""
 
 
-def _number(file: Path) -> int:
-    """Return the number of the test that wrote a file."""
-    match = _PREDICTIONS.fullmatch(file.name)
-    assert match is not None
-    return int(match[1] or 1)
-
-
-def _names(folders: list[Path]) -> list[str]:
-    """Return the paths relative to their common parent."""
-    common = os.path.commonpath([folder.absolute().parent for folder in folders])
-    return [os.path.relpath(folder.absolute(), common) for folder in folders]
-
-
-def _checksums(file: Path) -> dict[str, str]:
-    if not file.is_file():
-        return {}
-    return {row.path: row.sha256 for row in read_manifest(file)}
-
-
 def _options(file: Path) -> dict[str, Any]:
     """Return the options of a configuration by their full names; none if it is missing."""
     if not file.is_file():
@@ -146,13 +133,4 @@ def _options(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{file}: expected a configuration, got {reason}") from error
-    options: dict[str, Any] = {}
-    stack = [("", config)]
-    while stack:
-        prefix, value = stack.pop()
-        if isinstance(value, dict) and value:
-            for key, inner in value.items():
-                stack.append((f"{prefix}.{key}".removeprefix("."), inner))
-        elif prefix:
-            options[prefix] = value
-    return options
+    return dict(flat_options(config)) if isinstance(config, dict) else {}

@@ -64,7 +64,8 @@ def cross_validate(
         "options": options,
         "configs": [Path(file).read_text() for file in config],
     }
-    earlier = _read_settings(out, settings)
+    settings_file = out / "settings.json"
+    earlier = _read_settings(settings_file)
     out.mkdir(parents=True, exist_ok=True)
     if not earlier and any(not file.name.startswith(".") for file in out.iterdir()):
         raise ValueError(
@@ -82,11 +83,11 @@ def cross_validate(
     words += [*options, "--data.folds", str(folds)]
     try:
         with FileLock(out / ".lock").acquire(timeout=0):
-            results = _read_settings(out, settings).get("results", {})
-            _write_settings(out, settings | {"results": results})
+            results = earlier.get("results", {})
+            _replace(settings_file, json.dumps(settings | {"results": results}))
             runs = _run_all(out, words, folds=folds, seeds=seeds)
             results = _write_results(out, runs, results)
-            _write_settings(out, settings | {"results": results})
+            _replace(settings_file, json.dumps(settings | {"results": results}))
     except Timeout:
         raise ValueError(
             f"--out {out}: another cross-validation writes into it; wait, or give another folder"
@@ -158,20 +159,14 @@ def _run_command(folder: Path, *words: str) -> None:
         )
 
 
-def _read_settings(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def _read_settings(file: Path) -> dict[str, Any]:
     """Return the settings of an interrupted cross-validation, or nothing."""
     try:
-        content = json.loads((out / "settings.json").read_text())
+        content = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
-    if isinstance(content, dict) and content.keys() >= settings.keys():
-        return content
-    return {}
-
-
-def _write_settings(out: Path, settings: dict[str, Any]) -> None:
-    """Store the settings, and the file and checksum of each result."""
-    _replace(out / "settings.json", json.dumps(settings))
+    is_ours = isinstance(content, dict) and content.keys() >= {"folds", "options", "configs"}
+    return content if is_ours else {}
 
 
 def _replace(file: Path, text: str) -> None:
@@ -182,9 +177,7 @@ def _replace(file: Path, text: str) -> None:
 
 
 def _checksum(file: Path) -> str:
-    if not file.is_file():
-        return ""
-    return sha256(file.read_bytes()).hexdigest()
+    return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
 def _write_results(

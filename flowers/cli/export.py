@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from timeit import timeit
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,9 +26,6 @@ from flowers.deploy import (
     write_torch_export,
 )
 from flowers.run_folder import check_new, publish, scratch_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 # Largest difference of probabilities; the file and PyTorch sum in another order.
@@ -163,7 +161,7 @@ def _print_cost(file: Path, run: Run, module: nn.Module, images: NDArray[np.uint
     """Print the size of the file, and its latency and PyTorch's in interleaved runs."""
 
     @torch.inference_mode()
-    def plain(batch: NDArray[np.uint8]) -> object:
+    def run_torch(batch: NDArray[np.uint8]) -> object:
         return module(torch.from_numpy(batch))
 
     print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
@@ -173,17 +171,9 @@ def _print_cost(file: Path, run: Run, module: nn.Module, images: NDArray[np.uint
         file_ms = float("inf")
         torch_ms = float("inf")
         for _ in range(20):
-            file_ms = min(file_ms, _milliseconds(run, batch))
-            torch_ms = min(torch_ms, _milliseconds(plain, batch))
+            file_ms = min(file_ms, 1000 * timeit(partial(run, batch), number=1))
+            torch_ms = min(torch_ms, 1000 * timeit(partial(run_torch, batch), number=1))
         print(
             f"batch of {size:>2}: {file_ms:.1f} ms, PyTorch {torch_ms:.1f} ms, "
             f"{torch_ms / file_ms:.1f} times as fast"
         )
-
-
-def _milliseconds(
-    function: Callable[[NDArray[np.uint8]], object], batch: NDArray[np.uint8]
-) -> float:
-    start = time.perf_counter()
-    function(batch)
-    return 1000 * (time.perf_counter() - start)

@@ -112,9 +112,8 @@ def predict(
     num_errors = _print_results(file, predictor.class_names, total=len(files))
     if contact_sheet is not None:
         figure = _contact_sheet(file, total=len(files))
-        content = figure_bytes(figure, contact_sheet.suffix[1:], dpi=100)
-        contents = {contact_sheet.name: content}
-        [sheet] = write_new(contact_sheet.parent, contents, option="--contact_sheet")
+        content = {contact_sheet.name: figure_bytes(figure, contact_sheet.suffix[1:], dpi=100)}
+        [sheet] = write_new(contact_sheet.parent, content, option="--contact_sheet")
         print(f"Contact sheet    {sheet}")
     return min(num_errors, 1)
 
@@ -122,9 +121,7 @@ def predict(
 def _check_outputs(out: Path, contact_sheet: Path | None) -> None:
     if not out.name or out.is_dir():
         raise ValueError(f"--out {out}: expected the name of a CSV file")
-    if contact_sheet is None:
-        return
-    if contact_sheet.suffix not in (".png", ".jpg") or contact_sheet == out:
+    if contact_sheet and (contact_sheet.suffix not in (".png", ".jpg") or contact_sheet == out):
         raise ValueError(
             f"--contact_sheet {contact_sheet}: expected the name of a .png or .jpg file"
         )
@@ -173,10 +170,7 @@ def _rows(file: Path) -> Iterator[tuple[dict[str, str], list[float]]]:
         next(rows)
         for row in rows:
             columns = dict(zip(PREDICTION_COLUMNS, row, strict=False))
-            probs = []
-            if not columns["error"]:
-                probs = [float(prob) for prob in row[len(PREDICTION_COLUMNS) :]]
-            yield columns, probs
+            yield columns, [float(prob) for prob in row[len(PREDICTION_COLUMNS) :] if prob]
 
 
 def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int:

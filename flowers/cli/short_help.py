@@ -19,9 +19,8 @@ COMMON_OPTIONS = {
         "data.duplicates": "What stays in one split: near, exact, or ignore duplicates",
         "data.on_bad_image": "A broken image: stop before training, or skip it",
     },
-    "model": {
-        "model": "CNNTask, TransferTask, or a class of your own"
-    },  # and the options of the class
+    # The options of the class follow.
+    "model": {"model": "CNNTask, TransferTask, or a class of your own"},
     "training": {
         "trainer.max_epochs": "",
         "seed_everything": "Seed of weights, order and augmentation",
@@ -53,7 +52,6 @@ COMMON_OPTIONS = {
         "trainer.precision": "16-mixed or bf16-mixed are faster on most GPUs; null: 32",
     },
 }
-_EVALUATION_GROUPS = ("data", "evaluation", "devices")
 _WIDTH = 100
 
 
@@ -70,11 +68,12 @@ def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN40
     lines = [f"usage: python -m flowers {command} [--config FILE] [--OPTION VALUE ...]"]
     if command != "fit":
         lines.append("Options that are not given are the checkpoint's.")
-    for group, texts in COMMON_OPTIONS.items():
-        if not _has_group(command, group):
-            continue
+    groups = ["data", "evaluation", "devices"]
+    if command == "fit":
+        groups = [group for group in COMMON_OPTIONS if group != "evaluation"]
+    for group in groups:
         lines.append(f"{group}:")
-        for name, text in texts.items():
+        for name, text in COMMON_OPTIONS[group].items():
             lines.append(_line(f"--{name}", actions[f"--{name}"], text))
         if group == "model":
             for name, action in model_actions.items():
@@ -82,12 +81,6 @@ def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN40
                 if is_own:
                     lines.append(_line(name, action))
     return "\n".join([*lines, f"All options: python -m flowers {command} --help all"])
-
-
-def _has_group(command: str, group: str) -> bool:
-    if command == "fit":
-        return group != "evaluation"
-    return group in _EVALUATION_GROUPS
 
 
 def full_help(parser: Any, model: type) -> str:  # noqa: ANN401

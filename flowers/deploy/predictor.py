@@ -1,4 +1,4 @@
-"""From a checkpoint to answers about images, with nothing else at hand."""
+"""Classification of images with a checkpoint alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FlowerPredictor:
         checkpoint: The file, or a run folder as ``lightning_logs/version_0``, whose ``best.ckpt``
             is taken.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:<n>``.
-        batch_size: Images that the network looks at together.
+        batch_size: Number of images that the network classifies together.
         tta: Test-time augmentation, ``none``, ``flip`` or ``flip+crops``; by default that of the
             checkpoint.
 
@@ -70,7 +70,7 @@ class FlowerPredictor:
         self.batch_size = batch_size
         try:
             self._restore(content)
-        except Exception as error:  # whatever odd values lead to
+        except Exception as error:  # any error of invalid values
             reason = str(error).partition("\n")[0]
             raise ValueError(
                 f"{checkpoint}: expected a checkpoint of this project, {reason}"
@@ -105,23 +105,17 @@ class FlowerPredictor:
             OSError: A file cannot be read or decoded.
             TypeError: It is none of these.
         """
-        if isinstance(images, list):
-            return self._classify(images)
-        [answer] = self._classify([images])
-        return answer
-
-    def _classify(self, images: Sequence[ImageLike]) -> list[Classification]:
         answers = []
-        for answer in self.stream(images):
+        for answer in self.stream(images if isinstance(images, list) else [images]):
             if isinstance(answer, OSError):
                 raise answer
             answers.append(answer)
-        return answers
+        return answers if isinstance(images, list) else answers[0]
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Classification | OSError]:
-        """Yield what the network says of each image, in their order, or why it cannot be read.
+        """Yield the classification of each image, in their order, or the error of reading it.
 
-        A batch is decoded, by all cores, while the network looks at the one before: memory holds
+        A batch is decoded by all cores while the network classifies the one before: memory holds
         two.
 
         Args:
@@ -167,14 +161,13 @@ class FlowerPredictor:
         return probs
 
     def _decode(self, image: ImageLike) -> Tensor | OSError:
+        name = str(image) if isinstance(image, str | Path) else ""
         try:
             return load_image(_as_file(image), **self.decoding)
         except MemoryError:
-            name = f"{image}: " if isinstance(image, str | Path) else ""
-            return OSError(f"{name}not enough memory to decode it")
+            return OSError(f"{name}: not enough memory to decode it".removeprefix(": "))
         except OSError as error:
             # Pillow names the file already, others do not.
-            name = str(image) if isinstance(image, str | Path) else ""
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
             return kind(str(error) if name in str(error) else f"{name}: {error}")
 
