@@ -1,4 +1,4 @@
-"""The folders that the project can make by itself when they are missing."""
+"""Data sets that are downloaded or generated when their folder is missing."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def ensure_root(root: str | Path) -> Path:
 
     Args:
         root: Folder ``root/<class>/<image>``; ``.../flower_photos`` is downloaded and
-            ``.../drawn_flowers`` drawn.
+            ``.../drawn_flowers`` generated.
 
     Raises:
         FileNotFoundError: The folder is missing; the message names every way out.
         ConnectionError: The download failed; likewise.
     """
     path = Path(root).expanduser()
-    if not path.is_dir():
-        if path.name not in _SOURCES:
-            raise FileNotFoundError(
-                f"`root` {root}: expected a folder with one folder of images per class, got no "
-                f"folder. "
-                f"What can be done:\n"
-                f"  - give the path of your own folder root/<class>/<image>, or\n"
-                f"    root/{{train,val,test}}/<class>/<image>;\n"
-                f"  - `root` data/flower_photos downloads 3,670 photos of five kinds of flowers;\n"
-                f"  - `root` data/drawn_flowers draws a small data set, without a network."
-            )
-        _SOURCES[path.name](path)
+    if path.is_dir():
+        return path
+    if path.name not in _SOURCES:
+        raise FileNotFoundError(
+            f"`root` {root}: expected a folder with one folder of images per class, got no "
+            "folder. What can be done:\n"
+            "  - give the path of your own folder root/<class>/<image>, or\n"
+            "    root/{train,val,test}/<class>/<image>;\n"
+            "  - `root` data/flower_photos downloads 3,670 photos of five kinds of flowers;\n"
+            "  - `root` data/drawn_flowers generates a small data set, without a network."
+        )
+    _SOURCES[path.name](path)
     return path

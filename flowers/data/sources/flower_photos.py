@@ -15,7 +15,6 @@ from typing import NamedTuple
 from filelock import FileLock
 from tqdm import tqdm
 
-_CHUNK = 2**20
 _ATTEMPTS = 3
 
 
@@ -58,7 +57,7 @@ def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> N
         elif _sha256(file) != archive.sha256:
             raise ValueError(
                 f"{file}: expected the archive with sha256 {archive.sha256}, got {_sha256(file)}. "
-                "Take it away to download it anew, or put the right one in its place."
+                "Take it away to download it anew, or put the correct one in its place."
             )
         _extract(file, root)
 
@@ -72,19 +71,18 @@ def _download(archive: Archive, file: Path) -> None:
     for attempt in range(_ATTEMPTS):
         try:
             _fetch(archive, partial)
-        except (OSError, http.client.HTTPException) as error:  # refused, cut, timed out
-            if attempt + 1 < _ATTEMPTS:
-                time.sleep(2**attempt)
-                continue
-            raise ConnectionError(
-                f"Could not download {archive.url} ({error}). What can be done:\n"
-                f"  - run the same command again: what has arrived is kept in {partial};\n"
-                f"  - fetch the archive on another machine and put it here: {file};\n"
-                f"  - give any folder root/<class>/<image> with `root` DIR;\n"
-                f"  - train on the drawn flowers, without a network: --config "
-                f"configs/quickstart.yaml"
-            ) from error
-        break
+            break
+        except (OSError, http.client.HTTPException) as error:  # refused, interrupted, timed out
+            if attempt + 1 == _ATTEMPTS:
+                raise ConnectionError(
+                    f"Could not download {archive.url} ({error}). What can be done:\n"
+                    f"  - run the same command again: what has arrived is kept in {partial};\n"
+                    f"  - fetch the archive on another machine and put it here: {file};\n"
+                    f"  - give any folder root/<class>/<image> with `root` DIR;\n"
+                    f"  - train on synthetic flowers, without a network: --config "
+                    f"configs/quickstart.yaml"
+                ) from error
+            time.sleep(2**attempt)
     if _sha256(partial) != archive.sha256:
         partial.unlink()
         raise ConnectionError(
@@ -95,27 +93,24 @@ def _download(archive: Archive, file: Path) -> None:
 
 
 def _fetch(archive: Archive, partial: Path) -> None:
-    have = partial.stat().st_size if partial.exists() else 0
-    if have >= archive.size:
+    size = partial.stat().st_size if partial.exists() else 0
+    if size >= archive.size:
         return
-    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"})
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={size}-"})
     with urllib.request.urlopen(request, timeout=30) as response:
-        resumes = response.status == 206
-        bar = tqdm(
-            total=archive.size,
-            initial=have if resumes else 0,
-            unit="B",
-            unit_scale=True,
-            desc="Downloading",
-            disable=None,
+        mode = "ab"
+        if response.status != 206:  # the whole file, not the range
+            mode = "wb"
+            size = 0
+        bar = tqdm.wrapattr(
+            response, "read", total=archive.size, initial=size, desc="Downloading", disable=None
         )
-        with bar, partial.open("ab" if resumes else "wb") as opened:
-            while chunk := response.read(_CHUNK):
-                opened.write(chunk)
-                bar.update(len(chunk))
+        with bar as content, partial.open(mode) as opened:
+            shutil.copyfileobj(content, opened)
     if partial.stat().st_size < archive.size:
         raise ConnectionError(
-            f"the connection was cut at {partial.stat().st_size:,} of {archive.size:,} bytes"
+            f"the connection was interrupted at {partial.stat().st_size:,} of {archive.size:,} "
+            "bytes"
         )
 
 

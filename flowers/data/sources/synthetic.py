@@ -1,4 +1,4 @@
-"""Draws a small flower data set: what the quickstart trains on when no photos are at hand."""
+"""Synthetic flowers: the small data set of the quickstart, generated without photos."""
 
 from __future__ import annotations
 
@@ -8,46 +8,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageColor, ImageDraw, ImageFilter
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
-    Colour = tuple[int, int, int]
-    Brush = Callable[["_Canvas", float, float, float], None]
+    Colour = tuple[int, ...]
+    Point = tuple[float, float]
+    Brush = Callable[["_Canvas", Point, float], None]
 
-_PALETTES: dict[str, Sequence[Colour]] = {
-    "white": [(250, 250, 245), (240, 235, 245), (250, 240, 225)],
-    "yellow": [(250, 210, 30), (245, 190, 20), (250, 225, 70)],
-    "orange": [(245, 160, 25), (240, 140, 40)],
-    "rose": [
-        (200, 25, 45),
-        (225, 90, 130),
-        (245, 170, 180),
-        (250, 235, 220),
-        (245, 205, 90),
-        (150, 20, 60),
-    ],
-    "tulip": [
-        (215, 30, 40),
-        (240, 120, 150),
-        (250, 200, 50),
-        (130, 50, 140),
-        (245, 235, 230),
-        (240, 130, 50),
-    ],
-    "brown": [(90, 55, 20), (60, 40, 15), (120, 80, 30)],
-    "green": [(60, 120, 40), (90, 140, 60), (45, 95, 45)],
-    "ground": [
-        (70, 110, 50),
-        (120, 150, 90),
-        (150, 185, 220),
-        (110, 90, 70),
-        (40, 60, 40),
-        (190, 190, 180),
-    ],
+_PALETTES = {
+    "white": "#fafaf5 #f0ebf5 #faf0e1",
+    "yellow": "#fad21e #f5be14 #fae146",
+    "orange": "#f5a019 #f08c28",
+    "rose": "#c8192d #e15a82 #f5aab4 #faebdc #f5cd5a #96143c",
+    "tulip": "#d71e28 #f07896 #fac832 #82328c #f5ebe6 #f08232",
+    "brown": "#5a3714 #3c280f #78501e",
+    "green": "#3c7828 #5a8c3c #2d5f2d",
+    "ground": "#466e32 #78965a #96b9dc #6e5a46 #283c28 #bebeb4",
 }
 
 
@@ -55,14 +35,14 @@ def draw_flowers(root: Path, *, per_class: int = 200, image_size: int = 112, see
     """Generate five classes similar to flower_photos, as ``root/<class>/<number>.jpg``.
 
     The flowers vary in colour, size, position, number and shape of petals, background, blur and
-    noise, and the classes share colours, so one look at the average colour does not tell them
-    apart. Several processes may call at once.
+    noise, and the classes share colours, so the average colour does not tell them apart. Several
+    processes may call at once.
 
     Args:
         root: Folder to make; its parent is made too.
-        per_class: Images of each class.
+        per_class: Number of images of each class.
         image_size: Side of the images, in pixels.
-        seed: Same seed, same images.
+        seed: Seed of the images.
     """
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(root.with_name(f".{root.name}.lock")):
@@ -70,127 +50,103 @@ def draw_flowers(root: Path, *, per_class: int = 200, image_size: int = 112, see
             return
         partial = root.with_name(f".{root.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        for label, name in enumerate(
-            tqdm(_BRUSHES, desc=f"Drawing {root}", unit="class", disable=None)
-        ):
+        classes = tqdm(DRAWN_CLASSES, desc=f"Generating {root}", unit="class", disable=None)
+        for label, name in enumerate(classes):
             (partial / name).mkdir(parents=True)
             for number in range(per_class):
-                image = draw_flower(
-                    name, image_size=image_size, rng=np.random.default_rng([seed, label, number])
-                )
+                rng = np.random.default_rng([seed, label, number])
+                image = draw_flower(name, image_size=image_size, rng=rng)
                 image.save(partial / name / f"{number:04d}.jpg", quality=88)
         partial.replace(root)
 
 
 def draw_flower(name: str, *, image_size: int, rng: np.random.Generator) -> Image.Image:
-    """Draw one picture of one to three flowers.
+    """Return an image of one to three flowers.
 
     Args:
-        name: One of daisy, dandelion, roses, sunflowers, tulips.
+        name: One of ``DRAWN_CLASSES``.
         image_size: Side of the image, in pixels.
         rng: Source of all that varies.
     """
     canvas = _Canvas(2 * image_size, rng)  # twice the size: scaling down smoothes the edges
-    canvas.background()
     for _ in range(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])):
-        x, y = canvas.size * rng.uniform(0.25, 0.75, size=2)
-        _BRUSHES[name](canvas, float(x), float(y), float(canvas.size * rng.uniform(0.16, 0.4)))
+        x, y = (canvas.size * rng.uniform(0.25, 0.75, size=2)).tolist()
+        radius = canvas.size * rng.uniform(0.16, 0.4)
+        canvas.stem((x, y), radius)
+        _BRUSHES[name](canvas, (x, y), radius)
     return canvas.photograph(image_size)
 
 
 class _Canvas:
+    """A background that flowers are drawn on."""
+
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self.size = size
         self.rng = rng
-        self.image = Image.new("RGB", (size, size))
+        top = np.array(self.colour("ground", spread=20))
+        bottom = np.array(self.colour("ground", spread=20))
+        ramp = np.linspace(0, 1, size)[:, None, None]
+        rows = (top * (1 - ramp) + bottom * ramp).astype(np.uint8)
+        self.image = Image.fromarray(np.repeat(rows, size, axis=1))
+        self.draw = ImageDraw.Draw(self.image)
+        for _ in range(rng.integers(5, 25)):
+            x, y = size * rng.uniform(0, 1, size=2)
+            radius = size * rng.uniform(0.02, 0.15)
+            palette = str(rng.choice(["ground", "green"]))
+            self.disc((x, y), radius, self.colour(palette, spread=20))
+        blur = ImageFilter.GaussianBlur(size * rng.uniform(0.005, 0.04))
+        self.image = self.image.filter(blur)
         self.draw = ImageDraw.Draw(self.image)
 
     def colour(self, palette: str, *, spread: float = 12) -> Colour:
-        base = self.rng.choice(np.array(_PALETTES[palette]))
-        return self.shade((int(base[0]), int(base[1]), int(base[2])), spread=spread)
+        colour = str(self.rng.choice(_PALETTES[palette].split()))
+        return self.shade(ImageColor.getrgb(colour), spread=spread)
 
     def shade(self, colour: Colour, *, spread: float = 12) -> Colour:
+        """Return a colour that differs at random in brightness, and a little in hue."""
         light = self.rng.normal(0, spread)
-        red, green, blue = (
-            int(np.clip(value + light + self.rng.normal(0, spread / 3), 0, 255)) for value in colour
-        )
-        return red, green, blue
+        shaded = np.array(colour) + light + self.rng.normal(0, spread / 3, size=3)
+        return tuple(shaded.clip(0, 255).astype(int).tolist())
 
-    def background(self) -> None:
-        top, bottom = (
-            np.array(self.colour("ground", spread=20)),
-            np.array(self.colour("ground", spread=20)),
-        )
-        ramp = np.linspace(0, 1, self.size)[:, None, None]
-        rows = (top * (1 - ramp) + bottom * ramp).astype(np.uint8)
-        self.image.paste(Image.fromarray(np.repeat(rows, self.size, axis=1)))
-        for _ in range(self.rng.integers(5, 25)):
-            x, y = self.size * self.rng.uniform(0, 1, size=2)
-            radius = self.size * self.rng.uniform(0.02, 0.15)
-            self.disc(
-                x, y, radius, self.colour(str(self.rng.choice(["ground", "green"])), spread=20)
-            )
-        self.image = self.image.filter(
-            ImageFilter.GaussianBlur(self.size * self.rng.uniform(0.005, 0.04))
-        )
-        self.draw = ImageDraw.Draw(self.image)
-
-    def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
-        self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+    def disc(self, centre: Point, radius: float, colour: Colour) -> None:
+        self.draw.circle(centre, radius, fill=colour)
 
     def petal(
-        self,
-        x: float,
-        y: float,
-        *,
-        angle: float,
-        length: float,
-        width: float,
-        colour: Colour,
-        tip: float = 1,
+        self, at: Point, *, angle: float, length: float, width: float, colour: Colour, tip: float
     ) -> None:
-        """Draw a petal from (x, y); ``tip`` above 1 moves its widest part towards the tip."""
+        """Draw a petal from a point; ``tip`` above 1 moves its widest part towards the tip."""
         t = np.linspace(0, 2 * math.pi, 20)
         along = length * ((1 - np.cos(t)) / 2) ** (1 / tip)
         across = width / 2 * np.sin(t)
-        xs = x + along * math.cos(angle) - across * math.sin(angle)
-        ys = y + along * math.sin(angle) + across * math.cos(angle)
-        dark = tuple(int(value * 0.8) for value in colour)
-        self.draw.polygon(
-            list(zip(xs.tolist(), ys.tolist(), strict=True)), fill=colour, outline=dark
-        )
+        xs = at[0] + along * math.cos(angle) - across * math.sin(angle)
+        ys = at[1] + along * math.sin(angle) + across * math.cos(angle)
+        outline = tuple(int(value * 0.8) for value in colour)
+        points = list(zip(xs.tolist(), ys.tolist(), strict=True))
+        self.draw.polygon(points, fill=colour, outline=outline)
 
     def ring(
-        self,
-        x: float,
-        y: float,
-        *,
-        count: int,
-        inner: float,
-        outer: float,
-        width: float,
-        colour: Colour,
+        self, centre: Point, inner: float, outer: float, *, count: int, width: float, colour: Colour
     ) -> None:
+        """Draw petals around a centre, from one radius to another."""
         turn = self.rng.uniform(0, 2 * math.pi)
-        for angle in (
-            turn + 2 * math.pi * (np.arange(count) + self.rng.normal(0, 0.12, size=count)) / count
-        ):
+        numbers = np.arange(count) + self.rng.normal(0, 0.12, size=count)
+        for angle in turn + 2 * math.pi * numbers / count:
             self.petal(
-                x + inner * math.cos(angle),
-                y + inner * math.sin(angle),
+                _moved(centre, angle, inner),
                 angle=angle,
                 length=(outer - inner) * self.rng.uniform(0.85, 1.1),
                 width=width * self.rng.uniform(0.8, 1.2),
                 colour=self.shade(colour),
+                tip=1,
             )
 
-    def stem(self, x: float, y: float, radius: float) -> None:
-        foot = x + self.rng.normal(0, 0.1) * self.size
-        self.draw.line(
-            (x, y, foot, self.size), fill=self.colour("green"), width=max(2, int(radius * 0.13))
-        )
+    def stem(self, at: Point, radius: float) -> None:
+        foot = at[0] + self.rng.normal(0, 0.1) * self.size
+        width = max(2, int(radius * 0.13))
+        self.draw.line((*at, foot, self.size), fill=self.colour("green"), width=width)
 
     def photograph(self, size: int) -> Image.Image:
+        """Return the image at its final size, with blur, light and noise of a camera."""
         small = self.image.resize((size, size), Image.Resampling.LANCZOS)
         small = small.filter(ImageFilter.GaussianBlur(self.rng.uniform(0, 0.9)))
         light = self.rng.uniform(0.7, 1.2) * self.rng.normal(1, 0.04, size=3)
@@ -198,41 +154,33 @@ class _Canvas:
         return Image.fromarray((np.asarray(small) * light + noise).clip(0, 255).astype(np.uint8))
 
 
-def _daisy(canvas: _Canvas, x: float, y: float, radius: float) -> None:
-    canvas.stem(x, y, radius)
+def _moved(point: Point, angle: float, distance: float) -> Point:
+    return point[0] + distance * math.cos(angle), point[1] + distance * math.sin(angle)
+
+
+def _daisy(canvas: _Canvas, centre: Point, radius: float) -> None:
     count = int(canvas.rng.integers(10, 26))
-    petals = canvas.colour("white" if canvas.rng.random() < 0.85 else "yellow")
+    colour = canvas.colour("white" if canvas.rng.random() < 0.85 else "yellow")
     disc = radius * canvas.rng.uniform(0.2, 0.34)
-    canvas.ring(
-        x, y, count=count, inner=disc * 0.7, outer=radius, width=5.5 * radius / count, colour=petals
-    )
-    canvas.disc(x, y, disc, canvas.colour("yellow"))
+    width = 5.5 * radius / count
+    canvas.ring(centre, disc * 0.7, radius, count=count, width=width, colour=colour)
+    canvas.disc(centre, disc, canvas.colour("yellow"))
 
 
-def _dandelion(canvas: _Canvas, x: float, y: float, radius: float) -> None:
-    canvas.stem(x, y, radius)
+def _dandelion(canvas: _Canvas, centre: Point, radius: float) -> None:
     if canvas.rng.random() < 0.25:  # gone to seed
         for angle in canvas.rng.uniform(0, 2 * math.pi, size=70):
-            reach = radius * canvas.rng.uniform(0.6, 1)
-            tip = (x + reach * math.cos(angle), y + reach * math.sin(angle))
-            canvas.draw.line((x, y, *tip), fill=canvas.colour("white", spread=25), width=1)
-            canvas.disc(*tip, radius * 0.05, canvas.colour("white", spread=20))
+            tip = _moved(centre, angle, radius * canvas.rng.uniform(0.6, 1))
+            canvas.draw.line((*centre, *tip), fill=canvas.colour("white", spread=25), width=1)
+            canvas.disc(tip, radius * 0.05, canvas.colour("white", spread=20))
         return
     colour = canvas.colour("yellow")
     for reach in (1, 0.75, 0.5, 0.28):
-        canvas.ring(
-            x,
-            y,
-            count=int(46 * reach) + 8,
-            inner=0,
-            outer=radius * reach,
-            width=radius * 0.13,
-            colour=colour,
-        )
+        count = int(46 * reach) + 8
+        canvas.ring(centre, 0, radius * reach, count=count, width=radius * 0.13, colour=colour)
 
 
-def _rose(canvas: _Canvas, x: float, y: float, radius: float) -> None:
-    canvas.stem(x, y, radius)
+def _rose(canvas: _Canvas, centre: Point, radius: float) -> None:
     colour = canvas.colour("rose")
     turn = canvas.rng.uniform(0, 2 * math.pi)
     layers = int(canvas.rng.integers(12, 20))
@@ -240,55 +188,45 @@ def _rose(canvas: _Canvas, x: float, y: float, radius: float) -> None:
         reach = radius * (1 - layer / layers)
         angle = turn + 2.4 * layer + canvas.rng.normal(0, 0.15)
         light = 1 if layer % 2 else 0.78
-        shaded = (int(colour[0] * light), int(colour[1] * light), int(colour[2] * light))
-        middle = (x + 0.3 * reach * math.cos(angle), y + 0.3 * reach * math.sin(angle))
-        canvas.disc(*middle, 0.78 * reach, canvas.shade(shaded, spread=8))
+        shaded = tuple(int(value * light) for value in colour)
+        middle = _moved(centre, angle, 0.3 * reach)
+        canvas.disc(middle, 0.78 * reach, canvas.shade(shaded, spread=8))
 
 
-def _sunflower(canvas: _Canvas, x: float, y: float, radius: float) -> None:
-    canvas.stem(x, y, radius)
+def _sunflower(canvas: _Canvas, centre: Point, radius: float) -> None:
     count = int(canvas.rng.integers(15, 28))
     disc = radius * canvas.rng.uniform(0.38, 0.58)
+    width = 6.5 * radius / count
     for outer in (1.0, 0.88):
         colour = canvas.colour(str(canvas.rng.choice(["yellow", "yellow", "orange"])))
-        width = 6.5 * radius / count
-        canvas.ring(
-            x, y, count=count, inner=disc * 0.8, outer=radius * outer, width=width, colour=colour
-        )
-    canvas.disc(x, y, disc, canvas.colour("brown"))
+        canvas.ring(centre, disc * 0.8, radius * outer, count=count, width=width, colour=colour)
+    canvas.disc(centre, disc, canvas.colour("brown"))
     for seed in range(60):  # seeds in the sunflower's spiral (Vogel, 1979)
-        reach, angle = disc * math.sqrt(seed / 60), 2.39996 * seed
-        canvas.disc(
-            x + reach * math.cos(angle),
-            y + reach * math.sin(angle),
-            radius * 0.025,
-            canvas.colour("brown"),
-        )
+        position = _moved(centre, 2.39996 * seed, disc * math.sqrt(seed / 60))
+        canvas.disc(position, radius * 0.025, canvas.colour("brown"))
 
 
-def _tulip(canvas: _Canvas, x: float, y: float, radius: float) -> None:
-    canvas.stem(x, y, radius)
+def _tulip(canvas: _Canvas, centre: Point, radius: float) -> None:
+    x, y = centre
     for side in (-1, 1):
-        lean = side * canvas.rng.uniform(0.15, 0.6)
-        green, angle = canvas.colour("green"), lean - math.pi / 2
+        angle = side * canvas.rng.uniform(0.15, 0.6) - math.pi / 2
         canvas.petal(
-            x, y + radius * 2, angle=angle, length=radius * 1.8, width=radius * 0.3, colour=green
+            (x, y + radius * 2),
+            angle=angle,
+            length=radius * 1.8,
+            width=radius * 0.3,
+            colour=canvas.colour("green"),
+            tip=1,
         )
     colour = canvas.colour("tulip")
     tilt = -math.pi / 2 + canvas.rng.normal(0, 0.15)
     for lean in (-0.32, 0.32, -0.16, 0.16, 0):
-        length, width = (
-            radius * canvas.rng.uniform(1.5, 1.8),
-            radius * canvas.rng.uniform(0.75, 0.95),
-        )
-        shaded = canvas.shade(colour, spread=14)
         canvas.petal(
-            x,
-            y + radius * 0.7,
+            (x, y + radius * 0.7),
             angle=tilt + lean,
-            length=length,
-            width=width,
-            colour=shaded,
+            length=radius * canvas.rng.uniform(1.5, 1.8),
+            width=radius * canvas.rng.uniform(0.75, 0.95),
+            colour=canvas.shade(colour, spread=14),
             tip=0.8,
         )
 
@@ -300,6 +238,4 @@ _BRUSHES: dict[str, Brush] = {
     "sunflowers": _sunflower,
     "tulips": _tulip,
 }
-
-# The classes that can be drawn.
 DRAWN_CLASSES = tuple(_BRUSHES)

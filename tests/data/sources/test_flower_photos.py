@@ -196,7 +196,7 @@ def test_processes_that_download_at_once_fetch_once(server, root, forkserver):
 
 def test_a_mistyped_root_becomes_no_other_data_set(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"(?s)`root` .*data/flower_photos downloads.*draws"
+        FileNotFoundError, match=r"(?s)`root` .*data/flower_photos downloads.*generates"
     ):
         ensure_root(tmp_path / "flower_phtos")
     assert not (tmp_path / "flower_phtos").exists()
