@@ -87,7 +87,6 @@ def main(args: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
-    failed = 2 if command == "audit" else 1  # status 1 of audit means that it found something
     try:
         return _run(command, words)
     except KeyboardInterrupt:
@@ -98,7 +97,7 @@ def main(args: list[str] | None = None) -> int:
             print(f"flowers: {own_error}", file=sys.stderr)
         else:  # a bug
             traceback.print_exc()
-        return failed
+        return 2 if command == "audit" else 1  # status 1 of audit means that there are findings
 
 
 def _answer_without_command(args: list[str]) -> int | None:

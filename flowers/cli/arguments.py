@@ -91,10 +91,10 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
     """
     # Pairs of a prefix that names the configuration file, and an option or a class.
     names = []
+    models = [("", model) for model in _values(words, "--model", "--model.class_path")]
     for word in takewhile(lambda word: word != "--", words):
         if word.startswith("--") and " " not in word:  # argparse takes words with spaces for values
             names.append(("", word[2:].partition("=")[0]))
-    models = [("", model) for model in _values(words, "--model", "--model.class_path")]
     for word in _values(words, "-c", "--config"):
         try:
             config = _read_config(word)
@@ -157,12 +157,12 @@ def explain(message: str, words: Sequence[str]) -> str:
         if not reason.startswith("Parser key"):
             return f"{_file_with(option, words)}{option} {class_path}: {reason}"
         option += f".{keys[-1]}"
+    text = f"{option}: {_explain_value(message)}"
     if unknown := re.search(r"Expected a dot import path string: (\w+)", message):
         text = f"{option} {unknown[1]}: there is no such class"
         if keys[0] == "model":
             text = _no_such_task(unknown[1])
-        return f"{_file_with(option, words)}{text}"
-    return f"{_file_with(option, words)}{option}: {_explain_value(message)}"
+    return f"{_file_with(option, words)}{text}"
 
 
 def option_names(parser: Any) -> list[str]:  # noqa: ANN401

@@ -124,10 +124,10 @@ def _run_fold(folder: Path, options: list[str]) -> None:
     trained = folder / "trained"
     if not trained.exists():
         last = _newest_run(folder) / "checkpoints" / "last.ckpt"
+        words = [*options, "--trainer.default_root_dir", str(folder)]
         if last.exists():
-            _run_command(folder, "fit", "--ckpt_path", str(last))
-        else:
-            _run_command(folder, "fit", *options, "--trainer.default_root_dir", str(folder))
+            words = ["--ckpt_path", str(last)]
+        _run_command(folder, "fit", *words)
         trained.touch()
     best = _newest_run(folder) / "checkpoints" / "best.ckpt"
     _run_command(folder, "test", "--ckpt_path", str(best), "--report.folder", str(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from importlib.util import find_spec
+from itertools import cycle, islice
 from pathlib import Path
 from timeit import timeit
 from typing import Any, Literal
@@ -65,7 +66,11 @@ def export(
                 f"--format onnx: {', '.join(missing)} are missing; install them: "
                 f"pip install -e '.[export]'"
             )
-    suffix = {"onnx": ".onnx", "torch_export": ".pt2"}[format]
+    formats = {
+        "onnx": (".onnx", write_onnx, onnx_runner),
+        "torch_export": (".pt2", write_torch_export, torch_export_runner),
+    }
+    suffix, write, runner = formats[format]
     file = out or checkpoint_file(checkpoint).with_suffix(suffix)
     check_new(file, option="--out")
     if file.suffix != suffix:
@@ -73,17 +78,12 @@ def export(
     predictor = FlowerPredictor(checkpoint, device="cpu")
     module = Classifier(predictor.task.evaluated_net, predictor.temperature).eval()
     pixels = check_images(images, predictor.decoding)
-    metadata = _metadata(predictor)
     # The file gets its name only after the comparison.
     with scratch_folder(file.parent, option="--out") as folder:
         unchecked = folder / file.name
         print(f"Exporting {checkpoint} as {format} ...", flush=True)
-        if format == "onnx":
-            write_onnx(module, pixels, unchecked, metadata=metadata)
-            run = onnx_runner(unchecked)
-        else:
-            write_torch_export(module, pixels, unchecked, metadata=metadata)
-            run = torch_export_runner(unchecked)
+        write(module, pixels, unchecked, metadata=_metadata(predictor))
+        run = runner(unchecked)
         print(f"Comparing the file with the checkpoint on {len(pixels)} images ...", flush=True)
         difference = disagreement(run, module, pixels)
         if difference:
@@ -116,20 +116,16 @@ def check_images(photos: list[str] | None, decoding: dict[str, Any]) -> NDArray[
             synthetic flowers.
         decoding: Options of ``load_image``.
     """
-    images = []
     if photos is None:
         rng = np.random.default_rng(0)
-        for number in range(_NUM_IMAGES):
-            name = DRAWN_CLASSES[number % len(DRAWN_CLASSES)]
-            image = draw_flower(name, image_size=decoding["image_size"], rng=rng)
-            images.append(np.asarray(image))
-        return np.stack(images)
+        size = decoding["image_size"]
+        names = islice(cycle(DRAWN_CLASSES), _NUM_IMAGES)
+        flowers = [draw_flower(name, image_size=size, rng=rng) for name in names]
+        return np.stack(list(map(np.asarray, flowers)))
     files, _ = find_images(photos, option="--images")
     numbers = np.unique(np.linspace(0, len(files) - 1, num=_NUM_IMAGES).astype(int))
-    for number in numbers:
-        image_bytes = load_named(Path(files[number]), **decoding)
-        images.append(image_bytes.permute(1, 2, 0).numpy())
-    return np.stack(images)
+    images = [load_named(Path(files[number]), **decoding) for number in numbers]
+    return np.stack([image.permute(1, 2, 0).numpy() for image in images])
 
 
 def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
@@ -152,9 +148,8 @@ def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
         f"{len(images)} images: the same class for {agreement:.1%}, largest difference of a "
         f"probability {largest:.2g}"
     )
-    if agreement == 1 and largest <= _TOLERANCE:
-        return ""
-    return f"expected a difference of at most {_TOLERANCE}"
+    is_same = agreement == 1 and largest <= _TOLERANCE
+    return "" if is_same else f"expected a difference of at most {_TOLERANCE}"
 
 
 def _print_cost(file: Path, run: Run, module: nn.Module, images: NDArray[np.uint8]) -> None:

@@ -10,42 +10,31 @@ from pathlib import Path
 
 
 def known_options(command: str) -> list[str]:
-    """Return the cached options of a command; none if they are unknown or may have changed.
-
-    Args:
-        command: Name of the command.
-    """
-    return _read().get(command, [])
+    """Return the cached options of a command; none if they are unknown or may have changed."""
+    with suppress(OSError, ValueError, LookupError, TypeError, RuntimeError):
+        cached = json.loads(_file().read_text(encoding="utf-8"))
+        options: list[str] = cached["options"][command]
+        if cached["key"] == _key():
+            return options
+    return []
 
 
 def remember_options(options: dict[str, list[str]]) -> None:
-    """Cache the options of some commands, if the cache folder can be written.
+    """Cache the options of the commands, if the cache folder can be written.
 
     Args:
         options: For each command, all options that its parser accepts, with their dashes.
     """
-    text = json.dumps({"key": _key(), "options": _read() | options})
     with suppress(OSError, RuntimeError):  # RuntimeError: there is no home folder
         partial = _file().with_suffix(f".{os.getpid()}")
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps({"key": _key(), "options": options}), encoding="utf-8")
         partial.replace(_file())
 
 
 def _file() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "flowers" / "options.json"
-
-
-def _read() -> dict[str, list[str]]:
-    try:
-        cached = json.loads(_file().read_text(encoding="utf-8"))
-        options: dict[str, list[str]] = cached["options"]
-        if cached["key"] == _key():
-            return options
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError):
-        pass
-    return {}
 
 
 def _key() -> list[str | int]:

@@ -6,7 +6,7 @@ import csv
 import logging
 import shutil
 from collections import Counter
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,33 +82,37 @@ def predict(
     files, ignored = find_images(photos, option="photos")
     fabric = _launch(accelerator, devices=devices, num_nodes=num_nodes)
     rank = fabric.global_rank
-    world_size = fabric.world_size
     files = fabric.broadcast(files)  # another process may see other files
     if ignored and rank == 0:
         print(summarize_ignored(ignored))
     predictor = FlowerPredictor(
         ckpt_path, device=str(fabric.device), batch_size=batch_size, tta=tta
     )
-    with _shared_folder(fabric, out.parent) as folder:
-        own = share(files, batch_size=batch_size, rank=rank, world_size=world_size)
+    parent: AbstractContextManager[Path] = nullcontext(out.parent)
+    if rank == 0:
+        parent = scratch_folder(out.parent, option="--out")
+    with parent as scratch:
+        folder = fabric.broadcast(scratch)
+        own = share(files, batch_size=batch_size, rank=rank, world_size=fabric.world_size)
         results: Iterable[Classification | OSError] = predictor.stream(own)
         if rank == 0 and len(files) > _MAX_LINES:
             # disable=None: a bar only on a terminal
             results = tqdm(results, total=len(own), desc="Classifying", unit="image", disable=None)
         with (folder / f"{rank}.csv").open("w", **_TEXT) as rows:
             writer = csv.writer(rows)
+            if rank == 0:
+                writer.writerow([*PREDICTION_COLUMNS, *predictor.class_names])
             for path, result in zip(own, results, strict=True):
                 writer.writerow(_row(path, result, predictor.class_names))
         fabric.barrier()
         if rank != 0:
             return 0  # the first process prints the results of all
-        whole = folder / "predictions.csv"
-        with whole.open("w", **_TEXT) as table:
-            csv.writer(table).writerow([*PREDICTION_COLUMNS, *predictor.class_names])
-            for number in range(world_size):
+        table = folder / "0.csv"
+        with table.open("a", **_TEXT) as whole:
+            for number in range(1, fabric.world_size):
                 with (folder / f"{number}.csv").open(**_TEXT) as rows:
-                    shutil.copyfileobj(rows, table)
-        [file] = publish({whole: out})
+                    shutil.copyfileobj(rows, whole)
+        [file] = publish({table: out})
     num_errors = _print_results(file, predictor.class_names, total=len(files))
     if contact_sheet is not None:
         figure = _contact_sheet(file, total=len(files))
@@ -144,16 +148,6 @@ def _launch(accelerator: str, *, devices: int | str | None, num_nodes: int | Non
     # Lightning gives several processes fewer threads each, which changes the last digits of sums.
     torch.set_num_threads(threads)
     return fabric
-
-
-@contextmanager
-def _shared_folder(fabric: Fabric, parent: Path) -> Iterator[Path]:
-    """Make a temporary folder for all processes on the disk of the result."""
-    folder: AbstractContextManager[Path] = nullcontext(parent)
-    if fabric.global_rank == 0:
-        folder = scratch_folder(parent, option="--out")
-    with folder as path:
-        yield fabric.broadcast(path)
 
 
 def _row(path: str, result: Classification | OSError, class_names: Sequence[str]) -> list[str]:
