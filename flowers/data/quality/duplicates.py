@@ -19,7 +19,7 @@ from flowers.data.cache import build_once, cache_key
 from flowers.runtime import num_allowed_cores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class _Stage(NamedTuple):
         stride: From one such square to the next, in pixels.
         width: Of a pixel's surroundings, in pixels.
         steps: Gauss-Newton steps.
-        threshold: Least similarity to go on with.
+        threshold: Pairs with less similarity are rejected.
     """
 
     pool: int
@@ -62,7 +62,7 @@ class _Images(NamedTuple):
 
 
 # Measured on the 3,308 photos of flower_photos at hand. 36 pairs reach this threshold, all with
-# 0.74 or more, and all of them are the same picture. The other pairs from 0.46 up were looked at,
+# 0.74 or more, and all of them are duplicates. The other pairs from 0.46 up were looked at,
 # too: 4 of one scene taken a moment later (0.61 to 0.65), then only pairs of different dandelions
 # (0.59 and less). The margin is for images that are more alike than photos are: of the 50 million
 # pairs of 10,000 synthetic flowers 5 reach the threshold, all of roses of the same shape, and of
@@ -90,7 +90,7 @@ _FLAT = 10.0
 # Deviation in grey levels that rounding and compression make by themselves.
 _NOISE = 2.0
 # Mean square of the local contrast, about 1 in texture, that counts as different: two skies with
-# one bird each are not the same picture because the bird is.
+# one bird each are no duplicates because the bird is the same.
 _BLANK = 0.05
 # Largest change of an image's sides, and shift in halves of a side, that the alignment makes.
 _MOST_CHANGE = 0.2
@@ -112,11 +112,11 @@ _COLUMNS = 4096
 _BATCH = 2048
 # Tiles compared at a time, whatever the number of cores, so that it does not matter.
 _TILES = 16
-_FORMAT = 3  # raise it when the similarity changes: pairs cached before are then computed anew
+_FORMAT = 3  # increase it when the similarity changes, to compute cached pairs again
 
 
 class Pairs(NamedTuple):
-    """Pairs of images that show the same picture.
+    """Pairs of duplicates.
 
     Args:
         indices: Indices of the two images ``(P, 2)``, the smaller first.
@@ -130,13 +130,13 @@ class Pairs(NamedTuple):
 def duplicate_pairs(
     sha256: Sequence[str], thumbnails: NDArray[np.uint8], *, rule: DuplicateRule, cache_dir: Path
 ) -> Pairs:
-    """Return the pairs of images that count as the same picture.
+    """Return the pairs of images that count as duplicates.
 
     Args:
         sha256: Checksums of the N files; empty where a file could not be read.
         thumbnails: Grey bytes ``(N, 48, 48)``.
         rule: Identical files and ``near`` duplicates, ``exact`` ones only, or none.
-        cache_dir: Folder of the cache, where near duplicates are remembered.
+        cache_dir: Folder of the cache, which stores near duplicates.
 
     Raises:
         OSError: The cache cannot be written.
@@ -219,7 +219,7 @@ def connected(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     return numbers
 
 
-def _joined(parts: Sequence[Pairs]) -> Pairs:
+def _joined(parts: Iterable[Pairs]) -> Pairs:
     indices, similarity = zip(*parts, strict=True)
     return Pairs(np.concatenate(indices), np.concatenate(similarity))
 
@@ -263,13 +263,6 @@ def _spectra(thumbnails: NDArray[np.uint8]) -> Tensor:
     spectra = spectra.clip(-limit, limit)
     length = np.linalg.norm(spectra, axis=(1, 2), keepdims=True)
     return torch.from_numpy(np.where(length < _FLAT, 0, spectra / length.clip(_FLAT)))
-
-
-def _in_all_orientations(spectra: Tensor) -> Tensor:
-    """Return the spectra ``(8, N, 10, 10)`` of the images as ``_oriented`` turns them."""
-    sign = (-1.0) ** torch.arange(_FREQUENCIES)
-    mirrored = [spectra, spectra * sign, spectra * sign[:, None], spectra * sign * sign[:, None]]
-    return torch.stack(mirrored + [spectrum.transpose(1, 2) for spectrum in mirrored])
 
 
 def _gradients(thumbnails: NDArray[np.uint8]) -> Tensor:
@@ -331,9 +324,12 @@ def _tile_pairs(images: _Images, tile: tuple[int, int], known: NDArray[np.int64]
 
 def _candidates(spectra: Tensor, row: int, column: int) -> NDArray[np.int64]:
     """Return pairs with similar spectra ``(P, 3)``: two images, orientation of the first."""
-    is_used = torch.from_numpy(_IS_USED)
-    oriented = _in_all_orientations(spectra[row : row + _ROWS])[:, :, is_used]
-    others = spectra[column : column + _COLUMNS, is_used]
+    rows = spectra[row : row + _ROWS]
+    others = spectra[column : column + _COLUMNS, _IS_USED]
+    # In the eight orientations of ``_oriented``.
+    sign = (-1.0) ** torch.arange(_FREQUENCIES)
+    mirrored = torch.stack([rows, rows * sign, rows * sign[:, None], rows * sign * sign[:, None]])
+    oriented = torch.cat([mirrored, mirrored.transpose(2, 3)])[:, :, _IS_USED]
     cosine = (oriented.flatten(0, 1) @ others.T).view(8, -1, len(others))
     first, second = (cosine.amax(0) >= _SPECTRA_THRESHOLD).nonzero(as_tuple=True)
     orientation = cosine[:, first, second].argmax(0)
@@ -391,19 +387,15 @@ def _mean(images: Tensor, starts: Tensor, width: int) -> Tensor:
     return mean @ images @ mean.T
 
 
-def _jacobian(reference: Tensor) -> Tensor:
-    """Return derivatives ``(P, 6, S * S)`` of images ``(P, S, S)`` by six affine parameters."""
-    size = reference.shape[-1]
-    down, across = torch.stack(torch.gradient(reference, dim=(1, 2))) * size / 2
-    x, y, _ = _coordinates(size).T.view(3, size, size)
-    jacobian = torch.stack([across * x, across * y, across, down * x, down * y, down], 1)
-    return (jacobian * _edge(size)).flatten(2)
-
-
 def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, steps: int) -> Tensor:
     """Return improved affine transforms ``(P, 2, 3)`` from references to moving images."""
     identity = torch.eye(2, 3)
-    jacobian = _jacobian(reference)
+    size = reference.shape[-1]
+    down, across = torch.stack(torch.gradient(reference, dim=(1, 2))) * size / 2
+    x, y, _ = _coordinates(size).T.view(3, size, size)
+    # Derivatives (P, 6, S * S) by the six parameters of the transform.
+    jacobian = torch.stack([across * x, across * y, across, down * x, down * y, down], 1)
+    jacobian = (jacobian * _edge(size)).flatten(2)
     normal = jacobian @ jacobian.transpose(1, 2)
     # Little contrast determines the transform badly: it is changed less.
     damping = 0.02 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-3

@@ -7,8 +7,6 @@ import hashlib
 import io
 import json
 import os
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -56,29 +54,21 @@ class ImageFacts(NamedTuple):
     frames: int = 1
 
 
-@dataclass(frozen=True)
-class FolderFacts:
+class FolderFacts(NamedTuple):
     """Information about the N files of a folder.
 
     Args:
         images: Information about each file.
         thumbnails: Grey bytes ``(N, 48, 48)``, the same whatever size the images are trained at;
             black if undecodable.
+        sha256: Checksum of each file.
+        errors: Error of each file that cannot be decoded, by its index.
     """
 
     images: tuple[ImageFacts, ...]
     thumbnails: NDArray[np.uint8]
-
-    @cached_property
-    def sha256(self) -> list[str]:
-        """Checksum of each file."""
-        return [image.sha256 for image in self.images]
-
-    @cached_property
-    def errors(self) -> dict[int, str]:
-        """Error of each file that cannot be decoded, by its index."""
-        images = enumerate(self.images)
-        return {index: image.error for index, image in images if image.error is not None}
+    sha256: list[str]
+    errors: dict[int, str]
 
 
 def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFacts:
@@ -100,18 +90,15 @@ def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFa
         OSError: The cache cannot be written, memory is short, or too many files are open.
     """
 
-    def read(indices: Sequence[int]) -> list[tuple[ImageFacts, NDArray[np.uint8]]]:
-        return in_threads(
-            lambda number: _read(root / paths[indices[number]]),
-            len(indices),
-            description="Checking images",
-        )
+    def read(files: Sequence[Path]) -> list[tuple[ImageFacts, NDArray[np.uint8]]]:
+        return in_threads(lambda i: _read(files[i]), len(files), description="Checking images")
 
     def build(folder: Path) -> None:
-        facts, thumbnails = zip(*read(range(len(paths))), strict=True)
+        facts, thumbnails = zip(*read(files), strict=True)
         np.save(folder / "thumbnails.npy", np.stack(thumbnails))
         (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
 
+    files = [root / path for path in paths]
     stamps = [_stamp(root, path) for path in paths]
     key = cache_key(f"facts {_FORMAT}", str(root.resolve()), *stamps)
     entry = build_once(cache_dir, key, build)
@@ -121,9 +108,12 @@ def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFa
     thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
     failed = [index for index, facts in enumerate(images) if facts.error is not None]
     if failed:
-        for index, retry in zip(failed, read(failed), strict=True):
-            images[index], thumbnails[index] = retry
-    return FolderFacts(tuple(images), thumbnails)
+        retried = read([files[index] for index in failed])
+        for index, result in zip(failed, retried, strict=True):
+            images[index], thumbnails[index] = result
+    sha256 = [image.sha256 for image in images]
+    errors = {i: image.error for i, image in enumerate(images) if image.error is not None}
+    return FolderFacts(tuple(images), thumbnails, sha256, errors)
 
 
 def _stamp(root: Path, path: str) -> str:
@@ -135,6 +125,7 @@ def _stamp(root: Path, path: str) -> str:
 
 
 def _read(file: Path) -> tuple[ImageFacts, NDArray[np.uint8]]:
+    """Return the image info and the thumbnail of a file."""
     black = np.zeros((THUMBNAIL_SIZE, THUMBNAIL_SIZE), dtype=np.uint8)
     facts = ImageFacts("", None)
     try:

@@ -59,7 +59,13 @@ def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> N
                 f"{file}: expected the archive with sha256 {archive.sha256}, got {_sha256(file)}. "
                 "Take it away to download it anew, or put the correct one in its place."
             )
-        _extract(file, root)
+        print(f"Extracting {file}")
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
+            with tarfile.open(file) as opened:
+                # Refuses members that lead outside, links to outside and special files.
+                opened.extractall(folder, filter="data")
+            # Only a complete extraction gets the name of the data set.
+            shutil.move(Path(folder) / root.name, root)
 
 
 def _download(archive: Archive, file: Path) -> None:
@@ -117,13 +123,3 @@ def _fetch(archive: Archive, partial: Path) -> None:
 def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _extract(file: Path, root: Path) -> None:
-    print(f"Extracting {file}")
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
-        with tarfile.open(file) as opened:
-            # Refuses members that lead outside, links to outside and special files.
-            opened.extractall(folder, filter="data")
-        # Only a whole extraction is renamed to what a later run takes for the data set.
-        shutil.move(str(Path(folder) / root.name), root)

@@ -131,14 +131,11 @@ class _Canvas:
         turn = self.rng.uniform(0, 2 * math.pi)
         numbers = np.arange(count) + self.rng.normal(0, 0.12, size=count)
         for angle in turn + 2 * math.pi * numbers / count:
-            self.petal(
-                _moved(centre, angle, inner),
-                angle=angle,
-                length=(outer - inner) * self.rng.uniform(0.85, 1.1),
-                width=width * self.rng.uniform(0.8, 1.2),
-                colour=self.shade(colour),
-                tip=1,
-            )
+            start = _moved(centre, angle, inner)
+            length = (outer - inner) * self.rng.uniform(0.85, 1.1)
+            varied = width * self.rng.uniform(0.8, 1.2)
+            shade = self.shade(colour)
+            self.petal(start, angle=angle, length=length, width=varied, colour=shade, tip=1)
 
     def stem(self, at: Point, radius: float) -> None:
         foot = at[0] + self.rng.normal(0, 0.1) * self.size
@@ -208,27 +205,21 @@ def _sunflower(canvas: _Canvas, centre: Point, radius: float) -> None:
 
 def _tulip(canvas: _Canvas, centre: Point, radius: float) -> None:
     x, y = centre
+    base = (x, y + radius * 2)
     for side in (-1, 1):
         angle = side * canvas.rng.uniform(0.15, 0.6) - math.pi / 2
+        green = canvas.colour("green")
         canvas.petal(
-            (x, y + radius * 2),
-            angle=angle,
-            length=radius * 1.8,
-            width=radius * 0.3,
-            colour=canvas.colour("green"),
-            tip=1,
+            base, angle=angle, length=radius * 1.8, width=radius * 0.3, colour=green, tip=1
         )
     colour = canvas.colour("tulip")
     tilt = -math.pi / 2 + canvas.rng.normal(0, 0.15)
+    base = (x, y + radius * 0.7)
     for lean in (-0.32, 0.32, -0.16, 0.16, 0):
-        canvas.petal(
-            (x, y + radius * 0.7),
-            angle=tilt + lean,
-            length=radius * canvas.rng.uniform(1.5, 1.8),
-            width=radius * canvas.rng.uniform(0.75, 0.95),
-            colour=canvas.shade(colour, spread=14),
-            tip=0.8,
-        )
+        length = radius * canvas.rng.uniform(1.5, 1.8)
+        width = radius * canvas.rng.uniform(0.75, 0.95)
+        shade = canvas.shade(colour, spread=14)
+        canvas.petal(base, angle=tilt + lean, length=length, width=width, colour=shade, tip=0.8)
 
 
 _BRUSHES: dict[str, Brush] = {

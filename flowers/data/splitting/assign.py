@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -95,8 +95,7 @@ class SplitOptions:
                 )
 
 
-@dataclass(frozen=True)
-class Assignment:
+class Assignment(NamedTuple):
     """The splits of the N images of a folder.
 
     Args:
@@ -233,6 +232,7 @@ class _Assigner:
     def _split_training(self, split: NDArray[np.object_], only_train: NDArray[np.bool_]) -> None:
         """Move training images to validation and test, at random or by folds, unless given."""
         options = self.options
+        labels = self.index.labels
         names = self.index.class_names
         val_fraction = self._missing_fraction("val", options.val_fraction)
         test_fraction = self._missing_fraction("test", options.test_fraction)
@@ -247,11 +247,7 @@ class _Assigner:
         seed = f"{options.split_seed}"
         if options.folds is not None:
             folds = stratified_folds(
-                self.index.labels[movable],
-                groups[movable].tolist(),
-                folds=options.folds,
-                seed=seed,
-                class_names=names,
+                labels[movable], groups[movable], folds=options.folds, seed=seed, class_names=names
             )
             split[movable[folds == options.fold]] = "test"
             movable = movable[folds != options.fold]
@@ -259,8 +255,8 @@ class _Assigner:
             # Otherwise all folds would select their checkpoints on the same images.
             seed = f"{seed} {options.fold}"
         split[movable] = stratified_split(
-            self.index.labels[movable],
-            groups[movable].tolist(),
+            labels[movable],
+            groups[movable],
             val_fraction=val_fraction,
             test_fraction=test_fraction,
             seed=seed,
@@ -270,14 +266,13 @@ class _Assigner:
     def _missing_fraction(self, name: str, fraction: float) -> float:
         """Return the fraction of the training images for a split; 0 if the folder has it."""
         given_splits = self.index.given_splits
-        if given_splits is None:
-            return fraction
-        if name in given_splits or fraction == 0:
+        if given_splits is not None and name in given_splits:
             return 0.0
-        self.notes.append(
-            f"There is no {name} folder with images: a fraction of {fraction:g} of train is used "
-            f"(--data.{name}_fraction)"
-        )
+        if given_splits is not None and fraction > 0:
+            self.notes.append(
+                f"There is no {name} folder with images: a fraction of {fraction:g} of train is "
+                f"used (--data.{name}_fraction)"
+            )
         return fraction
 
     def _groups(self) -> NDArray[np.str_]:
@@ -328,8 +323,6 @@ class _Assigner:
             )
 
     def _check_leaks(self, split: NDArray[np.object_]) -> None:
-        if self.options.duplicates == "ignore":
-            return
         paths = self.index.paths
         leaks = []
         first: dict[int, int] = {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def stratified_split(
     labels: NDArray[np.int64],
-    groups: Sequence[str],
+    groups: Sequence[str] | NDArray[np.str_],
     *,
     val_fraction: float,
     test_fraction: float,
@@ -52,20 +52,15 @@ def stratified_split(
 
 def stratified_folds(
     labels: NDArray[np.int64],
-    groups: Sequence[str],
+    groups: Sequence[str] | NDArray[np.str_],
     *,
     folds: int,
     seed: int | str,
     class_names: Sequence[str],
 ) -> NDArray[np.int64]:
-    """Return the fold ``(N,)`` of each image.
+    """Return the fold ``(N,)`` of each image, a number from 0.
 
-    Args:
-        labels: Integers ``(N,)``.
-        groups: N keys; images with the same key stay together.
-        folds: Number of folds.
-        seed: Seed of the split.
-        class_names: Class names for the error.
+    The arguments are those of ``stratified_split``.
 
     Raises:
         ValueError: A class has too few images.
@@ -78,7 +73,7 @@ def stratified_folds(
 
 def _assign_groups(
     labels: NDArray[np.int64],
-    groups: Sequence[str],
+    groups: Sequence[str] | NDArray[np.str_],
     *,
     targets: NDArray[np.int64],
     seed: int | str,
@@ -97,9 +92,6 @@ def _assign_groups(
         targets: Number of images ``(K, S)`` of each class and split.
         seed: Seed of the order.
         class_names: Class names for the error.
-
-    Raises:
-        ValueError: A class has too few groups.
     """
     order = sorted(set(groups), key=lambda group: sha256(f"{seed}:{group}".encode()).digest())
     position = {group: number for number, group in enumerate(order)}
@@ -165,7 +157,9 @@ class _GroupAssigner:
 
     def first_with_room(self, group: int) -> int:
         has_room = (self.room(group) >= self.counts[group][:, None]).all(axis=0)
-        return int(has_room.argmax()) if has_room.any() else self.roomiest(group)
+        if has_room.any():
+            return int(has_room.argmax())
+        return self.roomiest(group)
 
     def lower_targets(self) -> None:
         """Lower the targets of the other splits where large groups exceed that of a split."""
@@ -187,14 +181,11 @@ class _GroupAssigner:
         Returns:
             Whether a group could be moved without emptying another split.
         """
-        movable = []
-        for group, split_of_group in enumerate(self.splits):
+        for group in sorted(range(len(self.splits)), key=lambda group: self.counts[group].sum()):
             labels = self.labels[group]
-            current = self.filled[labels, split_of_group]
-            if label in labels and (current > self.counts[group]).all():
-                movable.append(group)
-        if movable:
-            group = min(movable, key=lambda group: self.counts[group].sum())
-            self.filled[self.labels[group], self.splits[group]] -= self.counts[group]
-            self.put(group, split)
-        return bool(movable)
+            filled = self.filled[labels, self.splits[group]]
+            if label in labels and (filled > self.counts[group]).all():
+                self.filled[labels, self.splits[group]] -= self.counts[group]
+                self.put(group, split)
+                return True
+        return False
