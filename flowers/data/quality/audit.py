@@ -62,7 +62,7 @@ KINDS = {
         "for instance with the package pillow-heif.",
     ),
     "format": Kind(
-        "Files with the wrong extension",
+        "Files with an incorrect extension",
         "They are decoded by their content; other programs may fail.",
     ),
     "mode": Kind(
