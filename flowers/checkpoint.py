@@ -42,10 +42,10 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         ValueError: The file is no checkpoint of the project, or has changed since it was saved.
     """
     if not Path(file).is_file():
+        kind = "a folder" if Path(file).is_dir() else "no such file"
         raise FileNotFoundError(
             f"{file}: expected a checkpoint file, as "
-            "lightning_logs/version_0/checkpoints/best.ckpt, got "
-            f"{'a folder' if Path(file).is_dir() else 'no such file'}"
+            f"lightning_logs/version_0/checkpoints/best.ckpt, got {kind}"
         )
     if not is_zipfile(file):
         raise ValueError(
@@ -70,11 +70,11 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         if isinstance(error, UnpicklingError):  # torch's own message advises to load it anyway
             message = "expected weights and plain values, got code or other objects"
         raise ValueError(f"{file}: {message}") from error
-    if checkpoint.get("format") != FORMAT:
+    number = checkpoint.get("format", "none")
+    if number != FORMAT:
         raise ValueError(
-            f"{file}: expected a checkpoint of format {FORMAT}, got "
-            f"{checkpoint.get('format', 'none')}. Use the version of flowers that wrote it, or "
-            "train again."
+            f"{file}: expected a checkpoint of format {FORMAT}, got {number}. Use the version of "
+            "flowers that wrote it, or train again."
         )
     return checkpoint
 
@@ -183,8 +183,7 @@ def check_optimizer(
         ckpt_path: The checkpoint's file, for the error.
 
     Raises:
-        ValueError: ``--optimizer`` or ``--lr_scheduler`` are missing; the error says what to give
-            again.
+        ValueError: ``--optimizer`` or ``--lr_scheduler`` are missing; the error lists them.
     """
     config = yaml.safe_load(checkpoint.get("config", "{}"))
     words = []

@@ -119,12 +119,12 @@ def _open(file: str | Path | IO[bytes]) -> Image.Image:
         return Image.open(file, formats=_DECODERS)
     except UnidentifiedImageError as error:
         expected = f"expected one of {', '.join(_DECODERS)}"
+        kind = "another kind of file or a broken one"
         with Path(file).open("rb") if isinstance(file, str | Path) else nullcontext(file) as opened:
             opened.seek(0)
             if opened.read(12)[4:] in _HEIC:
-                hint = "convert it to JPEG, as with the package pillow-heif"
-                raise OSError(f"{expected}, got HEIC: {hint}") from error
-        raise OSError(f"{expected}, got another kind of file or a broken one") from error
+                kind = "HEIC: convert it to JPEG, as with the package pillow-heif"
+        raise OSError(f"{expected}, got {kind}") from error
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
@@ -174,7 +174,7 @@ def _from_16_bits(image: Image.Image, convert: Callable[[Image.Image], Image.Ima
 def exif_orientation(image: Image.Image) -> int:
     """Return the EXIF orientation of an image; 1 (upright) if it has none or damaged EXIF data."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except MemoryError:
         raise
     except Exception:  # any error of damaged EXIF data; the pixels are intact

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 TASKS = ("CNNTask", "TransferTask")
+_OWN_MODEL = re.compile(rf"(flowers\.(tasks\.)?)?({'|'.join(TASKS)})")
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
@@ -110,7 +111,9 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
         if model.isidentifier() and model not in TASKS:
             return f"{file}{_no_such_task(model)}"
     known = {option.removeprefix("--") for option in options}
-    if not _has_own_model(names, models):
+    # A checkpoint may hold another class, and of two classes one may ignore options of the other.
+    is_unsure = len(models) > 1 or any(name == "ckpt_path" for _, name in names)
+    if is_unsure or not all(_OWN_MODEL.fullmatch(model) for _, model in models):
         known = {name for name in known if not name.startswith("model.")}
     if not known:
         return None
@@ -119,20 +122,6 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
         if not _is_known(name.replace("+", ""), known):
             return f"{file}--{name}: no such option{did_you_mean(f'--{name}', options)}"
     return None
-
-
-def _has_own_model(names: list[tuple[str, str]], models: list[tuple[str, str]]) -> bool:
-    """Return whether the model is certainly one of ``TASKS``.
-
-    A checkpoint may hold another class, and of two classes one may ignore options of the other.
-    """
-    if len(models) > 1 or any(name == "ckpt_path" for _, name in names):
-        return False
-    for _, model in models:
-        module, _, task = model.rpartition(".")
-        if task not in TASKS or module not in ("", "flowers", "flowers.tasks"):
-            return False
-    return True
 
 
 def explain(message: str, words: Sequence[str]) -> str:
@@ -265,16 +254,13 @@ def _read_config(word: str) -> dict[str, Any]:
 
     file = Path(word).expanduser()
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every value remains text
-    text = word
-    source = "--config"
     try:
         is_file = file.is_file()
-        if is_file:
-            text = file.read_text(encoding="utf-8")
-            source = word
+        text = file.read_text(encoding="utf-8") if is_file else word
         config = yaml.load(text, loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
+        source = word if is_file else "--config"
         raise ValueError(f"{source}, line {line}: no valid YAML, {error.problem}") from error
     except (OSError, UnicodeError):
         return {}

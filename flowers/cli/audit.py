@@ -230,7 +230,8 @@ def _page(audited: Audit, groups: list[_Group]) -> str:
     class_counts = audited.class_counts.items()
     bars = [Bar(name, count / largest, f"{count:,}") for name, count in class_counts]
     num_findings = sum(len(group.findings) for group in groups)
-    note = f"{_size(audited)}. {f'{num_findings:,}' if groups else 'No'} findings."
+    findings = f"{num_findings:,} findings" if groups else "No findings"
+    note = f"{_size(audited)}. {findings}."
     if audited.quarantine:
         note += (
             f" {len(audited.quarantine):,} images are in the list `quarantine.csv` beside this "

@@ -397,7 +397,6 @@ def read_credits(root: Path) -> dict[str, Credit]:
     credits = {}
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         for form in _CREDITS:
-            match = form.fullmatch(" ".join(line.split()))
-            if match:
+            if match := form.fullmatch(" ".join(line.split())):
                 credits[match["path"]] = Credit(match["photographer"], match["url"])
     return credits

@@ -19,11 +19,11 @@ Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class Classifier(nn.Module):
-    """What is exported: from bytes to calibrated probabilities.
+    """The exported module: from bytes to calibrated probabilities.
 
     Args:
         net: Maps images in [0, 1] to logits.
-        temperature: What the logits are divided by.
+        temperature: Divisor of the logits.
     """
 
     def __init__(self, net: nn.Module, temperature: float) -> None:
@@ -43,19 +43,19 @@ def write_onnx(
     """Write an ONNX file with a batch of any size.
 
     Args:
-        module: What to write.
+        module: The module.
         images: Images ``(N, S, S, 3)``, two of which are traced.
         file: The file.
-        metadata: What the file says of itself.
+        metadata: Metadata of the file.
     """
     import onnx  # noqa: PLC0415 (an optional extra)
 
-    example, shapes = _example(images), {"images": {0: torch.export.Dim("batch")}}
+    shapes = {"images": {0: torch.export.Dim("batch")}}
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["probabilities"]}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they speak of the exporter's insides
+        warnings.simplefilter("ignore")  # of the exporter's own code
         program = torch.onnx.export(
-            module, example, dynamo=True, dynamic_shapes=shapes, verbose=False, **names
+            module, _example(images), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
         )
     assert program is not None
     model = program.model_proto
@@ -64,7 +64,7 @@ def write_onnx(
 
 
 def _example(images: NDArray[np.uint8]) -> tuple[Tensor]:
-    """Return two images to trace: of one, the batch would be taken for a constant."""
+    """Return two images to trace; with one, the size of the batch would become a constant."""
     return (torch.from_numpy(np.resize(images, (2, *images.shape[1:]))),)
 
 
@@ -73,8 +73,7 @@ def onnx_runner(file: Path) -> Run:
     import onnxruntime  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
-    # Its threads would go on turning after an answer, and take the cores from whatever runs beside
-    # it.
+    # Its threads would otherwise spin after a batch and slow down other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
@@ -86,14 +85,14 @@ def write_torch_export(
     """Write a torch.export file (``torch.export.load``) with a batch of any size.
 
     Args:
-        module: What to write.
+        module: The module.
         images: Images ``(N, S, S, 3)``, two of which are traced.
         file: The file.
-        metadata: What ``metadata.json`` in the file says.
+        metadata: Content of ``metadata.json`` in the file.
     """
     shapes = {"images": {0: torch.export.Dim("batch")}}
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they speak of the exporter's insides
+        warnings.simplefilter("ignore")  # of the exporter's own code
         program = torch.export.export(module, _example(images), dynamic_shapes=shapes)
         content = io.BytesIO()  # on a full disk, torch's own writer would abort the process
         torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata)})

@@ -105,12 +105,14 @@ class FlowerPredictor:
             OSError: A file cannot be read or decoded.
             TypeError: It is none of these.
         """
+        if not isinstance(images, list):
+            return self([images])[0]
         answers = []
-        for answer in self.stream(images if isinstance(images, list) else [images]):
+        for answer in self.stream(images):
             if isinstance(answer, OSError):
                 raise answer
             answers.append(answer)
-        return answers if isinstance(images, list) else answers[0]
+        return answers
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Classification | OSError]:
         """Yield the classification of each image, in their order, or the error of reading it.
