@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowers import runtime
-from flowers.cli.arguments import (
+from flowers.cli.option_cache import known_options
+from flowers.cli.option_errors import (
     OneLineErrors,
     add_flags,
     did_you_mean,
@@ -22,7 +23,6 @@ from flowers.cli.arguments import (
     option_names,
     refuse,
 )
-from flowers.cli.known_options import known_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

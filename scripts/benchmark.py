@@ -105,7 +105,7 @@ def input_pipeline(*, root: str = "data/flower_photos", rounds: int = 5) -> None
     """Compare reading and augmenting batches with torchvision's ImageFolder and DataLoader.
 
     Args:
-        root: Folder root/<class>/<image>; a missing .../drawn_flowers is generated.
+        root: Folder root/<class>/<image>; a missing .../synthetic_flowers is generated.
         rounds: Measurements of each candidate, at least 1.
     """
     from torchvision.transforms import v2
@@ -201,7 +201,7 @@ def scaling(*, fit_options: str = "", epochs: int = 3, rounds: int = 5) -> None:
         rounds: Measurements of each candidate, at least 1.
     """
     with tempfile.TemporaryDirectory() as folder:
-        options = f"--data.root {folder}/drawn_flowers --data.cache_dir {folder}/cache"
+        options = f"--data.root {folder}/synthetic_flowers --data.cache_dir {folder}/cache"
         options += f" {fit_options} --trainer.accelerator cpu --trainer.devices "
 
         def train(devices: int) -> float:
@@ -223,7 +223,7 @@ def probe(
     """Compare a linear probe, decoding included, with one of torchvision and scikit-learn.
 
     Args:
-        root: Folder root/<class>/<image>; a missing .../drawn_flowers is generated.
+        root: Folder root/<class>/<image>; a missing .../synthetic_flowers is generated.
         weights: Weights of MobileNetV2: a name of torchvision's or a .pth file.
         image_size: Side of the images, in pixels.
         rounds: Measurements of each candidate, at least 1.
@@ -376,9 +376,9 @@ def audit(*, root: str = "data/flower_photos", images: int = 1000, rounds: int =
         images: Synthetic flowers to generate, at least 5.
         rounds: Measurements of each audit, at least 1.
     """
-    from flowers.data import draw_flowers
+    from flowers.data import generate_flowers
 
-    draw_flowers(Path(root), per_class=images // 5, image_size=64)
+    generate_flowers(Path(root), per_class=images // 5, image_size=64)
     with tempfile.TemporaryDirectory() as folder:
         words = ["audit", root, "--out", f"{folder}/audit", "--cache_dir", f"{folder}/cache"]
 
@@ -449,13 +449,13 @@ def duplicates(*, root: str = "data/flower_photos", images: int = 120) -> None:
     """Change photos in many ways, and print how many of them the duplicate search detects.
 
     Args:
-        root: Folder root/<class>/<image>; a missing .../drawn_flowers is generated.
+        root: Folder root/<class>/<image>; a missing .../synthetic_flowers is generated.
         images: Photos to change in each way.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    from flowers.data import duplicate_pairs, ensure_root, index_folder, read_facts
+    from flowers.data import duplicate_pairs, ensure_root, index_folder, read_image_info
 
     index = index_folder(ensure_root(root))
     count = len(index.paths)
@@ -468,7 +468,7 @@ def duplicates(*, root: str = "data/flower_photos", images: int = 120) -> None:
             checksums = [""] * len(thumbnails)  # only the search for near duplicates counts
             return duplicate_pairs(checksums, thumbnails, rule="near", cache_dir=folder / "cache")
 
-        thumbnails = read_facts(index.root, index.paths, cache_dir=folder / "cache").thumbnails
+        thumbnails = read_image_info(index.root, index.paths, cache_dir=folder / "cache").thumbnails
         pairs = search(thumbnails).indices
         print(f"{len(pairs)} pairs among {count:,} photos")
         # A photo that the folder holds twice has two originals: both are in one group.
@@ -478,7 +478,7 @@ def duplicates(*, root: str = "data/flower_photos", images: int = 120) -> None:
             for file, original in zip(files, originals, strict=True):
                 with Image.open(index.root / index.paths[original]) as image:
                     change(image.convert("RGB")).save(folder / file, quality=90)
-            changed = read_facts(folder, files, cache_dir=folder / "cache").thumbnails
+            changed = read_image_info(folder, files, cache_dir=folder / "cache").thumbnails
             result = search(np.concatenate([thumbnails, changed]))
             is_cross_pair = (result.indices[:, 0] < count) & (result.indices[:, 1] >= count)
             first, second = result.indices[is_cross_pair].T

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from flowers.checkpoint import read_checkpoint
-from flowers.data import draw_flowers
+from flowers.data import generate_flowers
 from flowers.run_folder import last_checkpoint
 
 parser = argparse.ArgumentParser(allow_abbrev=False, description="Kill and resume a training.")
@@ -29,7 +29,7 @@ parser.add_argument("--seed", type=int, default=0, help="seed of times and signa
 args = parser.parse_args()
 rng = random.Random(args.seed)
 home = Path(tempfile.mkdtemp(prefix="kill_soak_"))
-FIT = f"""-m flowers fit --ckpt_path last --data.root {home}/data/drawn_flowers
+FIT = f"""-m flowers fit --ckpt_path last --data.root {home}/data/synthetic_flowers
     --data.image_size 48 --data.crop_size 40 --model.widths [8,16] --model.ema_decay 0.9
     --model.dropout 0.2 --early_stopping.patience 1000 --trainer.accelerator cpu
     --trainer.devices {args.devices}"""
@@ -101,7 +101,7 @@ def largest_difference(ours: dict[str, torch.Tensor], others: dict[str, torch.Te
     return float(torch.stack(differences).max())
 
 
-draw_flowers(home / "data" / "drawn_flowers", per_class=60, image_size=64)
+generate_flowers(home / "data" / "synthetic_flowers", per_class=60, image_size=64)
 began = time.monotonic()
 train(home / "startup", epochs=1)
 startup = time.monotonic() - began

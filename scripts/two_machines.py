@@ -30,7 +30,7 @@ parser.add_argument(
 args = parser.parse_args()
 home = Path(tempfile.mkdtemp(prefix="two_machines_"))
 MACHINES = [f"flowers{os.getpid()}_{rank}" for rank in (0, 1)]
-FIT = f"""-m flowers fit --ckpt_path last --data.root {home}/data/drawn_flowers
+FIT = f"""-m flowers fit --ckpt_path last --data.root {home}/data/synthetic_flowers
     --data.image_size 48 --data.crop_size 40 --model.widths [8,16] --model.ema_decay 0.9
     --model.dropout 0.2 --trainer.max_epochs {args.epochs} --trainer.accelerator cpu
     --trainer.default_root_dir """

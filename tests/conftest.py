@@ -64,12 +64,12 @@ def forkserver() -> ForkServerContext:
 
 
 @pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Thirty drawn flowers of each of five classes."""
-    from flowers.data import draw_flowers
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty synthetic flowers of each of five classes."""
+    from flowers.data import generate_flowers
 
-    root = tmp_path_factory.mktemp("data") / "drawn_flowers"
-    draw_flowers(root, per_class=30, image_size=48)
+    root = tmp_path_factory.mktemp("data") / "synthetic_flowers"
+    generate_flowers(root, per_class=30, image_size=48)
     return root
 
 
@@ -79,13 +79,15 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_run(drawn: Path, tmp_path_factory: pytest.TempPathFactory, cache_home: Path) -> Path:
+def trained_run(
+    synthetic: Path, tmp_path_factory: pytest.TempPathFactory, cache_home: Path
+) -> Path:
     """The run folder of a small network, trained for an epoch. Copy it to write into it."""
     from flowers.cli import training
 
     folder = tmp_path_factory.mktemp("trained")
     words = ["fit", "--model", "CNNTask", "--model.widths", "[8,16]", "--trainer.max_epochs", "1"]
-    words += ["--data.root", str(drawn), "--data.image_size", "40", "--data.crop_size", "32"]
+    words += ["--data.root", str(synthetic), "--data.image_size", "40", "--data.crop_size", "32"]
     words += ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(folder)]
     words += ["--trainer.log_every_n_steps", "1"]
     with pytest.MonkeyPatch.context() as patch:

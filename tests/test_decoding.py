@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from flowers import FlowerPredictor
-from flowers.data import load_image, load_thumbnail, read_facts
+from flowers.data import load_image, load_thumbnail, read_image_info
 from flowers.decoding import IMAGE_FORMATS, decode_image
 
 FORMATS = sorted({name for names in IMAGE_FORMATS.values() for name in names})
@@ -104,7 +104,7 @@ def test_other_formats_are_refused_wherever_a_file_is_opened(trained_run, tmp_pa
         with pytest.raises(OSError, match=expected):
             load_image(io.BytesIO(file.read_bytes()), image_size=32, resize="stretch")
     names = [file.name for file in files.values()]
-    errors = read_facts(tmp_path, names, cache_dir=tmp_path / "cache").errors
+    errors = read_image_info(tmp_path, names, cache_dir=tmp_path / "cache").errors
     assert sorted(errors) == [*range(len(files))]
     assert all("expected one of JPEG, PNG" in error for error in errors.values())
     assert started == []

@@ -18,11 +18,11 @@ pytestmark = [
 ]
 
 
-def test_the_overlay_trains_and_tests_on_the_gpu(drawn):
+def test_the_overlay_trains_and_tests_on_the_gpu(synthetic):
     args = [
         f"--config={CONFIGS / 'cnn.yaml'}",
         f"--config={CONFIGS / 'gpu.yaml'}",
-        f"--data.root={drawn}",
+        f"--data.root={synthetic}",
     ]
     run = training.main(["fit", *args, "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"])
     assert run.model.device.type == "cuda"

@@ -101,14 +101,14 @@ def test_other_options_go_to_fit():
 
 
 def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(
-    monkeypatch, capsys, drawn
+    monkeypatch, capsys, synthetic
 ):
     monkeypatch.setattr(runtime, "prepare", lambda: None)
     assert main(["test", "--ckpt_path", "nowhere.ckpt"]) == 1
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith("flowers: nowhere.ckpt: expected a checkpoint file")
 
-    assert main(["fit", "--model.lr", "-1", "--data.root", str(drawn)]) == 1
+    assert main(["fit", "--model.lr", "-1", "--data.root", str(synthetic)]) == 1
     assert capsys.readouterr().err.endswith(
         "flowers: --model.lr: expected a number above 0, got -1.0\n"
     )
@@ -121,7 +121,7 @@ def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(
                 "--model.arch",
                 "resnet19",
                 "--data.root",
-                str(drawn),
+                str(synthetic),
             ]
         )
         == 1
@@ -132,14 +132,22 @@ def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(
         raise KeyError("bug")
 
     monkeypatch.setattr(training, "main", bug)
-    assert main(["fit", "--data.root", str(drawn)]) == 1
+    assert main(["fit", "--data.root", str(synthetic)]) == 1
     message = capsys.readouterr().err
     assert "Traceback" in message
     assert message.endswith("KeyError: 'bug'\n")
 
 
-def test_the_command_as_users_type_it(drawn, tmp_path):
-    args = ["fit", "--data.root", str(drawn), "--data.image_size", "32", "--data.crop_size", "24"]
+def test_the_command_as_users_type_it(synthetic, tmp_path):
+    args = [
+        "fit",
+        "--data.root",
+        str(synthetic),
+        "--data.image_size",
+        "32",
+        "--data.crop_size",
+        "24",
+    ]
     small = [
         "--model.widths",
         "[8,16]",

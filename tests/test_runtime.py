@@ -69,9 +69,9 @@ def test_no_machine_is_waited_for_in_vain(main, words):
         main([*words, "--trainer.num_nodes", "2"])
 
 
-def test_predict_waits_for_no_machine_in_vain(drawn):
+def test_predict_waits_for_no_machine_in_vain(synthetic):
     with pytest.raises(ValueError, match=r"--num_nodes 2: .* use torchrun --nnodes, .* or srun"):
-        predict([str(drawn)], ckpt_path="best.ckpt", num_nodes=2)
+        predict([str(synthetic)], ckpt_path="best.ckpt", num_nodes=2)
 
 
 @pytest.mark.parametrize("name", ["MASTER_ADDR", "OMPI_COMM_WORLD_SIZE"])
@@ -81,10 +81,10 @@ def test_processes_may_be_started_by_hand_or_by_mpirun(monkeypatch, name):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_missed_before_there_is_a_run_folder(drawn, tmp_path):
+def test_a_gpu_that_is_not_there_is_missed_before_there_is_a_run_folder(synthetic, tmp_path):
     overlay = Path(__file__).parents[1] / "configs" / "multi_gpu.yaml"
     with pytest.raises(
         ValueError, match=r"--trainer\.accelerator gpu .* expected devices of this machine, got No"
     ):
-        training.main(["fit", "--config", str(overlay), "--data.root", str(drawn)])
+        training.main(["fit", "--config", str(overlay), "--data.root", str(synthetic)])
     assert not (tmp_path / "lightning_logs").exists()

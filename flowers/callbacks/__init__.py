@@ -19,7 +19,7 @@ from flowers.callbacks.resilience.seed_steps import SeedSteps
 from flowers.callbacks.resilience.stop_on_signal import StopOnSignal
 from flowers.callbacks.resilience.terminate_on_nan import TerminateOnNaN
 from flowers.callbacks.save_run_config import SaveRunConfig
-from flowers.callbacks.tensorboard import ForgivingLogger, LogToTensorBoard
+from flowers.callbacks.tensorboard import FailSafeTensorBoardLogger, LogToTensorBoard
 from flowers.callbacks.warn_at_chance import WarnAtChance
 from flowers.callbacks.write_report import WriteReport
 
@@ -27,7 +27,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "Calibrate",
     "EarlyStopping",
-    "ForgivingLogger",
+    "FailSafeTensorBoardLogger",
     "FreezeBackbone",
     "LockRunFolder",
     "LogToTensorBoard",

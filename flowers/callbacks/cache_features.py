@@ -64,7 +64,7 @@ def _cached(
     if view:
         how = f"{data.augment} {data.seed} {data.crop_size} {view}"
     shape = f"{data.image_size} {data.resize} {data.interpolation}"
-    images = [f"{index} {data.facts.sha256[index]}" for index in indices]
+    images = [f"{index} {data.info.sha256[index]}" for index in indices]
     key = cache_key(
         f"features {_FORMAT} {DECODING_FORMAT}", task.hparams["arch"], weights, how, shape, *images
     )

@@ -28,6 +28,7 @@ class PrintEpochs(Callback):
     def __init__(self) -> None:
         self._start = time.monotonic()
         self._seconds: list[float] = []
+        self._is_validated = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the size of the network and the device."""
@@ -49,8 +50,13 @@ class PrintEpochs(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._start = time.monotonic()
+        self._is_validated = False
 
     on_train_start = on_train_epoch_start  # a run may resume inside an epoch
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that this epoch has a validation."""
+        self._is_validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the row of an epoch; before the first one, the column names."""
@@ -61,7 +67,8 @@ class PrintEpochs(Callback):
         values = []
         for name in _METRICS:
             value = trainer.callback_metrics.get(name)
-            values.append("" if value is None else f"{float(value):.4f}")
+            is_old = name.startswith("val/") and not self._is_validated
+            values.append("" if value is None or is_old else f"{float(value):.4f}")
         self._seconds.append(time.monotonic() - self._start)
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
         time_left = ""

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from flowers.callbacks.checkpoint import SaveBest
-from flowers.callbacks.tensorboard import ForgivingLogger
+from flowers.callbacks.tensorboard import FailSafeTensorBoardLogger
 from flowers.data import FlowersDataModule, manifest_text
 from flowers.run_folder import write_new
 
@@ -40,7 +40,7 @@ class SaveRunConfig(SaveConfigCallback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, FlowersDataModule):
             _write_new(folder / "manifest.csv", manifest_text(data.manifest_rows()))
-        if isinstance(logger, ForgivingLogger):
+        if isinstance(logger, FailSafeTensorBoardLogger):
             text = f"```yaml\n{self.config_text}\n```"
             logger.attempt(lambda: logger.experiment.add_text("config", text, trainer.global_step))
 

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,19 @@ _LAYOUT = {
         "accuracy": ["Multiline", ["^train/acc$", "^val/acc$"]],
     }
 }
-# Metrics of the HParams tab: accuracy and loss of the most accurate epoch.
+# Metrics of the HParams tab: those of the epoch with the best accuracy.
 _HP_METRICS = ("hp/val_acc", "hp/val_loss")
-# Curves of more classes would hide all others.
+# With more classes, their curves would bury the others.
 _MAX_CLASSES = 20
 _NUM_IMAGES = 16
 
 
-class ForgivingLogger(TensorBoardLogger):
-    """A TensorBoard logger that warns once of an error, such as a full disk, and then logs no more.
+class FailSafeTensorBoardLogger(TensorBoardLogger):
+    """A TensorBoard logger that stops logging with a warning after an error, such as a full disk.
 
     Args:
         run: The run folder, into which it logs.
-        options: Options of the run that the HParams tab shows beside the model's.
+        options: Options of data and training for the HParams tab, beside the model's.
     """
 
     _silenced = False
@@ -69,15 +70,15 @@ class ForgivingLogger(TensorBoardLogger):
             write()
         except (OSError, ValueError, RuntimeError) as error:
             self._silenced = True
-            reason = error.__cause__ or error  # Lightning calls every error an unsupported value
+            reason = error.__cause__ or error  # Lightning raises a ValueError from the true error
             rank_zero_warn(f"Logging to TensorBoard stopped, the run continues without: {reason}")
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log scalars; the epoch, a straight line, becomes a tensor for ``read_history``."""
+        """Log scalars, and the epoch as a tensor, which has no chart, for ``read_history``."""
         scalars = dict(metrics)
         number = scalars.pop("epoch", None)
-        self.attempt(lambda: super(ForgivingLogger, self).log_metrics(scalars, step))
+        self.attempt(partial(super().log_metrics, scalars, step))
         if number is not None:
             epoch = torch.tensor(float(number))
             self.attempt(lambda: self.experiment.add_tensor("epoch", epoch, step))
@@ -86,7 +87,7 @@ class ForgivingLogger(TensorBoardLogger):
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:  # noqa: ANN401
         """Log hyper-parameters, the layout, and the names of the metrics of the HParams tab.
 
-        Lightning would log a first value of these metrics too, before any was measured.
+        Lightning's own method would also log a value of each metric before it was measured.
         """
         self.hparams.update(params)
         self.hparams.update(self.options)
@@ -95,12 +96,13 @@ class ForgivingLogger(TensorBoardLogger):
             if isinstance(value, list | tuple):
                 flat[name] = str(value)
         summaries = hparams(flat, dict.fromkeys(_HP_METRICS, 0.0))  # type: ignore[no-untyped-call]
-        for summary in summaries:
-            self.attempt(partial(self._add_summary, summary))
-        self.attempt(lambda: self.experiment.add_custom_scalars(_LAYOUT))
 
-    def _add_summary(self, summary: Any) -> None:  # noqa: ANN401
-        self.experiment.file_writer.add_summary(summary)
+        def write() -> None:
+            for summary in summaries:
+                self.experiment.file_writer.add_summary(summary)
+            self.experiment.add_custom_scalars(_LAYOUT)
+
+        self.attempt(write)
 
     def save(self) -> None:
         """Write buffered events."""
@@ -108,7 +110,7 @@ class ForgivingLogger(TensorBoardLogger):
 
     def finalize(self, status: str) -> None:
         """Write buffered events and close."""
-        self.attempt(lambda: super(ForgivingLogger, self).finalize(status))
+        self.attempt(partial(super().finalize, status))
 
 
 class LogToTensorBoard(CollectsPredictions):
@@ -116,8 +118,8 @@ class LogToTensorBoard(CollectsPredictions):
 
     Args:
         every_n_epochs: Number of epochs between two sets of figures: confusion matrix,
-            precision-recall curves and worst mistakes. The first and the last epoch have figures
-            too.
+            precision-recall curves and worst mistakes. The first and the last validation have
+            figures too.
         graph: Whether to log the graph of the network.
 
     Raises:
@@ -130,11 +132,12 @@ class LogToTensorBoard(CollectsPredictions):
             raise ValueError(f"`every_n_epochs`: expected at least 1, got {every_n_epochs}")
         self.every_n_epochs = every_n_epochs
         self.graph = graph
-        self._best = {"hp/val_acc": -1.0, "hp/val_loss": 0.0}
+        self._best_hp_metrics = {"hp/val_acc": -1.0, "hp/val_loss": 0.0}
         self._num_images = 0
         self._wait_seconds = 0.0
         self._start = 0.0
-        self._last = 0.0
+        self._last_batch_end = 0.0
+        self._next_figures = 0  # epoch
         self._pending_figures: Callable[[], None] | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -142,7 +145,7 @@ class LogToTensorBoard(CollectsPredictions):
         self._num_images = 0
         self._wait_seconds = 0.0
         self._start = time.perf_counter()
-        self._last = self._start
+        self._last_batch_end = self._start
 
     on_train_start = on_train_epoch_start  # a run may resume inside an epoch
 
@@ -153,8 +156,8 @@ class LogToTensorBoard(CollectsPredictions):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Measure the time of waiting for the batch; log the first batch of the run."""
-        self._wait_seconds += time.perf_counter() - self._last
+        """Add the time spent waiting for the batch; log the first batch of the run."""
+        self._wait_seconds += time.perf_counter() - self._last_batch_end
         self._num_images += len(batch.images)
         if trainer.global_step == 0 and batch_idx == 0 and batch.images.ndim == 4:
             images: Tensor = batch.images[:_NUM_IMAGES].float()
@@ -173,7 +176,7 @@ class LogToTensorBoard(CollectsPredictions):
         batch_idx: int,
     ) -> None:
         """Start the clock of waiting for the next batch."""
-        self._last = time.perf_counter()
+        self._last_batch_end = time.perf_counter()
 
     def on_before_optimizer_step(
         self,
@@ -181,14 +184,14 @@ class LogToTensorBoard(CollectsPredictions):
         pl_module: LightningModule,
         optimizer: Any,  # noqa: ANN401
     ) -> None:
-        """Log the norm of the gradient when the loggers wait for the device anyway."""
+        """Log the gradient norm, in the steps whose metrics are logged."""
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the speed of the epoch without its validation."""
-        seconds = self._last - self._start
+        """Log the speed of the training batches, without validation."""
+        seconds = self._last_batch_end - self._start
         if seconds <= 0:
             return
         speed = {
@@ -206,20 +209,19 @@ class LogToTensorBoard(CollectsPredictions):
         collected = self.gather(trainer)
         predictions = as_predictions(collected, data)
         is_finite = np.isfinite(predictions.probs).all()
-        values = {}
-        if is_finite:
-            values = scores(predictions)
-        for name in self.recalls(data):
+        values = scores(predictions) if is_finite else {}
+        for name in self.recall_classes(data):
             recall = values.get(f"{name}/recall", float("nan"))
-            # Every process has the same value; without sync_dist Lightning warns.
+            # All processes have the same value; sync_dist avoids a warning of Lightning.
             pl_module.log(f"val/recall/{name}", recall, sync_dist=True)
         # TerminateOnNaN ends a run with values that are not finite.
         if not is_finite or not trainer.is_global_zero or trainer.logger is None:
             return
-        if values["accuracy"] > self._best["hp/val_acc"]:
-            self._best = {"hp/val_acc": values["accuracy"], "hp/val_loss": values["log loss"]}
-        # In every epoch, because a resumed run logs placeholders first.
-        trainer.logger.log_metrics(self._best, step=trainer.global_step)
+        if values["accuracy"] > self._best_hp_metrics["hp/val_acc"]:
+            best = {"hp/val_acc": values["accuracy"], "hp/val_loss": values["log loss"]}
+            self._best_hp_metrics = best
+        # Logged at each validation: a resumed run has an events file of its own.
+        trainer.logger.log_metrics(self._best_hp_metrics, step=trainer.global_step)
         log_figures = partial(
             self._log_figures,
             trainer,
@@ -229,7 +231,8 @@ class LogToTensorBoard(CollectsPredictions):
             epoch=trainer.current_epoch,
             step=trainer.global_step,
         )
-        if trainer.current_epoch % self.every_n_epochs == 0:
+        if trainer.current_epoch >= self._next_figures:
+            self._next_figures = trainer.current_epoch + self.every_n_epochs
             self._pending_figures = None
             log_figures()
         else:
@@ -242,7 +245,7 @@ class LogToTensorBoard(CollectsPredictions):
             self._pending_figures = None
 
     @staticmethod
-    def recalls(data: FlowersDataModule) -> list[str]:
+    def recall_classes(data: FlowersDataModule) -> list[str]:
         """Return the names of the classes whose recall is logged, as ``val/recall/<class>``."""
         return data.class_names[:_MAX_CLASSES]
 
@@ -258,25 +261,26 @@ class LogToTensorBoard(CollectsPredictions):
     ) -> None:
         try:
             figures = _figures(data, predictions, indices)
-        except Exception as error:  # an error of a figure does not end a training
+        except Exception as error:  # a figure is not worth a training
             rank_zero_warn(f"TensorBoard lacks the figures of epoch {epoch}: {error}")
             return
         for tag, figure in figures.items():
-            _write(trainer, partial(_add_figure, tag, figure, step))
+            _write(trainer, methodcaller("add_figure", tag, figure, step))
         names = predictions.class_names
         if len(names) <= _MAX_CLASSES:
             for label, name in enumerate(names):
                 is_class = predictions.labels == label
                 probs = predictions.probs[:, label]
-                _write(trainer, partial(_add_pr_curve, f"val/pr/{name}", is_class, probs, step))
+                curve = methodcaller("add_pr_curve", f"val/pr/{name}", is_class, probs, step)
+                _write(trainer, curve)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best accuracy so far, and its loss."""
-        return dict(self._best)
+        return dict(self._best_hp_metrics)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best accuracy so far, and its loss."""
-        self._best = dict(state_dict)
+        self._best_hp_metrics = dict(state_dict)
 
 
 def _figures(
@@ -298,30 +302,16 @@ def _figures(
     return figures
 
 
-def _add_figure(tag: str, figure: Any, step: int, log: Any) -> None:  # noqa: ANN401
-    log.add_figure(tag, figure, step)
-
-
-def _add_pr_curve(
-    tag: str,
-    is_class: NDArray[np.bool_],
-    probs: NDArray[np.float64],
-    step: int,
-    log: Any,  # noqa: ANN401
-) -> None:
-    log.add_pr_curve(tag, is_class, probs, step)
-
-
 def _add_graph(net: nn.Module, images: Tensor, log: Any) -> None:  # noqa: ANN401
     training = net.training
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the tracing of TensorBoard is deprecated
+        warnings.simplefilter("ignore")  # TensorBoard traces with a deprecated function of torch
         log.add_graph(net.eval(), images)  # eval keeps the statistics of batch norm
     net.train(training)
 
 
 def _write(trainer: Trainer, write: Callable[[Any], None]) -> None:
-    """Call a function with TensorBoard's writer, if the run logs to TensorBoard."""
+    """Call a function with TensorBoard's writer in the process that logs to TensorBoard."""
     logger = trainer.logger
-    if isinstance(logger, ForgivingLogger) and trainer.is_global_zero:
+    if isinstance(logger, FailSafeTensorBoardLogger) and trainer.is_global_zero:
         logger.attempt(lambda: write(logger.experiment))

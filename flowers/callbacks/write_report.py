@@ -20,6 +20,7 @@ from flowers.callbacks.collect_predictions import CollectsPredictions, as_predic
 from flowers.callbacks.console import print_classes
 from flowers.data import FlowersDataModule, read_credits, to_float
 from flowers.evaluation import (
+    Curve,
     Example,
     PredictionTable,
     Rejection,
@@ -137,6 +138,7 @@ class WriteReport(CollectsPredictions):
             credit = credits.get(predictions.paths[number])
             photographer = "" if credit is None else credit.photographer
             examples.append(Example(number, image, overlay, photographer))
+        curves = read_history(run)
         temperature = None
         rejection = None
         if task.calibration is not None:
@@ -147,8 +149,8 @@ class WriteReport(CollectsPredictions):
             predictions=predictions,
             temperature=temperature,
             rejection=rejection,
-            facts=self._facts(task, data, checkpoint, file=file, run=run),
-            curves=read_history(run),
+            facts=self._facts(task, data, checkpoint, curves, file=file, run=run),
+            curves=curves,
             marks={file.name: checkpoint["epoch"]},
             mistakes=examples[: len(mistakes)],
             successes=examples[len(mistakes) :],
@@ -160,6 +162,7 @@ class WriteReport(CollectsPredictions):
         task: ClassificationTask,
         data: FlowersDataModule,
         checkpoint: dict[str, Any],
+        curves: dict[str, Curve],
         *,
         file: Path,
         run: Path,
@@ -180,6 +183,7 @@ class WriteReport(CollectsPredictions):
             "Training": {
                 "duration": training,
                 "checkpoint's epoch": f"{checkpoint['epoch']} (counted from 0)",
+                **_validation_facts(curves, checkpoint["epoch"]),
             },
             "Test": {
                 "checkpoint": file.name,
@@ -200,6 +204,17 @@ def _predictions_csv(
     calibration = task.calibration or {"temperature": 1.0, "threshold": 0.0}
     predictions = as_predictions(collected, data, temperature=calibration["temperature"])
     return predictions_csv(predictions, threshold=calibration["threshold"])
+
+
+def _validation_facts(curves: dict[str, Curve], epoch: int) -> dict[str, str]:
+    """Return the validation metrics of an epoch, if they were logged."""
+    facts: dict[str, str] = {}
+    for name in ("val/acc", "val/loss"):
+        if name in curves:
+            values = curves[name].values[np.isclose(curves[name].epochs, epoch + 1)]
+            if len(values):
+                facts[name] = f"{values[-1]:.4f} (the epoch was selected on these images)"
+    return facts
 
 
 def _data_facts(data: FlowersDataModule) -> dict[str, str]:

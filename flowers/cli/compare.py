@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
-from flowers.cli.arguments import flat_options
+from flowers.cli.option_errors import flat_options
 from flowers.data import read_manifest
 from flowers.evaluation import (
     Run,

@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from flowers.cli.option_errors import option_values
 from flowers.evaluation import (
     PredictionTable,
     pool,
@@ -27,7 +28,6 @@ _LOG_LINES = 15  # printed of a run that failed
 
 
 def cross_validate(
-    config: list[str],
     *,
     folds: int = 5,
     seeds: int = 3,
@@ -36,15 +36,14 @@ def cross_validate(
 ) -> None:
     """Train and test on every fold with several seeds.
 
-    The same command resumes an interrupted cross-validation. Other options, such as --data.root
-    DIR, are passed to fit. Writes summary.md, summary.json and predictions.csv.
+    All other options, such as --config FILE and --data.root DIR, are those of fit. The same command
+    resumes an interrupted cross-validation. Writes summary.md, summary.json and predictions.csv.
 
     Args:
-        config: Configurations of fit, such as configs/cnn.yaml.
         folds: Number of folds, at least 2; each is the test split once.
         seeds: Number of trainings of each fold.
         out: Folder of the results.
-        fit_options: Options of fit.
+        fit_options: Options of fit, with at least one configuration.
 
     Raises:
         ValueError: An option is out of its range, or the folder has other contents.
@@ -52,9 +51,12 @@ def cross_validate(
         SystemExit: A run failed or was interrupted; finished runs are kept.
     """
     options = fit_options or []
-    for file in config:
+    configs = option_values(options, "-c", "--config")
+    if not configs:
+        raise ValueError("--config: expected a configuration of fit, such as configs/cnn.yaml")
+    for file in configs:
         if not Path(file).is_file():
-            raise FileNotFoundError(f"config {file}: expected a file")
+            raise FileNotFoundError(f"--config {file}: expected a file")
     if folds < 2 or seeds < 1 or any(word.startswith("--data.fold") for word in options):
         raise ValueError(
             "--folds, --seeds: expected at least 2 folds and 1 seed, and no --data.fold beside them"
@@ -62,7 +64,7 @@ def cross_validate(
     settings = {
         "folds": folds,
         "options": options,
-        "configs": [Path(file).read_text() for file in config],
+        "configs": [Path(file).read_text() for file in configs],
     }
     settings_file = out / "settings.json"
     earlier = _read_settings(settings_file)
@@ -77,15 +79,11 @@ def cross_validate(
         raise ValueError(
             f"--out {out}: a cross-validation with other settings has this folder; give another one"
         )
-    words = []
-    for file in config:
-        words += ["--config", file]
-    words += [*options, "--data.folds", str(folds)]
     try:
         with FileLock(out / ".lock").acquire(timeout=0):
             results = earlier.get("results", {})
             _replace(settings_file, json.dumps(settings | {"results": results}))
-            runs = _run_all(out, words, folds=folds, seeds=seeds)
+            runs = _run_all(out, options, folds=folds, seeds=seeds)
             results = _write_results(out, runs, results)
             _replace(settings_file, json.dumps(settings | {"results": results}))
     except Timeout:
@@ -107,7 +105,8 @@ def _run_all(
         folder = out / f"seed_{seed}-fold_{fold}"
         is_finished = (folder / "predictions.csv").exists()
         if not is_finished:
-            _run_fold(folder, [*options, "--seed_everything", str(seed), "--data.fold", str(fold)])
+            words = [*options, "--data.folds", str(folds), "--data.fold", str(fold)]
+            _run_fold(folder, [*words, "--seed_everything", str(seed)])
             seconds.append(time.perf_counter() - start)
         runs[seed, fold] = read_predictions(folder / "predictions.csv")
         print(f": test accuracy {runs[seed, fold].correct.mean():.1%}", end="")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from flowers.checkpoint import checkpoint_file
-from flowers.data import DRAWN_CLASSES, draw_flower, find_images, load_named
+from flowers.data import SYNTHETIC_CLASSES, find_images, generate_flower, load_named
 from flowers.deploy import (
     Classifier,
     FlowerPredictor,
@@ -119,8 +119,8 @@ def check_images(photos: list[str] | None, decoding: dict[str, Any]) -> NDArray[
     if photos is None:
         rng = np.random.default_rng(0)
         size = decoding["image_size"]
-        names = islice(cycle(DRAWN_CLASSES), _NUM_IMAGES)
-        flowers = [draw_flower(name, image_size=size, rng=rng) for name in names]
+        names = islice(cycle(SYNTHETIC_CLASSES), _NUM_IMAGES)
+        flowers = [generate_flower(name, image_size=size, rng=rng) for name in names]
         return np.stack(list(map(np.asarray, flowers)))
     files, _ = find_images(photos, option="--images")
     numbers = np.unique(np.linspace(0, len(files) - 1, num=_NUM_IMAGES).astype(int))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from flowers.cli.arguments import class_parser
+from flowers.cli.option_errors import class_parser
 
 # The common options by group, with a text if the first sentence of their own help is too long.
 COMMON_OPTIONS = {

@@ -1,8 +1,7 @@
-"""The command line: Lightning's, with the project's callbacks, links and defaults."""
+"""Lightning's command line with the project's callbacks, linked options and defaults."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
 from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
@@ -19,7 +18,7 @@ from flowers.callbacks import (
     AtomicCheckpointIO,
     Calibrate,
     EarlyStopping,
-    ForgivingLogger,
+    FailSafeTensorBoardLogger,
     FreezeBackbone,
     LockRunFolder,
     LogToTensorBoard,
@@ -47,8 +46,15 @@ from flowers.checkpoint import (
     stored_config,
     why_finished,
 )
-from flowers.cli.arguments import OneLineErrors, add_flags, class_parser, find_mistake, option_names
-from flowers.cli.known_options import known_options, remember_options
+from flowers.cli.option_cache import known_options, remember_options
+from flowers.cli.option_errors import (
+    OneLineErrors,
+    add_flags,
+    class_parser,
+    find_mistake,
+    option_names,
+    option_values,
+)
 from flowers.cli.short_help import full_help, short_help
 from flowers.data import BatchAugmentation, FlowersDataModule
 from flowers.run_folder import last_checkpoint, run_folder
@@ -72,7 +78,7 @@ class FlowersCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Return the methods of the trainer that are commands; ``predict`` is a function."""
+        """Return the commands that call the trainer; ``predict`` is a command of its own."""
         commands = LightningCLI.subcommands()
         return {name: commands[name] for name in ("fit", "validate", "test")}
 
@@ -90,7 +96,7 @@ class FlowersCLI(LightningCLI):
             {
                 "model": {"class_path": _DEFAULT_MODEL},
                 "early_stopping.patience": 15,
-                # Otherwise an epoch without validation is an error.
+                # True fails in an epoch without validation.
                 "early_stopping.check_on_train_epoch_end": False,
                 "lr_monitor.logging_interval": "step",
             }
@@ -108,7 +114,7 @@ class FlowersCLI(LightningCLI):
         """Parse the command line over the configuration that a checkpoint stores."""
         assert isinstance(args, list)
         command, *words = args
-        self._answer_early(command, words)
+        self._handle_typos_and_help(command, words)
         weights = _option_value(words, "--model.weights")
         if weights is not None and Path(weights).is_dir():
             words += ["--model.weights", str(checkpoint_file(weights))]
@@ -147,13 +153,13 @@ class FlowersCLI(LightningCLI):
     def _set_model_defaults(self, command: str, model: Any) -> None:  # noqa: ANN401
         """Set the defaults of the data module for a model.
 
-        The class of the model is set too: otherwise options that it shares with the default class
-        would have the defaults of that class.
+        The model's class becomes the default too: options that it shares with the default class
+        would otherwise keep the defaults of that class.
         """
         defaults = {"model": {"class_path": model.class_path}}
         self._parser(command).set_defaults(defaults | _data_defaults(model))
 
-    def _answer_early(self, command: str, words: list[str]) -> None:
+    def _handle_typos_and_help(self, command: str, words: list[str]) -> None:
         """End with status 2 for a misspelt option, or with status 0 after the requested help."""
         mistake = find_mistake(words, self._known_options(command))
         if mistake:
@@ -193,17 +199,17 @@ class FlowersCLI(LightningCLI):
         raise SystemExit(0)
 
     def _parse_ckpt_path(self) -> None:
-        """Do nothing: Lightning's hyper-parameters would override options that are given."""
+        """Do nothing: LightningCLI would replace given options by the checkpoint's."""
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        kwargs["weights_only"] = True  # unpickling anything else would run a checkpoint's code
+        kwargs["weights_only"] = True  # a pickled checkpoint could run code
         if subcommand != "fit":
             kwargs["verbose"] = False  # PrintInterval prints the metrics
         return kwargs
 
     def instantiate_classes(self) -> None:
-        """Construct data, model and trainer; a restored model does not read its weights."""
+        """Construct data, model and trainer; a restored model does not load pretrained weights."""
         config = self.config[str(self.subcommand)]
         weights = config.get("model.init_args.weights")
         if weights is not None and config.ckpt_path is not None:
@@ -213,7 +219,7 @@ class FlowersCLI(LightningCLI):
             config["model.init_args.weights"] = weights  # recorded in config.yaml
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
-        """Construct the trainer after all checks; only ``fit`` has a run folder."""
+        """Check the options and construct the trainer; only ``fit`` has a run folder."""
         trainer = self._get(self.config_init, "trainer")
         plan = plan_devices(
             accelerator=trainer.accelerator, devices=trainer.devices, num_nodes=trainer.num_nodes
@@ -227,22 +233,22 @@ class FlowersCLI(LightningCLI):
             callbacks = [*self._option_callbacks(trainer), *progress, *callbacks]
             callbacks += [SeedSteps(), TerminateOnNaN(), ResumeEpoch()]
             callbacks += [PrintEffectiveBatch(), WarnAtChance()]
-            if trainer.enable_checkpointing is not False:  # it saves a checkpoint
+            if trainer.enable_checkpointing is not False:  # StopOnSignal needs SaveLast
                 callbacks.append(StopOnSignal())
             kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
             unfreezes = self._get(self.config_init, "freeze").unfreeze_epoch
             if trainer.strategy == "auto" and plan.world_size > 1 and unfreezes:
-                # Frozen parameters have no gradients to exchange.
+                # Frozen parameters have no gradients; DDP must be told to expect that.
                 kwargs["strategy"] = "ddp_find_unused_parameters_true"
         else:
             kwargs["logger"] = trainer.logger or False
             kwargs["enable_checkpointing"] = False
-            # PrintInterval is first, so that an error of the report loses no metrics.
+            # PrintInterval is first: the metrics are printed even if the report fails.
             callbacks = [PrintInterval(), *self._option_callbacks(trainer), *progress]
-        own_callbacks = [*progress, *(trainer.callbacks or [])]
-        has_bar = any(isinstance(callback, ProgressBar) for callback in own_callbacks)
+        all_callbacks = [*progress, *(trainer.callbacks or [])]
+        has_bar = any(isinstance(callback, ProgressBar) for callback in all_callbacks)
         kwargs["enable_progress_bar"] = has_bar
-        # PrintEpochs prints the number of parameters.
+        # Off by default, because PrintEpochs prints the number of parameters.
         kwargs["enable_model_summary"] = bool(trainer.enable_model_summary)
         return self._instantiate_trainer({**trainer, **kwargs}, callbacks)
 
@@ -254,10 +260,10 @@ class FlowersCLI(LightningCLI):
         if isinstance(self.model, CNNTask | TransferTask):  # others may log metrics of their own
             recalls = []
             if "tensorboard" in _callback_groups("fit", trainer):
-                recalls = LogToTensorBoard.recalls(self.datamodule)
+                recalls = LogToTensorBoard.recall_classes(self.datamodule)
             check_monitor(self._get(self.config_init, "checkpoint").monitor, recalls)
         self.datamodule.setup("fit")
-        self._warn_of_leaks()
+        self._warn_of_data_leakage()
 
     def _open_run_folder(self, trainer: Any) -> tuple[Any, list[Callback]]:  # noqa: ANN401
         """Return the loggers, the first with a new run folder, and the lock of the folder."""
@@ -265,18 +271,15 @@ class FlowersCLI(LightningCLI):
             return trainer.logger, []
         folder = Path(trainer.default_root_dir or ".")
         if folder.resolve() != self.datamodule.index.root.resolve():
-            # lightning_logs beside the class folders is ignored, deeper it would be a class
+            # A lightning_logs beside the class folders is ignored; deeper it would be a class.
             self.datamodule.check_outside(folder, option="--trainer.default_root_dir")
         rank = getattr(rank_zero_only, "rank", 0)
         resumed = self._get(self.config_init, "ckpt_path")
         run = run_folder(folder / "lightning_logs", resumed=resumed, rank=rank)
-        loggers = [ForgivingLogger(run, options=self._logged_options())]
+        loggers = [FailSafeTensorBoardLogger(run, options=self._logged_options())]
         if trainer.logger is not True:
             loggers += _as_list(trainer.logger)
-        locks: list[Callback] = []
-        if rank == 0:
-            locks.append(LockRunFolder(run))
-        return loggers, locks
+        return loggers, [LockRunFolder(run)] if rank == 0 else []
 
     def _option_callbacks(self, trainer: Any) -> list[Callback]:  # noqa: ANN401
         groups = _callback_groups(str(self.subcommand), trainer)
@@ -297,8 +300,8 @@ class FlowersCLI(LightningCLI):
             options[f"augment/{name}"] = value
         return options
 
-    def _warn_of_leaks(self) -> None:
-        """Warn if the initial weights were trained on images that this run evaluates."""
+    def _warn_of_data_leakage(self) -> None:
+        """Warn if the pretrained weights were trained on images of this run's other splits."""
         weights = self.config[str(self.subcommand)].get("model.init_args.weights") or ""
         file = Path(weights).expanduser()
         if file.suffix in (".ckpt", ".pth", ".pt") and file.is_file():
@@ -339,7 +342,8 @@ def _check_options(
         )
     if config.trainer.use_distributed_sampler:
         parser.error(
-            "--trainer.use_distributed_sampler: expected false, the data module's sampler is one"
+            "--trainer.use_distributed_sampler: expected false, the data module's sampler is "
+            "distributed already"
         )
     if config.trainer.log_every_n_steps == 0:
         parser.error(
@@ -347,7 +351,7 @@ def _check_options(
         )
     if command == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
         parser.error(
-            "--trainer.max_steps: expected -1 for a resumed run, which is counted in epochs"
+            "--trainer.max_steps: expected -1 when resuming; set --trainer.max_epochs instead"
         )
     check_num_nodes(config.trainer.num_nodes)
 
@@ -394,8 +398,8 @@ def main(args: list[str]) -> FlowersCLI:
             save_config_kwargs={"save_to_log_dir": False},
             trainer_defaults=_TRAINER_DEFAULTS | launched_devices(),
             seed_everything_default=0,
-            # An abbreviated option is taken for a misspelt one.
             parser_class=_Parser,
+            # find_mistake does not know abbreviations
             parser_kwargs={"prog": "python -m flowers", "allow_abbrev": False},
             subclass_mode_model=True,
             load_from_checkpoint_support=False,  # the task saves plain hyper-parameters itself
@@ -407,7 +411,7 @@ def main(args: list[str]) -> FlowersCLI:
 
 
 def _flags() -> dict[str, str]:
-    """Return the option of each parameter that errors name."""
+    """Return the option of each parameter that an error of the library may name."""
     flags = {"ckpt_path": "--ckpt_path", "TransferTask": "--model TransferTask"}
     for name in ("max_epochs", "max_time", "precision", "strategy", "gradient_clip_val"):
         flags[name] = f"--trainer.{name}"
@@ -470,10 +474,8 @@ def _callback_groups(command: str, trainer: Any) -> list[str]:  # noqa: ANN401
 
 def _option_value(words: list[str], option: str) -> str | None:
     """Return the value of an option in a command line."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(option, dest="value", default=None)
-    value: str | None = parser.parse_known_args(words)[0].value
-    return value
+    values = option_values(words, option)
+    return values[-1] if values else None
 
 
 def _data_defaults(model: Any) -> dict[str, Any]:  # noqa: ANN401

@@ -14,19 +14,19 @@ from flowers.data.image_folder import (
 )
 from flowers.data.quality.audit import KINDS, Audit, Finding, audit_folder
 from flowers.data.quality.duplicates import DuplicateRule, Pairs, duplicate_pairs
-from flowers.data.quality.image_info import read_facts
+from flowers.data.quality.image_info import read_image_info
 from flowers.data.quality.quarantine import quarantine_text
 from flowers.data.samplers import share
 from flowers.data.sources import ensure_root
-from flowers.data.sources.synthetic import DRAWN_CLASSES, draw_flower, draw_flowers
+from flowers.data.sources.synthetic import SYNTHETIC_CLASSES, generate_flower, generate_flowers
 from flowers.data.splitting.manifest import manifest_text, read_manifest
 from flowers.data.transforms import load_image, load_named, load_thumbnail, to_float
 from flowers.decoding import Interpolation, Resize
 
 __all__ = [
     "DECODING_FORMAT",
-    "DRAWN_CLASSES",
     "KINDS",
+    "SYNTHETIC_CLASSES",
     "Audit",
     "BatchAugmentation",
     "DuplicateRule",
@@ -41,11 +41,11 @@ __all__ = [
     "build_once",
     "cache_key",
     "default_cache_dir",
-    "draw_flower",
-    "draw_flowers",
     "duplicate_pairs",
     "ensure_root",
     "find_images",
+    "generate_flower",
+    "generate_flowers",
     "index_folder",
     "load_image",
     "load_named",
@@ -53,7 +53,7 @@ __all__ = [
     "manifest_text",
     "quarantine_text",
     "read_credits",
-    "read_facts",
+    "read_image_info",
     "read_manifest",
     "reasons_to_ignore",
     "share",

@@ -20,7 +20,7 @@ from flowers.data.cache import decode_all, default_cache_dir
 from flowers.data.datasets import Batch, SplitImages, batch_loader, draw_views, read_files
 from flowers.data.image_folder import index_folder, summarize_ignored
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
-from flowers.data.quality.image_info import FolderFacts, read_facts
+from flowers.data.quality.image_info import FolderInfo, read_image_info
 from flowers.data.quality.quarantine import quarantined_images
 from flowers.data.samplers import ShardedSampler
 from flowers.data.sources import ensure_root
@@ -52,7 +52,7 @@ class FlowersDataModule(LightningDataModule):
 
     Args:
         root: Folder of the class folders, or of the split folders with class folders inside. A
-            missing folder named ``flower_photos`` is downloaded, one named ``drawn_flowers`` is
+            missing folder named ``flower_photos`` is downloaded, one named ``synthetic_flowers`` is
             generated.
         image_size: Side of the images that are decoded, cached, evaluated and predicted, in pixels.
         crop_size: Side of the crops that the network is trained on, in pixels. It is smaller than
@@ -100,7 +100,7 @@ class FlowersDataModule(LightningDataModule):
 
     def __init__(
         self,
-        root: str = "data/drawn_flowers",
+        root: str = "data/synthetic_flowers",
         *,
         image_size: int = 192,
         crop_size: int | list[int] | None = 160,
@@ -198,20 +198,20 @@ class FlowersDataModule(LightningDataModule):
         }
 
     @cached_property
-    def facts(self) -> FolderFacts:
+    def info(self) -> FolderInfo:
         """Checksums, errors and thumbnails of all images; the first access reads every file."""
-        return read_facts(self.index.root, self.index.paths, cache_dir=self.cache_dir)
+        return read_image_info(self.index.root, self.index.paths, cache_dir=self.cache_dir)
 
     @cached_property
     def assignment(self) -> Assignment:
         """The split of every image, with notes for the user."""
         pairs = duplicate_pairs(
-            self.facts.sha256,
-            self.facts.thumbnails,
+            self.info.sha256,
+            self.info.thumbnails,
             rule=self.split_options.duplicates,
             cache_dir=self.cache_dir,
         )
-        return assign_splits(self.index, self.facts, pairs, options=self.split_options)
+        return assign_splits(self.index, self.info, pairs, options=self.split_options)
 
     @cached_property
     def indices(self) -> dict[str, NDArray[np.int64]]:
@@ -224,8 +224,8 @@ class FlowersDataModule(LightningDataModule):
         return decode_all(
             self.index.root,
             self.index.paths,
-            sha256=self.facts.sha256,
-            skip=self.facts.errors.keys(),
+            sha256=self.info.sha256,
+            skip=self.info.errors.keys(),
             cache_dir=self.cache_dir,
             **self.decoding,
         )
@@ -241,7 +241,7 @@ class FlowersDataModule(LightningDataModule):
         """Return path, label, checksum and split of every image."""
         labels = [self.index.class_names[label] for label in self.index.labels]
         columns = zip(
-            self.index.paths, labels, self.facts.sha256, self.assignment.split, strict=True
+            self.index.paths, labels, self.info.sha256, self.assignment.split, strict=True
         )
         return [ManifestRow(*row) for row in columns]
 
@@ -266,9 +266,9 @@ class FlowersDataModule(LightningDataModule):
 
     def _check_images(self) -> None:
         quarantine = self.split_options.quarantine
-        quarantined, _ = quarantined_images(self.index, self.facts, quarantine=quarantine)
+        quarantined, _ = quarantined_images(self.index, self.info, quarantine=quarantine)
         errors = []
-        for number, error in self.facts.errors.items():
+        for number, error in self.info.errors.items():
             if number not in quarantined:
                 errors.append(f"\n  {self.index.root / self.index.paths[number]}: {error}")
         if not errors:

@@ -44,12 +44,13 @@ from flowers.evaluation.reports.report import (
     report_markdown,
     report_numbers,
 )
-from flowers.evaluation.training_curves import read_history, training_seconds
+from flowers.evaluation.training_curves import Curve, read_history, training_seconds
 
 __all__ = [
     "PREDICTION_COLUMNS",
     "Bar",
     "Card",
+    "Curve",
     "Example",
     "LabelIssue",
     "Picture",

@@ -95,10 +95,10 @@ def pretrained(
     """
     net = _build(arch, weights)
     last_layer = _last_layer(net)
-    _remove_dropout_before(net, last_layer)
-    replaced = net.get_submodule(last_layer)
-    assert isinstance(replaced, nn.Linear | nn.Conv2d)
-    num_features = replaced.weight.shape[1]
+    _disable_dropout_before(net, last_layer)
+    old_layer = net.get_submodule(last_layer)
+    assert isinstance(old_layer, nn.Linear | nn.Conv2d)
+    num_features = old_layer.weight.shape[1]
     net.set_submodule(last_layer, nn.Identity())
     head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
     if weights != "none":
@@ -107,8 +107,8 @@ def pretrained(
         source = f"`weights` {weights} for {arch}"
         net.load_state_dict(_check_keys(state, net.state_dict(), unused=unused, source=source))
         _load_head(head, state)
-    images = preprocessing(arch, weights)
-    return ImageClassifier(Standardize(images.mean, images.std), net, head)
+    preset = preprocessing(arch, weights)
+    return ImageClassifier(Standardize(preset.mean, preset.std), net, head)
 
 
 def _build(arch: str, weights: str) -> nn.Module:
@@ -127,18 +127,18 @@ def _build(arch: str, weights: str) -> nn.Module:
 
 
 def _last_layer(net: nn.Module) -> str:
-    """Return the name of the last dense layer, or 1x1 convolution, with ImageNet's classes."""
+    """Return the name of the last linear layer, or 1x1 convolution, with 1,000 outputs."""
     last = ""
     for name, module in net.named_modules():
-        is_dense = isinstance(module, nn.Linear)
+        is_linear = isinstance(module, nn.Linear)
         is_pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
-        if (is_dense or is_pointwise) and len(module.weight) == _IMAGENET_CLASSES:
+        if (is_linear or is_pointwise) and len(module.weight) == _IMAGENET_CLASSES:
             last = name
     return last
 
 
-def _remove_dropout_before(net: nn.Module, last_layer: str) -> None:
-    """Switch off the dropout directly before the last layer: the new head has its own."""
+def _disable_dropout_before(net: nn.Module, last_layer: str) -> None:
+    """Disable the dropout right before the last layer; the new head has its own."""
     dropout = None
     for name, module in net.named_modules():
         if name == last_layer:
@@ -153,10 +153,7 @@ def _remove_dropout_before(net: nn.Module, last_layer: str) -> None:
 
 def _load_head(head: nn.Sequential, state: Mapping[str, Tensor]) -> None:
     """Load the head of a checkpoint, if there is one with as many features and classes."""
-    stored = {}
-    for key, value in state.items():
-        if key.startswith(_HEAD):
-            stored[key.removeprefix(_HEAD)] = value
+    stored = {key.removeprefix(_HEAD): state[key] for key in state if key.startswith(_HEAD)}
     if _shapes(stored) == _shapes(head.state_dict()):
         head.load_state_dict(stored)
 
@@ -195,7 +192,7 @@ def _read_weights(arch: str, weights: str) -> dict[str, Tensor]:
     """
     file = Path(weights).expanduser() if _is_file(weights) else _download(arch, weights)
     if not file.is_file():
-        raise FileNotFoundError(f"`weights` {weights}: expected a file of weights, there is none")
+        raise FileNotFoundError(f"`weights` {weights}: no such file")
     try:
         return _load_state(file)
     except Exception as error:  # torch.load raises any kind on another file
@@ -252,30 +249,27 @@ def _check_keys(
     Args:
         state: The state dict that was read.
         expected: The state dict of the network.
-        unused: Prefixes of keys that may be left over.
-        source: Name of the weights in the error.
+        unused: Prefixes of keys that the network may lack.
+        source: What the weights are called in the error.
 
     Raises:
         ValueError: Keys or shapes differ; the first ones are named.
     """
-    used = {}
-    for key, value in state.items():
-        if key in expected or not key.startswith(unused):
-            used[key] = value
+    used = {key: state[key] for key in state if key in expected or not key.startswith(unused)}
     missing = []
     reshaped = []
     for key, value in expected.items():
         if key not in used:
-            # Files from before torch 0.4.1 lack the count of batches, which is not used here.
+            # Files from before torch 0.4.1 lack BatchNorm's num_batches_tracked.
             if not key.endswith("num_batches_tracked"):
                 missing.append(key)
         elif used[key].shape != value.shape:
             reshaped.append(f"{key} {tuple(used[key].shape)} instead of {tuple(value.shape)}")
-    surplus = [key for key in used if key not in expected]
+    unexpected = [key for key in used if key not in expected]
     differences = [
-        *_count_keys(missing, "missing"),
-        *_count_keys(surplus, "not in the network"),
-        *_count_keys(reshaped, "of another shape"),
+        *_describe_keys(missing, "missing"),
+        *_describe_keys(unexpected, "not in the network"),
+        *_describe_keys(reshaped, "of another shape"),
     ]
     if differences:
         raise ValueError(
@@ -285,7 +279,7 @@ def _check_keys(
     return used
 
 
-def _count_keys(keys: list[str], problem: str) -> list[str]:
+def _describe_keys(keys: list[str], problem: str) -> list[str]:
     if not keys:
         return []
     names = ", ".join(keys[:_MAX_NAMED_KEYS])

@@ -15,9 +15,11 @@ from flowers.tasks import CNNTask, TransferTask
 
 
 @pytest.fixture
-def data(drawn):
+def data(synthetic):
     plain = BatchAugmentation(cutmix_prob=0.0)
-    return FlowersDataModule(str(drawn), image_size=32, crop_size=32, batch_size=16, augment=plain)
+    return FlowersDataModule(
+        str(synthetic), image_size=32, crop_size=32, batch_size=16, augment=plain
+    )
 
 
 def make_task(data, **options):
@@ -68,9 +70,9 @@ def test_frozen_parameters_and_buffers_do_not_move_and_the_rest_does(data, stage
         assert any("running_mean" in name for name in moved)
 
 
-def test_two_steps_move_nothing_of_any_familys_frozen_backbone(family, drawn):
+def test_two_steps_move_nothing_of_any_familys_frozen_backbone(family, synthetic):
     arch, size = family
-    data = FlowersDataModule(str(drawn), image_size=size, crop_size=size, batch_size=2)
+    data = FlowersDataModule(str(synthetic), image_size=size, crop_size=size, batch_size=2)
     task = TransferTask(data.class_names, arch=arch, weights="none")
     before = copy.deepcopy(task.net.state_dict())
     train(
@@ -160,7 +162,7 @@ def test_features_of_fewer_bits_are_refused(data):
         train(make_task(data), data, FreezeBackbone(None), precision="bf16-true")
 
 
-def test_a_probe_is_validated_as_its_checkpoint_is_with_images(data, drawn, tmp_path):
+def test_a_probe_is_validated_as_its_checkpoint_is_with_images(data, synthetic, tmp_path):
     task = make_task(data, ema_decay=None)
     trainer = train(task, data, FreezeBackbone(None), epochs=2)
     on_features = {
@@ -170,14 +172,14 @@ def test_a_probe_is_validated_as_its_checkpoint_is_with_images(data, drawn, tmp_
     }
     trainer.save_checkpoint(tmp_path / "probe.ckpt")
     again = TransferTask.load_from_checkpoint(tmp_path / "probe.ckpt", weights_only=True)
-    images = FlowersDataModule(str(drawn), image_size=32, crop_size=32, batch_size=7)
+    images = FlowersDataModule(str(synthetic), image_size=32, crop_size=32, batch_size=7)
     [on_images] = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False).validate(
         again, datamodule=images, verbose=False
     )
     assert on_images == pytest.approx(on_features, abs=1e-4)
 
 
-def test_features_are_computed_once_for_each_set_of_weights(data, drawn, monkeypatch):
+def test_features_are_computed_once_for_each_set_of_weights(data, synthetic, monkeypatch):
     from flowers.callbacks import cache_features as module
 
     calls = []
@@ -192,7 +194,7 @@ def test_features_are_computed_once_for_each_set_of_weights(data, drawn, monkeyp
     train(task, data, FreezeBackbone(None, views=1))
     assert calls == [0, 1]
     fresh = FlowersDataModule(
-        str(drawn), image_size=32, crop_size=32, batch_size=16, augment=data.augment
+        str(synthetic), image_size=32, crop_size=32, batch_size=16, augment=data.augment
     )
     train(again, fresh, FreezeBackbone(None, views=2))
     assert calls == [0, 1, 2]
@@ -223,11 +225,11 @@ def test_a_wrong_option_is_named(options, said):
         FreezeBackbone(**options)
 
 
-def test_a_probe_needs_a_backbone_that_has_learnt_and_a_cache(data, drawn):
+def test_a_probe_needs_a_backbone_that_has_learnt_and_a_cache(data, synthetic):
     with pytest.raises(ValueError, match="expected a `TransferTask`"):
         train(CNNTask(data.class_names, widths=(8,)), data, FreezeBackbone(None))
     streamed = FlowersDataModule(
-        str(drawn), image_size=32, crop_size=32, cache=False, num_workers=0
+        str(synthetic), image_size=32, crop_size=32, cache=False, num_workers=0
     )
     with pytest.raises(ValueError, match=r"expected `cache` true"):
         train(make_task(streamed), streamed, FreezeBackbone(None))

@@ -61,9 +61,9 @@ SMALL += ["--trainer.log_every_n_steps=1"]
     ],
 )
 def test_a_wrong_metric_is_refused_before_there_is_a_run_folder(
-    options, expected, drawn, tmp_path, capsys
+    options, expected, synthetic, tmp_path, capsys
 ):
-    words = ["fit", "--data.root", str(drawn), *SMALL, *options]
+    words = ["fit", "--data.root", str(synthetic), *SMALL, *options]
     assert main(words) == 1
     error = capsys.readouterr().err
     assert expected in error
@@ -72,9 +72,9 @@ def test_a_wrong_metric_is_refused_before_there_is_a_run_folder(
 
 
 @pytest.mark.parametrize("monitor", ["val/loss", "val/recall/daisy"])
-def test_the_kept_epoch_and_early_stopping_are_those_of_the_metric(monitor, drawn, tmp_path):
+def test_the_kept_epoch_and_early_stopping_are_those_of_the_metric(monitor, synthetic, tmp_path):
     options = ["--checkpoint.monitor", monitor, "--trainer.max_epochs", "4", "--model.lr", "0.02"]
-    run = training.main(["fit", "--data.root", str(drawn), *SMALL, *options])
+    run = training.main(["fit", "--data.root", str(synthetic), *SMALL, *options])
     best, early_stopping = run.trainer.checkpoint_callback, run.trainer.early_stopping_callback
     assert (early_stopping.monitor, early_stopping.mode) == (monitor, monitor_mode(monitor, None))
     value = run.trainer.callback_metrics[monitor]

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
-from flowers.callbacks import ForgivingLogger, LogToTensorBoard
+from flowers.callbacks import FailSafeTensorBoardLogger, LogToTensorBoard
 from flowers.cli import training
 from flowers.data import FlowersDataModule
 
@@ -32,9 +32,9 @@ def fit(root: Path, *args: str) -> EventAccumulator:
     return EventAccumulator("lightning_logs/version_0", size_guidance={"images": 0}).Reload()
 
 
-def test_the_run_shows_what_people_look_for(drawn, figures):
+def test_the_run_shows_what_people_look_for(synthetic, figures):
     events = fit(
-        drawn,
+        synthetic,
         "--trainer.max_epochs",
         "4",
         "--tensorboard.every_n_epochs",
@@ -86,15 +86,15 @@ def test_the_run_shows_what_people_look_for(drawn, figures):
     assert sum(last) / 5 == pytest.approx(accuracies[-1], abs=1e-6)  # three images of each class
 
 
-def test_the_last_epoch_has_figures_where_early_stopping_ended_it(drawn):
+def test_the_last_epoch_has_figures_where_early_stopping_ended_it(synthetic):
     options = ["--early_stopping.patience", "1", "--model.lr", "1e-12", "--trainer.max_epochs", "9"]
-    events = fit(drawn, "--tensorboard.every_n_epochs", "7", *options)
+    events = fit(synthetic, "--tensorboard.every_n_epochs", "7", *options)
     steps = [event.step for event in events.Scalars("val/acc")]
     assert len(steps) < 7
     assert [event.step for event in events.Images("val/confusion")] == [steps[0] + 1, steps[-1] + 1]
 
 
-def test_a_full_disk_is_said_once_and_the_run_goes_on(drawn, monkeypatch):
+def test_a_full_disk_is_said_once_and_the_run_goes_on(synthetic, monkeypatch):
     calls = []
 
     def full(*args, **kwargs):
@@ -106,14 +106,14 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(drawn, monkeypatch):
         "tensorboard.summary.writer.event_file_writer.EventFileWriter.add_event", full
     )
     with pytest.warns(UserWarning, match="Logging to TensorBoard stopped.*No space left") as warned:
-        fit(drawn, "--trainer.max_epochs", "2")
+        fit(synthetic, "--trainer.max_epochs", "2")
     assert len([w for w in warned if "Logging to TensorBoard stopped" in str(w.message)]) == 1
     assert len(calls) == 11  # after that nothing was tried
     assert Path("lightning_logs/version_0/checkpoints/best.ckpt").exists()
 
 
-def test_a_resumed_run_is_compared_by_its_best_accuracy_even_if_it_gets_no_better(drawn):
-    before = fit(drawn, "--trainer.max_epochs", "2")
+def test_a_resumed_run_is_compared_by_its_best_accuracy_even_if_it_gets_no_better(synthetic):
+    before = fit(synthetic, "--trainer.max_epochs", "2")
     last = "lightning_logs/version_0/checkpoints/last.ckpt"
     training.main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "3"])
     after = EventAccumulator("lightning_logs/version_0").Reload()
@@ -123,7 +123,9 @@ def test_a_resumed_run_is_compared_by_its_best_accuracy_even_if_it_gets_no_bette
 
 
 def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_path):
-    logger = ForgivingLogger(tmp_path / "run", options={"image_size": 96, "augment/rotation": 15.0})
+    logger = FailSafeTensorBoardLogger(
+        tmp_path / "run", options={"image_size": 96, "augment/rotation": 15.0}
+    )
     logger.log_hyperparams({"lr": 0.1})
     logger.log_metrics({"hp/val_acc": 0.5, "hp/val_loss": 1.0}, step=1)
     logger.finalize("success")
@@ -143,7 +145,7 @@ def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_p
 
 def test_only_the_first_process_logs(tmp_path, monkeypatch):
     monkeypatch.setattr(rank_zero_only, "rank", 1)
-    logger = ForgivingLogger(tmp_path / "run")
+    logger = FailSafeTensorBoardLogger(tmp_path / "run")
     logger.log_hyperparams({"lr": 0.1})
     logger.log_metrics({"val/acc": 0.5, "epoch": 0}, step=1)
     logger.finalize("success")
@@ -151,10 +153,10 @@ def test_only_the_first_process_logs(tmp_path, monkeypatch):
 
 
 def test_figures_of_cached_images_need_no_original_and_end_no_run(
-    drawn, figures, monkeypatch, tmp_path
+    synthetic, figures, monkeypatch, tmp_path
 ):
     root = tmp_path / "gone" / "photos"
-    shutil.copytree(drawn, root)
+    shutil.copytree(synthetic, root)
     setup = FlowersDataModule.setup
 
     def lose_originals(self, stage):
@@ -171,7 +173,7 @@ def test_figures_of_cached_images_need_no_original_and_end_no_run(
     monkeypatch.setattr("flowers.callbacks.tensorboard.confusion_figure", broken)
     monkeypatch.setattr(FlowersDataModule, "setup", setup)
     with pytest.warns(UserWarning, match="lacks the figures of epoch 0: no such font"):
-        fit(drawn, "--trainer.max_epochs", "1")
+        fit(synthetic, "--trainer.max_epochs", "1")
 
 
 def test_an_interval_below_one_is_refused():

@@ -32,7 +32,7 @@ class MakeReport(Callback):
 
 
 @pytest.fixture
-def evaluate(drawn, trained_run, tmp_path, monkeypatch, capsys):
+def evaluate(synthetic, trained_run, tmp_path, monkeypatch, capsys):
     """Return a function that tests a checkpoint with some options; it returns status and output."""
     monkeypatch.setattr(
         runtime, "prepare", lambda: None
@@ -46,7 +46,7 @@ def evaluate(drawn, trained_run, tmp_path, monkeypatch, capsys):
             "--ckpt_path",
             str(tmp_path / "run" / "best.ckpt"),
             "--data.root",
-            str(drawn),
+            str(synthetic),
         ]
         status = main(
             [*words, "--trainer.accelerator", "cpu", "--report.num_examples", "0", *options]

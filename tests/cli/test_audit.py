@@ -20,7 +20,7 @@ from PIL import Image
 from flowers import runtime
 from flowers.__main__ import main, run_function
 from flowers.cli import audit
-from flowers.data import FlowersDataModule, draw_flowers
+from flowers.data import FlowersDataModule, generate_flowers
 from flowers.evaluation import LabelIssue
 
 SCRIPT = "a<script>alert(1)<&'.jpg"
@@ -171,8 +171,8 @@ def test_the_quarantine_list_can_be_trained_with(hostile):
 
 
 def test_a_clean_folder_is_said_to_be_clean(tmp_path, capsys):
-    draw_flowers(tmp_path / "drawn_flowers", per_class=6, image_size=48)
-    status, facts, page, rows = run(tmp_path / "drawn_flowers")
+    generate_flowers(tmp_path / "synthetic_flowers", per_class=6, image_size=48)
+    status, facts, page, rows = run(tmp_path / "synthetic_flowers")
     assert (status, facts["findings"], rows) == (0, [], [])
     assert "No findings" in page
     assert "no findings" in capsys.readouterr().out
@@ -208,9 +208,9 @@ def test_what_training_would_stop_at_is_a_finding_and_does_not_end_the_audit(
 
 
 def test_a_divided_folder_is_audited_by_class_and_its_leaks_are_found(tmp_path, capsys):
-    draw_flowers(tmp_path / "drawn_flowers", per_class=6, image_size=48)
+    generate_flowers(tmp_path / "synthetic_flowers", per_class=6, image_size=48)
     root = tmp_path / "photos"
-    for file in (tmp_path / "drawn_flowers").glob("*/*.jpg"):
+    for file in (tmp_path / "synthetic_flowers").glob("*/*.jpg"):
         folder = root / ("train", "val", "test")[int(file.stem) % 3] / file.parent.name
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder / file.name)

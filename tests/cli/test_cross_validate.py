@@ -22,13 +22,14 @@ from flowers.evaluation import read_predictions, scores
 
 
 @pytest.fixture
-def start(drawn, tmp_path, monkeypatch):
+def start(synthetic, tmp_path, monkeypatch):
     """Return a function that runs the command, and may be interrupted in a run."""
     (tmp_path / "small.yaml").write_text(
         "{trainer: {max_epochs: 2, log_every_n_steps: 1, accelerator: cpu}}"
     )
     small = ["--model.widths", "[8,16]", "--data.image_size", "32", "--data.crop_size", "24"]
-    command = ["small.yaml", "--folds", "2", "--out", "cv", "--data.root", str(drawn), *small]
+    command = ["--config", "small.yaml", "--data.root", str(synthetic), *small]
+    command += ["--folds", "2", "--out", "cv"]
 
     run_process = subprocess.run
 
@@ -85,7 +86,7 @@ def test_a_start_that_trained_nothing_does_not_bind_the_settings(start):
 
 
 def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(
-    start, drawn, capsys
+    start, synthetic, capsys
 ):
     with pytest.raises(SystemExit, match="Interrupted"):
         start("--seeds", "1", interrupt_at=3)  # the second fold was trained, but not yet asked
@@ -97,7 +98,7 @@ def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(
     assert "2 folds, 1 seed, 150 out-of-fold predictions." in printed
 
     pooled = read_predictions("cv/predictions.csv")
-    assert sorted(pooled.paths) == sorted(FlowersDataModule(str(drawn)).index.paths)
+    assert sorted(pooled.paths) == sorted(FlowersDataModule(str(synthetic)).index.paths)
     parts = [
         scores(read_predictions(f"cv/seed_0-fold_{fold}/predictions.csv"))["accuracy"]
         for fold in range(2)
@@ -166,11 +167,13 @@ def test_mistakes_are_named_before_anything_is_trained(start, options, said):
 
 
 def test_a_missing_configuration_is_named():
-    with pytest.raises(FileNotFoundError, match=r"config nowhere\.yaml: expected a file"):
-        cross_validate(["nowhere.yaml"])
+    with pytest.raises(FileNotFoundError, match=r"--config nowhere\.yaml: expected a file"):
+        cross_validate(fit_options=["--config", "nowhere.yaml"])
+    with pytest.raises(ValueError, match="--config: expected a configuration"):
+        cross_validate()
 
 
-def test_a_run_that_fails_shows_the_end_of_its_output(drawn, tmp_path, monkeypatch, capsys):
+def test_a_run_that_fails_shows_the_end_of_its_output(synthetic, tmp_path, monkeypatch, capsys):
     def in_this_process(words, stdout, stderr, check):
         assert stderr == subprocess.STDOUT
         assert check
@@ -188,10 +191,9 @@ def test_a_run_that_fails_shows_the_end_of_its_output(drawn, tmp_path, monkeypat
     )  # it sets threads, for the tests that follow too
     monkeypatch.setattr(subprocess, "run", in_this_process)
     (tmp_path / "small.yaml").write_text("trainer: {max_epochs: 1}")
+    options = ["--config", "small.yaml", "--data.root", str(synthetic), "--model.lr", "-1"]
     with pytest.raises(SystemExit) as ended:
-        cross_validate(
-            ["small.yaml"], folds=2, fit_options=["--data.root", str(drawn), "--model.lr", "-1"]
-        )
+        cross_validate(folds=2, fit_options=options)
     assert ended.value.code == 1
     message = capsys.readouterr().err
     assert "--model.lr: expected a number above 0, got -1.0" in message

@@ -63,7 +63,7 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["onnx", "torch_export"])
 def test_the_file_takes_bytes_and_gives_the_predictors_probabilities(
-    kind, request, checkpoint, drawn, capsys
+    kind, request, checkpoint, synthetic, capsys
 ):
     if kind == "onnx":
         file, said = request.getfixturevalue("exported")
@@ -78,7 +78,7 @@ def test_the_file_takes_bytes_and_gives_the_predictors_probabilities(
     assert "batch of 32: " in said
     run = export.onnx_runner(file) if kind == "onnx" else export.torch_export_runner(file)
     predictor = FlowerPredictor(file.with_name("best.ckpt"))
-    files = sorted((drawn / "roses").iterdir())[:7]
+    files = sorted((synthetic / "roses").iterdir())[:7]
     pixels = np.stack(
         [np.asarray(Image.open(f).resize((40, 40), Image.Resampling.BICUBIC)) for f in files]
     )
@@ -215,17 +215,17 @@ def test_torchvisions_networks_are_exported_as_they_are(arch, kind, tmp_path, ca
     assert export.disagreement(run, module, images) == ""
 
 
-def test_a_file_that_disagrees_is_deleted(checkpoint, drawn, monkeypatch, capsys):
+def test_a_file_that_disagrees_is_deleted(checkpoint, synthetic, monkeypatch, capsys):
     runner = export.onnx_runner
     monkeypatch.setattr(
         export, "onnx_runner", lambda file: lambda images: runner(file)(images[:, ::-1]) + 0.001
     )
-    assert export.export(str(checkpoint), images=[str(drawn / "roses")]) == 1
+    assert export.export(str(checkpoint), images=[str(synthetic / "roses")]) == 1
     assert "is deleted, it disagrees with the checkpoint" in capsys.readouterr().out
     assert not checkpoint.with_suffix(".onnx").exists()
 
 
-def test_a_file_made_while_it_exports_stays(checkpoint, drawn, monkeypatch, capsys):
+def test_a_file_made_while_it_exports_stays(checkpoint, synthetic, monkeypatch, capsys):
     file, compare = checkpoint.with_suffix(".pt2"), export.disagreement
 
     def disagreement(*args, **options):
@@ -233,7 +233,10 @@ def test_a_file_made_while_it_exports_stays(checkpoint, drawn, monkeypatch, caps
         return compare(*args, **options)
 
     monkeypatch.setattr(export, "disagreement", disagreement)
-    assert export.export(str(checkpoint), format="torch_export", images=[str(drawn / "roses")]) == 0
+    assert (
+        export.export(str(checkpoint), format="torch_export", images=[str(synthetic / "roses")])
+        == 0
+    )
     assert file.read_text() == "mine"
     assert export.torch_export_runner(file.with_name("best-2.pt2"))(
         np.zeros((1, 40, 40, 3), dtype=np.uint8)
@@ -242,8 +245,8 @@ def test_a_file_made_while_it_exports_stays(checkpoint, drawn, monkeypatch, caps
     assert {path.name for path in file.parent.glob("*")} == {"best.ckpt", "best.pt2", "best-2.pt2"}
 
 
-def test_other_images_can_be_asked_for(checkpoint, drawn, capsys):
-    assert run_function(export.export, [str(checkpoint), "--images", str(drawn / "roses")]) == 0
+def test_other_images_can_be_asked_for(checkpoint, synthetic, capsys):
+    assert run_function(export.export, [str(checkpoint), "--images", str(synthetic / "roses")]) == 0
     assert "30 images: the same class for 100.0%" in capsys.readouterr().out
     with pytest.raises(FileExistsError, match=r"--out .*best\.onnx: the file exists"):
         export.export(str(checkpoint))

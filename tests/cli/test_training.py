@@ -51,22 +51,22 @@ def last(run: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def whole_run(drawn, tmp_path_factory, cache_home):
+def whole_run(synthetic, tmp_path_factory, cache_home):
     """Return the folder of a run of four epochs, and what it printed."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache_home))
-        fit(folder, drawn)
+        fit(folder, synthetic)
     return folder / "lightning_logs" / "version_0"
 
 
 @pytest.fixture(scope="module")
-def one_epoch(drawn, tmp_path_factory, cache_home):
+def one_epoch(synthetic, tmp_path_factory, cache_home):
     """Return the folder of a run of one epoch."""
     folder = tmp_path_factory.mktemp("one_epoch")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(cache_home))
-        fit(folder, drawn, "--trainer.max_epochs=1")
+        fit(folder, synthetic, "--trainer.max_epochs=1")
     return folder / "lightning_logs" / "version_0"
 
 
@@ -86,12 +86,12 @@ SLOW_CONFIGS = ("convnext_tiny", "multi_gpu", "resnet50", "vgg16")
         *(pytest.param(config, marks=pytest.mark.slow) for config in SLOW_CONFIGS),
     ],
 )
-def test_every_config_trains_and_tests(config, drawn):
+def test_every_config_trains_and_tests(config, synthetic):
     args = [
         "--config",
         str(CONFIGS / f"{config}.yaml"),
         "--data.root",
-        str(drawn),
+        str(synthetic),
         "--trainer.fast_dev_run",
         "true",
     ]
@@ -102,12 +102,12 @@ def test_every_config_trains_and_tests(config, drawn):
         training.main([verb, *args, *small])
 
 
-def test_the_config_alone_is_enough_without_one(drawn):
+def test_the_config_alone_is_enough_without_one(synthetic):
     run = training.main(
         [
             "fit",
             "--data.root",
-            str(drawn),
+            str(synthetic),
             "--trainer.fast_dev_run",
             "true",
             "--trainer.accelerator",
@@ -118,10 +118,10 @@ def test_the_config_alone_is_enough_without_one(drawn):
     assert run.model.class_names == run.datamodule.class_names
 
 
-def test_logger_and_checkpoints_can_be_switched_off(drawn, tmp_path):
+def test_logger_and_checkpoints_can_be_switched_off(synthetic, tmp_path):
     fit(
         tmp_path,
-        drawn,
+        synthetic,
         "--trainer.logger=false",
         "--trainer.enable_checkpointing=false",
         "--trainer.max_epochs=1",
@@ -220,8 +220,8 @@ def test_what_is_typed_wins_over_the_checkpoint(whole_run):
     assert run.datamodule.image_size == 40
 
 
-def test_the_summary_names_commands_that_exist(drawn, tmp_path, capsys):
-    run = fit(tmp_path, drawn, "--trainer.max_epochs", "1")
+def test_the_summary_names_commands_that_exist(synthetic, tmp_path, capsys):
+    run = fit(tmp_path, synthetic, "--trainer.max_epochs", "1")
     printed = capsys.readouterr().out
     best = run.trainer.checkpoint_callback
     assert f"Best epoch       {best.best_epoch}" in printed
@@ -230,11 +230,16 @@ def test_the_summary_names_commands_that_exist(drawn, tmp_path, capsys):
     training.main(command.split("python -m flowers ")[1].split())
 
 
-def test_same_seed_same_metrics_other_seed_others(drawn, tmp_path):
+def test_same_seed_same_metrics_other_seed_others(synthetic, tmp_path):
     def metrics(folder, seed):
         (tmp_path / folder).mkdir()
         run = fit(
-            tmp_path / folder, drawn, "--seed_everything", str(seed), "--trainer.max_epochs", "2"
+            tmp_path / folder,
+            synthetic,
+            "--seed_everything",
+            str(seed),
+            "--trainer.max_epochs",
+            "2",
         )
         return {name: float(value) for name, value in run.trainer.callback_metrics.items()}
 
@@ -258,9 +263,9 @@ def _fit_and_die(folder, root):
 
 
 def test_killed_and_resumed_equals_never_interrupted_bit_for_bit(
-    whole_run, drawn, tmp_path, forkserver
+    whole_run, synthetic, tmp_path, forkserver
 ):
-    process = forkserver.Process(target=_fit_and_die, args=(tmp_path, drawn))
+    process = forkserver.Process(target=_fit_and_die, args=(tmp_path, synthetic))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -286,13 +291,13 @@ def test_killed_and_resumed_equals_never_interrupted_bit_for_bit(
     assert best[0] == best[1]
 
 
-def test_last_is_the_run_that_saved_last_or_a_new_one(drawn, tmp_path, monkeypatch, capsys):
-    words = ["--ckpt_path", "last", "--data.root", str(drawn), "--trainer.max_epochs"]
-    run = fit(tmp_path, drawn, *words, "1").trainer
+def test_last_is_the_run_that_saved_last_or_a_new_one(synthetic, tmp_path, monkeypatch, capsys):
+    words = ["--ckpt_path", "last", "--data.root", str(synthetic), "--trainer.max_epochs"]
+    run = fit(tmp_path, synthetic, *words, "1").trainer
     assert run.current_epoch == 1
-    fit(tmp_path, drawn, "--trainer.max_epochs", "1")  # another run, which saves later
+    fit(tmp_path, synthetic, "--trainer.max_epochs", "1")  # another run, which saves later
     logs = tmp_path / "lightning_logs"
-    fit(tmp_path, drawn, *words, "2")
+    fit(tmp_path, synthetic, *words, "2")
     assert [last(logs / f"version_{number}")["epoch"] for number in (0, 1)] == [0, 1]
     monkeypatch.chdir(logs / "version_0")
     training.main(["fit", *words, "3"])
@@ -365,8 +370,8 @@ def files(folder: Path) -> dict[str, int]:
         ),
     ],
 )
-def test_a_finished_run_says_so_and_stays_as_it_is(options, more, drawn, tmp_path, caplog):
-    fit(tmp_path, drawn, *options)
+def test_a_finished_run_says_so_and_stays_as_it_is(options, more, synthetic, tmp_path, caplog):
+    fit(tmp_path, synthetic, *options)
     run = tmp_path / "lightning_logs" / "version_0"
     before = files(tmp_path)
     num_epochs = last(run)["epoch"]
@@ -395,9 +400,9 @@ def test_a_schedule_of_another_length_is_taken_up_at_its_own_rate(short_run, tmp
 
 
 @pytest.mark.filterwarnings("ignore:.*will be overridden by")
-def test_a_resumed_run_asks_for_the_optimizer_that_it_was_given(drawn, tmp_path):
+def test_a_resumed_run_asks_for_the_optimizer_that_it_was_given(synthetic, tmp_path):
     optimizer = ["--optimizer=torch.optim.SGD", "--optimizer.lr=0.1", "--optimizer.momentum=0.5"]
-    fit(tmp_path, drawn, "--trainer.max_epochs=1", *optimizer)
+    fit(tmp_path, synthetic, "--trainer.max_epochs=1", *optimizer)
     words = [
         "fit",
         "--ckpt_path=last",
@@ -431,13 +436,13 @@ def test_a_configuration_of_another_network_than_the_checkpoints_is_refused(shor
 
 
 def test_weights_that_were_trained_on_images_this_run_evaluates_are_reported(
-    whole_run, drawn, tmp_path
+    whole_run, synthetic, tmp_path
 ):
     best = str(whole_run / "checkpoints" / "best.ckpt")
     data = [
         "--data.image_size=64",
         "--data.crop_size=64",
-        f"--data.root={drawn}",
+        f"--data.root={synthetic}",
         "--trainer.max_epochs=1",
     ]
     net = [
@@ -457,7 +462,7 @@ def test_weights_that_were_trained_on_images_this_run_evaluates_are_reported(
         training.main(["fit", *net, weights, *data, "--data.split_seed=7"])
     # Other data, some of it the same: told when it is evaluated.
     other = tmp_path / "other" / "photos"
-    shutil.copytree(drawn, other)
+    shutil.copytree(synthetic, other)
     next((other / "daisy").iterdir()).unlink()
     evaluate = ["test", "--ckpt_path", best, "--data.root", str(other), "--data.split_seed=7"]
     with (
@@ -472,7 +477,7 @@ def test_weights_that_were_trained_on_images_this_run_evaluates_are_reported(
         training.main(evaluate)
 
 
-def test_a_small_folder_learns_with_the_shipped_recipe(drawn, tmp_path):
+def test_a_small_folder_learns_with_the_shipped_recipe(synthetic, tmp_path):
     size = [
         "--data.image_size=40",
         "--data.crop_size=32",
@@ -482,7 +487,7 @@ def test_a_small_folder_learns_with_the_shipped_recipe(drawn, tmp_path):
     short = [
         "--trainer.max_epochs=10",
         "--trainer.accelerator=cpu",
-        f"--data.root={drawn}",
+        f"--data.root={synthetic}",
         "--trainer.logger=false",
     ]
     run = training.main(["fit", "--config", str(CONFIGS / "cnn.yaml"), *size, *short])
@@ -490,7 +495,9 @@ def test_a_small_folder_learns_with_the_shipped_recipe(drawn, tmp_path):
     assert run.trainer.callback_metrics["val/acc"] > 0.35
 
 
-def test_a_nan_loss_stops_the_run_and_leaves_the_last_good_checkpoint(drawn, tmp_path, monkeypatch):
+def test_a_nan_loss_stops_the_run_and_leaves_the_last_good_checkpoint(
+    synthetic, tmp_path, monkeypatch
+):
     step = CNNTask.training_step
 
     def broken(self, batch, batch_idx):
@@ -501,14 +508,14 @@ def test_a_nan_loss_stops_the_run_and_leaves_the_last_good_checkpoint(drawn, tmp
     with pytest.raises(
         FloatingPointError, match=r"NaN or infinite in epoch 2.*best\.ckpt.*--model\.lr"
     ):
-        fit(tmp_path, drawn)
+        fit(tmp_path, synthetic)
     kept = last(tmp_path / "lightning_logs" / "version_0")
     assert kept["epoch"] == 1
     assert all(torch.isfinite(value).all() for value in kept["state_dict"].values())
 
 
 @pytest.mark.filterwarnings("ignore:Encountered `nan` values")
-def test_weights_broken_by_the_last_step_are_not_saved(drawn, tmp_path, monkeypatch):
+def test_weights_broken_by_the_last_step_are_not_saved(synthetic, tmp_path, monkeypatch):
     def poison(self):
         if self.current_epoch == 1:
             with torch.no_grad():
@@ -516,14 +523,14 @@ def test_weights_broken_by_the_last_step_are_not_saved(drawn, tmp_path, monkeypa
 
     monkeypatch.setattr(CNNTask, "on_validation_start", poison, raising=False)
     with pytest.raises(FloatingPointError, match="validation loss became NaN"):
-        fit(tmp_path, drawn, "--model.ema_decay", "null")
+        fit(tmp_path, synthetic, "--model.ema_decay", "null")
     assert last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 0
 
 
 @pytest.mark.filterwarnings(
     "ignore:.*could not find the monitored key", "ignore:.*not supported by the model summary"
 )
-def test_options_that_often_go_together_do(drawn, tmp_path):
+def test_options_that_often_go_together_do(synthetic, tmp_path):
     """Each of these once ended in an error, or in a run without its last checkpoint."""
     for number, options in enumerate(
         (
@@ -535,14 +542,14 @@ def test_options_that_often_go_together_do(drawn, tmp_path):
         )
     ):
         (tmp_path / str(number)).mkdir()
-        fit(tmp_path / str(number), drawn, "--trainer.max_epochs=2", *options)
+        fit(tmp_path / str(number), synthetic, "--trainer.max_epochs=2", *options)
         assert (
             tmp_path / str(number) / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt"
         ).exists()
 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit")
-def test_overfitting_batches_on_purpose_takes_training_images_only(drawn, tmp_path):
+def test_overfitting_batches_on_purpose_takes_training_images_only(synthetic, tmp_path):
     seen = []
     step = CNNTask.training_step
 
@@ -552,7 +559,7 @@ def test_overfitting_batches_on_purpose_takes_training_images_only(drawn, tmp_pa
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CNNTask, "training_step", noted)
-        run = fit(tmp_path, drawn, "--trainer.overfit_batches=1", "--trainer.max_epochs=1")
+        run = fit(tmp_path, synthetic, "--trainer.overfit_batches=1", "--trainer.max_epochs=1")
     assert seen
     assert set(seen) <= set(run.datamodule.indices["train"].tolist())
 
@@ -605,12 +612,14 @@ class PlainLogger(Logger):
         self.metrics.update(metrics)
 
 
-def test_other_loggers_log_beside_a_whole_run_folder(drawn, tmp_path):
+def test_other_loggers_log_beside_a_whole_run_folder(synthetic, tmp_path):
     loggers = [
         {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path / "csv")}},
         {"class_path": f"{__name__}.PlainLogger"},
     ]
-    run = fit(tmp_path, drawn, "--trainer.logger", json.dumps(loggers), "--trainer.max_epochs=1")
+    run = fit(
+        tmp_path, synthetic, "--trainer.logger", json.dumps(loggers), "--trainer.max_epochs=1"
+    )
     names = {path.name for path in (tmp_path / "lightning_logs" / "version_0").iterdir()}
     assert {"config.yaml", "manifest.csv", "checkpoints", "hparams.yaml"} <= names
     assert run.trainer.log_dir == str(tmp_path / "lightning_logs" / "version_0")
@@ -620,9 +629,9 @@ def test_other_loggers_log_beside_a_whole_run_folder(drawn, tmp_path):
     assert run.trainer.loggers[2].hparams["widths"]
 
 
-def test_what_is_written_among_the_photos_would_become_a_class(whole_run, drawn, tmp_path):
+def test_what_is_written_among_the_photos_would_become_a_class(whole_run, synthetic, tmp_path):
     root = tmp_path / "photos"
-    shutil.copytree(drawn, root)
+    shutil.copytree(synthetic, root)
     with pytest.raises(
         ValueError, match=r"--trainer\.default_root_dir .*runs: expected a folder outside --data"
     ):
@@ -632,17 +641,17 @@ def test_what_is_written_among_the_photos_would_become_a_class(whole_run, drawn,
         ValueError, match=r"--report\.folder .*out: expected a folder outside --data"
     ):
         training.main(["test", *words, f"--report.folder={root / 'out'}"])
-    assert {path.name for path in root.iterdir()} == {path.name for path in drawn.iterdir()}
+    assert {path.name for path in root.iterdir()} == {path.name for path in synthetic.iterdir()}
 
 
-def test_wrong_data_leaves_no_run_folder(drawn, tmp_path):
+def test_wrong_data_leaves_no_run_folder(synthetic, tmp_path):
     with pytest.raises(ValueError, match="val_fraction"):
-        fit(tmp_path, drawn, "--data.val_fraction=0.95")
+        fit(tmp_path, synthetic, "--data.val_fraction=0.95")
     assert not (tmp_path / "lightning_logs").exists()
 
 
-def test_a_checkpoint_finds_its_data_from_another_folder(drawn, tmp_path, monkeypatch):
-    (tmp_path / "photos").symlink_to(drawn)
+def test_a_checkpoint_finds_its_data_from_another_folder(synthetic, tmp_path, monkeypatch):
+    (tmp_path / "photos").symlink_to(synthetic)
     fit(tmp_path, Path("photos"), "--trainer.max_epochs=1")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -768,7 +777,7 @@ def test_another_file_than_a_checkpoint_is_named(content, whole_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(drawn, tmp_path):
+def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(synthetic, tmp_path):
     script = tmp_path / "ddp.py"
     script.write_text(
         "import sys\n"
@@ -797,7 +806,7 @@ def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(d
         "--data.test_fraction=0.3",
         "--model.widths=[8,16]",
     ]
-    fit_args = [f"--data.root={drawn}", *small, "--data.image_size=32", "--data.crop_size=24"]
+    fit_args = [f"--data.root={synthetic}", *small, "--data.image_size=32", "--data.crop_size=24"]
     run_in_two(["fit", *fit_args, "--trainer.max_epochs=5", "--model.ema_decay=0.5"])
     [run] = (tmp_path / "lightning_logs").iterdir()
     best, ckpt = (
@@ -836,7 +845,7 @@ def test_two_processes_say_to_the_last_digit_what_one_says_of_their_checkpoint(d
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_with_twice_the_batch_learns(drawn, tmp_path):
+def test_two_processes_learn_what_one_with_twice_the_batch_learns(synthetic, tmp_path):
     # No batch norm, dropout and mixing of images, which look at a process's own batch.
     words = ["--model", "TransferTask", "--model.arch", "squeezenet1_1", "--model.weights", "none"]
     words += [
@@ -847,7 +856,7 @@ def test_two_processes_learn_what_one_with_twice_the_batch_learns(drawn, tmp_pat
         "--data.augment.mixup_prob",
         "0",
     ]
-    words += ["--data.root", str(drawn), "--data.image_size", "48", "--data.crop_size", "40"]
+    words += ["--data.root", str(synthetic), "--data.image_size", "48", "--data.crop_size", "40"]
     words += [
         "--trainer.max_epochs",
         "3",
@@ -914,17 +923,17 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
         (["--trainer.log_every_n_steps", "0"], "--trainer.log_every_n_steps"),
     ],
 )
-def test_a_wrong_option_is_named(args, said, drawn, capsys):
+def test_a_wrong_option_is_named(args, said, synthetic, capsys):
     with pytest.raises(SystemExit) as caught:
-        training.main(["fit", "--data.root", str(drawn), *args])
+        training.main(["fit", "--data.root", str(synthetic), *args])
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["validate", "test"])
-def test_an_untrained_network_is_not_evaluated(verb, drawn, capsys):
+def test_an_untrained_network_is_not_evaluated(verb, synthetic, capsys):
     with pytest.raises(SystemExit):
-        training.main([verb, "--data.root", str(drawn)])
+        training.main([verb, "--data.root", str(synthetic)])
     assert f"--ckpt_path: expected the checkpoint to {verb}" in capsys.readouterr().err
 
 
@@ -992,7 +1001,7 @@ def test_a_test_leaves_a_report_in_the_run_folder_and_a_second_one_beside_it(
     }
 
 
-def test_test_time_augmentation_is_what_is_tested_and_predicted(whole_run, drawn, tmp_path):
+def test_test_time_augmentation_is_what_is_tested_and_predicted(whole_run, synthetic, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(
         whole_run, run, ignore=shutil.ignore_patterns("report*", "predictions*", "figures*")
@@ -1006,12 +1015,12 @@ def test_test_time_augmentation_is_what_is_tested_and_predicted(whole_run, drawn
     assert numbers["accuracy"] == pytest.approx(float(averaged["test/acc"]))
     assert numbers["facts"]["Test"]["test-time augmentation"] == "flip+crops"
     tested = read_predictions(run / "predictions-2.csv")
-    predict([str(drawn / path) for path in tested.paths], ckpt_path=str(run), tta="flip+crops")
+    predict([str(synthetic / path) for path in tested.paths], ckpt_path=str(run), tta="flip+crops")
     assert (read_predictions("predictions.csv", needs_labels=False).probs == tested.probs).all()
 
 
 def test_predict_and_the_report_agree_to_the_last_digit_whatever_the_batch_size(
-    whole_run, drawn, tmp_path
+    whole_run, synthetic, tmp_path
 ):
     run = tmp_path / "run"
     shutil.copytree(
@@ -1019,7 +1028,7 @@ def test_predict_and_the_report_agree_to_the_last_digit_whatever_the_batch_size(
     )
     training.main(["test", "--ckpt_path", str(run)])
     tested = [row[2:] for row in csv.reader((run / "predictions.csv").read_text().splitlines())]
-    files = [str(drawn / path) for path in read_predictions(run / "predictions.csv").paths]
+    files = [str(synthetic / path) for path in read_predictions(run / "predictions.csv").paths]
     for size in (1, 32):
         predict(files, ckpt_path=str(run), batch_size=size, out=tmp_path / f"{size}.csv")
     one, many = (

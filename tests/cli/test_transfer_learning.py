@@ -80,15 +80,15 @@ def _fit_and_die(folder, root, weights):
 
 
 def test_killed_while_unfreezing_and_resumed_equals_never_interrupted_bit_for_bit(
-    drawn, weights, tmp_path, forkserver
+    synthetic, weights, tmp_path, forkserver
 ):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     mine = tmp_path / "mine.pth"
     mine.write_bytes(weights.read_bytes())
-    process = forkserver.Process(target=_fit_and_die, args=(tmp_path / "killed", drawn, mine))
+    process = forkserver.Process(target=_fit_and_die, args=(tmp_path / "killed", synthetic, mine))
     process.start()
-    fit(tmp_path / "whole", drawn, mine, *UNFREEZING)
+    fit(tmp_path / "whole", synthetic, mine, *UNFREEZING)
     process.join()
     assert process.exitcode == -signal.SIGKILL
     mine.unlink()  # a checkpoint is restored without them
@@ -109,9 +109,9 @@ def test_killed_while_unfreezing_and_resumed_equals_never_interrupted_bit_for_bi
 
 
 @pytest.fixture(scope="session")
-def probed(drawn, weights, tmp_path_factory):
+def probed(synthetic, weights, tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe")
-    fit(folder, drawn, weights, "--freeze.unfreeze_epoch", "null", "--trainer.max_epochs", "2")
+    fit(folder, synthetic, weights, "--freeze.unfreeze_epoch", "null", "--trainer.max_epochs", "2")
     return folder / "lightning_logs" / "version_0"
 
 
@@ -139,12 +139,12 @@ def test_the_checkpoint_of_a_probe_is_an_ordinary_one(probed, weights, tmp_path,
     assert page.count("data:image/jpeg") == 2 * page.count('<div class="card">')
 
 
-def test_a_new_training_begins_with_the_weights_of_a_probe(probed, drawn, tmp_path):
+def test_a_new_training_begins_with_the_weights_of_a_probe(probed, synthetic, tmp_path):
     best = probed / "checkpoints" / "best.ckpt"
     before = torch.load(best, weights_only=True)["state_dict"]
     run = fit(
         tmp_path,
-        drawn,
+        synthetic,
         best,
         "--trainer.max_epochs",
         "1",
@@ -179,8 +179,16 @@ def test_a_probe_can_be_fine_tuned_on(probed, tmp_path):
     assert not torch.equal(after[first], before[first])
 
 
-def test_the_images_are_those_the_weights_were_trained_on_unless_told_otherwise(drawn):
-    args = ["fit", "--data.root", str(drawn), "--model", "TransferTask", "--model.weights", "none"]
+def test_the_images_are_those_the_weights_were_trained_on_unless_told_otherwise(synthetic):
+    args = [
+        "fit",
+        "--data.root",
+        str(synthetic),
+        "--model",
+        "TransferTask",
+        "--model.weights",
+        "none",
+    ]
     quick = [
         "--data.batch_size",
         "2",
@@ -207,14 +215,14 @@ def test_the_images_are_those_the_weights_were_trained_on_unless_told_otherwise(
     assert (data.augment.cutmix_prob, data.augment.min_scale) == (0.2, 0.5)
 
 
-def test_the_printed_configuration_is_the_one_that_runs(drawn, capsys):
+def test_the_printed_configuration_is_the_one_that_runs(synthetic, capsys):
     words = [
         "--model",
         "TransferTask",
         "--model.arch",
         "efficientnet_b0",
         "--data.root",
-        str(drawn),
+        str(synthetic),
     ]
     with pytest.raises(SystemExit):
         training.main(["fit", *words, "--print_config"])
@@ -240,7 +248,7 @@ def test_a_resumed_training_says_which_options_it_does_not_take(probed, tmp_path
 @pytest.mark.parametrize(
     "words", [["--data.cache", "false"], ["--model", "CNNTask", "--model.widths", "[8]"]]
 )
-def test_what_a_probe_cannot_do_is_said_before_there_is_a_run_folder(words, drawn, tmp_path):
+def test_what_a_probe_cannot_do_is_said_before_there_is_a_run_folder(words, synthetic, tmp_path):
     model = (
         []
         if "CNNTask" in words
@@ -251,7 +259,7 @@ def test_what_a_probe_cannot_do_is_said_before_there_is_a_run_folder(words, draw
             [
                 "fit",
                 "--data.root",
-                str(drawn),
+                str(synthetic),
                 *model,
                 *words,
                 *SMALL,
@@ -274,10 +282,10 @@ def test_what_a_probe_cannot_do_is_said_before_there_is_a_run_folder(words, draw
     ],
 )
 def test_a_size_that_the_network_cannot_take_is_named_before_there_is_a_run_folder(
-    arch, sizes, said, drawn, tmp_path
+    arch, sizes, said, synthetic, tmp_path
 ):
     typed = ["--data.image_size", str(sizes[0]), "--data.crop_size", str(sizes[1])]
     model = ["--model", "TransferTask", "--model.arch", arch, "--model.weights", "none"]
     with pytest.raises(ValueError, match=said):
-        training.main(["fit", "--data.root", str(drawn), *model, *typed])
+        training.main(["fit", "--data.root", str(synthetic), *model, *typed])
     assert not (tmp_path / "lightning_logs").exists()

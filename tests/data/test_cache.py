@@ -15,7 +15,7 @@ from flowers.callbacks.cache_features import cache_features
 from flowers.data import (
     FlowersDataModule,
     cache,
-    draw_flowers,
+    generate_flowers,
     index_folder,
     load_image,
 )
@@ -94,23 +94,23 @@ def delete_checksums(file):
 
 DAMAGES = [truncate, flip, empty, delete, replace_by_a_folder, replace_entry_by_a_file]
 DAMAGES += [replace_entry_by_a_broken_link, garbage_checksums, damaged_checksums, delete_checksums]
-FILES = ["facts.json", "thumbnails.npy", "pairs.npz", "images.npy", "features.npy"]
+FILES = ["info.json", "thumbnails.npy", "pairs.npz", "images.npy", "features.npy"]
 
 
 def read_everything(root, task, cache_dir):
     """Return all that a training reads back from the cache."""
     data = FlowersDataModule(str(root), image_size=32, crop_size=32, cache_dir=str(cache_dir))
     features = cache_features(task, data, views=0)
-    facts = data.facts
-    pairs = duplicate_pairs(facts.sha256, facts.thumbnails, rule="near", cache_dir=cache_dir)
-    return data.manifest_rows(), facts.images, facts.thumbnails, data.pixels, *pairs, *features
+    info = data.info
+    pairs = duplicate_pairs(info.sha256, info.thumbnails, rule="near", cache_dir=cache_dir)
+    return data.manifest_rows(), info.images, info.thumbnails, data.pixels, *pairs, *features
 
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory):
     """A folder of photos, a task, a cache in which all of it is, and what is read from there."""
     folder = tmp_path_factory.mktemp("pristine")
-    draw_flowers(folder / "photos", per_class=5, image_size=32)
+    generate_flowers(folder / "photos", per_class=5, image_size=32)
     names = index_folder(folder / "photos").class_names
     task = TransferTask(names, arch="mobilenet_v3_small", weights="none")
     return folder, task, read_everything(folder / "photos", task, folder / "cache")

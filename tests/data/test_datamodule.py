@@ -32,13 +32,13 @@ def batches(loader):
     }
 
 
-def test_class_names_are_known_at_construction(drawn):
-    names = FlowersDataModule(str(drawn)).class_names
+def test_class_names_are_known_at_construction(synthetic):
+    names = FlowersDataModule(str(synthetic)).class_names
     assert names == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
 
 
-def test_the_loaders_cover_the_splits(drawn):
-    data = module(drawn)
+def test_the_loaders_cover_the_splits(synthetic):
+    data = module(synthetic)
     assert {name: len(indices) for name, indices in data.indices.items()} == {
         "train": 120,
         "val": 15,
@@ -49,21 +49,21 @@ def test_the_loaders_cover_the_splits(drawn):
     assert set(batches(data.train_dataloader())) <= set(data.indices["train"].tolist())
 
 
-def test_cached_and_streamed_batches_are_the_same(drawn):
-    cached = batches(module(drawn).val_dataloader())
-    streamed = batches(module(drawn, cache=False, num_workers=0).val_dataloader())
+def test_cached_and_streamed_batches_are_the_same(synthetic):
+    cached = batches(module(synthetic).val_dataloader())
+    streamed = batches(module(synthetic, cache=False, num_workers=0).val_dataloader())
     assert cached.keys() == streamed.keys()
     for index, (image, label) in cached.items():
         assert torch.equal(image, streamed[index][0])
         assert label == streamed[index][1]
 
 
-def test_workers_stream_the_same_images(drawn):
-    data = module(drawn, cache=False, num_workers=1)
+def test_workers_stream_the_same_images(synthetic):
+    data = module(synthetic, cache=False, num_workers=1)
     streamed = batches(data.test_dataloader())
     for index, (image, _) in streamed.items():
         assert torch.equal(
-            image, load_image(drawn / data.index.paths[index], image_size=32, resize="stretch")
+            image, load_image(synthetic / data.index.paths[index], image_size=32, resize="stretch")
         )
 
 
@@ -82,9 +82,9 @@ def test_identical_files_stand_on_one_side(photos):
     assert len(sides) == 40
 
 
-def test_resized_and_recompressed_copies_stand_on_one_side_unless_told_apart(drawn, tmp_path):
+def test_resized_and_recompressed_copies_stand_on_one_side_unless_told_apart(synthetic, tmp_path):
     root = tmp_path / "photos"
-    shutil.copytree(drawn, root)
+    shutil.copytree(synthetic, root)
     for path in sorted((root / "daisy").iterdir()):
         Image.open(path).resize((40, 40)).save(path.with_stem(f"{path.stem}-small"), quality=60)
 
@@ -99,25 +99,25 @@ def test_resized_and_recompressed_copies_stand_on_one_side_unless_told_apart(dra
     assert pairs_apart(duplicates="exact") > 0
 
 
-def test_one_option_cannot_be_misspelt(drawn):
+def test_one_option_cannot_be_misspelt(synthetic):
     with pytest.raises(TypeError, match="foldz"):
-        module(drawn, foldz=3)
+        module(synthetic, foldz=3)
 
 
-def test_a_manifest_gives_the_same_split_back(drawn, tmp_path):
-    data = module(drawn, split_seed=3)
+def test_a_manifest_gives_the_same_split_back(synthetic, tmp_path):
+    data = module(synthetic, split_seed=3)
     file = tmp_path / "manifest.csv"
     file.write_text(manifest_text(data.manifest_rows()))
-    again = module(drawn, manifest=str(file))
+    again = module(synthetic, manifest=str(file))
     assert again.manifest_rows() == data.manifest_rows() == read_manifest(file)
-    assert not np.array_equal(module(drawn).indices["test"], again.indices["test"])
+    assert not np.array_equal(module(synthetic).indices["test"], again.indices["test"])
 
 
 @pytest.fixture
-def divided(drawn, tmp_path):
+def divided(synthetic, tmp_path):
     """Return a folder of three splits; train and val each hold an image of a later split."""
     root = tmp_path / "divided"
-    for file in drawn.glob("*/*.jpg"):
+    for file in synthetic.glob("*/*.jpg"):
         split = ("train", "Valid", "TEST")[int(file.stem) % 3]
         (root / split / file.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(file, root / split / file.parent.name / file.name)
@@ -128,11 +128,11 @@ def divided(drawn, tmp_path):
 
 
 def test_a_divided_folder_keeps_its_splits_and_its_manifest_gives_them_back(
-    divided, drawn, tmp_path, caplog
+    divided, synthetic, tmp_path, caplog
 ):
     with caplog.at_level("INFO"):
         data = module(divided)
-    assert data.class_names == FlowersDataModule(str(drawn)).class_names
+    assert data.class_names == FlowersDataModule(str(synthetic)).class_names
     splits = {"train": "train", "Valid": "val", "TEST": "test"}
     for row in data.manifest_rows():
         folder, label, name = row.path.split("/")
@@ -202,24 +202,24 @@ def test_bad_images_can_be_skipped_and_the_manifest_says_so(photos):
         ({"root": "nowhere"}, r"`root` nowhere"),
     ],
 )
-def test_an_option_out_of_range_is_named(drawn, options, message):
+def test_an_option_out_of_range_is_named(synthetic, options, message):
     with pytest.raises((ValueError, OSError), match=message):
-        module(options.pop("root", drawn), **options)
+        module(options.pop("root", synthetic), **options)
 
 
-def test_the_cache_never_lies_among_the_photos(drawn):
+def test_the_cache_never_lies_among_the_photos(synthetic):
     with pytest.raises(ValueError, match=r"`cache_dir`"):
-        module(drawn, cache_dir=str(drawn / "cache"))
+        module(synthetic, cache_dir=str(synthetic / "cache"))
 
 
-def test_an_empty_split_is_named(drawn):
-    data = module(drawn, test_fraction=0)
+def test_an_empty_split_is_named(synthetic):
+    data = module(synthetic, test_fraction=0)
     with pytest.raises(ValueError, match=r"`split`.* an image of the test split .*, got 0"):
         data.test_dataloader()
 
 
-def test_more_processes_than_images_are_named(drawn):
-    data = module(drawn)
+def test_more_processes_than_images_are_named(synthetic):
+    data = module(synthetic)
     data.trainer = SimpleNamespace(global_rank=0, world_size=16)
     assert len(data.train_dataloader().sampler) == 120 // 16
     with pytest.raises(
@@ -228,25 +228,25 @@ def test_more_processes_than_images_are_named(drawn):
         data.val_dataloader()
 
 
-def test_a_checkpoint_of_another_split_of_the_same_images_is_refused(drawn):
-    data, other = module(drawn), module(drawn, split_seed=1)
+def test_a_checkpoint_of_another_split_of_the_same_images_is_refused(synthetic):
+    data, other = module(synthetic), module(synthetic, split_seed=1)
     data.load_state_dict(data.state_dict())
     with pytest.raises(ValueError, match="split in another way"):
         other.load_state_dict(data.state_dict())
 
 
-def test_other_images_or_another_size_than_the_checkpoints_are_said(drawn, photos):
-    data = module(drawn)
+def test_other_images_or_another_size_than_the_checkpoints_are_said(synthetic, photos):
+    data = module(synthetic)
     with pytest.warns(UserWarning, match="holds other images"):
         module(photos(cat=10, dog=10)).load_state_dict(data.state_dict())
     with pytest.warns(
         UserWarning, match=r"--data\.image_size is 48; the checkpoint was trained with 32"
     ):
-        module(drawn, image_size=48).load_state_dict(data.state_dict())
+        module(synthetic, image_size=48).load_state_dict(data.state_dict())
 
 
-def test_evaluation_batches_are_the_decoded_images_as_floats(drawn):
-    data = module(drawn, augment=BatchAugmentation(cutmix_prob=1.0))
+def test_evaluation_batches_are_the_decoded_images_as_floats(synthetic):
+    data = module(synthetic, augment=BatchAugmentation(cutmix_prob=1.0))
     batch = next(iter(data.val_dataloader()))
     out = data.on_after_batch_transfer(batch, 0)  # no trainer: not training
     assert torch.equal(out.images, batch.images / 255)
@@ -347,8 +347,8 @@ def test_a_file_that_changed_without_its_size_and_time_is_read_anew(photos, tmp_
         ([16, 32], 5, [16, 16, 16, 32, 32]),
     ],
 )
-def test_a_list_of_crop_sizes_divides_the_training(drawn, sides, epochs, expected):
-    data = module(drawn, crop_size=sides)
+def test_a_list_of_crop_sizes_divides_the_training(synthetic, sides, epochs, expected):
+    data = module(synthetic, crop_size=sides)
     sizes = []
 
     class Net(LightningModule):
@@ -374,8 +374,8 @@ def test_a_list_of_crop_sizes_divides_the_training(drawn, sides, epochs, expecte
     assert sizes == expected
 
 
-def test_a_list_of_crop_sizes_needs_the_number_of_epochs(drawn):
-    data = module(drawn, crop_size=[16, 32])
+def test_a_list_of_crop_sizes_needs_the_number_of_epochs(synthetic):
+    data = module(synthetic, crop_size=[16, 32])
     data.trainer = SimpleNamespace(max_epochs=-1, current_epoch=0)
     with pytest.raises(ValueError, match=r"`crop_size`: a list needs .* `max_epochs`"):
         _ = data.crop_size

@@ -152,9 +152,9 @@ def can_mount():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="needs a mount namespace")
-def test_workers_do_not_hang_where_shared_memory_is_smaller_than_a_batch(drawn):
+def test_workers_do_not_hang_where_shared_memory_is_smaller_than_a_batch(synthetic):
     mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
     command = ["unshare", "-m", "sh", "-c", mount, "sh"]
-    command += [sys.executable, "-c", READ_BATCHES, str(drawn)]
+    command += [sys.executable, "-c", READ_BATCHES, str(synthetic)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=120)
     assert done.stdout == "112\n"  # full batches of 120 images

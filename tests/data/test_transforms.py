@@ -23,8 +23,8 @@ def photo(tmp_path):
 
 @pytest.mark.parametrize("resize", ["stretch", "crop"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_a_tensor_has_the_bytes_of_the_decoded_file(drawn, resize, interpolation):
-    file = sorted((drawn / "roses").iterdir())[0]
+def test_a_tensor_has_the_bytes_of_the_decoded_file(synthetic, resize, interpolation):
+    file = sorted((synthetic / "roses").iterdir())[0]
     decoding = {"image_size": 20, "resize": resize, "interpolation": interpolation}
     image = load_image(file, **decoding)
     assert image.shape == (3, 20, 20)

@@ -33,7 +33,7 @@ MODELS = {
 
 
 @pytest.fixture(scope="module", params=[*MODELS])
-def checkpoint(request, drawn, tmp_path_factory):
+def checkpoint(request, synthetic, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     words = [
         "--model",
@@ -44,7 +44,7 @@ def checkpoint(request, drawn, tmp_path_factory):
         "--data.crop_size",
         "32",
     ]
-    where = ["--data.root", str(drawn), "--trainer.default_root_dir", str(folder)]
+    where = ["--data.root", str(synthetic), "--trainer.default_root_dir", str(folder)]
     trainer = [
         "--trainer.max_epochs",
         "2",
@@ -77,9 +77,9 @@ def read_table(file: str | Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
-def test_a_predictor_says_what_the_evaluation_said(checkpoint, expected, drawn, batch_size):
+def test_a_predictor_says_what_the_evaluation_said(checkpoint, expected, synthetic, batch_size):
     predictor = FlowerPredictor(checkpoint, batch_size=batch_size)
-    answers = predictor([drawn / row["path"] for row in expected])
+    answers = predictor([synthetic / row["path"] for row in expected])
     for answer, row in zip(answers, expected, strict=True):
         assert answer.label == row["predicted"]
         for name in predictor.class_names:
@@ -91,7 +91,7 @@ def test_a_predictor_says_what_the_evaluation_said(checkpoint, expected, drawn, 
 
 @pytest.mark.parametrize("batch_size", ["1", "64"])
 def test_over_the_validation_files_the_answers_are_those_of_validate_to_the_last_bit(
-    checkpoint, drawn, batch_size
+    checkpoint, synthetic, batch_size
 ):
     run = training.main(
         ["validate", "--ckpt_path", str(checkpoint), "--data.batch_size", batch_size]
@@ -104,7 +104,7 @@ def test_over_the_validation_files_the_answers_are_those_of_validate_to_the_last
         collected.gather(run.trainer), run.datamodule, temperature=predictor.temperature
     )
     assert len(expected.paths) == 15
-    answers = predictor([drawn / path for path in expected.paths])
+    answers = predictor([synthetic / path for path in expected.paths])
     assert [[*answer.probabilities.values()] for answer in answers] == expected.probs.tolist()
     labels = np.array([predictor.class_names.index(answer.label) for answer in answers])
     assert (labels == expected.probs.argmax(axis=1)).all()
@@ -114,9 +114,9 @@ def test_over_the_validation_files_the_answers_are_those_of_validate_to_the_last
 
 
 @pytest.mark.slow
-def test_three_processes_write_the_file_of_one(checkpoint, drawn, tmp_path):
+def test_three_processes_write_the_file_of_one(checkpoint, synthetic, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    files = [str(drawn / "roses"), str(tmp_path / "broken.jpg"), str(drawn / "tulips")]
+    files = [str(synthetic / "roses"), str(tmp_path / "broken.jpg"), str(synthetic / "tulips")]
     command = [sys.executable, "-m", "flowers", "predict", *files, "--ckpt_path", str(checkpoint)]
     for name, devices in (("one", "1"), ("three", "3")):
         words = [
@@ -140,12 +140,12 @@ def test_three_processes_write_the_file_of_one(checkpoint, drawn, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 64])
 def test_predict_writes_the_probabilities_of_test_in_an_empty_folder(
-    checkpoint, expected, drawn, tmp_path, batch_size
+    checkpoint, expected, synthetic, tmp_path, batch_size
 ):
     copy = tmp_path / "moved.ckpt"
     shutil.copy(checkpoint, copy)
     files = [
-        str(drawn / row["path"]) for row in reversed(expected)
+        str(synthetic / row["path"]) for row in reversed(expected)
     ]  # the order is that of the input
     assert predict(files, ckpt_path=str(copy), batch_size=batch_size) == 0
     rows = read_table("predictions.csv")
@@ -158,8 +158,8 @@ def test_predict_writes_the_probabilities_of_test_in_an_empty_folder(
             assert float(row[name]) == pytest.approx(float(ours[name]), rel=1e-4, abs=1e-6)
 
 
-def test_up_to_twenty_photos_get_a_line_each_and_more_are_counted(trained_ckpt, drawn, capsys):
-    photo = str(sorted((drawn / "roses").iterdir())[0])
+def test_up_to_twenty_photos_get_a_line_each_and_more_are_counted(trained_ckpt, synthetic, capsys):
+    photo = str(sorted((synthetic / "roses").iterdir())[0])
     predict([photo], ckpt_path=str(trained_ckpt.parents[1]))
     line, last = capsys.readouterr().out.splitlines()
     answer = FlowerPredictor(trained_ckpt)(photo)
@@ -167,7 +167,7 @@ def test_up_to_twenty_photos_get_a_line_each_and_more_are_counted(trained_ckpt, 
     classes = ", ".join(f"{name} {answer.probabilities[name]:.1%}" for name in best)
     assert line == f"{photo}: {'not sure: ' if answer.rejected else ''}{classes}"
     assert last == "1 image classified, 0 could not be read: predictions.csv"
-    predict([str(drawn / "roses")], ckpt_path=str(trained_ckpt))
+    predict([str(synthetic / "roses")], ckpt_path=str(trained_ckpt))
     *lines, last = capsys.readouterr().out.splitlines()
     counts = Counter(
         "not sure" if row["rejected"] == "True" else row["predicted"]
@@ -179,9 +179,9 @@ def test_up_to_twenty_photos_get_a_line_each_and_more_are_counted(trained_ckpt, 
     assert last.startswith("30 images classified")
 
 
-def test_all_kinds_of_images_go_one_way(checkpoint, drawn):
+def test_all_kinds_of_images_go_one_way(checkpoint, synthetic):
     predictor = FlowerPredictor(checkpoint)
-    file = sorted((drawn / "roses").iterdir())[0]
+    file = sorted((synthetic / "roses").iterdir())[0]
     image = Image.open(file)
     kinds = [file, str(file), file.read_bytes(), image, np.asarray(image)]
     answers = [predictor(kind) for kind in kinds]
@@ -197,8 +197,8 @@ def test_all_kinds_of_images_go_one_way(checkpoint, drawn):
         predictor([file, "nowhere.jpg"])
 
 
-def test_a_pil_image_is_turned_upright_and_read_once(checkpoint, drawn, tmp_path):
-    image = Image.open(sorted((drawn / "roses").iterdir())[0]).convert("RGB")
+def test_a_pil_image_is_turned_upright_and_read_once(checkpoint, synthetic, tmp_path):
+    image = Image.open(sorted((synthetic / "roses").iterdir())[0]).convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
     image.resize((400, 300)).save(tmp_path / "phone.png", exif=exif)
@@ -251,10 +251,10 @@ def test_what_cannot_be_restored_is_named(checkpoint, tmp_path):
             FlowerPredictor(tmp_path / "odd.ckpt")
 
 
-def test_a_bad_file_is_a_row_with_its_error(trained_ckpt, drawn, tmp_path, capsys):
+def test_a_bad_file_is_a_row_with_its_error(trained_ckpt, synthetic, tmp_path, capsys):
     folder = tmp_path / "photos" / "inside"
     folder.mkdir(parents=True)
-    good = sorted((drawn / "tulips").iterdir())[:3]
+    good = sorted((synthetic / "tulips").iterdir())[:3]
     for file in good:
         shutil.copy(file, folder)
     (folder / "0000-broken.jpg").write_bytes(good[0].read_bytes()[:200])
@@ -282,10 +282,12 @@ def test_a_bad_file_is_a_row_with_its_error(trained_ckpt, drawn, tmp_path, capsy
         assert len(opened.convert("RGB").getcolors(10_000_000)) > 100
 
 
-def test_ignored_files_of_a_folder_are_counted_in_one_line(trained_ckpt, drawn, tmp_path, capsys):
+def test_ignored_files_of_a_folder_are_counted_in_one_line(
+    trained_ckpt, synthetic, tmp_path, capsys
+):
     folder = tmp_path / "photos"
     (folder / "phone").mkdir(parents=True)
-    photo = sorted((drawn / "roses").iterdir())[0]
+    photo = sorted((synthetic / "roses").iterdir())[0]
     for name in ("1.jpe", "2.JFIF", "3.heic", "4.JPG_large"):
         shutil.copy(photo, folder / "phone" / name)
     shutil.copytree(folder / "phone", folder / "lightning_logs")
@@ -299,7 +301,7 @@ def test_ignored_files_of_a_folder_are_counted_in_one_line(trained_ckpt, drawn, 
 
 
 @pytest.mark.parametrize("name", ["predictions.csv", "sheet.png"])
-def test_a_file_made_while_it_predicts_stays(name, trained_ckpt, drawn, monkeypatch, capsys):
+def test_a_file_made_while_it_predicts_stays(name, trained_ckpt, synthetic, monkeypatch, capsys):
     stream = FlowerPredictor.stream
 
     def interrupted(self, images):
@@ -309,7 +311,7 @@ def test_a_file_made_while_it_predicts_stays(name, trained_ckpt, drawn, monkeypa
         yield from answers
 
     monkeypatch.setattr(FlowerPredictor, "stream", interrupted)
-    files = [str(file) for file in sorted((drawn / "tulips").iterdir())[:3]]
+    files = [str(file) for file in sorted((synthetic / "tulips").iterdir())[:3]]
     assert predict(files, ckpt_path=str(trained_ckpt), contact_sheet=Path("sheet.png")) == 0
     assert Path(name).read_text() == "mine"
     written = name.replace(".", "-2.")
@@ -319,11 +321,14 @@ def test_a_file_made_while_it_predicts_stays(name, trained_ckpt, drawn, monkeypa
     assert [row["path"] for row in read_table(table)] == files
 
 
-def test_what_is_meant_by_a_path(drawn, trained_ckpt, tmp_path):
-    daisy = str(drawn / "daisy" / "0001.jpg")
-    assert predict([f"{drawn}/r*/000*.jpg", daisy, "nowhere.jpg"], ckpt_path=str(trained_ckpt)) == 1
+def test_what_is_meant_by_a_path(synthetic, trained_ckpt, tmp_path):
+    daisy = str(synthetic / "daisy" / "0001.jpg")
+    assert (
+        predict([f"{synthetic}/r*/000*.jpg", daisy, "nowhere.jpg"], ckpt_path=str(trained_ckpt))
+        == 1
+    )
     paths = [row["path"] for row in read_table("predictions.csv")]
-    assert paths == [*map(str, sorted(drawn.glob("r*/000*.jpg"))), daisy, "nowhere.jpg"]
+    assert paths == [*map(str, sorted(synthetic.glob("r*/000*.jpg"))), daisy, "nowhere.jpg"]
     with pytest.raises(FileNotFoundError, match=r"photos nowhere: expected a file, a folder"):
         predict(["nowhere"], ckpt_path=str(trained_ckpt))
     (tmp_path / "empty").mkdir()
@@ -341,16 +346,16 @@ def test_what_is_meant_by_a_path(drawn, trained_ckpt, tmp_path):
         (["--batch_size", "0"], ValueError, "--batch_size 1 or more"),
     ],
 )
-def test_a_wrong_option_is_named_before_any_work(words, error, message, trained_ckpt, drawn):
-    shutil.copy(sorted((drawn / "roses").iterdir())[0], "photo.jpg")
+def test_a_wrong_option_is_named_before_any_work(words, error, message, trained_ckpt, synthetic):
+    shutil.copy(sorted((synthetic / "roses").iterdir())[0], "photo.jpg")
     with pytest.raises(error, match=message):
         run_function(predict, ["photo.jpg", "--ckpt_path", str(trained_ckpt), *words])
     assert [file.name for file in Path.cwd().iterdir()] == ["photo.jpg"]
 
 
-def test_a_stream_holds_two_batches_and_no_more(trained_ckpt, drawn):
+def test_a_stream_holds_two_batches_and_no_more(trained_ckpt, synthetic):
     predictor = FlowerPredictor(trained_ckpt, batch_size=4)
-    file, taken = sorted((drawn / "roses").iterdir())[0], []
+    file, taken = sorted((synthetic / "roses").iterdir())[0], []
 
     def endless():
         while True:
@@ -362,9 +367,9 @@ def test_a_stream_holds_two_batches_and_no_more(trained_ckpt, drawn):
     assert len(taken) == 12
 
 
-def test_test_time_augmentation_is_used_where_it_is_asked_for(checkpoint, drawn, tmp_path):
+def test_test_time_augmentation_is_used_where_it_is_asked_for(checkpoint, synthetic, tmp_path):
     plain, augmented = FlowerPredictor(checkpoint), FlowerPredictor(checkpoint, tta="flip")
-    image = np.asarray(Image.open(sorted((drawn / "roses").iterdir())[0]))
+    image = np.asarray(Image.open(sorted((synthetic / "roses").iterdir())[0]))
     assert augmented(image) != plain(image)
     mirrored = np.ascontiguousarray(image[:, ::-1])
     assert augmented(image).probability == pytest.approx(augmented(mirrored).probability, rel=1e-3)
@@ -435,14 +440,14 @@ def test_a_checkpoint_of_another_format_is_refused(trained_run, tmp_path):
             FlowerPredictor(tmp_path / "x.ckpt")
 
 
-def test_a_trainer_predicts_as_the_predictor(trained_run, drawn):
+def test_a_trainer_predicts_as_the_predictor(trained_run, synthetic):
     predictor = FlowerPredictor(trained_run, device="cpu")
-    data = FlowersDataModule(str(drawn), image_size=40, crop_size=32)
+    data = FlowersDataModule(str(synthetic), image_size=40, crop_size=32)
     trainer = Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
     )
     answers = [answer for batch in trainer.predict(predictor.task, data) for answer in batch]
-    paths = [str(drawn / data.index.paths[index]) for index in data.indices["test"]]
+    paths = [str(synthetic / data.index.paths[index]) for index in data.indices["test"]]
     assert [answer.path for answer in answers] == paths
     expected = predictor(paths)
     assert [answer.path for answer in expected] == paths

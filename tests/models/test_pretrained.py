@@ -166,9 +166,7 @@ def test_what_there_is_not_is_named(arch, weights, said):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(
-        FileNotFoundError, match=r"`weights` nowhere\.pth: expected a file of weights"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"`weights` nowhere\.pth: no such file"):
         pretrained("resnet18", 3, weights="nowhere.pth")
 
 

@@ -35,8 +35,8 @@ def trainer(tmp_path, **options) -> Trainer:
 
 
 @pytest.fixture
-def data(drawn):
-    return FlowersDataModule(str(drawn), image_size=32, crop_size=24, batch_size=32)
+def data(synthetic):
+    return FlowersDataModule(str(synthetic), image_size=32, crop_size=24, batch_size=32)
 
 
 def test_validation_metrics_are_those_of_scikit_learn(data, tmp_path):
@@ -57,11 +57,11 @@ def test_validation_metrics_are_those_of_scikit_learn(data, tmp_path):
     )
 
 
-def test_test_metrics_do_not_depend_on_the_batch_size(drawn, tmp_path):
+def test_test_metrics_do_not_depend_on_the_batch_size(synthetic, tmp_path):
     net = task().eval()
     results = []
     for batch_size in (1, 4, 64):
-        data = FlowersDataModule(str(drawn), image_size=32, crop_size=24, batch_size=batch_size)
+        data = FlowersDataModule(str(synthetic), image_size=32, crop_size=24, batch_size=batch_size)
         results += trainer(tmp_path).test(net, data, verbose=False)
     for other in results[1:]:
         assert other == pytest.approx(results[0], abs=1e-5)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flowers.data.image_folder import FolderIndex, index_folder
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
-from flowers.data.quality.image_info import FolderFacts, ImageFacts, read_facts
+from flowers.data.quality.image_info import FolderInfo, ImageInfo, read_image_info
 from flowers.data.quality.quarantine import QuarantineRow
 from flowers.data.splitting.manifest import SPLITS
 from flowers.decoding import IMAGE_FORMATS
@@ -135,12 +135,12 @@ def audit_folder(
         OSError: The folder cannot be read.
     """
     index = index_folder(root, tolerant=True)
-    facts = read_facts(index.root, index.paths, cache_dir=cache_dir)
+    info = read_image_info(index.root, index.paths, cache_dir=cache_dir)
     names = [index.class_names[label] for label in index.labels]
     counts = Counter(names)
     class_counts = {name: counts[name] for name in index.class_names}
-    findings = list(_duplicates(index, facts, rule=duplicates, cache_dir=cache_dir))
-    for path, image in zip(index.paths, facts.images, strict=True):
+    findings = list(_duplicates(index, info, rule=duplicates, cache_dir=cache_dir))
+    for path, image in zip(index.paths, info.images, strict=True):
         findings += _image_findings(path, image, min_side=min_side)
     to_train_on = "" if index.given_splits is None else " in the training split"
     for name in index.untrained_classes():
@@ -151,14 +151,14 @@ def audit_folder(
     order = list(KINDS)
     findings.sort(key=lambda finding: order.index(finding.kind))
     labels = dict(zip(index.paths, names, strict=True))
-    sha256 = dict(zip(index.paths, facts.sha256, strict=True))
+    sha256 = dict(zip(index.paths, info.sha256, strict=True))
     return Audit(index.root, class_counts, labels, findings, _quarantine(findings, sha256))
 
 
 def _duplicates(
-    index: FolderIndex, facts: FolderFacts, *, rule: DuplicateRule, cache_dir: Path
+    index: FolderIndex, info: FolderInfo, *, rule: DuplicateRule, cache_dir: Path
 ) -> Iterator[Finding]:
-    pairs = duplicate_pairs(facts.sha256, facts.thumbnails, rule=rule, cache_dir=cache_dir)
+    pairs = duplicate_pairs(info.sha256, info.thumbnails, rule=rule, cache_dir=cache_dir)
     by_similarity = sorted(
         zip(pairs.similarity.tolist(), pairs.indices.tolist(), strict=True), reverse=True
     )
@@ -167,7 +167,7 @@ def _duplicates(
         paths = (index.paths[first], index.paths[second])
         kind = "similar"
         detail = f"similarity {similarity:.2f}"
-        if facts.sha256[first] == facts.sha256[second]:
+        if info.sha256[first] == info.sha256[second]:
             kind = "identical"
             detail = "identical files"
         if index.labels[first] != index.labels[second]:
@@ -181,7 +181,7 @@ def _duplicates(
         yield Finding(kind, paths, detail, similarity)
 
 
-def _image_findings(path: str, image: ImageFacts, *, min_side: int) -> Iterator[Finding]:
+def _image_findings(path: str, image: ImageInfo, *, min_side: int) -> Iterator[Finding]:
     if image.error is not None:
         yield Finding("unreadable", (path,), image.error)
         return

@@ -30,7 +30,7 @@ _MAX_BYTES = 2**30
 _EXHAUSTED = {errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
-class ImageFacts(NamedTuple):
+class ImageInfo(NamedTuple):
     """Information about one file.
 
     Args:
@@ -54,7 +54,7 @@ class ImageFacts(NamedTuple):
     frames: int = 1
 
 
-class FolderFacts(NamedTuple):
+class FolderInfo(NamedTuple):
     """Information about the N files of a folder.
 
     Args:
@@ -65,13 +65,13 @@ class FolderFacts(NamedTuple):
         errors: Error of each file that cannot be decoded, by its index.
     """
 
-    images: tuple[ImageFacts, ...]
+    images: tuple[ImageInfo, ...]
     thumbnails: NDArray[np.uint8]
     sha256: list[str]
     errors: dict[int, str]
 
 
-def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFacts:
+def read_image_info(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderInfo:
     """Read every file, or only the cache if no file has changed since an earlier call.
 
     Size and time of modification can be the same after files were exchanged, as by ``tar`` or
@@ -90,30 +90,30 @@ def read_facts(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderFa
         OSError: The cache cannot be written, memory is short, or too many files are open.
     """
 
-    def read(files: Sequence[Path]) -> list[tuple[ImageFacts, NDArray[np.uint8]]]:
+    def read(files: Sequence[Path]) -> list[tuple[ImageInfo, NDArray[np.uint8]]]:
         return in_threads(lambda i: _read(files[i]), len(files), description="Checking images")
 
     def build(folder: Path) -> None:
-        facts, thumbnails = zip(*read(files), strict=True)
+        info, thumbnails = zip(*read(files), strict=True)
         np.save(folder / "thumbnails.npy", np.stack(thumbnails))
-        (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
 
     files = [root / path for path in paths]
     stamps = [_stamp(root, path) for path in paths]
-    key = cache_key(f"facts {_FORMAT}", str(root.resolve()), *stamps)
+    key = cache_key(f"info {_FORMAT}", str(root.resolve()), *stamps)
     entry = build_once(cache_dir, key, build)
-    stored = json.loads((entry / "facts.json").read_text(encoding="utf-8"))
-    images = [ImageFacts(*facts) for facts in stored]
+    stored = json.loads((entry / "info.json").read_text(encoding="utf-8"))
+    images = [ImageInfo(*info) for info in stored]
     # Mapped, the processes of a machine share it; those of a million images take 2 GiB.
     thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
-    failed = [index for index, facts in enumerate(images) if facts.error is not None]
+    failed = [index for index, info in enumerate(images) if info.error is not None]
     if failed:
         retried = read([files[index] for index in failed])
         for index, result in zip(failed, retried, strict=True):
             images[index], thumbnails[index] = result
     sha256 = [image.sha256 for image in images]
     errors = {i: image.error for i, image in enumerate(images) if image.error is not None}
-    return FolderFacts(tuple(images), thumbnails, sha256, errors)
+    return FolderInfo(tuple(images), thumbnails, sha256, errors)
 
 
 def _stamp(root: Path, path: str) -> str:
@@ -124,32 +124,32 @@ def _stamp(root: Path, path: str) -> str:
     return f"{path}\n{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
 
 
-def _read(file: Path) -> tuple[ImageFacts, NDArray[np.uint8]]:
+def _read(file: Path) -> tuple[ImageInfo, NDArray[np.uint8]]:
     """Return the image info and the thumbnail of a file."""
     black = np.zeros((THUMBNAIL_SIZE, THUMBNAIL_SIZE), dtype=np.uint8)
-    facts = ImageFacts("", None)
+    info = ImageInfo("", None)
     try:
         if file.exists() and not file.is_file():
             raise OSError("expected a file, got a folder, a pipe or a device")
         if file.stat().st_size > _MAX_BYTES:
             raise OSError(f"expected a photo, got a file of {file.stat().st_size / 2**30:.1f} GiB")
         content = file.read_bytes()
-        facts = facts._replace(sha256=hashlib.sha256(content).hexdigest())
+        info = info._replace(sha256=hashlib.sha256(content).hexdigest())
         with open_image(io.BytesIO(content)) as image:
-            facts = facts._replace(
+            info = info._replace(
                 format=image.format or "", mode=image.mode, width=image.width, height=image.height
             )
             rgb = load_image(io.BytesIO(content), image_size=THUMBNAIL_SIZE, resize="stretch")
-            facts = facts._replace(
+            info = info._replace(
                 orientation=exif_orientation(image), frames=getattr(image, "n_frames", 1)
             )
     except Exception as error:  # Pillow's readers raise whatever broken bytes lead them to
         _check_resources(file, error)
         # Pillow names the buffer ("cannot identify image file <_io.BytesIO object at 0x...>"); the
         # path says more.
-        return facts._replace(error=str(error).split(" <_io")[0] or type(error).__name__), black
+        return info._replace(error=str(error).split(" <_io")[0] or type(error).__name__), black
     grey = np.tensordot((0.299, 0.587, 0.114), rgb.float().numpy(), axes=1)  # ITU-R BT.601
-    return facts, grey.round().astype(np.uint8)
+    return info, grey.round().astype(np.uint8)
 
 
 def _check_resources(file: Path, error: Exception) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from flowers.data.image_folder import FolderIndex
-    from flowers.data.quality.image_info import FolderFacts
+    from flowers.data.quality.image_info import FolderInfo
 
 
 class QuarantineRow(NamedTuple):
@@ -36,13 +36,13 @@ def quarantine_text(rows: Sequence[QuarantineRow]) -> str:
 
 
 def quarantined_images(
-    index: FolderIndex, facts: FolderFacts, *, quarantine: str | None
+    index: FolderIndex, info: FolderInfo, *, quarantine: str | None
 ) -> tuple[NDArray[np.int64], list[str]]:
     """Return the indices of the images in quarantine, and the listed paths that match no image.
 
     Args:
         index: The folder.
-        facts: Image info; a file that was repaired since has another checksum and is used again.
+        info: Image info; a file that was repaired since has another checksum and is used again.
         quarantine: The list: CSV with at least the columns ``path`` and ``sha256``.
 
     Raises:
@@ -68,7 +68,7 @@ def quarantined_images(
     unknown = []
     for line in reader:
         number = position.get(line["path"])
-        if number is not None and line["sha256"] in ("", None, facts.sha256[number]):
+        if number is not None and line["sha256"] in ("", None, info.sha256[number]):
             quarantined.add(number)
         else:
             unknown.append(line["path"] or "a line without a path")

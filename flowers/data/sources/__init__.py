@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowers.data.sources.flower_photos import download_flower_photos
-from flowers.data.sources.synthetic import draw_flowers
+from flowers.data.sources.synthetic import generate_flowers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # data set.
 _SOURCES: dict[str, Callable[[Path], None]] = {
     "flower_photos": download_flower_photos,
-    "drawn_flowers": draw_flowers,
+    "synthetic_flowers": generate_flowers,
 }
 
 
@@ -24,7 +24,7 @@ def ensure_root(root: str | Path) -> Path:
 
     Args:
         root: Folder ``root/<class>/<image>``; ``.../flower_photos`` is downloaded and
-            ``.../drawn_flowers`` generated.
+            ``.../synthetic_flowers`` generated.
 
     Raises:
         FileNotFoundError: The folder is missing; the message names every way out.
@@ -40,7 +40,7 @@ def ensure_root(root: str | Path) -> Path:
             "  - give the path of your own folder root/<class>/<image>, or\n"
             "    root/{train,val,test}/<class>/<image>;\n"
             "  - `root` data/flower_photos downloads 3,670 photos of five kinds of flowers;\n"
-            "  - `root` data/drawn_flowers generates a small data set, without a network."
+            "  - `root` data/synthetic_flowers generates a small data set, without a network."
         )
     _SOURCES[path.name](path)
     return path

@@ -31,7 +31,9 @@ _PALETTES = {
 }
 
 
-def draw_flowers(root: Path, *, per_class: int = 200, image_size: int = 112, seed: int = 0) -> None:
+def generate_flowers(
+    root: Path, *, per_class: int = 200, image_size: int = 112, seed: int = 0
+) -> None:
     """Generate five classes similar to flower_photos, as ``root/<class>/<number>.jpg``.
 
     The flowers vary in colour, size, position, number and shape of petals, background, blur and
@@ -50,21 +52,21 @@ def draw_flowers(root: Path, *, per_class: int = 200, image_size: int = 112, see
             return
         partial = root.with_name(f".{root.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        classes = tqdm(DRAWN_CLASSES, desc=f"Generating {root}", unit="class", disable=None)
+        classes = tqdm(SYNTHETIC_CLASSES, desc=f"Generating {root}", unit="class", disable=None)
         for label, name in enumerate(classes):
             (partial / name).mkdir(parents=True)
             for number in range(per_class):
                 rng = np.random.default_rng([seed, label, number])
-                image = draw_flower(name, image_size=image_size, rng=rng)
+                image = generate_flower(name, image_size=image_size, rng=rng)
                 image.save(partial / name / f"{number:04d}.jpg", quality=88)
         partial.replace(root)
 
 
-def draw_flower(name: str, *, image_size: int, rng: np.random.Generator) -> Image.Image:
+def generate_flower(name: str, *, image_size: int, rng: np.random.Generator) -> Image.Image:
     """Return an image of one to three flowers.
 
     Args:
-        name: One of ``DRAWN_CLASSES``.
+        name: One of ``SYNTHETIC_CLASSES``.
         image_size: Side of the image, in pixels.
         rng: Source of all that varies.
     """
@@ -229,4 +231,4 @@ _BRUSHES: dict[str, Brush] = {
     "sunflowers": _sunflower,
     "tulips": _tulip,
 }
-DRAWN_CLASSES = tuple(_BRUSHES)
+SYNTHETIC_CLASSES = tuple(_BRUSHES)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from flowers.data.image_folder import FolderIndex
     from flowers.data.quality.duplicates import Pairs
-    from flowers.data.quality.image_info import FolderFacts
+    from flowers.data.quality.image_info import FolderInfo
 
 SplitRule = Literal["random", "tf_for_poets"]
 ContradictionRule = Literal["train", "leave_out", "keep"]
@@ -108,7 +108,7 @@ class Assignment(NamedTuple):
 
 
 def assign_splits(
-    index: FolderIndex, facts: FolderFacts, pairs: Pairs, *, options: SplitOptions
+    index: FolderIndex, info: FolderInfo, pairs: Pairs, *, options: SplitOptions
 ) -> Assignment:
     """Return the split of every image.
 
@@ -117,7 +117,7 @@ def assign_splits(
 
     Args:
         index: The folder.
-        facts: Image info; files that cannot be decoded are skipped.
+        info: Image info; files that cannot be decoded are skipped.
         pairs: Pairs of duplicates.
         options: Options of the split.
 
@@ -126,26 +126,26 @@ def assign_splits(
         ValueError: A list does not match the folder, a manifest has duplicates in two splits, or a
             class has too few images.
     """
-    return _Assigner(index, facts, pairs, options).assign()
+    return _Assigner(index, info, pairs, options).assign()
 
 
 class _Assigner:
     """An assignment in progress: the folder, the usable images, and the groups of duplicates."""
 
     def __init__(
-        self, index: FolderIndex, facts: FolderFacts, pairs: Pairs, options: SplitOptions
+        self, index: FolderIndex, info: FolderInfo, pairs: Pairs, options: SplitOptions
     ) -> None:
         self.index = index
-        self.facts = facts
+        self.info = info
         self.options = options
         self.pairs = pairs.indices
         # Number of the group of duplicates of each image. Images that are left out connect others,
         # too: of three duplicates the other two stay together without the first.
         self.groups_of_duplicates = connected(len(index.paths), self.pairs)
         self.notes: list[str] = []
-        self.quarantined, unknown = quarantined_images(index, facts, quarantine=options.quarantine)
+        self.quarantined, unknown = quarantined_images(index, info, quarantine=options.quarantine)
         self.usable = np.ones(len(index.paths), dtype=bool)
-        self.usable[[*facts.errors, *self.quarantined]] = False
+        self.usable[[*info.errors, *self.quarantined]] = False
         if options.quarantine is not None:
             names = f": {self._named(self.quarantined)}" if len(self.quarantined) else ""
             self.notes.append(f"{len(self.quarantined)} images are in quarantine{names}")
@@ -203,9 +203,7 @@ class _Assigner:
         index = self.index
         if self.options.manifest is not None:
             files = {}
-            for path, label, image in zip(
-                index.paths, index.labels, self.facts.images, strict=True
-            ):
+            for path, label, image in zip(index.paths, index.labels, self.info.images, strict=True):
                 if image.error is None:
                     files[path] = (index.class_names[label], image.sha256)
             splits = split_of_manifest(read_manifest(self.options.manifest), files=files)
@@ -277,7 +275,7 @@ class _Assigner:
 
     def _groups(self) -> NDArray[np.str_]:
         """Return a key of each image; images that must stay in one split have the same key."""
-        sha256 = np.array(self.facts.sha256)
+        sha256 = np.array(self.info.sha256)
         if self.options.duplicates == "ignore":
             return np.strings.add(np.strings.add(sha256, " "), np.array(self.index.paths))
         numbers = self.groups_of_duplicates

@@ -93,7 +93,11 @@ def _assign_groups(
         seed: Seed of the order.
         class_names: Class names for the error.
     """
-    order = sorted(set(groups), key=lambda group: sha256(f"{seed}:{group}".encode()).digest())
+
+    def random_key(group: str) -> bytes:
+        return sha256(f"{seed}:{group}".encode(errors="surrogateescape")).digest()
+
+    order = sorted(set(groups), key=random_key)
     position = {group: number for number, group in enumerate(order)}
     numbers = np.array([position[group] for group in groups], dtype=np.int64)
     assigner = _GroupAssigner(labels, numbers, targets)

@@ -1,4 +1,4 @@
-"""The report of a test: how accurate and how well calibrated a checkpoint is, and where it errs."""
+"""The report of a test: accuracy, calibration, figures, and examples of mistakes."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Example(NamedTuple):
     """An image to show.
 
     Args:
-        number: Its position in the predictions.
+        position: Its index in the predictions.
         image: JPEG bytes.
         overlay: JPEG bytes of the image with its Grad-CAM heat map; None if the network has none.
         credit: Name of the photographer; empty if unknown.
     """
 
-    number: int
+    position: int
     image: bytes
     overlay: bytes | None
     credit: str
@@ -68,17 +68,17 @@ class Report:
     """The evaluation of a checkpoint.
 
     Args:
-        title: What was evaluated.
+        title: Heading of the page.
         predictions: Uncalibrated predictions.
         temperature: The checkpoint's temperature; None without calibration.
         rejection: The checkpoint's confidence threshold, chosen on the validation split; None
             without calibration.
         facts: Tables of names and values by their titles, such as data, training, environment.
         curves: Scalars of the run by their names.
-        marks: Epochs to mark in the curves, counted from 0, by their labels.
+        marks: Vertical lines in the curves, label to epoch (counted from 0).
         mistakes: The most confident incorrect predictions.
         successes: Some correct predictions.
-        overlay_note: Why there are no overlays; empty if there are.
+        overlay_note: Why there are no Grad-CAM overlays; empty if there are.
     """
 
     title: str
@@ -94,7 +94,7 @@ class Report:
 
     @property
     def calibrated(self) -> PredictionTable:
-        """The predictions as ``predict`` gives them: calibrated if the checkpoint is."""
+        """The predictions with calibrated probabilities, if the checkpoint has a temperature."""
         if self.temperature is None:
             return self.predictions
         probs = with_temperature(self.predictions.probs, self.temperature)
@@ -102,7 +102,7 @@ class Report:
 
 
 def report_numbers(report: Report) -> dict[str, Any]:
-    """Return every number of a report as plain values, as ``report.json`` has them."""
+    """Return all numbers of a report, the content of ``report.json``."""
     predictions = report.predictions
     numbers = {
         "images": len(predictions.labels),
@@ -128,17 +128,18 @@ def report_figures(report: Report) -> dict[str, Figure]:
     """Return the figures of a report by their titles."""
     predictions = report.predictions
     calibrated = report.calibrated
-    before = reliability(predictions.probs, predictions.labels)
+    uncalibrated_reliability = reliability(predictions.probs, predictions.labels)
     figures = {
         "Confusion matrix": confusion_figure(confusion(predictions), predictions.class_names),
         "Receiver operating characteristic": roc_figure(predictions),
         "Precision and recall": precision_recall_figure(predictions),
-        "Reliability": reliability_figure(before, title="Uncalibrated"),
+        "Reliability": reliability_figure(uncalibrated_reliability, title="Uncalibrated"),
     }
     if report.temperature is not None:
-        after = reliability(calibrated.probs, calibrated.labels)
-        title = f"Temperature {report.temperature:.2f}"
-        figures["Reliability after temperature scaling"] = reliability_figure(after, title=title)
+        calibrated_reliability = reliability(calibrated.probs, calibrated.labels)
+        figures["Reliability after temperature scaling"] = reliability_figure(
+            calibrated_reliability, title=f"Temperature {report.temperature:.2f}"
+        )
     figures["Confidence"] = confidence_figure(calibrated)
     if any(name.startswith(("train/", "val/")) for name in report.curves):
         figures["Training"] = history_figure(report.curves, marks=report.marks)
@@ -156,18 +157,18 @@ def report_markdown(report: Report) -> str:
 
 
 def report_html(report: Report, figures: Mapping[str, Figure]) -> str:
-    """Return a report, with figures by their titles, as a page that needs no other file."""
+    """Return a report, with figures by their titles, as self-contained HTML."""
     return page_html(report.title, _sections(report, figures))
 
 
 def _rejection_numbers(calibrated: PredictionTable, threshold: float) -> dict[str, Any]:
-    """Return coverage and accuracy on these images at a confidence threshold."""
-    is_answered = calibrated.confidence >= threshold
-    answered = int(is_answered.sum())
-    correct = int(calibrated.correct[is_answered].sum())
+    """Return coverage and selective accuracy at a confidence threshold."""
+    is_accepted = calibrated.confidence >= threshold
+    answered = int(is_accepted.sum())
+    correct = int(calibrated.correct[is_accepted].sum())
     numbers: dict[str, Any] = {
         "threshold": threshold,
-        "coverage": answered / len(is_answered),
+        "coverage": answered / len(is_accepted),
         "accuracy_of_answers": None,
         "accuracy_interval_95": None,
     }
@@ -235,8 +236,8 @@ def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _interval(ends: Sequence[float]) -> str:
-    return f"{ends[0]:.1%} to {ends[1]:.1%}"
+def _interval(bounds: Sequence[float]) -> str:
+    return f"{bounds[0]:.1%} to {bounds[1]:.1%}"
 
 
 def _class_table(classes: Mapping[str, Mapping[str, float]]) -> Table:
@@ -262,10 +263,10 @@ def _most_confused(predictions: PredictionTable) -> list[tuple[str, str, int]]:
 
 def _card(calibrated: PredictionTable, example: Example) -> Card:
     names = calibrated.class_names
-    probs = calibrated.probs[example.number]
-    label = names[calibrated.labels[example.number]]
+    probs = calibrated.probs[example.position]
+    label = names[calibrated.labels[example.position]]
     predicted = names[probs.argmax()]
-    pictures = [Picture(example.image, calibrated.paths[example.number], example.credit)]
+    pictures = [Picture(example.image, calibrated.paths[example.position], example.credit)]
     if example.overlay is not None:
         pictures.append(Picture(example.overlay))
     bars = []

@@ -14,10 +14,10 @@ SMALL += ["--trainer.accelerator", "cpu", "--trainer.log_every_n_steps", "1"]
 
 
 def test_a_second_training_in_a_run_folder_is_refused_and_changes_nothing(
-    drawn, tmp_path, monkeypatch
+    synthetic, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(lock_run_folder, "_TIMEOUT", 0.1)
-    training.main(["fit", *SMALL, "--data.root", str(drawn), "--trainer.max_epochs", "1"])
+    training.main(["fit", *SMALL, "--data.root", str(synthetic), "--trainer.max_epochs", "1"])
     run = tmp_path / "lightning_logs" / "version_0"
     go_on = ["fit", "--ckpt_path", "last", "--trainer.max_epochs", "2"]
 
@@ -39,9 +39,9 @@ class Fails(SeedSteps):
         raise RuntimeError("no more")
 
 
-def test_a_training_that_fails_lets_go_of_its_folder(drawn, tmp_path, monkeypatch):
+def test_a_training_that_fails_lets_go_of_its_folder(synthetic, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SeedSteps", Fails)
     with pytest.raises(RuntimeError, match="no more"):
-        training.main(["fit", *SMALL, "--data.root", str(drawn), "--trainer.max_epochs", "1"])
+        training.main(["fit", *SMALL, "--data.root", str(synthetic), "--trainer.max_epochs", "1"])
     with FileLock(tmp_path / "lightning_logs" / "version_0" / ".lock", timeout=0) as lock:
         assert lock.is_locked

@@ -33,13 +33,13 @@ SMALL += [
 ]
 
 
-def fit(folder, drawn, *words):
+def fit(folder, synthetic, *words):
     return training.main(
         [
             "fit",
             *SMALL,
             "--data.root",
-            str(drawn),
+            str(synthetic),
             "--trainer.default_root_dir",
             str(folder),
             *words,
@@ -62,7 +62,7 @@ class KeepBestOfFirstEpoch(SeedSteps):
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "validations", "epochs"), [("max", 1, 0), ("min", 2, 1)])
 def test_a_checkpoint_of_a_validation_goes_on_after_it(
-    drawn, tmp_path, monkeypatch, *, mode, validations, epochs
+    synthetic, tmp_path, monkeypatch, *, mode, validations, epochs
 ):
     # Six steps an epoch, validated after the third and the sixth, and between them the rate of
     # learning falls. It is known beforehand, unlike the metrics that can be monitored.
@@ -70,7 +70,7 @@ def test_a_checkpoint_of_a_validation_goes_on_after_it(
     with monkeypatch.context() as patch:
         patch.setattr(training, "SeedSteps", KeepBestOfFirstEpoch)
         words = ["--checkpoint.monitor", "lr-Muon/dense", "--checkpoint.mode", mode]
-        fit(tmp_path, drawn, "--trainer.val_check_interval", "0.5", *words)
+        fit(tmp_path, synthetic, "--trainer.val_check_interval", "0.5", *words)
     assert torch.load("first.ckpt", weights_only=True)["global_step"] == 3 * validations
     training.main(["fit", "--ckpt_path", "first.ckpt"])
     whole, resumed = (tmp_path / "lightning_logs" / f"version_{number}" for number in (0, 1))
@@ -84,12 +84,14 @@ class SignalAfter(SeedSteps):
             signal.raise_signal(signal.SIGTERM)
 
 
-def test_with_a_limit_of_batches_one_is_left_to_end_the_epoch_with(drawn, tmp_path, monkeypatch):
+def test_with_a_limit_of_batches_one_is_left_to_end_the_epoch_with(
+    synthetic, tmp_path, monkeypatch
+):
     limit = ["--trainer.limit_train_batches", "5"]
     with monkeypatch.context() as patch:
         patch.setattr(training, "SeedSteps", SignalAfter)
         with pytest.raises(SystemExit):
-            fit(tmp_path, drawn, *limit)
+            fit(tmp_path, synthetic, *limit)
     words = [
         "--ckpt_path",
         "last",

@@ -64,7 +64,7 @@ class SignalAfter(SeedSteps):
             signal.raise_signal(signal.SIGTERM)
 
 
-def fit(folder, drawn, *words):
+def fit(folder, synthetic, *words):
     options = [
         "--model.dropout",
         "0.5",
@@ -75,7 +75,7 @@ def fit(folder, drawn, *words):
     ]
     options += [
         "--data.root",
-        str(drawn),
+        str(synthetic),
         "--trainer.default_root_dir",
         str(folder),
         "--trainer.max_epochs",
@@ -110,21 +110,21 @@ def assert_equal(ours, theirs):
 
 
 @pytest.fixture(scope="module")
-def never_ended(drawn, tmp_path_factory):
+def never_ended(synthetic, tmp_path_factory):
     folder = tmp_path_factory.mktemp("never_ended")
-    trainer = fit(folder, drawn).trainer
+    trainer = fit(folder, synthetic).trainer
     return dict(trainer.callback_metrics), last(folder)
 
 
 # An epoch has three steps.
 @pytest.mark.parametrize("step", [3, 5])
 def test_a_run_that_was_asked_to_end_goes_on_exactly(
-    never_ended, drawn, tmp_path, monkeypatch, capsys, *, step
+    never_ended, synthetic, tmp_path, monkeypatch, capsys, *, step
 ):
     with monkeypatch.context() as patch:
         patch.setattr(training, "SeedSteps", lambda: SignalAfter(step))
         with pytest.raises(SystemExit) as ended:
-            fit(tmp_path, drawn)
+            fit(tmp_path, synthetic)
     assert ended.value.code == 128 + signal.SIGTERM
     assert last(tmp_path)["global_step"] == step
     said = capsys.readouterr().out
@@ -147,10 +147,10 @@ class SignalAtStart(SeedSteps):
         signal.raise_signal(signal.SIGTERM)
 
 
-def test_a_signal_before_the_first_step_ends_after_it(drawn, tmp_path, monkeypatch):
+def test_a_signal_before_the_first_step_ends_after_it(synthetic, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SeedSteps", SignalAtStart)
     with pytest.raises(SystemExit) as ended:
-        fit(tmp_path, drawn)
+        fit(tmp_path, synthetic)
     assert ended.value.code == 128 + signal.SIGTERM
     assert last(tmp_path)["global_step"] == 1
 
@@ -172,7 +172,7 @@ def test_a_signal_while_the_processes_ask_each_other_is_not_lost():
 
 
 @pytest.mark.slow
-def test_a_validation_that_is_due_is_waited_for(drawn, tmp_path, monkeypatch):
+def test_a_validation_that_is_due_is_waited_for(synthetic, tmp_path, monkeypatch):
     halves = [
         "--data.batch_size",
         "20",
@@ -182,9 +182,9 @@ def test_a_validation_that_is_due_is_waited_for(drawn, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(training, "SeedSteps", lambda: SignalAfter(3))
         with pytest.raises(SystemExit):
-            fit(tmp_path / "ended", drawn, *halves)
+            fit(tmp_path / "ended", synthetic, *halves)
     assert last(tmp_path / "ended")["global_step"] == 4
-    fit(tmp_path / "never_ended", drawn, *halves)
+    fit(tmp_path / "never_ended", synthetic, *halves)
     training.main(
         ["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path / "ended")]
     )
@@ -192,7 +192,7 @@ def test_a_validation_that_is_due_is_waited_for(drawn, tmp_path, monkeypatch):
     assert len({str(curve(tmp_path / name, "val/loss")) for name in ("ended", "never_ended")}) == 1
 
 
-def test_another_reason_to_stop_is_not_taken_for_the_time_limit(drawn, tmp_path):
+def test_another_reason_to_stop_is_not_taken_for_the_time_limit(synthetic, tmp_path):
     # Nothing gets better by 10, so early stopping asks for an end in epoch 1, which is too early.
     options = [
         "--early_stopping.patience",
@@ -203,7 +203,13 @@ def test_another_reason_to_stop_is_not_taken_for_the_time_limit(drawn, tmp_path)
         "3",
     ]
     trainer = fit(
-        tmp_path, drawn, *options, "--trainer.max_epochs", "5", "--trainer.max_time", "00:01:00:00"
+        tmp_path,
+        synthetic,
+        *options,
+        "--trainer.max_epochs",
+        "5",
+        "--trainer.max_time",
+        "00:01:00:00",
     ).trainer
     assert trainer.current_epoch == 3
 
@@ -218,9 +224,9 @@ def test_another_reason_to_stop_is_not_taken_for_the_time_limit(drawn, tmp_path)
         [*TRANSFER, "--freeze.unfreeze_epoch", "null"],
     ],
 )
-def test_every_kind_of_run_goes_on_exactly(words, drawn, tmp_path, monkeypatch):
+def test_every_kind_of_run_goes_on_exactly(words, synthetic, tmp_path, monkeypatch):
     def train(name):
-        where = ["--data.root", str(drawn), "--trainer.default_root_dir", str(tmp_path / name)]
+        where = ["--data.root", str(synthetic), "--trainer.default_root_dir", str(tmp_path / name)]
         training.main(
             ["fit", *TINY, *words, *where, "--trainer.max_epochs", "3", "--model.ema_decay", "0.5"]
         )
@@ -238,12 +244,12 @@ def test_every_kind_of_run_goes_on_exactly(words, drawn, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("batch_size", ["8", "60"])
 def test_an_epoch_that_goes_on_with_other_steps_has_as_many_as_are_left(
-    batch_size, drawn, tmp_path, monkeypatch
+    batch_size, synthetic, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
         patch.setattr(training, "SeedSteps", lambda: SignalAfter(1))
         with pytest.raises(SystemExit):
-            fit(tmp_path, drawn)  # 32 of 120 images are read
+            fit(tmp_path, synthetic)  # 32 of 120 images are read
     words = [
         "--ckpt_path",
         "last",
@@ -258,9 +264,9 @@ def test_an_epoch_that_goes_on_with_other_steps_has_as_many_as_are_left(
     assert "val/acc" in run.trainer.callback_metrics
 
 
-def test_a_time_limit_ends_as_a_signal_does_and_counts_on(never_ended, drawn, tmp_path, capsys):
+def test_a_time_limit_ends_as_a_signal_does_and_counts_on(never_ended, synthetic, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
-        fit(tmp_path, drawn, "--trainer.max_time", '{"milliseconds": 1}')
+        fit(tmp_path, synthetic, "--trainer.max_time", '{"milliseconds": 1}')
     assert ended.value.code == 0
     assert last(tmp_path)["global_step"] == 1
     assert "--trainer.max_time: ended in epoch 0 after step 1" in capsys.readouterr().out
@@ -275,10 +281,10 @@ def test_a_time_limit_ends_as_a_signal_does_and_counts_on(never_ended, drawn, tm
     assert dict(again.callback_metrics) == metrics
 
 
-def test_steps_that_are_accumulated_are_finished_first(drawn, tmp_path, monkeypatch):
+def test_steps_that_are_accumulated_are_finished_first(synthetic, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "SeedSteps", lambda: SignalAfter(0))
     with pytest.raises(SystemExit):
-        fit(tmp_path, drawn, "--trainer.accumulate_grad_batches", "2")
+        fit(tmp_path, synthetic, "--trainer.accumulate_grad_batches", "2")
     kept = last(tmp_path)
     assert kept["global_step"] == 1
     assert kept["loops"]["fit_loop"]["state_dict"]["combined_loader"] == [
@@ -291,12 +297,13 @@ def test_steps_that_are_accumulated_are_finished_first(drawn, tmp_path, monkeypa
     ("name", "devices"), [("SIGTERM", 1), ("SIGTERM", 2), ("SIGUSR1", 2), ("SIGINT", 1)]
 )
 def test_a_signal_ends_all_processes_with_a_status_that_tells_and_the_way_on(
-    name, devices, drawn, tmp_path
+    name, devices, synthetic, tmp_path
 ):
     number = getattr(signal, name)
     run = tmp_path / "lightning_logs" / "version_0"
     with start(
-        tmp_path, ["--data.root", str(drawn), *SMALL, *ENDLESS, "--trainer.devices", str(devices)]
+        tmp_path,
+        ["--data.root", str(synthetic), *SMALL, *ENDLESS, "--trainer.devices", str(devices)],
     ) as process:
         wait_for(run / "checkpoints" / "last.ckpt")
         process.send_signal(number)
@@ -316,7 +323,7 @@ def test_a_signal_ends_all_processes_with_a_status_that_tells_and_the_way_on(
     sys.platform != "linux", reason="only Linux tells a process that its starter died"
 )
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
-def test_where_torchrun_ends_its_processes_save_and_end(name, drawn, tmp_path):
+def test_where_torchrun_ends_its_processes_save_and_end(name, synthetic, tmp_path):
     torchrun = [
         "-m",
         "torch.distributed.run",
@@ -327,7 +334,7 @@ def test_where_torchrun_ends_its_processes_save_and_end(name, drawn, tmp_path):
         "flowers",
         "fit",
     ]
-    command = [sys.executable, *torchrun, "--data.root", str(drawn), *SMALL, *ENDLESS]
+    command = [sys.executable, *torchrun, "--data.root", str(synthetic), *SMALL, *ENDLESS]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -338,8 +345,8 @@ def test_where_torchrun_ends_its_processes_save_and_end(name, drawn, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_takes_the_others_with_it(drawn, tmp_path):
-    words = ["--data.root", str(drawn), *SMALL, *ENDLESS, "--trainer.devices", "2"]
+def test_a_process_that_dies_takes_the_others_with_it(synthetic, tmp_path):
+    words = ["--data.root", str(synthetic), *SMALL, *ENDLESS, "--trainer.devices", "2"]
     with start(tmp_path, words) as process:
         wait_for(tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "last.ckpt")
         found = subprocess.run(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from flowers.data import duplicate_pairs, index_folder, load_image, read_facts
+from flowers.data import duplicate_pairs, index_folder, load_image, read_image_info
 from flowers.data.quality.duplicates import connected, identical_pairs, similar_pairs
 
 PHOTOS = Path(__file__).parents[3] / "data" / "flower_photos"
@@ -87,9 +87,9 @@ def test_a_changed_copy_is_found_in_every_orientation_and_no_other_image(change)
     assert ((pairs.similarity > 0) & (pairs.similarity <= 1)).all()
 
 
-def test_drawn_flowers_are_all_different(drawn, cache_home):
-    facts = read_facts(drawn, index_folder(drawn).paths, cache_dir=cache_home)
-    assert len(similar_pairs(facts.thumbnails).indices) == 0
+def test_synthetic_flowers_are_all_different(synthetic, cache_home):
+    info = read_image_info(synthetic, index_folder(synthetic).paths, cache_dir=cache_home)
+    assert len(similar_pairs(info.thumbnails).indices) == 0
 
 
 def test_smooth_pictures_are_told_apart_by_what_is_in_them():
@@ -187,8 +187,8 @@ def test_the_rules_count_what_they_say(tmp_path):
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photos in data/flower_photos")
 def test_the_known_pairs_of_flower_photos_are_found(tmp_path):
     index = index_folder(PHOTOS)
-    facts = read_facts(index.root, index.paths, cache_dir=tmp_path)
-    pairs = duplicate_pairs(facts.sha256, facts.thumbnails, rule="near", cache_dir=tmp_path).indices
+    info = read_image_info(index.root, index.paths, cache_dir=tmp_path)
+    pairs = duplicate_pairs(info.sha256, info.thumbnails, rule="near", cache_dir=tmp_path).indices
     number = [path.partition("/")[2].partition("_")[0] for path in index.paths]
     found = {frozenset((number[a], number[b])) for a, b in pairs}
     known = (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowers.data import index_folder, read_facts
+from flowers.data import index_folder, read_image_info
 from flowers.data.quality import image_info
 
 
@@ -20,7 +20,7 @@ def folder(photos):
 
 
 def read(folder, tmp_path):
-    return read_facts(folder.root, folder.paths, cache_dir=tmp_path / "cache")
+    return read_image_info(folder.root, folder.paths, cache_dir=tmp_path / "cache")
 
 
 def test_every_file_has_its_checksum_and_its_thumbnail(folder, tmp_path):
@@ -133,7 +133,7 @@ def test_an_image_that_could_not_be_decoded_is_tried_again(folder, tmp_path, mon
         assert len(read(folder, tmp_path).errors) == 12
     again = read(folder, tmp_path)
     assert again.errors == {}
-    fresh = read_facts(folder.root, folder.paths, cache_dir=tmp_path / "other")
+    fresh = read_image_info(folder.root, folder.paths, cache_dir=tmp_path / "other")
     assert again.images == fresh.images
     assert np.array_equal(again.thumbnails, fresh.thumbnails)
 
@@ -142,7 +142,7 @@ def _read_with_little_memory(root, paths, cache_dir, queue):
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + 2**28, -1))
     try:
-        queue.put(str(read_facts(root, paths, cache_dir=cache_dir).errors))
+        queue.put(str(read_image_info(root, paths, cache_dir=cache_dir).errors))
     except OSError as error:
         queue.put(str(error))
 

@@ -3,32 +3,32 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from flowers.data import draw_flower, draw_flowers, index_folder
+from flowers.data import generate_flower, generate_flowers, index_folder
 
 NAMES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 
 
-def test_the_classes_are_those_of_flower_photos(drawn):
-    index = index_folder(drawn)
+def test_the_classes_are_those_of_flower_photos(synthetic):
+    index = index_folder(synthetic)
     assert index.class_names == NAMES
     assert np.bincount(index.labels).tolist() == [30] * 5
-    with Image.open(drawn / index.paths[0]) as image:
+    with Image.open(synthetic / index.paths[0]) as image:
         assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (48, 48))
 
 
-def test_same_seed_same_files_other_seed_others(drawn, tmp_path):
+def test_same_seed_same_files_other_seed_others(synthetic, tmp_path):
     same, other = tmp_path / "same", tmp_path / "other"
-    draw_flowers(same, per_class=2, image_size=48)
-    draw_flowers(other, per_class=2, image_size=48, seed=1)
+    generate_flowers(same, per_class=2, image_size=48)
+    generate_flowers(other, per_class=2, image_size=48, seed=1)
     for path in index_folder(same).paths:
-        assert (same / path).read_bytes() == (drawn / path).read_bytes()
+        assert (same / path).read_bytes() == (synthetic / path).read_bytes()
         assert (same / path).read_bytes() != (other / path).read_bytes()
 
 
 def test_an_existing_folder_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note.txt").write_text("mine")
-    draw_flowers(tmp_path / "mine", per_class=1)
+    generate_flowers(tmp_path / "mine", per_class=1)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["note.txt"]
 
 
@@ -38,7 +38,7 @@ def test_the_average_colour_does_not_tell_the_classes_apart():
     def colours(first):
         rngs = [[np.random.default_rng([first, label, i]) for i in range(30)] for label in range(5)]
         pictures = [
-            [draw_flower(n, image_size=24, rng=r) for r in rs]
+            [generate_flower(n, image_size=24, rng=r) for r in rs]
             for n, rs in zip(NAMES, rngs, strict=True)
         ]
         return np.array(

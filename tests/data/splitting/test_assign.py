@@ -10,7 +10,7 @@ import pytest
 
 from flowers.data import index_folder, manifest_text
 from flowers.data.quality.duplicates import Pairs
-from flowers.data.quality.image_info import ImageFacts
+from flowers.data.quality.image_info import ImageInfo
 from flowers.data.quality.quarantine import QuarantineRow, quarantine_text
 from flowers.data.splitting.assign import (
     SplitOptions,
@@ -35,8 +35,8 @@ def index(tmp_path):
     )
 
 
-def facts(bad=()):
-    images = [ImageFacts(f"sha{i:03d}", "broken" if i in bad else None) for i in range(80)]
+def info(bad=()):
+    images = [ImageInfo(f"sha{i:03d}", "broken" if i in bad else None) for i in range(80)]
     errors = dict.fromkeys(bad, "broken")
     return SimpleNamespace(images=images, errors=errors, sha256=[image.sha256 for image in images])
 
@@ -45,7 +45,7 @@ def assign(index, *pairs, bad=(), **options):
     copies = Pairs(
         np.array(pairs, dtype=np.int64).reshape(-1, 2), np.ones(len(pairs), dtype=np.float32)
     )
-    return assign_splits(index, facts(bad), copies, options=SplitOptions(**options))
+    return assign_splits(index, info(bad), copies, options=SplitOptions(**options))
 
 
 def chain(*numbers):
@@ -105,7 +105,7 @@ def test_what_one_picture_under_two_labels_takes_along_is_said(index):
 
 
 def test_ignored_copies_are_single_images(index):
-    sha = facts()
+    sha = info()
     sha.images = [image._replace(sha256="same") for image in sha.images]
     sha.sha256 = ["same"] * 80
     none = Pairs(np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.float32))

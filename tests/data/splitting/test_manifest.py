@@ -33,7 +33,7 @@ def test_the_split_of_a_manifest_is_the_one_it_states():
     ids=["other content", "other label", "missing"],
 )
 def test_a_file_that_is_not_as_in_the_manifest_is_named(change):
-    files = {path: facts for path, facts in (FILES | change).items() if facts is not None}
+    files = {path: info for path, info in (FILES | change).items() if info is not None}
     with pytest.raises(ValueError, match=r"1 of its 3 images .*cat/pâquerette\.jpg"):
         split_of_manifest(ROWS, files=files)
 

@@ -45,6 +45,11 @@ def test_a_split_depends_on_contents_and_seed_not_on_the_order_of_the_files():
     assert set(other["test"]) != set(straight["test"])
 
 
+def test_groups_may_be_file_names_that_are_not_utf8():
+    labels, groups = example()
+    assert split(labels, [f"{group} \udcff.jpg" for group in groups])["test"].size == 34
+
+
 def test_identical_files_stay_on_one_side_even_under_two_labels():
     labels, groups = example()
     groups = [

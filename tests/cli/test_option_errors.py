@@ -11,8 +11,8 @@ import pytest
 from flowers import tasks
 from flowers.__main__ import run_function
 from flowers.cli import training
-from flowers.cli.arguments import TASKS, explain, find_mistake
-from flowers.cli.known_options import known_options
+from flowers.cli.option_cache import known_options
+from flowers.cli.option_errors import TASKS, explain, find_mistake
 from flowers.cli.predict import predict
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -207,7 +207,7 @@ def test_nothing_known_is_nothing_judged():
 
 def test_what_may_have_changed_is_not_known(fit_options, monkeypatch):
     assert known_options("fit") == fit_options
-    monkeypatch.setattr("flowers.cli.known_options.version", lambda name: "other")
+    monkeypatch.setattr("flowers.cli.option_cache.version", lambda name: "other")
     assert known_options("fit") == []
 
 

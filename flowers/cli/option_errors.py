@@ -92,11 +92,11 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
     """
     # Pairs of a prefix that names the configuration file, and an option or a class.
     names = []
-    models = [("", model) for model in _values(words, "--model", "--model.class_path")]
+    models = [("", model) for model in option_values(words, "--model", "--model.class_path")]
     for word in takewhile(lambda word: word != "--", words):
         if word.startswith("--") and " " not in word:  # argparse takes words with spaces for values
             names.append(("", word[2:].partition("=")[0]))
-    for word in _values(words, "-c", "--config"):
+    for word in option_values(words, "-c", "--config"):
         try:
             config = _read_config(word)
         except ValueError as error:
@@ -157,6 +157,19 @@ def explain(message: str, words: Sequence[str]) -> str:
 def option_names(parser: Any) -> list[str]:  # noqa: ANN401
     """Return all options of a parser with their dashes."""
     return [name for name in vars(parser)["_option_string_actions"] if name.startswith("--")]
+
+
+def option_values(words: Sequence[str], *options: str) -> list[str]:
+    """Return the values of an option in a command line.
+
+    Args:
+        words: The command line after the command.
+        options: Names of the option, such as ``-c`` and ``--config``.
+    """
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument(*options, dest="values", action="append", nargs="?", default=[])
+    values, _ = parser.parse_known_args(words)
+    return [value for value in values.values if value]
 
 
 def class_parser(cls: type, name: str = "model") -> Any:  # noqa: ANN401
@@ -223,14 +236,6 @@ def _is_known(name: str, known: set[str]) -> bool:
     return any(prefix in known and prefix not in groups for prefix in prefixes)
 
 
-def _values(words: Sequence[str], *options: str) -> list[str]:
-    """Return the values of some options in a command line."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument(*options, dest="values", action="append", nargs="?", default=[])
-    values, _ = parser.parse_known_args(words)
-    return [value for value in values.values if value]
-
-
 def flat_options(config: dict[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the names of the options in a configuration, without dashes, and their values."""
     for key, value in config.items():
@@ -278,7 +283,7 @@ def _file_with(option: str, words: Sequence[str]) -> str:
     """Return the configuration file with an option as the prefix of an error, or nothing."""
     if any(word.partition("=")[0] == option for word in words):
         return ""
-    for word in reversed(_values(words, "--config")):
+    for word in reversed(option_values(words, "--config")):
         for name, _ in flat_options(_read_config(word)):
             path = name.replace("model.init_args.", "model.")
             if f"--{path}.".startswith(f"{option}."):
