@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from statistics import median
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
     from flowers.data import FlowersDataModule
 
 Change = Callable[[Image.Image], Image.Image]
+# A training that is as accurate as the tutorial's network, in the least time.
+TUTORIAL_OPTIONS = (
+    f"--config {Path(__file__).parents[1]}/configs/cnn.yaml --trainer.max_epochs 8 "
+    "--trainer.check_val_every_n_epoch 1 --data.crop_size 64 --data.image_size 96"
+)
 
 
 def compare(candidates: dict[str, Callable[[], float]], *, unit: str, rounds: int) -> None:
@@ -254,7 +260,7 @@ def _torchvision_probe(root: str, weights: str, image_size: int, manifest: Path)
     import torch
     from sklearn.linear_model import LogisticRegression
     from torch.utils.data import DataLoader
-    from torchvision import datasets, models, transforms
+    from torchvision import models, transforms
 
     standardize = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     resize = transforms.Resize((image_size, image_size))
@@ -266,21 +272,159 @@ def _torchvision_probe(root: str, weights: str, image_size: int, manifest: Path)
         net = models.mobilenet_v2(weights=weights)
     net.classifier = torch.nn.Identity()
     net.eval()
-    paths: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
-    with manifest.open(newline="") as file:
-        for row in csv.DictReader(file):
-            paths[row["split"]].add(str(Path(root, row["path"])))
     features = {}
     targets = {}
     for split in ("train", "val"):
-        is_in_split = paths[split].__contains__
-        photos = datasets.ImageFolder(str(Path(root)), transform, is_valid_file=is_in_split)
+        photos = _image_folder(root, manifest, split, transform)
         loader = DataLoader(photos, batch_size=32, num_workers=2)
         with torch.inference_mode():
             features[split] = torch.cat([net(images) for images, _ in loader])
         targets[split] = photos.targets
     classifier = LogisticRegression(max_iter=1000).fit(features["train"], targets["train"])
     print(f"torchvision: val/acc {classifier.score(features['val'], targets['val']):.4f}")
+
+
+def _image_folder(root: str, manifest: Path, split: str, transform: Any) -> Any:  # noqa: ANN401
+    """Return torchvision's data set of a split."""
+    from torchvision.datasets import ImageFolder
+
+    with manifest.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
+    files = {str(Path(root, row["path"])) for row in rows}
+    return ImageFolder(str(Path(root)), transform, is_valid_file=files.__contains__)
+
+
+def tutorial(
+    *,
+    root: str = "data/flower_photos",
+    fit_options: str = TUTORIAL_OPTIONS,
+    epochs: int = 15,
+    rounds: int = 3,
+) -> None:
+    """Compare a short training with the first network of TensorFlow's tutorial, at equal accuracy.
+
+    Prints validation accuracies, each that of the best epoch. The time of the tutorial's network
+    ends with its best epoch; that of flowers is the whole command, decoding included. If the
+    package keras is installed, its version of the tutorial's network is trained too.
+    https://www.tensorflow.org/tutorials/images/classification
+
+    Args:
+        root: Folder root/<class>/<image>; a missing .../synthetic_flowers is generated.
+        fit_options: Options of python -m flowers fit, in one string.
+        epochs: Epochs of the tutorial's network, at least 1.
+        rounds: Trainings of each network, at least 1.
+    """
+    from flowers.data import FlowersDataModule, manifest_text
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = FlowersDataModule(root, cache_dir=f"{folder}/cache")
+        data.setup("fit")
+        manifest = Path(folder, "manifest.csv")
+        manifest.write_text(manifest_text(data.manifest_rows()))
+        seeds = iter(range(rounds))
+        run = Path(folder, "run")
+        options = f"{fit_options} --data.root {root} --data.cache_dir {run}/cache"
+        options += f" --trainer.default_root_dir {run}"
+
+        def flowers() -> float:
+            shutil.rmtree(run, ignore_errors=True)
+            words = [*options.split(), "--seed_everything", next(seeds)]
+            start = time.perf_counter()
+            output = python("-m", "flowers", "fit", *words)
+            duration = time.perf_counter() - start
+            print("flowers:", *re.findall(r"val/acc +[\d.]+", output), flush=True)
+            return duration
+
+        def others(train: Callable[..., list[tuple[float, float]]]) -> float:
+            start = time.time()
+            history = in_child(train, root, manifest, epochs)
+            accuracy, end = max(history, key=lambda epoch: epoch[0])
+            print(
+                f"{train.__name__}: val/acc {accuracy:.4f}, last {history[-1][0]:.4f}", flush=True
+            )
+            return end - start
+
+        candidates = {"tutorial": partial(others, _tutorial), "flowers": flowers}
+        if find_spec("keras"):
+            candidates["keras"] = partial(others, _keras_tutorial)
+        compare(candidates, unit="s", rounds=rounds)
+
+
+def _tutorial_loaders(root: str, manifest: Path, *transforms: Callable[..., Any]) -> list[Any]:
+    """Return the loaders of training and validation."""
+    from torch.utils.data import DataLoader
+    from torchvision.transforms import Compose, Resize, ToTensor
+
+    loaders = []
+    for split in ("train", "val"):
+        transform = Compose([Resize((180, 180)), ToTensor(), *transforms])
+        photos = _image_folder(root, manifest, split, transform)
+        is_train = split == "train"
+        loaders.append(DataLoader(photos, batch_size=32, shuffle=is_train, num_workers=2))
+    return loaders
+
+
+def _keras_tutorial(root: str, manifest: Path, epochs: int) -> list[tuple[float, float]]:
+    """Return the validation accuracy and the time at the end of each epoch."""
+    os.environ["KERAS_BACKEND"] = "torch"
+    import keras
+    from keras import layers
+
+    train_loader, val_loader = _tutorial_loaders(root, manifest, _channels_last)
+    net = keras.Sequential([keras.Input((180, 180, 3))])
+    for num_filters in (16, 32, 64):
+        net.add(layers.Conv2D(num_filters, 3, padding="same", activation="relu"))
+        net.add(layers.MaxPooling2D())
+    num_classes = len(train_loader.dataset.classes)
+    for layer in (layers.Flatten(), layers.Dense(128, "relu"), layers.Dense(num_classes)):
+        net.add(layer)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    net.compile("adam", loss, metrics=["accuracy"])
+    history = []
+
+    class Record(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
+            history.append((logs["val_accuracy"], time.time()))
+
+    options = {"epochs": epochs, "verbose": 0, "callbacks": [Record()]}
+    net.fit(train_loader, validation_data=val_loader, **options)
+    return history
+
+
+def _channels_last(image: Any) -> Any:  # noqa: ANN401
+    return image.permute(1, 2, 0)
+
+
+def _tutorial(root: str, manifest: Path, epochs: int) -> list[tuple[float, float]]:
+    """Return the validation accuracy and the time at the end of each epoch."""
+    import torch
+    from torch import nn
+
+    train_loader, val_loader = _tutorial_loaders(root, manifest)
+    layers: list[nn.Module] = []
+    for num_inputs, num_filters in ((3, 16), (16, 32), (32, 64)):
+        layers += [nn.Conv2d(num_inputs, num_filters, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+    layers += [
+        nn.Flatten(),
+        nn.LazyLinear(128),
+        nn.ReLU(),
+        nn.Linear(128, len(train_loader.dataset.classes)),
+    ]
+    net = nn.Sequential(*layers)
+    net(torch.zeros(1, 3, 180, 180))  # sets the size of the first dense layer
+    optimizer = torch.optim.Adam(net.parameters())
+    history = []
+    for _ in range(epochs):
+        for images, labels in train_loader:
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(images), labels).backward()
+            optimizer.step()
+        correct = 0
+        with torch.inference_mode():
+            for images, labels in val_loader:
+                correct += int((net(images).argmax(dim=1) == labels).sum())
+        history.append((correct / len(val_loader.dataset), time.time()))
+    return history
 
 
 def networks(arch: list[str], *, batch_size: int = 16, rounds: int = 5) -> None:
@@ -570,5 +714,5 @@ CHANGES: dict[str, Change] = {
 
 if __name__ == "__main__":
     runtime.prepare()
-    commands = [input_pipeline, epoch, scaling, probe, networks, predict, audit, data_module]
-    auto_cli([*commands, duplicates])
+    commands = [input_pipeline, epoch, scaling, probe, tutorial, networks, predict, audit]
+    auto_cli([*commands, data_module, duplicates])

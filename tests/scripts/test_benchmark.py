@@ -58,6 +58,8 @@ def test_commands_that_train_and_predict(benchmark, photos, tmp_path):
     options = f"--data.root {root} {SMALL}"
     assert "of it waiting for data" in benchmark("epoch", "--fit_options", options, "--epochs", 1)
     options += " --trainer.max_epochs 1 --trainer.log_every_n_steps 1"
+    short = ["--fit_options", options, "--epochs", 1, "--rounds", 1]
+    assert "tutorial / flowers: " in benchmark("tutorial", "--root", root, *short)
     training.main(["fit", *options.split()])
     run = tmp_path / "lightning_logs" / "version_0"
     assert "flowers / loop: " in benchmark("predict", run, "--root", root, "--rounds", 1)
