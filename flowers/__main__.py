@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import io
 import os
 import sys
@@ -14,33 +13,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowers import runtime
-from flowers.cli.option_cache import known_options
+from flowers.cli.command_options import command_options
 from flowers.cli.option_errors import (
     OneLineErrors,
     add_flags,
     did_you_mean,
     find_mistake,
-    option_names,
     refuse,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# Commands of Lightning; the others are functions in flowers/cli/<name>.py.
-LIGHTNING_COMMANDS = {
+COMMANDS = {
     "fit": "train a network",
     "validate": "evaluate a checkpoint on the validation split",
     "test": "evaluate a checkpoint on the test split and write a report",
     "calibrate": "fit the temperature and the confidence threshold of a checkpoint",
-}
-COMMANDS = LIGHTNING_COMMANDS | {
     "predict": "classify photos with a checkpoint",
     "audit": "find broken files, duplicates and conflicting labels before training",
     "compare": "compare runs, with a test on shared test images",
     "cross_validate": "train and test on every fold, with several seeds",
     "export": "write a checkpoint as ONNX or torch.export",
 }
+# Commands of Lightning; the others are functions in flowers/cli/<name>.py.
+LIGHTNING_COMMANDS = {"fit", "validate", "test"}
 # Names in other programs.
 _SYNONYMS = {"train": "fit", "val": "validate", "eval": "test", "evaluate": "test"}
 _SYNONYMS |= {"classify": "predict"}
@@ -77,11 +74,11 @@ def main(args: list[str] | None = None) -> int:
     if status is not None:
         return status
     command, *words = args
-    mistake = find_mistake(words, command_options(command))  # before imports that take seconds
+    mistake = find_mistake(words, command_options(command, module=_module(command)))
     if mistake:
         refuse(mistake, f"python -m flowers {command}")
     is_silent = {"-h", "--help", "--print_config"} & set(words) or "LOCAL_RANK" in os.environ
-    if command in LIGHTNING_COMMANDS and not is_silent:
+    if _module(command) == "training" and not is_silent:
         print(f"flowers {command}: loading PyTorch and Lightning ...", file=sys.stderr, flush=True)
     runtime.prepare()
     for stream in (sys.stdout, sys.stderr):
@@ -124,16 +121,10 @@ def _answer_without_command(args: list[str]) -> int | None:
     return None
 
 
-def command_options(command: str) -> list[str]:
-    """Return the options of a command without importing it; none if they are unknown."""
-    if command in LIGHTNING_COMMANDS:
-        return known_options(command)
-    tree = ast.parse((Path(__file__).parent / "cli" / f"{command}.py").read_text(encoding="utf-8"))
-    options = ["--help"]
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == command:
-            options += [f"--{argument.arg}" for argument in node.args.kwonlyargs]
-    return [] if "--fit_options" in options else options
+def _module(command: str) -> str:
+    """Return the name of the module of a command."""
+    is_training = command in LIGHTNING_COMMANDS or command == "calibrate"
+    return "training" if is_training else command
 
 
 def _own_error(error: BaseException | None) -> BaseException | None:
@@ -147,24 +138,19 @@ def _own_error(error: BaseException | None) -> BaseException | None:
     return None
 
 
-def _run(name: str, args: list[str]) -> int:
-    if name in LIGHTNING_COMMANDS:
-        from flowers.cli import training  # noqa: PLC0415 (importing Lightning takes seconds)
-
-        if name == "calibrate":
-            training.calibrate(args)
-        else:
-            training.main([name, *args])
+def _run(command: str, args: list[str]) -> int:
+    module = import_module(f"flowers.cli.{_module(command)}")
+    if command in LIGHTNING_COMMANDS:
+        module.main([command, *args])
         return 0
-    function = getattr(import_module(f"flowers.cli.{name}"), name)
-    return run_function(function, args) or 0
+    return run_function(getattr(module, command), args) or 0
 
 
 def run_function(function: Callable[..., int | None], args: Sequence[str]) -> int | None:
     """Run a typed function as a command.
 
     Its positional parameters are positional on the command line, its keyword-only parameters are
-    options. A parameter of type ``list[str]`` takes several words. One named ``fit_options`` takes
+    options. A parameter of type ``list[str]`` takes several words. One named ``..._options`` takes
     all options that the function lacks, with their values.
 
     Args:
@@ -186,26 +172,24 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
         allow_abbrev=False,
     )
     flags = {}
-    skipped: set[str | int] = {"fit_options"}
+    others: dict[str, list[str]] = {name: [] for name in parameters if name.endswith("_options")}
+    skipped: set[str | int] = {*others}
     for name, parameter in parameters.items():
+        if name in others:
+            continue
         is_positional = parameter.kind is Parameter.POSITIONAL_OR_KEYWORD
         flags[name] = name if is_positional else f"--{name}"
-        if name != "fit_options" and str(parameter.annotation).startswith("list[str]"):
+        if str(parameter.annotation).startswith("list[str]"):
             skipped.add(name)
             options = {} if is_positional else {"default": parameter.default}
             parser.add_argument(flags[name], nargs="+", help=helps[name], **options)
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
     words = list(args)
-    fit_options = {}
-    if "fit_options" in parameters:
-        words, others = _split(args, {"--help", "-h", *flags.values()})
-        fit_options["fit_options"] = others
-    mistake = find_mistake(words, option_names(parser))
-    if mistake:
-        parser.error(mistake)
+    for name in others:
+        words, others[name] = _split(args, {"--help", "-h", *flags.values()})
     values = parser.parse_args(words).as_dict()
     try:
-        return function(**values, **fit_options)
+        return function(**values, **others)
     except (ValueError, OSError) as error:
         add_flags(error, flags)
         raise

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-from importlib import import_module
 from importlib.metadata import version
 
 import pytest
 import torch
 
 from flowers import runtime
-from flowers.__main__ import COMMANDS, LIGHTNING_COMMANDS, command_options, main, run_function
+from flowers.__main__ import COMMANDS, LIGHTNING_COMMANDS, main, run_function
 from flowers.cli import training
 
 
@@ -192,22 +190,5 @@ def test_the_threads_follow_affinity_and_control_group(quota, cores, monkeypatch
     assert runtime.num_allowed_cores() == cores
 
 
-@pytest.mark.parametrize(
-    "name", sorted(COMMANDS.keys() - LIGHTNING_COMMANDS.keys() - {"cross_validate"})
-)
-def test_the_options_of_a_function_are_known_before_it_is_imported(name, capsys):
-    with pytest.raises(SystemExit):
-        run_function(getattr(import_module(f"flowers.cli.{name}"), name), ["--help"])
-    options = re.findall(r"^  (?:-h, )?(--\w+)", capsys.readouterr().out, re.MULTILINE)
-    assert len(options) > 1
-    assert sorted(options) == sorted(command_options(name))
-
-
-def test_options_that_go_to_fit_are_not_judged_before():
-    assert command_options("cross_validate") == []
-
-
-def test_every_command_has_a_function():
-    assert set(LIGHTNING_COMMANDS) == {*training.FlowersCLI.subcommands(), "calibrate"}
-    for name in COMMANDS.keys() - LIGHTNING_COMMANDS.keys():
-        assert callable(getattr(import_module(f"flowers.cli.{name}"), name))
+def test_the_commands_of_lightning_are_those_of_the_table():
+    assert set(training.FlowersCLI.subcommands()) == LIGHTNING_COMMANDS < COMMANDS.keys()

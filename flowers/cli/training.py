@@ -46,13 +46,9 @@ from flowers.checkpoint import (
     stored_config,
     why_finished,
 )
-from flowers.cli.option_cache import known_options, remember_options
 from flowers.cli.option_errors import (
     OneLineErrors,
     add_flags,
-    class_parser,
-    find_mistake,
-    option_names,
     option_values,
 )
 from flowers.cli.short_help import full_help, short_help
@@ -114,7 +110,8 @@ class FlowersCLI(LightningCLI):
         """Parse the command line over the configuration that a checkpoint stores."""
         assert isinstance(args, list)
         command, *words = args
-        self._handle_typos_and_help(command, words)
+        if "-h" in words or "--help" in words:
+            self._print_help(command, words)
         weights = _option_value(words, "--model.weights")
         if weights is not None and Path(weights).is_dir():
             words += ["--model.weights", str(checkpoint_file(weights))]
@@ -158,28 +155,6 @@ class FlowersCLI(LightningCLI):
         """
         defaults = {"model": {"class_path": model.class_path}}
         self._parser(command).set_defaults(defaults | _data_defaults(model))
-
-    def _handle_typos_and_help(self, command: str, words: list[str]) -> None:
-        """End with status 2 for a misspelt option, or with status 0 after the requested help."""
-        mistake = find_mistake(words, self._known_options(command))
-        if mistake:
-            self._parser(command).error(mistake)
-        if "-h" in words or "--help" in words:
-            self._print_help(command, words)
-
-    def _known_options(self, command: str) -> list[str]:
-        """Return the options of a command and of the project's models, cached for later."""
-        cached = known_options(command)
-        if cached:
-            return cached
-        of_models = [f"--model.{name}" for name in ("class_path", "init_args", "dict_kwargs")]
-        for task in (CNNTask, TransferTask):
-            of_models += option_names(class_parser(task))
-        options = {}
-        for name in self.subcommands():
-            options[name] = option_names(self._parser(name)) + of_models
-        remember_options(options | {"calibrate": options["validate"]})
-        return options[command]
 
     def _print_help(self, command: str, words: list[str]) -> None:
         """Print the common options, or after ``--help all`` all of them, and end with status 0."""
@@ -399,7 +374,7 @@ def main(args: list[str]) -> FlowersCLI:
             trainer_defaults=_TRAINER_DEFAULTS | launched_devices(),
             seed_everything_default=0,
             parser_class=_Parser,
-            # find_mistake does not know abbreviations
+            # option_errors.find_mistake does not know abbreviations
             parser_kwargs={"prog": "python -m flowers", "allow_abbrev": False},
             subclass_mode_model=True,
             load_from_checkpoint_support=False,  # the task saves plain hyper-parameters itself
@@ -434,26 +409,37 @@ def _flags() -> dict[str, str]:
     return flags
 
 
-def calibrate(args: list[str]) -> None:
-    """Validate a checkpoint, and store the new calibration in it.
+def calibrate(
+    checkpoint: str,
+    *,
+    selective_accuracy: float | None = None,
+    validate_options: list[str] | None = None,
+) -> None:
+    """Validate a checkpoint, and store the temperature and the confidence threshold in it.
+
+    All other options, such as --data.root DIR, are those of validate.
 
     Args:
-        args: The options of ``validate``.
+        checkpoint: Checkpoint, or a run folder such as lightning_logs/version_0 for its best
+            checkpoint.
+        selective_accuracy: Accuracy above the confidence threshold; by default that of the
+            training.
+        validate_options: Options of validate.
 
     Raises:
         ValueError: The checkpoint does not match the data, or not all validation images are used.
         OSError: The checkpoint cannot be read or written.
     """
-    run = main(["validate", *args])
+    words = ["--ckpt_path", checkpoint, *(validate_options or [])]
+    if selective_accuracy is not None:
+        words += ["--calibration.selective_accuracy", str(selective_accuracy)]
+    run = main(["validate", *words])
+    if run.model.calibration is None or not is_all(run.trainer.limit_val_batches):
+        raise ValueError("--trainer.limit_val_batches: expected all validation images")
     file = run.config["validate"].ckpt_path
-    if file is None or not is_all(run.trainer.limit_val_batches) or run.model.calibration is None:
-        raise ValueError(
-            "--ckpt_path, --trainer.limit_val_batches: expected a checkpoint and all validation "
-            "images"
-        )
-    checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    checkpoint["calibration"] = run.model.calibration
-    AtomicCheckpointIO().save_checkpoint(checkpoint, file)
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    content["calibration"] = run.model.calibration
+    AtomicCheckpointIO().save_checkpoint(content, file)
     print(f"{file}: calibration stored")
 
 

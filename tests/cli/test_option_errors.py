@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from flowers import tasks
-from flowers.__main__ import run_function
+from flowers import runtime, tasks
+from flowers.__main__ import main
 from flowers.cli import training
-from flowers.cli.option_cache import known_options
+from flowers.cli.command_options import command_options
 from flowers.cli.option_errors import TASKS, explain, find_mistake
-from flowers.cli.predict import predict
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -23,10 +20,11 @@ def answer(
 ) -> str:
     """Return the line that answers a mistake."""
     monkeypatch.setattr("sys.argv", ["flowers", *words])
+    monkeypatch.setattr(runtime, "prepare", lambda: None)  # it sets threads, for other tests too
     with pytest.raises(SystemExit) as ended:
-        training.main(words)
+        main(words)
     assert ended.value.code == 2
-    line, hint = capsys.readouterr().err.splitlines()
+    *_, line, hint = capsys.readouterr().err.splitlines()
     assert hint == f"Options: python -m flowers {words[0]} --help"
     return line.removeprefix("flowers: ")
 
@@ -123,12 +121,6 @@ def test_a_mistake_on_the_command_line_is_none_of_the_configuration(tmp_path, mo
     assert answer(words, monkeypatch, capsys) == "--data.batch_size: expected int, got x"
 
 
-def test_the_options_of_other_commands_are_known_too(capsys):
-    with pytest.raises(SystemExit):
-        run_function(predict, ["x", "--ckpt", "y"])
-    assert "--ckpt: no such option, did you mean --ckpt_path?" in capsys.readouterr().err
-
-
 def test_any_other_message_becomes_one_line():
     assert explain('Parser key "data":\n  first\n  second', []) == "--data: first second"
 
@@ -141,9 +133,7 @@ def test_the_tasks_are_those_of_the_package():
 
 @pytest.fixture(scope="module")
 def fit_options() -> list[str]:
-    with pytest.raises(SystemExit):
-        training.main(["fit", "--help"])
-    return known_options("fit")
+    return command_options("fit", module="training")
 
 
 @pytest.mark.parametrize(
@@ -198,61 +188,3 @@ def test_every_option_of_the_parser_is_known(fit_options, capsys):
     assert find_mistake(["--config", "all.yaml"], fit_options) is None
     for option in fit_options:
         assert find_mistake([f"{option}={{}}"], fit_options) is None
-
-
-def test_nothing_known_is_nothing_judged():
-    assert known_options("nothing") == []
-    assert find_mistake(["--data.batchsize", "3"], []) is None
-
-
-def test_what_may_have_changed_is_not_known(fit_options, monkeypatch):
-    assert known_options("fit") == fit_options
-    monkeypatch.setattr("flowers.cli.option_cache.version", lambda name: "other")
-    assert known_options("fit") == []
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"made_of": 3}'])
-def test_a_damaged_file_is_nothing_known(text, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "flowers").mkdir()
-    (tmp_path / "flowers" / "options.json").write_text(text)
-    assert known_options("fit") == []
-
-
-def test_no_folder_to_keep_the_options_in_is_no_error(monkeypatch, capsys):
-    Path("file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", "file")
-    assert "did you mean --data.batch_size?" in answer(
-        ["fit", "--data.batchsize", "3"], monkeypatch, capsys
-    )
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            "fit --data.batchsize 3",
-            "--data.batchsize: no such option, did you mean --data.batch_size?",
-        ),
-        ("calibrate --ckpt_pth x", "--ckpt_pth: no such option, did you mean --ckpt_path?"),
-        (
-            "fit --config bad.yaml",
-            "bad.yaml: --model CNNTaks: expected CNNTask, TransferTask or the import path",
-        ),
-        ("predict --ckpt x", "--ckpt: no such option, did you mean --ckpt_path?"),
-        ("export x --outt y", "--outt: no such option, did you mean --out?"),
-    ],
-)
-def test_a_mistake_is_answered_before_torch_is_imported(words, message, fit_options):
-    Path("bad.yaml").write_text("model: {class_path: CNNTaks}")
-    code = (
-        "import sys; from flowers.__main__ import main\n"
-        "try: main()\nfinally: assert 'torch' not in sys.modules"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", code, *words.split()], capture_output=True, text=True, check=False
-    )
-    line, hint = run.stderr.splitlines()
-    assert line.startswith(f"flowers: {message}")
-    assert hint == f"Options: python -m flowers {words.split()[0]} --help"
-    assert run.returncode == 2

@@ -1047,7 +1047,7 @@ def test_a_checkpoint_is_calibrated_anew_and_else_left_as_it_was(whole_run, tmp_
     file = tmp_path / "best.ckpt"
     before = torch.load(whole_run / "checkpoints" / "best.ckpt", weights_only=True)
     torch.save({key: value for key, value in before.items() if key != "calibration"}, file)
-    training.calibrate(["--ckpt_path", str(file), "--calibration.selective_accuracy", "0.5"])
+    training.calibrate(str(file), selective_accuracy=0.5)
     assert "calibration stored" in capsys.readouterr().out
     after = torch.load(file, weights_only=True)
     assert after["calibration"]["temperature"] == pytest.approx(
@@ -1059,7 +1059,6 @@ def test_a_checkpoint_is_calibrated_anew_and_else_left_as_it_was(whole_run, tmp_
         torch.equal(after["state_dict"][key], before["state_dict"][key])
         for key in before["state_dict"]
     )
+    options = ["--data.batch_size", "5", "--trainer.limit_val_batches", "2"]
     with pytest.raises(ValueError, match="all validation images"):
-        training.calibrate(
-            ["--ckpt_path", str(file), "--data.batch_size", "5", "--trainer.limit_val_batches", "2"]
-        )
+        training.calibrate(str(file), validate_options=options)

@@ -1,0 +1,86 @@
+"""The options of every command, read from source files: importing torch would take seconds."""
+
+from __future__ import annotations
+
+import ast
+from importlib.util import find_spec
+from pathlib import Path
+
+# The classes of each group of options of ``fit``, ``validate`` and ``test``.
+_GROUPS = {
+    "trainer": ["lightning/pytorch/trainer/trainer.py:Trainer"],
+    "early_stopping": ["lightning/pytorch/callbacks/early_stopping.py:EarlyStopping"],
+    "lr_monitor": ["lightning/pytorch/callbacks/lr_monitor.py:LearningRateMonitor"],
+    "checkpoint": ["flowers/callbacks/checkpoint.py:SaveBest"],
+    "last_checkpoint": ["flowers/callbacks/checkpoint.py:SaveLast"],
+    "freeze": ["flowers/callbacks/freeze_backbone.py:FreezeBackbone"],
+    "calibration": ["flowers/callbacks/calibrate.py:Calibrate"],
+    "tensorboard": ["flowers/callbacks/tensorboard.py:LogToTensorBoard"],
+    "report": ["flowers/callbacks/write_report.py:WriteReport"],
+    "data": ["flowers/data/datamodule.py:FlowersDataModule"],
+    "data.augment": ["flowers/data/augment.py:BatchAugmentation"],
+    "model": [
+        "flowers/tasks/classification.py:ClassificationTask",
+        "flowers/tasks/cnn.py:CNNTask",
+        "flowers/tasks/transfer.py:TransferTask",
+    ],
+}
+_OTHERS = ["config", "print_config", "seed_everything", "ckpt_path", "weights_only", "verbose"]
+_OTHERS += ["optimizer", "optimizer.help", "lr_scheduler", "lr_scheduler.help"]
+_OTHERS += ["model.help", "model.class_path", "model.init_args", "model.dict_kwargs"]
+
+
+def command_options(command: str, *, module: str) -> list[str]:
+    """Return the names of the options of a command, with their dashes.
+
+    Args:
+        command: Name of the command.
+        module: Name of the file in ``flowers/cli`` without its ending.
+    """
+    names = ["help"]
+    if command in ("fit", "validate", "test"):
+        names += _OTHERS
+        for group, classes in _GROUPS.items():
+            names.append(group)
+            for path in classes:
+                names += [f"{group}.{name}" for name in _parameters(path)]
+        return [f"--{name}" for name in names]
+    options = []
+    for name in _parameters(f"flowers/cli/{module}.py:{command}"):
+        if name.endswith("_options"):  # takes the options of another command
+            options += command_options(name.removesuffix("_options"), module="training")
+        else:
+            names.append(name)
+    return [*(f"--{name}" for name in names), *options]
+
+
+def _parameters(path: str) -> list[str]:
+    """Return the keyword-only parameters of a function, or all parameters of a class.
+
+    Args:
+        path: Package, file and name, as ``flowers/cli/audit.py:audit``.
+    """
+    file, _, name = path.partition(":")
+    package, _, inside = file.partition("/")
+    spec = find_spec(package)  # does not import the package
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse((Path(spec.origin).parent / inside).read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == name:
+            return [argument.arg for argument in node.args.kwonlyargs]
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return _constructor_parameters(node)
+    raise LookupError(path)
+
+
+def _constructor_parameters(node: ast.ClassDef) -> list[str]:
+    """Return the parameters of the constructor, or the fields of a dataclass."""
+    fields = []
+    for statement in node.body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":
+            arguments = statement.args
+            return [argument.arg for argument in arguments.args[1:] + arguments.kwonlyargs]
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            fields.append(statement.target.id)
+    return fields
