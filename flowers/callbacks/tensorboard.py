@@ -40,7 +40,7 @@ _LAYOUT = {
     }
 }
 # Metrics of the HParams tab: those of the epoch with the best accuracy.
-_HP_METRICS = ("hp/val_acc", "hp/val_loss")
+_HP_METRICS = ("val/best_acc", "val/loss_at_best_acc")
 # With more classes, their curves would bury the others.
 _MAX_CLASSES = 20
 _NUM_IMAGES = 16
@@ -132,7 +132,7 @@ class LogToTensorBoard(CollectsPredictions):
             raise ValueError(f"`every_n_epochs`: expected at least 1, got {every_n_epochs}")
         self.every_n_epochs = every_n_epochs
         self.graph = graph
-        self._best_hp_metrics = {"hp/val_acc": -1.0, "hp/val_loss": 0.0}
+        self._best_hp_metrics = {"val/best_acc": -1.0, "val/loss_at_best_acc": 0.0}
         self._num_images = 0
         self._wait_seconds = 0.0
         self._start = 0.0
@@ -217,8 +217,8 @@ class LogToTensorBoard(CollectsPredictions):
         # TerminateOnNaN ends a run with values that are not finite.
         if not is_finite or not trainer.is_global_zero or trainer.logger is None:
             return
-        if values["accuracy"] > self._best_hp_metrics["hp/val_acc"]:
-            best = {"hp/val_acc": values["accuracy"], "hp/val_loss": values["log loss"]}
+        if values["accuracy"] > self._best_hp_metrics["val/best_acc"]:
+            best = {"val/best_acc": values["accuracy"], "val/loss_at_best_acc": values["log loss"]}
             self._best_hp_metrics = best
         # Logged at each validation: a resumed run has an events file of its own.
         trainer.logger.log_metrics(self._best_hp_metrics, step=trainer.global_step)

@@ -149,7 +149,7 @@ def history_figure(
             if name in curves:
                 panels.setdefault(title, []).append(name)
     # Of several parameter groups show the one with the largest rate, the head.
-    rates = [name for name in curves if name.startswith("lr-")]
+    rates = [name for name in curves if name.startswith("train/lr")]
     if rates:
         panels["learning rate"] = [max(rates, key=lambda name: curves[name].values.max())]
     num_panels = max(1, len(panels))

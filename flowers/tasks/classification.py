@@ -230,7 +230,8 @@ class ClassificationTask(LightningModule):
         scheduler = LambdaLR(optimizer, factor)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            # LearningRateMonitor logs the rates under this name.
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "train/lr"},
         }
 
     def configure_callbacks(self) -> Sequence[Callback]:

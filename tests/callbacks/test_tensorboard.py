@@ -63,7 +63,7 @@ def test_the_run_shows_what_people_look_for(synthetic, figures):
         ["^train/acc$", "^val/acc$"],
     ]
     assert {tag.strip("^$") for chart in charts for tag in chart} <= set(tags["scalars"])
-    assert [event.step for event in events.Scalars("hp/val_acc")] == [
+    assert [event.step for event in events.Scalars("val/best_acc")] == [
         3,
         6,
         9,
@@ -81,7 +81,7 @@ def test_the_run_shows_what_people_look_for(synthetic, figures):
     assert all(event.value > 0 for event in events.Scalars("train/grad_norm"))
     assert all(0 <= event.value < 1 for event in events.Scalars("train/data_wait"))
     accuracies = [event.value for event in events.Scalars("val/acc")]
-    assert events.Scalars("hp/val_acc")[-1].value == pytest.approx(max(accuracies))
+    assert events.Scalars("val/best_acc")[-1].value == pytest.approx(max(accuracies))
     last = [events.Scalars(tag)[-1].value for tag in recalls]
     assert sum(last) / 5 == pytest.approx(accuracies[-1], abs=1e-6)  # three images of each class
 
@@ -117,9 +117,9 @@ def test_a_resumed_run_is_compared_by_its_best_accuracy_even_if_it_gets_no_bette
     last = "lightning_logs/version_0/checkpoints/last.ckpt"
     training.main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "3"])
     after = EventAccumulator("lightning_logs/version_0").Reload()
-    values = [event.value for event in after.Scalars("hp/val_acc")]
+    values = [event.value for event in after.Scalars("val/best_acc")]
     assert values[-1] == pytest.approx(max(event.value for event in after.Scalars("val/acc")))
-    assert values[-1] >= max(event.value for event in before.Scalars("hp/val_acc"))
+    assert values[-1] >= max(event.value for event in before.Scalars("val/best_acc"))
 
 
 def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_path):
@@ -127,7 +127,7 @@ def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_p
         tmp_path / "run", options={"image_size": 96, "augment/rotation": 15.0}
     )
     logger.log_hyperparams({"lr": 0.1})
-    logger.log_metrics({"hp/val_acc": 0.5, "hp/val_loss": 1.0}, step=1)
+    logger.log_metrics({"val/best_acc": 0.5, "val/loss_at_best_acc": 1.0}, step=1)
     logger.finalize("success")
     assert yaml.safe_load((tmp_path / "run" / "hparams.yaml").read_text()) == {
         "lr": 0.1,
@@ -136,11 +136,11 @@ def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_p
     }
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     assert "hparams" in events.summary_metadata["_hparams_/experiment"].plugin_data.plugin_name
-    assert b"hp/val_acc" in events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    assert b"val/best_acc" in events.summary_metadata["_hparams_/experiment"].plugin_data.content
     assert (
         b"image_size" in events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     )
-    assert [event.value for event in events.Scalars("hp/val_acc")] == [0.5]
+    assert [event.value for event in events.Scalars("val/best_acc")] == [0.5]
 
 
 def test_only_the_first_process_logs(tmp_path, monkeypatch):

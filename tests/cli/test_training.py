@@ -150,7 +150,7 @@ def test_tensorboard_shows_the_curves_the_rate_and_the_config(whole_run):
     events = EventAccumulator(str(whole_run)).Reload()
     scalars = set(events.Tags()["scalars"])
     curves = {f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "acc", "f1")}
-    assert scalars >= curves | {"train/loss_step", "lr-Muon/convolutions"}
+    assert scalars >= curves | {"train/loss_step", "train/lr/convolutions"}
     assert not any(tag.startswith("hp_") for tag in scalars)
     for curve in curves:
         assert len(events.Scalars(curve)) == 4
@@ -393,7 +393,7 @@ def test_a_schedule_of_another_length_is_taken_up_at_its_own_rate(short_run, tmp
     rates = [
         event.value
         for tag in events.Tags()["scalars"]
-        if tag.startswith("lr-")
+        if tag.startswith("train/lr")
         for event in events.Scalars(tag)
     ]
     assert min(rates) > 0

@@ -117,7 +117,7 @@ def test_the_history_has_the_logged_curves_and_marks_the_best_epoch():
 
 def test_the_history_has_the_largest_of_several_learning_rates():
     half = CURVE._replace(values=CURVE.values / 2)
-    curves = {"lr-AdamW/backbone": half, "lr-AdamW/head": CURVE}
+    curves = {"train/lr/backbone": half, "train/lr/head": CURVE}
     [line] = history_figure(curves).axes[0].get_lines()
     assert line.get_ydata().tolist() == [0.5, 0.25]
 

@@ -69,7 +69,7 @@ def test_a_checkpoint_of_a_validation_goes_on_after_it(
     monkeypatch.setattr(training, "check_monitor", lambda monitor, recalls: None)
     with monkeypatch.context() as patch:
         patch.setattr(training, "SeedSteps", KeepBestOfFirstEpoch)
-        words = ["--checkpoint.monitor", "lr-Muon/dense", "--checkpoint.mode", mode]
+        words = ["--checkpoint.monitor", "train/lr/dense", "--checkpoint.mode", mode]
         fit(tmp_path, synthetic, "--trainer.val_check_interval", "0.5", *words)
     assert torch.load("first.ckpt", weights_only=True)["global_step"] == 3 * validations
     training.main(["fit", "--ckpt_path", "first.ckpt"])
