@@ -194,67 +194,74 @@ class FlowersCLI(LightningCLI):
             config["model.init_args.weights"] = weights  # recorded in config.yaml
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
-        """Check the options and construct the trainer; only ``fit`` has a run folder."""
-        trainer = self._get(self.config_init, "trainer")
+        """Construct the trainer; ``before_fit`` adds the run folder."""
+        options = self._get(self.config_init, "trainer")
         plan = plan_devices(
-            accelerator=trainer.accelerator, devices=trainer.devices, num_nodes=trainer.num_nodes
+            accelerator=options.accelerator, devices=options.devices, num_nodes=options.num_nodes
         )
-        check_size(self.model.net, self.datamodule.image_size, "--data.image_size")
-        progress = console_callbacks(trainer)
-        is_fit = self.subcommand == "fit"
-        if is_fit:
-            self._check_fit(trainer)
-            kwargs["logger"], callbacks = self._open_run_folder(trainer)
-            callbacks = [*self._option_callbacks(trainer), *progress, *callbacks]
-            callbacks += [SeedSteps(), TerminateOnNaN(), ResumeEpoch()]
-            callbacks += [PrintEffectiveBatch(), WarnAtChance()]
-            if trainer.enable_checkpointing is not False:  # StopOnSignal needs SaveLast
-                callbacks.append(StopOnSignal())
-            kwargs["plugins"] = [*_as_list(trainer.plugins), AtomicCheckpointIO()]
-            unfreezes = self._get(self.config_init, "freeze").unfreeze_epoch
-            if trainer.strategy == "auto" and plan.world_size > 1 and unfreezes:
-                # Frozen parameters have no gradients; DDP must be told to expect that.
-                kwargs["strategy"] = "ddp_find_unused_parameters_true"
-        else:
-            kwargs["logger"] = trainer.logger or False
+        progress = console_callbacks(options)
+        is_bar = [isinstance(callback, ProgressBar) for callback in progress]
+        is_bar += [isinstance(callback, ProgressBar) for callback in options.callbacks or []]
+        kwargs["enable_progress_bar"] = any(is_bar)
+        # Off by default, because PrintEpochs prints the number of parameters.
+        kwargs["enable_model_summary"] = bool(options.enable_model_summary)
+        callbacks = [*self._option_callbacks(options), *progress]
+        if self.subcommand != "fit":
+            kwargs["logger"] = options.logger or False
             kwargs["enable_checkpointing"] = False
             # PrintInterval is first: the metrics are printed even if the report fails.
-            callbacks = [PrintInterval(), *self._option_callbacks(trainer), *progress]
-        all_callbacks = [*progress, *(trainer.callbacks or [])]
-        has_bar = any(isinstance(callback, ProgressBar) for callback in all_callbacks)
-        kwargs["enable_progress_bar"] = has_bar
-        # Off by default, because PrintEpochs prints the number of parameters.
-        kwargs["enable_model_summary"] = bool(trainer.enable_model_summary)
-        return self._instantiate_trainer({**trainer, **kwargs}, callbacks)
+            callbacks.insert(0, PrintInterval())
+            return self._instantiate_trainer({**options, **kwargs}, callbacks)
+        callbacks += [SeedSteps(), TerminateOnNaN(), ResumeEpoch()]
+        callbacks += [PrintEffectiveBatch(), WarnAtChance()]
+        if options.enable_checkpointing is not False:  # StopOnSignal needs SaveLast
+            callbacks.append(StopOnSignal())
+        kwargs["plugins"] = [*_as_list(options.plugins), AtomicCheckpointIO()]
+        if not options.fast_dev_run:
+            kwargs["logger"] = False
+        unfreezes = self._get(self.config_init, "freeze").unfreeze_epoch
+        if options.strategy == "auto" and plan.world_size > 1 and unfreezes:
+            # Frozen parameters have no gradients; DDP must be told to expect that.
+            kwargs["strategy"] = "ddp_find_unused_parameters_true"
+        return self._instantiate_trainer({**options, **kwargs}, callbacks)
 
-    def _check_fit(self, trainer: Any) -> None:  # noqa: ANN401
-        """Check options and data before there is a run folder."""
+    def before_fit(self) -> None:
+        """Check options and data, and then open the run folder."""
+        self._check_image_size()
         for size in self.datamodule.crop_sizes:
             check_size(self.model.net, size, "--data.crop_size")
         self._get(self.config_init, "freeze").check(self.model, self.datamodule)
+        options = self._get(self.config_init, "trainer")
         if isinstance(self.model, CNNTask | TransferTask):  # others may log metrics of their own
             recalls = []
-            if "tensorboard" in _callback_groups("fit", trainer):
+            if "tensorboard" in _callback_groups("fit", options):
                 recalls = LogToTensorBoard.recall_classes(self.datamodule)
             check_monitor(self._get(self.config_init, "checkpoint").monitor, recalls)
         self.datamodule.setup("fit")
         self._warn_of_data_leakage()
+        if options.logger is not False and not options.fast_dev_run:
+            self._open_run_folder(options)
 
-    def _open_run_folder(self, trainer: Any) -> tuple[Any, list[Callback]]:  # noqa: ANN401
-        """Return the loggers, the first with a new run folder, and the lock of the folder."""
-        if trainer.logger is False or trainer.fast_dev_run:
-            return trainer.logger, []
-        folder = Path(trainer.default_root_dir or ".")
+    def _check_image_size(self) -> None:
+        check_size(self.model.net, self.datamodule.image_size, "--data.image_size")
+
+    before_validate = _check_image_size
+    before_test = _check_image_size
+
+    def _open_run_folder(self, options: Any) -> None:  # noqa: ANN401
+        """Create the run folder, lock it, and log into it."""
+        folder = Path(options.default_root_dir or ".")
         if folder.resolve() != self.datamodule.index.root.resolve():
             # A lightning_logs beside the class folders is ignored; deeper it would be a class.
             self.datamodule.check_outside(folder, option="--trainer.default_root_dir")
         rank = getattr(rank_zero_only, "rank", 0)
         resumed = self._get(self.config_init, "ckpt_path")
         run = run_folder(folder / "lightning_logs", resumed=resumed, rank=rank)
-        loggers = [FailSafeTensorBoardLogger(run, options=self._logged_options())]
-        if trainer.logger is not True:
-            loggers += _as_list(trainer.logger)
-        return loggers, [LockRunFolder(run)] if rank == 0 else []
+        self.trainer.loggers = [FailSafeTensorBoardLogger(run, options=self._logged_options())]
+        if options.logger is not True:
+            self.trainer.loggers += _as_list(options.logger)
+        if rank == 0:
+            self.trainer.callbacks.insert(0, LockRunFolder(run))  # type: ignore[attr-defined]
 
     def _option_callbacks(self, trainer: Any) -> list[Callback]:  # noqa: ANN401
         groups = _callback_groups(str(self.subcommand), trainer)
