@@ -101,7 +101,7 @@ def page_html(title: str, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"jpeg_uri": _jpeg_uri, "svg_uri": _svg_uri}
+    environment.filters |= {"base64": _base64, "svg": _svg}
     return environment.get_template("page.html.j2").render(title=title, sections=sections)
 
 
@@ -135,13 +135,9 @@ def _markdown_row(cells: Iterable[object]) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
-def _jpeg_uri(content: bytes) -> str:
-    return _data_uri(content, "jpeg")
+def _svg(figure: Figure) -> bytes:
+    return figure_bytes(figure, "svg", dpi=figure.dpi)
 
 
-def _svg_uri(figure: Figure) -> str:
-    return _data_uri(figure_bytes(figure, "svg", dpi=figure.dpi), "svg+xml")
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
