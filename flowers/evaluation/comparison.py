@@ -65,14 +65,14 @@ class Run:
     """The results of a run.
 
     Args:
-        name: Name to show.
-        predictions: Predictions of its test, calibrated; None for a run that was not tested.
+        name: Name of the run.
+        predictions: Calibrated predictions of its test; None for a run that was not tested.
         curves: Logged scalars by their names.
         seconds: Duration of the training; None if nothing was logged.
         config: Values of its options by their names.
         checkpoint: Name of the tested checkpoint, such as ``best.ckpt``; empty if unknown.
-        sha256: Checksums of the images by their paths, which identify an image in several runs;
-            empty if unknown.
+        sha256: Checksums of the images by their paths. They identify an image in several runs.
+            Empty if unknown.
     """
 
     name: str
@@ -137,7 +137,10 @@ def _pair(first: Run, second: Run, predictions: PredictionTable, others: Predict
 def _image_sets(
     predictions: PredictionTable, sha256: Mapping[str, str]
 ) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """Return the images, as checksum or path with label, and those classified correctly."""
+    """Return (checksum, label) of all images and of those classified correctly.
+
+    The path stands in for an unknown checksum.
+    """
     images = []
     for path, label in zip(predictions.paths, predictions.labels, strict=True):
         images.append((sha256.get(path, path), predictions.class_names[label]))

@@ -24,7 +24,7 @@ class Summary(NamedTuple):
         mean: Mean over folds and seeds.
         sd: Standard deviation over all runs.
         low: Lower end of the mean's 95 % confidence interval, computed from the folds.
-        high: Upper end of that interval.
+        high: Upper end of the interval.
     """
 
     mean: float
@@ -56,7 +56,7 @@ def summarize(runs: Runs) -> dict[str, Summary]:
 
 
 def pool(runs: Runs) -> PredictionTable:
-    """Return the predictions of all runs as one table, with each image once per seed.
+    """Return the predictions of all runs as one table, which has each image once per seed.
 
     Raises:
         ValueError: An image is in two test folds of one seed, or not in those of every seed.

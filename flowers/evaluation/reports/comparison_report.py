@@ -83,7 +83,7 @@ def comparison_markdown(runs: Sequence[Run]) -> str:
 
 
 def comparison_html(runs: Sequence[Run], figures: Mapping[str, Figure]) -> str:
-    """Return a comparison, with figures by their titles, as a page that needs no other file."""
+    """Return a comparison, with figures by their titles, as self-contained HTML."""
     sections = _sections(runs)
     if figures:
         sections.append(Section("Curves", figures=figures))

@@ -90,10 +90,7 @@ class Section:
 
 
 def page_html(title: str, sections: Sequence[Section]) -> str:
-    """Return a page that needs no other file.
-
-    All text is escaped, so that no file name can run a script.
-    """
+    """Return a self-contained page, in which all text is escaped: no file name can run a script."""
     environment = Environment(
         loader=PackageLoader("flowers.evaluation.reports", package_path=""),
         autoescape=True,
@@ -123,7 +120,7 @@ def page_markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def table_markdown(table: Table) -> str:
-    """Return a table as Markdown; a class name with a pipe or a line break stays in its cell."""
+    """Return a table as Markdown; pipes and line breaks in a class name stay in its cell."""
     header = table.header or [""] * len(table.rows[0])
     lines = [_markdown_row(header), _markdown_row(["---"] * len(header))]
     lines += map(_markdown_row, table.rows)

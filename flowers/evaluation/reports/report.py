@@ -196,7 +196,7 @@ def _sections(report: Report, figures: Mapping[str, Figure]) -> list[Section]:
                 note += " The probabilities are those after temperature scaling."
             sections.append(Section(title, note=note, cards=cards))
     for title, facts in report.facts.items():
-        if len(facts) == 1:  # a text of several lines, such as a configuration
+        if len(facts) == 1:  # text of several lines, such as a configuration
             [text] = facts.values()
             sections.append(Section(title, text=text))
         else:
@@ -205,7 +205,7 @@ def _sections(report: Report, figures: Mapping[str, Figure]) -> list[Section]:
 
 
 def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the names and values at the top of a report."""
+    """Return names and values of the table at the top of a report."""
     accuracy = f"{numbers['accuracy']:.1%} ({numbers['right']} of {numbers['images']})"
     rows = [
         ("accuracy", accuracy),
