@@ -1,8 +1,7 @@
 """Lightning callbacks.
 
-Those with options that users set (``Calibrate``, ``EarlyStopping``, ``FreezeBackbone``,
-``LogToTensorBoard``, ``SaveBest``, ``WriteReport``) are groups of options of the command line; the
-others are always on.
+``Calibrate``, ``EarlyStopping``, ``FreezeBackbone``, ``LogToTensorBoard``, ``SaveBest``,
+``SaveLast`` and ``WriteReport`` have options on the command line. The others are always on.
 """
 
 from flowers.callbacks.calibrate import Calibrate

@@ -16,7 +16,7 @@ from flowers.data import DECODING_FORMAT, FlowersDataModule, build_once, cache_k
 from flowers.tasks import TransferTask
 
 _BATCH_SIZE = 32
-# Increase it when the features or the augmentation change, to compute cached features again.
+# Part of the cache's key. Increase it when a change of the code changes the features.
 _FORMAT = 1
 
 
@@ -27,7 +27,7 @@ def cache_features(
 
     Args:
         task: The task with the backbone, on its device.
-        data: The data module of the images; its cache keeps the features.
+        data: The data module of the images; its cache stores the features.
         views: Number of augmented views of each training image.
 
     Returns:
@@ -81,7 +81,7 @@ def _compute(
     features = None
     training = task.net.training
     net = task.net.eval()
-    # Not data.batch_size, which may be large for a head without its backbone.
+    # data.batch_size may be too large: it is that of training the head alone.
     batches = np.array_split(indices, math.ceil(len(indices) / _BATCH_SIZE))
     name = "the features"
     if view:

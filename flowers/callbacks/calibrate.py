@@ -1,4 +1,4 @@
-"""Calibration of probabilities, and a threshold below which answers are rejected."""
+"""Calibration of probabilities, and a confidence threshold for predictions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Calibrate(CollectsPredictions):
     """Fits a temperature and a confidence threshold on the validation split, for the checkpoint.
 
     Args:
-        selective_accuracy: Accuracy, above 0 and up to 1, that the answers above the threshold
+        selective_accuracy: Accuracy, above 0 and up to 1, that the predictions above the threshold
             should have.
 
     Raises:
@@ -32,26 +32,25 @@ class Calibrate(CollectsPredictions):
         self.selective_accuracy = selective_accuracy
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fit both before a checkpoint of this epoch is saved."""
+        """Fit temperature and threshold before a checkpoint of this epoch is saved."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.sanity_checking or not isinstance(data, FlowersDataModule):
             return
         assert isinstance(pl_module, ClassificationTask)
         predictions = as_predictions(self.gather(trainer), data)
-        labels = predictions.labels
         if not np.isfinite(predictions.probs).all():
             return  # TerminateOnNaN ends the run
-        temperature = fit_temperature(predictions.probs, labels)
-        probs = with_temperature(predictions.probs, temperature)
-        rejection = fit_rejection(probs, labels, accuracy=self.selective_accuracy)
+        temperature = fit_temperature(predictions)
+        calibrated = with_temperature(predictions, temperature)
+        rejection = fit_rejection(calibrated, accuracy=self.selective_accuracy)
         pl_module.calibration = {
             "temperature": temperature,
             "selective_accuracy": self.selective_accuracy,
             **{name: float(value) for name, value in rejection._asdict().items()},
         }
         if trainer.state.fn == "validate" and trainer.is_global_zero:
-            before = reliability(predictions.probs, labels).error
-            after = reliability(probs, labels).error
+            before = reliability(predictions).error
+            after = reliability(calibrated).error
             print(
                 f"temperature {temperature:.3f}: calibration error {before:.3f} before, "
                 f"{after:.3f} after; confidence threshold {rejection.threshold:.3f}: coverage "

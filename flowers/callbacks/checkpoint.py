@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -12,11 +12,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from flowers.callbacks.monitor import monitor_mode
+from flowers.callbacks.monitor import Mode, monitor_mode
 
 
 class _SaveOne(ModelCheckpoint):
-    """Keeps one file, which may be moved with its run folder before the run is resumed."""
+    """Keeps one file. The run folder may be moved before the run is resumed."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state, unless the run is resumed in another folder without this file."""
@@ -27,12 +27,12 @@ class _SaveOne(ModelCheckpoint):
 class SaveBest(_SaveOne):
     """Keeps ``best.ckpt``, the epoch with the best validation metric.
 
-    Of equal metrics, the one with the lower loss is better: accuracies of a few hundred images tie
-    often.
+    Of epochs with equal metrics, the one with the lower loss is better. Accuracies of a few hundred
+    images are often equal.
 
     Args:
         monitor: Metric that selects the best epoch: ``val/loss``, ``val/acc``, ``val/f1`` or
-            ``val/recall/<class>``. Early stopping uses the same.
+            ``val/recall/<class>``. Early stopping monitors the same metric.
         mode: Whether the largest (``max``) or the smallest (``min``) value is the best; by default
             it follows from the metric.
 
@@ -40,7 +40,7 @@ class SaveBest(_SaveOne):
         ValueError: The mode contradicts the metric.
     """
 
-    def __init__(self, monitor: str = "val/acc", mode: Literal["min", "max"] | None = None) -> None:
+    def __init__(self, monitor: str = "val/acc", mode: Mode | None = None) -> None:
         mode = monitor_mode(monitor, mode)
         super().__init__(monitor=monitor, mode=mode, filename="best", enable_version_counter=False)
         self.best_epoch = -1
@@ -72,7 +72,7 @@ class SaveBest(_SaveOne):
 
 
 class SaveLast(_SaveOne):
-    """Keeps ``last.ckpt`` to resume from, the state after the last epoch or at an interruption.
+    """Keeps ``last.ckpt``, the state after the last epoch or at an interruption, to resume from.
 
     Args:
         every_n_epochs: Number of epochs between two saves.
@@ -88,17 +88,17 @@ class SaveLast(_SaveOne):
         )
 
     def save_now(self, trainer: Trainer) -> str:
-        """Save the current state and return the file; all processes must call it."""
+        """Save the current state and return the file; all processes must call this method."""
         file = str(Path(str(self.dirpath)) / f"{self.filename}.ckpt")
         trainer.save_checkpoint(file, weights_only=False)
         return file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its target and renames it.
+    """Writes a checkpoint to a partial file beside its target and renames it.
 
-    A kill or a full disk thus leaves the previous checkpoint as it was. Lightning writes into the
-    system's temporary folder and, if that is another disk, copies from there
+    A killed process or a full disk thus leaves the previous checkpoint unchanged. Lightning writes
+    into the system's temporary folder and copies from there if that is another disk
     (https://github.com/Lightning-AI/pytorch-lightning/issues/21253).
     """
 
@@ -120,10 +120,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(opened.fileno())
             partial.replace(file)
         except BaseException as error:
-            partial.unlink(missing_ok=True)  # half a file would keep a full disk full
+            partial.unlink(missing_ok=True)  # a partial file would keep a full disk full
             cause: BaseException | None = error
             if not isinstance(error, OSError):
-                cause = error.__context__  # torch raises an error of its own over the disk's
+                cause = error.__context__  # torch raises its own error while handling the OSError
             if isinstance(cause, OSError):
                 message = f"{cause.strerror}, the previous checkpoint is unchanged"
                 raise OSError(cause.errno, message, str(file)) from error
@@ -131,7 +131,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _moved(state_dict: dict[str, Any], dirpath: str) -> dict[str, Any]:
-    """Return a checkpoint callback's state with its paths in another folder."""
+    """Return the state of a checkpoint callback, with its paths changed to another folder."""
 
     def move(path: str) -> str:
         if not path:

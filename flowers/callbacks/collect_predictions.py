@@ -15,7 +15,7 @@ from flowers.tasks import Prediction
 
 
 def is_all(limit: float) -> bool:
-    """Return whether a limit of the trainer's means all batches: 1.0 does, 1 is a single batch."""
+    """Return whether a limit of the trainer is all batches: 1.0 is a fraction, 1 a single batch."""
     return isinstance(limit, float) and limit == 1.0
 
 
@@ -26,7 +26,7 @@ class CollectsPredictions(Callback):
         self._batches: list[Prediction] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the predictions of an earlier epoch."""
+        """Delete the predictions of an earlier epoch."""
         self._batches = []
 
     on_test_epoch_start = on_validation_epoch_start
@@ -47,7 +47,7 @@ class CollectsPredictions(Callback):
     on_test_batch_end = on_validation_batch_end
 
     def gather(self, trainer: Trainer) -> Prediction:
-        """Return the predictions of all processes in the folder's order; all must call it."""
+        """Return the predictions of all processes in the index's order; all must call this."""
         batches = self._batches
         if trainer.world_size > 1:
             parts: list[Any] = [None] * trainer.world_size

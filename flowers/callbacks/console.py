@@ -23,7 +23,7 @@ _METRICS = ("train/loss", "train/acc", "val/loss", "val/acc")
 
 
 class PrintEpochs(Callback):
-    """Prints a table of the training: for each epoch its metrics, its time, and the time left."""
+    """Prints a table of the training: the metrics and duration of each epoch, and the time left."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -59,23 +59,23 @@ class PrintEpochs(Callback):
         self._is_validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the row of an epoch; before the first one, the column names."""
+        """Print the row of the epoch, and the column names before the first row."""
         if not trainer.is_global_zero:
             return
         if not self._seconds:
             print(_row("epoch", _METRICS, "time", "left"))
-        values = []
+        values = dict.fromkeys(_METRICS, "")
         for name in _METRICS:
-            value = trainer.callback_metrics.get(name)
             is_old = name.startswith("val/") and not self._is_validated
-            values.append("" if value is None or is_old else f"{float(value):.4f}")
+            if name in trainer.callback_metrics and not is_old:
+                values[name] = f"{float(trainer.callback_metrics[name]):.4f}"
         self._seconds.append(time.monotonic() - self._start)
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
         time_left = ""
         if epochs_left > 0:
             time_left = duration(sum(self._seconds) / len(self._seconds) * epochs_left)
         epoch = f"{trainer.current_epoch}/{trainer.max_epochs}"
-        print(_row(epoch, values, duration(self._seconds[-1]), time_left), flush=True)
+        print(_row(epoch, values.values(), duration(self._seconds[-1]), time_left), flush=True)
 
 
 def _row(epoch: str, values: Iterable[str], seconds: str, left: str) -> str:
@@ -148,7 +148,7 @@ def print_classes(numbers: Mapping[str, Mapping[str, float]]) -> None:
     for name, values in numbers.items():
         metrics = [f"{values[metric]:.3f}" for metric in ("precision", "recall", "F1")]
         table.add_row(escape(name), f"{values['support']:,}", *metrics)
-    get_console().print(table)  # the console of the bar, which moves below the table
+    get_console().print(table)  # the console of the progress bar, which stays below the table
 
 
 def console_callbacks(trainer: Any) -> list[Callback]:  # noqa: ANN401

@@ -13,8 +13,8 @@ from torch import Tensor
 class EarlyStopping(callbacks.EarlyStopping):
     """Lightning's early stopping, with two differences.
 
-    Of equal metrics the one with the lower loss is better, as for ``SaveBest``. The patience can be
-    changed when a run is resumed.
+    Of epochs with equal metrics, the one with the lower loss is better, as for ``SaveBest``. The
+    patience can be changed when a run is resumed.
     """
 
     _loss = float("inf")
@@ -24,7 +24,7 @@ class EarlyStopping(callbacks.EarlyStopping):
     def monitor_op(self) -> Callable[[Tensor, Tensor], Any]:
         """Whether a metric is better than another."""
         is_better = super().monitor_op
-        if self._best_loss is None:  # Lightning's constructor compares this function itself
+        if self._best_loss is None:  # Lightning's constructor tests which function it is
             return is_better
         has_lower_loss = self._loss < self._best_loss
         return lambda current, best: is_better(current, best) | (current.eq(best) & has_lower_loss)

@@ -13,7 +13,7 @@ from flowers.tasks import ClassificationTask, TransferTask
 
 
 class FreezeBackbone(Callback):
-    """Trains the head first, then the last stages of the backbone too, then all of it.
+    """Trains the head first, then also the last stages of the backbone, then all of it.
 
     A frozen stage has no gradients, and its batch norm and dropout are in evaluation mode. The
     frozen parameters depend on the epoch alone, and all parameters are in the optimizer from the
@@ -23,8 +23,8 @@ class FreezeBackbone(Callback):
         unfreeze_epoch: First epoch, counted from 0, in which the last stage is trained; before it
             only the head is. With 0 nothing is frozen. With ``null`` the backbone stays frozen, and
             its features are computed only once.
-        stages: Number of parts of the backbone, unfrozen one by one from the last to the first, one
-            in each epoch; 1 unfreezes all of it at once.
+        stages: Number of parts of the backbone. Each epoch unfreezes one, from the last to the
+            first; 1 unfreezes the whole backbone at once.
         views: With ``unfreeze_epoch null``, number of augmented views of each training image beside
             the plain image, without MixUp and CutMix.
 
@@ -55,7 +55,7 @@ class FreezeBackbone(Callback):
         """Check the task and the data before any work.
 
         Raises:
-            ValueError: The backbone stays frozen, and is not pretrained, or its features cannot be
+            ValueError: The backbone stays frozen, but is not pretrained, or its features cannot be
                 cached.
         """
         if self.unfreeze_epoch is not None:
@@ -79,8 +79,8 @@ class FreezeBackbone(Callback):
         """Compute the features of a backbone that stays frozen.
 
         Raises:
-            ValueError: As ``check``; or several processes cannot exchange the gradients; or the
-                weights are not float32.
+            ValueError: As for ``check``; or the weights are not float32; or the strategy cannot
+                handle frozen parameters.
         """
         data = trainer.datamodule  # type: ignore[attr-defined]
         self.check(pl_module, data)
@@ -98,11 +98,11 @@ class FreezeBackbone(Callback):
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze the first stages of the backbone, as the epoch says."""
+        """Freeze the stages of the backbone that are not yet trained in this epoch."""
         assert isinstance(pl_module, ClassificationTask)
         backbone = pl_module.net.backbone
         num_frozen = self.num_frozen(trainer.current_epoch)
-        backbone.train(num_frozen < self.stages)  # modules outside the stages too, such as dropout
+        backbone.train(num_frozen < self.stages)  # also modules outside the stages, as dropout
         for number, stage in enumerate(split_stages(backbone, self.stages)):
             stage.requires_grad_(number >= num_frozen)
             stage.train(number >= num_frozen)
@@ -118,7 +118,7 @@ class FreezeBackbone(Callback):
     on_train_start = on_train_epoch_start  # a run may resume inside an epoch
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Unfreeze all, and let the data module return images again."""
+        """Unfreeze the backbone, and let the data module return images again."""
         assert isinstance(pl_module, ClassificationTask)
         pl_module.net.backbone.requires_grad_().train(pl_module.training)
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -128,7 +128,7 @@ class FreezeBackbone(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Do the same after an error."""
+        """Unfreeze the backbone after an error, too."""
         self.on_fit_end(trainer, pl_module)
 
     def num_frozen(self, epoch: int) -> int:

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-# By the second part of a metric's name: val/loss, val/recall/daisy.
-_MODES: dict[str, Literal["min", "max"]] = {
-    "loss": "min",
-    "acc": "max",
-    "f1": "max",
-    "recall": "max",
-}
+Mode = Literal["min", "max"]
+# Keys are the second parts of metric names such as val/loss and val/recall/daisy.
+_MODES: dict[str, Mode] = {"loss": "min", "acc": "max", "f1": "max", "recall": "max"}
 
 
-def monitor_mode(monitor: str, mode: Literal["min", "max"] | None) -> Literal["min", "max"]:
+def monitor_mode(monitor: str, mode: Mode | None) -> Mode:
     """Return whether the smallest (``min``) or the largest (``max``) value of a metric is the best.
 
     Args:
@@ -39,8 +35,8 @@ def monitor_mode(monitor: str, mode: Literal["min", "max"] | None) -> Literal["m
     return mode or known_mode or "max"
 
 
-def linked_mode(monitor: str, mode: Literal["min", "max"] | None) -> Literal["min", "max"]:
-    """Return ``monitor_mode`` without errors, which ``SaveBest`` raises; for linked options."""
+def linked_mode(monitor: str, mode: Mode | None) -> Mode:
+    """Return ``monitor_mode``, or ``max`` if it is unknown: the error is left to ``SaveBest``."""
     try:
         return monitor_mode(monitor, mode)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The number of images in a step of all processes."""
+"""The effective batch size: images per optimizer step over all processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 
 class PrintEffectiveBatch(Callback):
-    """Prints the effective batch size if it is not ``batch_size``, or changed when resuming.
+    """Prints the effective batch size if it is not ``batch_size``, or differs in a resumed run.
 
     The learning rate is not scaled with it: the best rule depends on the optimizer, the network and
     the batch size (https://arxiv.org/abs/1811.03600).
@@ -53,5 +53,5 @@ class PrintEffectiveBatch(Callback):
         return self._now
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore those of the run before it was resumed."""
+        """Store the values of the run before it was resumed."""
         self._before = state_dict

@@ -47,7 +47,7 @@ class SaveRunConfig(SaveConfigCallback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store the configuration, which later commands use for options that are not given."""
+        """Store the configuration, from which later commands read the options not given."""
         config = self.config.clone()
         for key in ("data.root", "data.manifest", "data.quarantine", "data.cache_dir"):
             if config.get(key) is not None:  # the checkpoint may be used from another folder
@@ -78,7 +78,7 @@ def _print_summary(best: SaveBest, trainer: Trainer) -> None:
 
 
 def _relative(path: str | Path) -> Path:
-    """Return a path inside the working folder relative to it, another one unchanged."""
+    """Return a path relative to the working folder if it is inside, else unchanged."""
     relative = Path(os.path.relpath(path))
     if relative.parts[:1] == ("..",):
         return Path(path)
@@ -86,7 +86,7 @@ def _relative(path: str | Path) -> Path:
 
 
 def _write_new(file: Path, text: str) -> None:
-    """Write a file with the next free number, unless one already has this text."""
+    """Write a file with the next free number, unless a numbered file already has this text."""
     content = text.encode("utf-8", "surrogateescape")
     for earlier in file.parent.glob(f"{file.stem}*{file.suffix}"):
         if earlier.read_bytes() == content:

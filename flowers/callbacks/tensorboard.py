@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ _LAYOUT = {
 }
 # Metrics of the HParams tab: those of the epoch with the best accuracy.
 _HP_METRICS = ("val/best_acc", "val/loss_at_best_acc")
-# With more classes, their curves would bury the others.
+# With more classes, TensorBoard would show too many curves.
 _MAX_CLASSES = 20
 _NUM_IMAGES = 16
 
@@ -50,7 +49,7 @@ class FailSafeTensorBoardLogger(TensorBoardLogger):
     """A TensorBoard logger that stops logging with a warning after an error, such as a full disk.
 
     Args:
-        run: The run folder, into which it logs.
+        run: The run folder, into which the logger writes.
         options: Options of data and training for the HParams tab, beside the model's.
     """
 
@@ -75,7 +74,7 @@ class FailSafeTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log scalars, and the epoch as a tensor, which has no chart, for ``read_history``."""
+        """Log scalars, and for ``read_history`` the epoch as a tensor, which has no chart."""
         scalars = dict(metrics)
         number = scalars.pop("epoch", None)
         self.attempt(partial(super().log_metrics, scalars, step))
@@ -87,7 +86,7 @@ class FailSafeTensorBoardLogger(TensorBoardLogger):
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:  # noqa: ANN401
         """Log hyper-parameters, the layout, and the names of the metrics of the HParams tab.
 
-        Lightning's own method would also log a value of each metric before it was measured.
+        Lightning's own method would also log a value of each metric before the first validation.
         """
         self.hparams.update(params)
         self.hparams.update(self.options)
@@ -167,22 +166,12 @@ class LogToTensorBoard(CollectsPredictions):
                 assert isinstance(pl_module, ClassificationTask)
                 _write(trainer, partial(_add_graph, pl_module.net, images[:1]))
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, *args: object) -> None:
         """Start the clock of waiting for the next batch."""
         self._last_batch_end = time.perf_counter()
 
     def on_before_optimizer_step(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        optimizer: Any,  # noqa: ANN401
+        self, trainer: Trainer, pl_module: LightningModule, *args: object
     ) -> None:
         """Log the gradient norm, in the steps whose metrics are logged."""
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -222,24 +211,16 @@ class LogToTensorBoard(CollectsPredictions):
             self._best_hp_metrics = best
         # Logged at each validation: a resumed run has an events file of its own.
         trainer.logger.log_metrics(self._best_hp_metrics, step=trainer.global_step)
-        log_figures = partial(
-            self._log_figures,
-            trainer,
-            data,
-            predictions,
-            collected.indices.numpy(),
-            epoch=trainer.current_epoch,
-            step=trainer.global_step,
+        indices = collected.indices.numpy()
+        self._pending_figures = partial(
+            _log_figures, trainer, predictions, indices, trainer.current_epoch, trainer.global_step
         )
         if trainer.current_epoch >= self._next_figures:
             self._next_figures = trainer.current_epoch + self.every_n_epochs
-            self._pending_figures = None
-            log_figures()
-        else:
-            self._pending_figures = log_figures
+            self.on_train_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the figures of the last epoch, if it has none yet."""
+        """Log the figures of the last validation, if it has none yet."""
         if self._pending_figures is not None:
             self._pending_figures()
             self._pending_figures = None
@@ -249,31 +230,6 @@ class LogToTensorBoard(CollectsPredictions):
         """Return the names of the classes whose recall is logged, as ``val/recall/<class>``."""
         return data.class_names[:_MAX_CLASSES]
 
-    def _log_figures(
-        self,
-        trainer: Trainer,
-        data: FlowersDataModule,
-        predictions: PredictionTable,
-        indices: NDArray[np.int64],
-        *,
-        epoch: int,
-        step: int,
-    ) -> None:
-        try:
-            figures = _figures(data, predictions, indices)
-        except Exception as error:  # a figure is not worth a training
-            rank_zero_warn(f"TensorBoard lacks the figures of epoch {epoch}: {error}")
-            return
-        for tag, figure in figures.items():
-            _write(trainer, methodcaller("add_figure", tag, figure, step))
-        names = predictions.class_names
-        if len(names) <= _MAX_CLASSES:
-            for label, name in enumerate(names):
-                is_class = predictions.labels == label
-                probs = predictions.probs[:, label]
-                curve = methodcaller("add_pr_curve", f"val/pr/{name}", is_class, probs, step)
-                _write(trainer, curve)
-
     def state_dict(self) -> dict[str, Any]:
         """Return the best accuracy so far, and its loss."""
         return dict(self._best_hp_metrics)
@@ -281,6 +237,32 @@ class LogToTensorBoard(CollectsPredictions):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best accuracy so far, and its loss."""
         self._best_hp_metrics = dict(state_dict)
+
+
+def _log_figures(
+    trainer: Trainer,
+    predictions: PredictionTable,
+    indices: NDArray[np.int64],
+    epoch: int,
+    step: int,
+) -> None:
+    names = predictions.class_names
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    try:
+        figures = _figures(data, predictions, indices)
+    except Exception as error:  # a figure is not worth a training
+        rank_zero_warn(f"TensorBoard lacks the figures of epoch {epoch}: {error}")
+        return
+
+    def write(log: Any) -> None:  # noqa: ANN401
+        for tag, figure in figures.items():
+            log.add_figure(tag, figure, step)
+        if len(names) <= _MAX_CLASSES:
+            for label, name in enumerate(names):
+                is_class = predictions.labels == label
+                log.add_pr_curve(f"val/pr/{name}", is_class, predictions.probs[:, label], step)
+
+    _write(trainer, write)
 
 
 def _figures(

@@ -81,20 +81,16 @@ class WriteReport(CollectsPredictions):
         collected = self.gather(trainer)
         data = trainer.datamodule  # type: ignore[attr-defined]
         is_complete = is_all(trainer.limit_test_batches) and trainer.ckpt_path is not None
-        if not is_complete or not trainer.is_global_zero:
-            return
-        if not isinstance(data, FlowersDataModule):
+        if not (is_complete and trainer.is_global_zero and isinstance(data, FlowersDataModule)):
             return
         assert isinstance(pl_module, ClassificationTask)
         print("Writing the report ...", flush=True)
         file = Path(str(trainer.ckpt_path)).resolve()
         run = file.parent
-        if (file.parent.parent / "config.yaml").exists():
-            run = file.parent.parent
+        if (run.parent / "config.yaml").exists():
+            run = run.parent
+        self._target = Path(self.folder or run).expanduser()
         report = self._report(collected, pl_module, data, file=file, run=run)
-        self._target = run
-        if self.folder:
-            self._target = Path(self.folder).expanduser()
         print_classes(report_numbers(report)["classes"])
         figures = report_figures(report)
         self._contents = {
@@ -128,17 +124,11 @@ class WriteReport(CollectsPredictions):
     ) -> Report:
         predictions = as_predictions(collected, data)
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        config = checkpoint.get("config", "not recorded")
+        curves = read_history(run)
         mistakes = worst_mistakes(predictions, self.num_examples)
         successes = best_successes(predictions, self.num_examples)
-        numbers = [*mistakes, *successes]
-        images, overlays, note = _pictures(numbers, predictions, task, data)
-        credits = read_credits(data.index.root)
-        examples = []
-        for number, image, overlay in zip(numbers, images, overlays, strict=True):
-            credit = credits.get(predictions.paths[number])
-            photographer = "" if credit is None else credit.photographer
-            examples.append(Example(number, image, overlay, photographer))
-        curves = read_history(run)
+        examples, note = _examples([*mistakes, *successes], predictions, task, data)
         temperature = None
         rejection = None
         if task.calibration is not None:
@@ -149,7 +139,13 @@ class WriteReport(CollectsPredictions):
             predictions=predictions,
             temperature=temperature,
             rejection=rejection,
-            facts=self._facts(task, data, checkpoint, curves, file=file, run=run),
+            facts={
+                "Data": _data_facts(data),
+                "Training": _training_facts(run, curves, epoch=checkpoint["epoch"]),
+                "Test": self._test_facts(task, num_images=len(data.indices["test"]), file=file),
+                "Environment": _environment(),
+                "Configuration of the training": {"config": config},
+            },
             curves=curves,
             marks={file.name: checkpoint["epoch"]},
             mistakes=examples[: len(mistakes)],
@@ -157,43 +153,17 @@ class WriteReport(CollectsPredictions):
             overlay_note=note,
         )
 
-    def _facts(
-        self,
-        task: ClassificationTask,
-        data: FlowersDataModule,
-        checkpoint: dict[str, Any],
-        curves: dict[str, Curve],
-        *,
-        file: Path,
-        run: Path,
-    ) -> dict[str, dict[str, str]]:
-        num_images = len(data.indices["test"])
+    def _test_facts(
+        self, task: ClassificationTask, *, num_images: int, file: Path
+    ) -> dict[str, str]:
         images_per_s = num_images / max(self._seconds, 1e-9)
-        training = "not recorded"
-        seconds = training_seconds(run)
-        if seconds is not None:
-            training = f"{seconds / 60:.1f} min"
         num_parameters = sum(parameter.numel() for parameter in task.net.parameters())
-        environment = {"python": platform.python_version()}
-        for library in ("torch", "torchvision", "lightning", "flowers"):
-            environment[library] = version(library)
-        environment["platform"] = platform.platform()
         return {
-            "Data": _data_facts(data),
-            "Training": {
-                "duration": training,
-                "checkpoint's epoch": f"{checkpoint['epoch']} (counted from 0)",
-                **_validation_facts(curves, checkpoint["epoch"]),
-            },
-            "Test": {
-                "checkpoint": file.name,
-                "duration": f"{self._seconds:.1f} s, {images_per_s:,.0f} images/s",
-                "device": str(task.device),
-                "test-time augmentation": task.tta,
-                "parameters": f"{num_parameters:,}",
-            },
-            "Environment": environment,
-            "Configuration of the training": {"config": checkpoint.get("config", "not recorded")},
+            "checkpoint": file.name,
+            "duration": f"{self._seconds:.1f} s, {images_per_s:,.0f} images/s",
+            "device": str(task.device),
+            "test-time augmentation": task.tta,
+            "parameters": f"{num_parameters:,}",
         }
 
 
@@ -206,15 +176,26 @@ def _predictions_csv(
     return predictions_csv(predictions, threshold=calibration["threshold"])
 
 
-def _validation_facts(curves: dict[str, Curve], epoch: int) -> dict[str, str]:
-    """Return the validation metrics of an epoch, if they were logged."""
-    facts: dict[str, str] = {}
+def _training_facts(run: Path, curves: dict[str, Curve], *, epoch: int) -> dict[str, str]:
+    """Return the duration of the training, the checkpoint's epoch and its validation metrics."""
+    facts = {"duration": "not recorded", "checkpoint's epoch": f"{epoch} (counted from 0)"}
+    seconds = training_seconds(run)
+    if seconds is not None:
+        facts["duration"] = f"{seconds / 60:.1f} min"
     for name in ("val/acc", "val/loss"):
         if name in curves:
             values = curves[name].values[np.isclose(curves[name].epochs, epoch + 1)]
             if len(values):
                 facts[name] = f"{values[-1]:.4f} (the epoch was selected on these images)"
     return facts
+
+
+def _environment() -> dict[str, str]:
+    environment = {"python": platform.python_version()}
+    for library in ("torch", "torchvision", "lightning", "flowers"):
+        environment[library] = version(library)
+    environment["platform"] = platform.platform()
+    return environment
 
 
 def _data_facts(data: FlowersDataModule) -> dict[str, str]:
@@ -228,29 +209,38 @@ def _data_facts(data: FlowersDataModule) -> dict[str, str]:
     return facts
 
 
-def _pictures(
-    numbers: list[int],
+def _examples(
+    positions: list[int],
     predictions: PredictionTable,
     task: ClassificationTask,
     data: FlowersDataModule,
-) -> tuple[list[bytes], list[bytes | None], str]:
-    """Return images as JPEG, their Grad-CAM overlays, and a note if there are no overlays."""
-    if not numbers:
-        return [], [], ""
-    pixels = data.images(data.indices["test"][numbers])
+) -> tuple[list[Example], str]:
+    """Return the images at some positions, and a note if there are no Grad-CAM overlays."""
+    if not positions:
+        return [], ""
+    pixels = data.images(data.indices["test"][positions])
     images = pixels.permute(0, 2, 3, 1).numpy()
-    jpegs = [_jpeg(image) for image in images]
-    classes = torch.from_numpy(predictions.predicted[numbers]).to(task.device)
     inputs = to_float(pixels).to(task.device)
+    classes = torch.from_numpy(predictions.predicted[positions]).to(task.device)
+    heat = None
+    note = ""
     try:
         heat = grad_cam(task.net, task.net.backbone, inputs, classes).cpu().numpy()
     except ValueError as error:
-        return jpegs, [None] * len(numbers), f"There are no overlays: {error}."
+        note = f"There are no overlays: {error}."
+    credits = read_credits(data.index.root)
     red = np.array([255.0, 0.0, 0.0])
-    overlays: list[bytes | None] = []
-    for image, intensity in zip(images, heat, strict=True):
-        overlays.append(_jpeg(image + (red - image) * 0.6 * intensity[:, :, None]))
-    return jpegs, overlays, ""
+    examples = []
+    for number, position in enumerate(positions):
+        image = images[number]
+        overlay = None
+        if heat is not None:
+            overlay = _jpeg(image + (red - image) * 0.6 * heat[number, :, :, None])
+        photographer = ""
+        if predictions.paths[position] in credits:
+            photographer = credits[predictions.paths[position]].photographer
+        examples.append(Example(position, _jpeg(image), overlay, photographer))
+    return examples, note
 
 
 def _jpeg(pixels: NDArray[Any]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ class Pair(NamedTuple):
         shared: Number of test images of both.
         only_first: Number of these that only the first run classifies correctly.
         only_second: Number of these that only the second run classifies correctly.
-        p_value: Probability of at least that difference if both networks are equally good.
+        p_value: Probability of such a difference, or a larger one, of equally good networks.
         p_value_corrected: The p-value, corrected for the number of pairs.
         same_classes: Whether both runs have the same classes.
     """
@@ -65,14 +65,14 @@ class Run:
     """The results of a run.
 
     Args:
-        name: Name to show.
-        predictions: Predictions of its test, calibrated; None for a run that was not tested.
+        name: Name of the run.
+        predictions: Calibrated predictions of its test; None for a run that was not tested.
         curves: Logged scalars by their names.
         seconds: Duration of the training; None if nothing was logged.
         config: Values of its options by their names.
         checkpoint: Name of the tested checkpoint, such as ``best.ckpt``; empty if unknown.
-        sha256: Checksums of the images by their paths, which identify an image in several runs;
-            empty if unknown.
+        sha256: Checksums of the images by their paths. They identify an image in several runs.
+            Empty if unknown.
     """
 
     name: str
@@ -87,9 +87,9 @@ class Run:
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the p-value of McNemar's exact test of two networks on the same images.
 
-    Of the images that exactly one network classifies correctly, equally good networks share half
-    each. The test compares two trained networks, not two training recipes: another seed trains
-    another network (https://doi.org/10.1162/089976698300017197).
+    The null hypothesis is that both networks are equally good. Then an image that only one network
+    classifies correctly is correct for either with probability 1/2. The test compares two trained
+    networks, not two training recipes (https://doi.org/10.1162/089976698300017197).
 
     Args:
         only_first: Number of images that only the first network classifies correctly.
@@ -137,17 +137,14 @@ def _pair(first: Run, second: Run, predictions: PredictionTable, others: Predict
 def _image_sets(
     predictions: PredictionTable, sha256: Mapping[str, str]
 ) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """Return the images, as checksum or path with label, and those classified correctly."""
-    images = set()
-    correct = set()
-    for path, label, is_correct in zip(
-        predictions.paths, predictions.labels, predictions.correct, strict=True
-    ):
-        image = (sha256.get(path, path), predictions.class_names[label])
-        images.add(image)
-        if is_correct:
-            correct.add(image)
-    return images, correct
+    """Return (checksum, label) of all images and of those classified correctly.
+
+    The path stands in for an unknown checksum.
+    """
+    images = []
+    for path, label in zip(predictions.paths, predictions.labels, strict=True):
+        images.append((sha256.get(path, path), predictions.class_names[label]))
+    return set(images), set(compress(images, predictions.correct))
 
 
 def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,10 +13,7 @@ from flowers.evaluation.metrics import confusion, fold_interval, scores
 from flowers.evaluation.predictions import PredictionTable
 from flowers.evaluation.reports.page import Table, table_markdown
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-# The predictions for each test fold, by (seed, fold).
+# The predictions of each test fold, by (seed, fold).
 Runs = Mapping[tuple[int, int], PredictionTable]
 
 
@@ -27,7 +24,7 @@ class Summary(NamedTuple):
         mean: Mean over folds and seeds.
         sd: Standard deviation over all runs.
         low: Lower end of the mean's 95 % confidence interval, computed from the folds.
-        high: Upper end of that interval.
+        high: Upper end of the interval.
     """
 
     mean: float
@@ -59,7 +56,7 @@ def summarize(runs: Runs) -> dict[str, Summary]:
 
 
 def pool(runs: Runs) -> PredictionTable:
-    """Return the predictions of all runs as one table, with each image once per seed.
+    """Return the predictions of all runs as one table, which has each image once per seed.
 
     Raises:
         ValueError: An image is in two test folds of one seed, or not in those of every seed.
@@ -87,32 +84,28 @@ def pool(runs: Runs) -> PredictionTable:
     return PredictionTable(class_names, tuple(paths), np.concatenate(labels), np.concatenate(probs))
 
 
-def pooled_confusion(runs: Runs) -> NDArray[np.int64]:
-    """Return the confusion matrix ``(K, K)`` of all out-of-fold predictions."""
-    return confusion(pool(runs))
-
-
 def summary_json(runs: Runs) -> str:
     """Return the summary and the pooled confusion matrix as JSON."""
     summary = {name: score._asdict() for name, score in summarize(runs).items()}
-    return json.dumps({"scores": summary, "confusion": pooled_confusion(runs).tolist()}, indent=2)
+    counts = confusion(pool(runs))
+    return json.dumps({"scores": summary, "confusion": counts.tolist()}, indent=2)
 
 
 def summary_markdown(runs: Runs) -> str:
     """Return the summary and the pooled confusion matrix as Markdown tables."""
     seeds, folds = map(set, zip(*runs, strict=True))  # the keys are (seed, fold)
     seed_count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-    counts = pooled_confusion(runs)
+    pooled = pool(runs)
+    counts = confusion(pooled)
     score_rows = []
     for name, score in summarize(runs).items():
         interval = f"{score.low:.4f} to {score.high:.4f}"
         score_rows.append([name, f"{score.mean:.4f}", f"{score.sd:.4f}", interval])
-    class_names = next(iter(runs.values())).class_names
     confusion_rows = []
-    for name, row in zip(class_names, counts.tolist(), strict=True):
+    for name, row in zip(pooled.class_names, counts.tolist(), strict=True):
         confusion_rows.append([name, *row])
     score_table = Table(score_rows, ["score", "mean", "standard deviation", "95 % interval"])
-    confusion_table = Table(confusion_rows, ["label, predicted as", *class_names])
+    confusion_table = Table(confusion_rows, ["label, predicted as", *pooled.class_names])
     return (
         f"{len(folds)} folds, {seed_count}, {counts.sum():,} out-of-fold predictions.\n\n"
         f"{table_markdown(score_table)}\n\n"

@@ -1,4 +1,4 @@
-"""Which predictions to show as examples."""
+"""Examples of predictions for a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of predictions and of a training, as matplotlib ``Figure``; none is shown or saved."""
+"""Figures of predictions and of a training as matplotlib ``Figure``, neither shown nor saved."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from flowers.evaluation.predictions import PredictionTable
     from flowers.evaluation.training_curves import Curve
 
-# With more classes, a number in each cell or a curve for each class can no longer be read.
+# With more classes, the counts in the cells or the curves of the classes are illegible.
 _MAX_CLASSES = 20
 _MAX_NAME = 40  # characters
 _DASHED: dict[str, Any] = {"color": "grey", "linewidth": 0.8, "linestyle": "--"}
@@ -38,7 +38,6 @@ def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> F
     Up to 20 classes have the counts in the cells.
     """
     num_classes = len(class_names)
-    is_small = num_classes <= _MAX_CLASSES
     side = min(12.0, 2.5 + 0.55 * num_classes)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
@@ -47,7 +46,7 @@ def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> F
     ticks = range(num_classes)
     names = list(map(_plain, class_names))
     axes.set_yticks(ticks, names)
-    if is_small:
+    if num_classes <= _MAX_CLASSES:
         axes.set_xticks(ticks, names, rotation=45, ha="right")
         axes.tick_params(labelsize=9)
         for (row, column), count in np.ndenumerate(counts):
@@ -100,7 +99,7 @@ def precision_recall_figure(predictions: PredictionTable) -> Figure:
 
 
 def reliability_figure(bins: Reliability, *, title: str) -> Figure:
-    """Return a reliability diagram: accuracy over confidence, with the images of each bin."""
+    """Return a reliability diagram: accuracy over confidence, with the image count of each bin."""
     figure = Figure(figsize=(5.5, 5), layout="constrained")
     axes = figure.subplots()
     filled = bins.counts > 0
@@ -109,9 +108,8 @@ def reliability_figure(bins: Reliability, *, title: str) -> Figure:
     accuracy = bins.accuracy[filled]
     axes.bar(centres, accuracy, width=widths, edgecolor="white", label="accuracy")
     axes.plot([0, 1], [0, 1], label="perfectly calibrated", **_DASHED)
-    axes.plot(
-        bins.confidence[filled], accuracy, "o", color="black", markersize=3, label="mean confidence"
-    )
+    confidence = bins.confidence[filled]
+    axes.plot(confidence, accuracy, "o", color="black", markersize=3, label="mean confidence")
     for centre, count in zip(centres, bins.counts[filled], strict=True):
         axes.text(centre, 1.01, str(count), ha="center", fontsize=7, color="dimgrey")
     xlabel = "confidence (above: number of images in each bin)"
@@ -148,13 +146,13 @@ def history_figure(
         for name in (f"train/{metric}", f"val/{metric}"):
             if name in curves:
                 panels.setdefault(title, []).append(name)
-    # Of several parameter groups show the one with the largest rate, the head.
+    # Of several parameter groups, plot the one with the largest rate: the head.
     rates = [name for name in curves if name.startswith("train/lr")]
     if rates:
         panels["learning rate"] = [max(rates, key=lambda name: curves[name].values.max())]
     num_panels = max(1, len(panels))
     figure = Figure(figsize=(5.5, 2.4 * num_panels + 0.3), layout="constrained")
-    all_axes = np.atleast_1d(figure.subplots(num_panels, sharex=True))
+    all_axes = figure.subplots(num_panels, sharex=True, squeeze=False).ravel()
     for axes, (title, names) in zip(all_axes, panels.items(), strict=False):
         for name in names:
             label = name.partition("/")[0] if len(names) > 1 else None
@@ -215,7 +213,10 @@ def figure_bytes(figure: Figure, kind: str = "png", *, dpi: float = 150) -> byte
 def _one_against_rest(
     predictions: PredictionTable,
 ) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
-    """Return name, truth and probability of up to 20 classes with images, the hardest ones."""
+    """Return name, membership and probability of each class, for the 20 hardest of many classes.
+
+    Classes without images and a class with all images have no curve.
+    """
     classes = []
     for label, name in enumerate(predictions.class_names):
         is_class = predictions.labels == label
@@ -238,7 +239,7 @@ def _plot(axes: Axes, curve: Curve, *, label: str | None) -> None:
 
 
 def _plain(name: str) -> str:
-    """Return a name for matplotlib, where ``$`` starts a formula and ``_`` hides a label."""
+    """Return a name as plain text: in matplotlib ``$`` starts a formula, ``_`` hides a label."""
     if len(name) > _MAX_NAME:
         name = f"{name[: _MAX_NAME - 3]}..."
     plain = name.encode("utf-8", "replace").decode().replace("$", r"\$")

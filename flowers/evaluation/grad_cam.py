@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     """Return heat maps of how much each region contributes to a class, ``(B, S, S)`` in [0, 1].
 
-    Selvaraju et al. (2017), https://arxiv.org/abs/1610.02391. The map is 0 everywhere if nothing
+    Selvaraju et al. (2017), https://arxiv.org/abs/1610.02391. The map is 0 everywhere if no region
     contributes to the class.
 
     Args:
         net: Maps images ``(B, 3, S, S)`` to logits ``(B, K)``; it is not changed.
-        part: The part of the network to explain. Its last module that returns a feature map
-            ``(B, C, h, w)`` larger than one position is used.
+        part: The part of the network whose last feature map ``(B, C, h, w)`` with more than one
+            position is used.
         images: Floats ``(B, 3, S, S)``.
         classes: The class to explain for each image ``(B,)``.
 
@@ -43,7 +43,7 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
             features = maps[-1] if maps else logits
             if features.ndim != 4:
                 raise ValueError(
-                    f"Grad-CAM needs a feature map (B, C, h, w), the last here is "
+                    f"Grad-CAM needs a feature map (B, C, h, w), the last one of this network is "
                     f"{tuple(features.shape)}"
                 )
             score = logits.gather(1, classes.clone()[:, None]).sum()
@@ -54,6 +54,5 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
         net.train(training)
     weights = gradients.mean(dim=(2, 3), keepdim=True)
     heat = (weights * features).sum(dim=1, keepdim=True).relu().detach()
-    heat = functional.interpolate(heat, images.shape[-2:], mode="bilinear", align_corners=False)
-    heat = heat[:, 0]
+    heat = functional.interpolate(heat, images.shape[-2:], mode="bilinear")[:, 0]
     return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)

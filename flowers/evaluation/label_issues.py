@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,10 +39,11 @@ class LabelIssue(NamedTuple):
 def label_issues(predictions: PredictionTable) -> list[LabelIssue]:
     """Return the images whose label is probably incorrect, the most probable ones first.
 
-    Confident learning (https://arxiv.org/abs/1911.00068), pruned by noise rate. The number of
-    images labelled i that belong to class j is estimated from those whose probability of j is at
-    least the mean probability of j over the images labelled j. That many images with the largest
-    margin between j and i are the issues.
+    Confident learning (https://arxiv.org/abs/1911.00068), pruned by noise rate. An image is
+    confidently of class j if its probability of j is at least the mean probability of j over the
+    images labelled j. The confident images give an estimate of how many images labelled i belong to
+    class j. The issues are that many images labelled i, those with the largest margin between the
+    probabilities of j and i.
 
     Args:
         predictions: Out-of-fold predictions, such as those of a cross-validation.
@@ -76,10 +78,10 @@ def _num_errors(labels: NDArray[np.int64], probs: NDArray[np.float64]) -> NDArra
         mean_probs[label] = probs[labels == label, label].mean()
     candidates = np.where(probs >= mean_probs, probs, -1.0)
     confident = candidates.max(axis=1) >= 0
-    joint = np.zeros((num_classes, num_classes))
-    np.add.at(joint, (labels[confident], candidates[confident].argmax(axis=1)), 1)
-    rows = joint.sum(axis=1, keepdims=True)
-    fractions = np.divide(joint, rows, out=np.zeros_like(joint), where=rows > 0)
+    suggested = candidates[confident].argmax(axis=1)
+    fractions = confusion_matrix(
+        labels[confident], suggested, labels=np.arange(num_classes), normalize="true"
+    )
     label_counts = np.bincount(labels, minlength=num_classes)
     num_errors: NDArray[np.int64] = (fractions * label_counts[:, None]).round().astype(int)
     np.fill_diagonal(num_errors, 0)

@@ -1,4 +1,4 @@
-"""Numbers about predictions: scikit-learn's metrics, and the intervals of a measured accuracy."""
+"""Metrics of predictions by scikit-learn, and confidence intervals."""
 
 from __future__ import annotations
 
@@ -26,17 +26,13 @@ def class_metrics(predictions: PredictionTable) -> dict[str, dict[str, float]]:
     The precision of a class that is never predicted is 0.
     """
     classes = np.arange(len(predictions.class_names))
-    precision, recall, f1, support = precision_recall_fscore_support(
+    columns = precision_recall_fscore_support(
         predictions.labels, predictions.predicted, labels=classes, zero_division=0
     )
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     metrics = {}
-    for label, name in enumerate(predictions.class_names):
-        metrics[name] = {
-            "precision": float(precision[label]),
-            "recall": float(recall[label]),
-            "F1": float(f1[label]),
-            "support": int(support[label]),
-        }
+    for name, row in zip(predictions.class_names, rows, strict=True):
+        metrics[name] = dict(zip(("precision", "recall", "F1", "support"), row, strict=True))
     return metrics
 
 
@@ -73,7 +69,7 @@ def overall_metrics(predictions: PredictionTable) -> dict[str, Any]:
         "macro_f1": values["macro-F1"],
         "balanced_accuracy": values["balanced accuracy"],
         "log_loss": values["log loss"],
-        "ece": reliability(predictions.probs, predictions.labels).error,
+        "ece": reliability(predictions).error,
     }
 
 
@@ -100,10 +96,6 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     Raises:
         ValueError: There are no trials, or more successes than trials.
     """
-    if not 0 <= successes <= trials or trials == 0:
-        raise ValueError(
-            f"expected 0 to trials successes in at least one trial, got {successes} in {trials}"
-        )
     interval = binomtest(successes, trials).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -111,10 +103,10 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
 def fold_interval(scores: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % confidence interval of a cross-validated score, after Nadeau and Bengio.
 
-    The training sets of the folds overlap, so the folds differ less than independent experiments
-    would. The variance of their mean is therefore corrected to ``1 / k + 1 / (k - 1)`` times the
-    variance of the folds, instead of ``1 / k`` (https://doi.org/10.1023/A:1024068626366, section 3;
-    ``1 / (k - 1)`` is the ratio of test to training images). The interval is not clipped to [0, 1].
+    The training sets of the folds overlap, so their scores vary less than those of independent
+    experiments. The variance of the mean is therefore ``1 / k + 1 / (k - 1)`` times the variance of
+    the scores, instead of ``1 / k`` (https://doi.org/10.1023/A:1024068626366, section 3).
+    ``1 / (k - 1)`` is the ratio of test to training images. The interval is not clipped to [0, 1].
 
     Args:
         scores: Score of each of the k folds, averaged over the seeds.
@@ -123,7 +115,5 @@ def fold_interval(scores: Sequence[float]) -> tuple[float, float]:
         ValueError: There are fewer than two folds.
     """
     k = len(scores)
-    if k < 2:
-        raise ValueError(f"expected the scores of at least 2 folds, got {k}")
     half = float(t.ppf(0.975, k - 1)) * stdev(scores) * math.sqrt(1 / k + 1 / (k - 1))
     return mean(scores) - half, mean(scores) + half

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# The first columns of the file; a column of probabilities for each class follows.
+# The first columns of the file, before the columns of probabilities, one for each class.
 PREDICTION_COLUMNS = ("path", "label", "predicted", "rejected", "error")
 
 
@@ -80,32 +80,30 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
             f"{file}: expected a label in each row, got rows without. Give the predictions.csv of "
             f"test or cross_validate; predict does not know the labels."
         )
-    paths = tuple(dict.fromkeys(row_paths))
-    positions = {path: position for position, path in enumerate(paths)}
+    positions = {path: position for position, path in enumerate(dict.fromkeys(row_paths))}
     row_positions = [positions[path] for path in row_paths]
-    labels = np.full(len(paths), -1, dtype=np.int64)
+    labels = np.full(len(positions), -1)
     for position, label in zip(row_positions, row_labels, strict=True):
         if label:
             labels[position] = class_names.index(label)
-    sums = np.zeros((len(paths), len(class_names)))
+    sums = np.zeros((len(positions), len(class_names)))
     np.add.at(sums, row_positions, _row_probs(rows, file=file))
     probs = sums / np.bincount(row_positions)[:, None]
-    return PredictionTable(tuple(class_names), paths, labels, probs)
+    return PredictionTable(tuple(class_names), tuple(positions), labels, probs)
 
 
 def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
     """Return the class names of a table and its rows, without images that could not be read."""
     with Path(file).open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
-        lines = [line for line in csv.reader(opened) if line]
-    header = lines[0] if lines else []
+        header, *lines = list(filter(None, csv.reader(opened))) or [[]]
     num_columns = len(PREDICTION_COLUMNS)
-    if tuple(header[:num_columns]) != PREDICTION_COLUMNS or len(lines) == 1:
+    if tuple(header[:num_columns]) != PREDICTION_COLUMNS or not lines:
         raise ValueError(
-            f"{file}: expected the columns {', '.join(PREDICTION_COLUMNS)} and the classes, as in "
-            f"the file of test, predict or cross_validate, and at least one row, "
+            f"{file}: expected the columns {', '.join(PREDICTION_COLUMNS)} and the classes, as "
+            f"written by test, predict or cross_validate, and at least one row, "
             f"got {', '.join(header) or 'an empty file'}"
         )
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines, 2):
         if len(line) != len(header):
             raise ValueError(
                 f"{file}: expected {len(header)} columns in each line, got {len(line)} in line "
@@ -116,7 +114,7 @@ def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
             f"{file}: expected the probabilities of at least two classes, "
             f"got {len(header) - num_columns}"
         )
-    rows = [line for line in lines[1:] if not line[num_columns - 1]]
+    rows = [line for line in lines if not line[num_columns - 1]]
     if not rows:
         raise ValueError(f"{file}: expected predictions, got only images that could not be read")
     return header[num_columns:], rows
@@ -128,9 +126,8 @@ def _row_probs(rows: list[list[str]], *, file: str | Path) -> NDArray[np.float64
         probs = np.array([row[len(PREDICTION_COLUMNS) :] for row in rows], dtype=np.float64)
     except ValueError as error:
         raise ValueError(f"{file}: expected a probability for every class ({error})") from error
-    is_positive = (probs >= 0).all(axis=1)  # not a number is not
-    # The file has seven digits, so the sums are not exactly 1.
-    is_valid = is_positive & (np.abs(probs.sum(axis=1) - 1) < 1e-2)
+    # The file has seven digits, so the sums are not exactly 1. Both conditions are false for NaN.
+    is_valid = (probs >= 0).all(axis=1) & (np.abs(probs.sum(axis=1) - 1) < 1e-2)
     if not is_valid.all():
         row = probs[~is_valid][0].tolist()
         raise ValueError(f"{file}: expected probabilities that sum to 1, got {row} for an image")

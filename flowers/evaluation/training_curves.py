@@ -27,7 +27,7 @@ class Curve(NamedTuple):
 
 
 def training_seconds(run: Path) -> float | None:
-    """Return the duration of a training, from its first to its last logged value.
+    """Return the seconds from the first to the last logged value of a training.
 
     The time between an interruption and the resumption does not count. None if nothing was logged.
 
@@ -35,7 +35,7 @@ def training_seconds(run: Path) -> float | None:
         run: The run folder.
     """
     seconds = 0.0
-    for file in run.glob("events.out.tfevents.*"):  # one for each start of the training
+    for file in run.glob("events.out.tfevents.*"):  # each start of the training writes one
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
         times = []
         for tag in events.Tags()["scalars"]:

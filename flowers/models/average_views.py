@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Views = Literal["none", "flip", "flip+crops"]
 
-# Side of a corner crop, as a fraction of the image's: 224 of 256 pixels
+# Side of a corner crop, as a fraction of the image's side: 224 of 256 pixels
 # (https://papers.nips.cc/paper/4824, section 4.1).
 _CROP = 7 / 8
 

@@ -1,4 +1,4 @@
-"""The one shape of every network of the project."""
+"""The structure of every network of the project: normalisation, backbone and head."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-# Mean and standard deviation of ImageNet's training images, the convention of
-# https://pytorch.org/vision/stable/models.html: any fixed numbers near the truth serve a network
-# trained from scratch.
+# Mean and standard deviation of ImageNet's training images, as in
+# https://pytorch.org/vision/stable/models.html. For a network trained from scratch, roughly correct
+# numbers suffice.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -45,8 +45,7 @@ class Standardize(nn.Module):
 class ImageClassifier(nn.Module):
     """A network that maps images in [0, 1] to logits.
 
-    The normalisation is part of the network, so a checkpoint cannot be served with another one than
-    it was trained with.
+    The normalisation is part of the network, so it is the same in training and inference.
 
     Args:
         standardize: Subtracts the mean and divides by the standard deviation of each channel.

@@ -30,8 +30,8 @@ def flower_cnn(
 ) -> ImageClassifier:
     """Return a CNN: stem, stages of convolutions and max-pooling, mean over positions, dense layer.
 
-    The stem splits the image into patches (https://arxiv.org/abs/2201.03545), in place of stages at
-    full resolution, where a CPU spends most of its time and little is learned.
+    The stem splits the image into patches (https://arxiv.org/abs/2201.03545). Stages at full
+    resolution would take most of the time on a CPU and improve the accuracy little.
 
     Args:
         num_classes: Number of logits.
@@ -41,8 +41,9 @@ def flower_cnn(
         dropout: Probability that a feature is dropped before the dense layer.
         norm: Normalisation of the feature maps.
     """
+    bias = norm == "none"  # a normalisation would cancel it
     layers = [
-        _conv(3, widths[0], stem_stride, stride=stem_stride, norm=norm),
+        MirrorConv2d(3, widths[0], stem_stride, stride=stem_stride, bias=bias),
         _norm(norm, widths[0]),
         nn.ReLU(inplace=True),
     ]
@@ -60,10 +61,10 @@ def flower_cnn(
 
 
 def _stage(in_width: int, out_width: int, *, depth: int, norm: Norm) -> nn.Sequential:
-    # Pooling comes before norm and ReLU: both then see a quarter of the pixels, and max-pooling
+    # Pooling comes before norm and ReLU, which then process a quarter of the pixels. Max-pooling
     # commutes with ReLU.
     return nn.Sequential(
-        _conv(in_width, out_width, 3, padding=1, norm=norm),
+        MirrorConv2d(in_width, out_width, 3, padding=1, bias=norm == "none"),
         nn.MaxPool2d(2),
         _norm(norm, out_width),
         nn.ReLU(inplace=True),
@@ -82,10 +83,10 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int, *, norm: Norm) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            _conv(width, width, 3, padding=1, norm=norm),
+            MirrorConv2d(width, width, 3, padding=1, bias=norm == "none"),
             _norm(norm, width),
             nn.ReLU(inplace=True),
-            _conv(width, width, 3, padding=1, norm=norm),
+            MirrorConv2d(width, width, 3, padding=1, bias=norm == "none"),
             _norm(norm, width),
         )
         self.relu = nn.ReLU(inplace=True)
@@ -99,11 +100,11 @@ class ResidualBlock(nn.Module):
 class MirrorConv2d(nn.Conv2d):
     """Convolution in which the second half of the filters mirrors the first half.
 
-    A mirrored flower is a flower of the same class: with half of the weights the network learns
-    what both have in common (https://arxiv.org/abs/1602.07576).
+    The mirror image of a flower has the same class, so the network needs only half of the weights
+    (https://arxiv.org/abs/1602.07576).
 
     Args:
-        in_width: Channels in: 3 colors, or the features of such a convolution.
+        in_width: Channels in: 3 colors, or the features of another ``MirrorConv2d``.
         out_width: Channels out, an even number.
         kernel_size: Side of the filters.
         options: Other options of ``torch.nn.Conv2d``.
@@ -129,25 +130,10 @@ class MirrorConv2d(nn.Conv2d):
         return functional.conv2d(images, weight, bias, self.stride, self.padding)
 
 
-def _conv(
-    in_width: int,
-    out_width: int,
-    kernel_size: int,
-    *,
-    stride: int = 1,
-    padding: int = 0,
-    norm: Norm,
-) -> MirrorConv2d:
-    has_bias = norm == "none"  # a normalisation would cancel it
-    return MirrorConv2d(
-        in_width, out_width, kernel_size, stride=stride, padding=padding, bias=has_bias
-    )
-
-
 def _norm(norm: Norm, width: int) -> nn.Module:
     if norm == "batch":
         return nn.BatchNorm2d(width)
     if norm == "group":
-        # Does not depend on the batch, hence suits tiny batches (https://arxiv.org/abs/1803.08494).
+        # Independent of the batch, so it suits tiny batches (https://arxiv.org/abs/1803.08494).
         return nn.GroupNorm(num_groups=math.gcd(32, width), num_channels=width)
     return nn.Identity()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.error import URLError
 from zipfile import ZipFile, is_zipfile
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
 _IMAGENET_CLASSES = 1000
-# The position embeddings of a vision transformer are built for images of this side, in pixels.
+# Position embeddings of a vision transformer belong to one image size; this is the usual one.
 _VIT_SIZE = 224
-# The auxiliary heads of these networks only help a training from scratch. `transform_input`
-# converts images standardized by ImageNet's mean to the inputs that their weights expect.
+# The auxiliary heads of these networks help only when training from scratch. `transform_input`
+# converts images standardized by ImageNet's mean to the inputs that the weights expect.
 _INCEPTION_OPTIONS = {"aux_logits": False, "transform_input": True, "init_weights": True}
 _INCEPTIONS = {"googlenet", "inception_v3"}
 _AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")
@@ -35,7 +36,9 @@ _DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 # A checkpoint of this project stores a network under these prefixes.
 _BACKBONE = "net.backbone."
 _HEAD = "net.head."
-_MAX_NAMED_KEYS = 3
+# Characters of an error about keys of the state dict.
+_MAX_KEYS = 60
+_MAX_ERROR = 300
 
 
 class Preprocessing(NamedTuple):
@@ -104,8 +107,16 @@ def pretrained(
     if weights != "none":
         state = _read_weights(arch, weights)
         unused = (f"{last_layer}.", *_AUXILIARY_HEADS, "net.")
-        source = f"`weights` {weights} for {arch}"
-        net.load_state_dict(_check_keys(state, net.state_dict(), unused=unused, source=source))
+        expected = net.state_dict().keys()
+        used = {key: state[key] for key in state if key in expected or not key.startswith(unused)}
+        try:
+            net.load_state_dict(used)
+        except RuntimeError as error:
+            keys = shorten(", ".join(used), _MAX_KEYS, placeholder=" ...")
+            reason = shorten(str(error), _MAX_ERROR, placeholder=" ...")
+            raise ValueError(
+                f"`weights` {weights}: expected the weights of {arch}, got {keys}: {reason}"
+            ) from error
         _load_head(head, state)
     preset = preprocessing(arch, weights)
     return ImageClassifier(Standardize(preset.mean, preset.std), net, head)
@@ -152,7 +163,7 @@ def _disable_dropout_before(net: nn.Module, last_layer: str) -> None:
 
 
 def _load_head(head: nn.Sequential, state: Mapping[str, Tensor]) -> None:
-    """Load the head of a checkpoint, if there is one with as many features and classes."""
+    """Load the head of a checkpoint of this project if its shapes match."""
     stored = {key.removeprefix(_HEAD): state[key] for key in state if key.startswith(_HEAD)}
     if _shapes(stored) == _shapes(head.state_dict()):
         head.load_state_dict(stored)
@@ -163,7 +174,7 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _weights_entry(arch: str, weights: str) -> WeightsEnum:
-    """Return torchvision's entry of named weights; the default one for ``none`` and for files."""
+    """Return torchvision's entry of named weights; the default entry for ``none`` and files."""
     classifiers = list_models(module=torchvision.models)
     if arch not in classifiers:
         raise ValueError(f"`arch`: expected one of {', '.join(classifiers)}, got {arch}")
@@ -188,14 +199,14 @@ def _read_weights(arch: str, weights: str) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: The file is missing.
         OSError: The download fails; the message names the file, its URL and where to put it.
-        ValueError: There are no such weights, or the file holds none.
+        ValueError: There are no such weights, or the file is not a state dict.
     """
     file = Path(weights).expanduser() if _is_file(weights) else _download(arch, weights)
     if not file.is_file():
         raise FileNotFoundError(f"`weights` {weights}: no such file")
     try:
         return _load_state(file)
-    except Exception as error:  # torch.load raises any kind on another file
+    except Exception as error:  # torch.load raises errors of any kind
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"`weights` {file}: expected a state dict of {arch}, got {reason}"
@@ -208,7 +219,7 @@ def _load_state(file: Path) -> dict[str, Tensor]:
             if archive.testzip() is not None:  # its CRC-32, which torch does not verify
                 raise ValueError("a damaged file")
     content = torch.load(file, map_location="cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):  # as torchvision's references and others write them
+    for wrapper in ("state_dict", "model"):  # keys of Lightning's and torchvision's checkpoints
         content = content.get(wrapper, content)
     state = {}
     for key, value in content.items():
@@ -235,53 +246,3 @@ def _download(arch: str, weights: str) -> Path:
             f"(`weights` path/to/{file.name}), or train from scratch (`weights` none)."
         ) from error
     return file
-
-
-def _check_keys(
-    state: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    *,
-    unused: tuple[str, ...],
-    source: str,
-) -> dict[str, Tensor]:
-    """Return a state dict without the tensors of heads.
-
-    Args:
-        state: The state dict that was read.
-        expected: The state dict of the network.
-        unused: Prefixes of keys that the network may lack.
-        source: What the weights are called in the error.
-
-    Raises:
-        ValueError: Keys or shapes differ; the first ones are named.
-    """
-    used = {key: state[key] for key in state if key in expected or not key.startswith(unused)}
-    missing = []
-    reshaped = []
-    for key, value in expected.items():
-        if key not in used:
-            # Files from before torch 0.4.1 lack BatchNorm's num_batches_tracked.
-            if not key.endswith("num_batches_tracked"):
-                missing.append(key)
-        elif used[key].shape != value.shape:
-            reshaped.append(f"{key} {tuple(used[key].shape)} instead of {tuple(value.shape)}")
-    unexpected = [key for key in used if key not in expected]
-    differences = [
-        *_describe_keys(missing, "missing"),
-        *_describe_keys(unexpected, "not in the network"),
-        *_describe_keys(reshaped, "of another shape"),
-    ]
-    if differences:
-        raise ValueError(
-            f"{source}: expected the weights of this network, got those of another; keys: "
-            f"{'; '.join(differences)}"
-        )
-    return used
-
-
-def _describe_keys(keys: list[str], problem: str) -> list[str]:
-    if not keys:
-        return []
-    names = ", ".join(keys[:_MAX_NAMED_KEYS])
-    more = ", ..." if len(keys) > _MAX_NAMED_KEYS else ""
-    return [f"{len(keys)} {problem} ({names}{more})"]

@@ -1,4 +1,4 @@
-"""The blocks of any backbone, divided into stages from its input to its output."""
+"""Dividing the blocks of any backbone into stages, from input to output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Stage(nn.Module):
 
 
 def split_stages(backbone: nn.Module, num_stages: int) -> list[Stage]:
-    """Divide the blocks of a backbone into stages with about equally many, the input's first.
+    """Divide the blocks of a backbone into stages of about equally many blocks.
 
     Blocks keep the order in which they were registered, which in torchvision's networks is the
     order of computation. Stages share their modules with the backbone, and every parameter of the
@@ -42,14 +42,15 @@ def split_stages(backbone: nn.Module, num_stages: int) -> list[Stage]:
     stages = []
     for numbers in np.array_split(np.arange(len(blocks)), num_stages):
         stages.append(Stage([blocks[number] for number in numbers], loose))
-        loose = []  # the first stage has them
+        loose = []  # only the first stage has them
     return stages
 
 
 def _blocks(module: nn.Module, *, half: float) -> list[nn.Module]:
-    """Return the blocks of a module, without entering a block.
+    """Return the blocks of a module.
 
-    Sequences are entered, and modules with most of the network's parameters.
+    Sequences are divided into their modules, and so is a module with more than ``half`` parameters.
+    Any other module with parameters is a block.
     """
     blocks = []
     for child in module.children():
@@ -57,7 +58,7 @@ def _blocks(module: nn.Module, *, half: float) -> list[nn.Module]:
         if size == 0:
             continue
         is_sequence = isinstance(child, nn.Sequential | nn.ModuleList)
-        is_most = size > half and any(True for _ in child.children())
+        is_most = size > half and len(list(child.children())) > 0
         if is_sequence or is_most:
             blocks += _blocks(child, half=half)
         else:

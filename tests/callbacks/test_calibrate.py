@@ -47,8 +47,8 @@ def test_the_calibration_is_that_of_the_whole_split(data):
     logits = example()
     found = as_predictions(Prediction(torch.arange(80), logits), data)
     calibration = calibrate(data, logits, selective_accuracy=0.9)
-    assert calibration["temperature"] == fit_temperature(found.probs, found.labels)
-    probs = with_temperature(found.probs, calibration["temperature"])
+    assert calibration["temperature"] == fit_temperature(found)
+    probs = with_temperature(found, calibration["temperature"]).probs
     answered = probs.max(axis=1) >= calibration["threshold"]
     right = (probs.argmax(axis=1) == found.labels)[answered]
     assert right.mean() == pytest.approx(calibration["accuracy"])

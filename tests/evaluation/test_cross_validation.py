@@ -5,8 +5,8 @@ from statistics import mean, stdev
 import numpy as np
 import pytest
 
-from flowers.evaluation import PredictionTable, pool, scores, summary_markdown
-from flowers.evaluation.cross_validation import pooled_confusion, summarize
+from flowers.evaluation import PredictionTable, confusion, pool, scores, summary_markdown
+from flowers.evaluation.cross_validation import summarize
 from flowers.evaluation.metrics import fold_interval
 
 
@@ -50,12 +50,13 @@ def test_the_interval_of_a_fraction_ends_at_0_and_1():
 
 def test_the_pooled_matrix_and_the_table_hold_every_prediction():
     runs = example_runs()
-    assert pooled_confusion(runs).sum() == 240
+    counts = confusion(pool(runs))
+    assert counts.sum() == 240
     text = summary_markdown(runs)
     assert "3 folds, 2 seeds, 240 out-of-fold predictions." in text
     assert f"| accuracy | {summarize(runs)['accuracy'].mean:.4f} |" in text
     row = next(line for line in text.splitlines() if line.startswith("| b |"))
-    assert [int(cell) for cell in row.split("|")[2:-1]] == pooled_confusion(runs)[1].tolist()
+    assert [int(cell) for cell in row.split("|")[2:-1]] == counts[1].tolist()
 
 
 def test_folds_that_share_an_image_or_seeds_of_other_images_are_refused():

@@ -86,7 +86,7 @@ def test_a_class_without_images_has_no_curve():
 
 def test_the_reliability_diagram_has_the_bins_that_hold_images():
     predictions = example(3)
-    bins = reliability(predictions.probs, predictions.labels)
+    bins = reliability(predictions)
     filled = bins.counts > 0
     axes = reliability_figure(bins, title="Before").axes[0]
     assert axes.get_title() == f"Before: ECE {bins.error:.3f}"

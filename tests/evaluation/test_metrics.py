@@ -70,7 +70,7 @@ def test_the_metrics_are_those_of_scikit_learn():
     assert overall["macro_f1"] == pytest.approx(expected["macro avg"]["f1-score"])
     assert overall["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, predicted))
     assert overall["accuracy"] == pytest.approx(expected["accuracy"])
-    assert overall["ece"] == reliability(predictions.probs, labels).error
+    assert overall["ece"] == reliability(predictions).error
 
 
 def test_top_k_accuracy_counts_labels_among_the_k_best_classes():
@@ -104,7 +104,7 @@ def test_the_wilson_interval_is_the_published_one(successes, trials, low, high):
 
 @pytest.mark.parametrize(("successes", "trials"), [(0, 0), (3, 2), (-1, 2)])
 def test_impossible_counts_are_refused(successes, trials):
-    with pytest.raises(ValueError, match="expected 0 to trials"):
+    with pytest.raises(ValueError, match="must"):
         wilson_interval(successes, trials)
 
 
@@ -113,7 +113,7 @@ def test_the_interval_of_folds_is_the_published_formula():
     # sqrt(1/5 + 1/4) = 0.67082.
     low, high = fold_interval([0.88, 0.9, 0.89, 0.92, 0.91])
     assert (low, high) == pytest.approx((0.9 - 0.029448, 0.9 + 0.029448), abs=1e-5)
-    with pytest.raises(ValueError, match="at least 2 folds"):
+    with pytest.raises(ValueError, match="at least two data points"):
         fold_interval([0.9])
 
 

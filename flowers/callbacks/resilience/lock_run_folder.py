@@ -20,7 +20,7 @@ class LockRunFolder(Callback):
         run: The run folder.
 
     Raises:
-        ValueError: Another training holds it.
+        ValueError: Another training holds the lock.
     """
 
     def __init__(self, run: Path) -> None:

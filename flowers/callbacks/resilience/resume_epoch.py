@@ -16,8 +16,7 @@ from flowers.tasks import ClassificationTask
 class ResumeEpoch(Callback):
     """Resumes a run inside an epoch with the remaining images and the metrics so far.
 
-    Lightning restores the state of the loader only if the number of steps was not used before, as a
-    schedule does.
+    Lightning restores the state of the loader only if no schedule has used the number of steps.
     """
 
     def __init__(self) -> None:
@@ -44,7 +43,7 @@ class ResumeEpoch(Callback):
         self._metrics = checkpoint.get("train_metrics", {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore both if the epoch was not finished, also with another batch size.
+        """Restore loader and metrics if the epoch was not finished; the batch size may differ.
 
         Raises:
             ValueError: The processes resume from different checkpoints, as on machines without a
@@ -55,7 +54,7 @@ class ResumeEpoch(Callback):
         is_inside_epoch = trainer.fit_loop.restarting and self._loader
         if not is_inside_epoch or progress.is_last_batch:  # saved after the last step
             return
-        if trainer.is_global_zero:  # the sums are those of all processes
+        if trainer.is_global_zero:  # the stored metrics are the sums over all processes
             for name, metric in _metrics(pl_module).items():
                 for key, value in self._metrics[name].items():
                     setattr(metric, key, value.to(metric.device))

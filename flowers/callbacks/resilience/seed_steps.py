@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 class SeedSteps(Callback):
     """Seeds torch before every training step, so that dropout is the same in a resumed run.
 
-    The seed combines that of ``seed_everything``, the number of the batch and that of the process.
+    The seed is computed from that of ``seed_everything`` and the numbers of batch and process.
     """
 
     def __init__(self) -> None:
@@ -22,13 +20,7 @@ class SeedSteps(Callback):
         """Read the seed of ``seed_everything``."""
         self._seed = torch.initial_seed()
 
-    def on_train_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *args: object) -> None:
         """Seed torch's generators."""
         key = [self._seed, trainer.fit_loop.total_batch_idx, trainer.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))

@@ -1,4 +1,4 @@
-"""Ending a training on a signal, so that it can be resumed."""
+"""Ending training on a signal, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 import signal
 import threading
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -25,12 +25,12 @@ class StopOnSignal(Checkpoint):
     run would not repeat the validation. The exit status is 128 plus the signal's number, or 0 when
     ``max_time`` was reached.
 
-    All processes end after the same step, whichever received the signal. They exchange it every
-    ``log_every_n_steps`` steps, because it makes them wait for their devices. Lightning's own
-    handler communicates in the middle of a step and may wait for ever
+    All processes end after the same step, even if only one received the signal. They exchange the
+    signal every ``log_every_n_steps`` steps only, because the exchange waits for the devices.
+    Lightning's own handler communicates in the middle of a step and may wait for ever
     (https://github.com/Lightning-AI/pytorch-lightning/issues/20806).
 
-    As a ``Checkpoint`` it is called after all callbacks that change state in a step, such as the
+    Lightning calls a ``Checkpoint`` after the callbacks that change state in a step, such as the
     averaging of the weights.
     """
 
@@ -41,10 +41,10 @@ class StopOnSignal(Checkpoint):
         self._saved: str | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that a resumed run has time left; Lightning would end it without a word.
+        """Check that a resumed run has time left; Lightning would end it without a message.
 
         Raises:
-            ValueError: It has none.
+            ValueError: The run has no time left.
         """
         if _is_time_up(trainer):
             raise ValueError(
@@ -63,15 +63,15 @@ class StopOnSignal(Checkpoint):
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received == number == signal.SIGINT:
-            raise KeyboardInterrupt  # a second Ctrl-C does not wait
+            raise KeyboardInterrupt  # a second Ctrl-C ends at once
         self._received = number
 
     def on_train_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
+        outputs: object,
+        batch: object,
         batch_idx: int,
     ) -> None:
         """Save and end training if a process received a signal or the time limit was reached.
@@ -95,7 +95,7 @@ class StopOnSignal(Checkpoint):
             self._end(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save if training is interrupted; it ends after the epoch's metrics are logged."""
+        """Save if training is interrupted; it ends after the metrics of the epoch are logged."""
         if self._is_interrupted(trainer) or self._is_time_up:
             self._save(trainer)
 
@@ -112,7 +112,7 @@ class StopOnSignal(Checkpoint):
         """Return whether any process received a signal; all processes must call it."""
         self._agreed = self._received
         if trainer.world_size > 1:
-            # A signal may come meanwhile, so the handler's attribute is not overwritten.
+            # The handler may set its attribute at any time, so the result has its own.
             received = torch.tensor(self._received, device=trainer.strategy.root_device)
             self._agreed = int(trainer.strategy.reduce(received, reduce_op="max"))
         return self._agreed != 0
@@ -125,7 +125,7 @@ class StopOnSignal(Checkpoint):
     def _end(self, trainer: Trainer) -> NoReturn:
         if trainer.is_global_zero:
             self._print_end(trainer)
-        # After another status, Lightning might kill the first process before it has ended.
+        # With another status, Lightning might kill the first process before it ends.
         if self._agreed == 0 or _is_started_by_lightning(trainer):
             raise SystemExit(0)
         raise SystemExit(128 + self._agreed)

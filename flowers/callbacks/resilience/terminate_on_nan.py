@@ -24,10 +24,10 @@ class TerminateOnNaN(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: STEP_OUTPUT,
-        batch: Any,  # noqa: ANN401
+        batch: object,
         batch_idx: int,
     ) -> None:
-        """Test the loss on its device, and read the result only when the loggers wait for it too.
+        """Test the loss on its device, and read the result only in steps that are logged.
 
         Raises:
             FloatingPointError: A loss was NaN or infinite.
@@ -58,7 +58,7 @@ class TerminateOnNaN(Callback):
         self._is_finite = None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the validation loss, too: the last step may have made the weights NaN.
+        """Check the validation loss: the last step may have made the weights NaN.
 
         Raises:
             FloatingPointError: The validation loss was NaN or infinite.

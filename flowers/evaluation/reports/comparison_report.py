@@ -44,7 +44,7 @@ _PAIR_HEADER = [
     "correct only in the second",
 ]
 _PAIR_NOTE = (
-    "McNemar's exact test on the test images that both runs share, under the same label. "
+    "McNemar's exact test on the images that both runs tested, with the same label. "
     "With several pairs, p-values are corrected with Holm's method; a run is called better if "
     f"p < {LEVEL}. The test compares these trained networks; to compare training recipes, train "
     "each with several seeds."
@@ -55,18 +55,10 @@ def comparison_json(runs: Sequence[Run]) -> str:
     """Return all numbers of a comparison as JSON."""
     rows = []
     for pair in pairs(runs):
-        row: dict[str, Any] = {
-            "first": pair.first,
-            "second": pair.second,
-            "shared": pair.shared,
-            "verdict": pair.verdict,
-        }
+        names = ["first", "second", "shared", "verdict"]
         if pair.shared:
-            row["only_first"] = pair.only_first
-            row["only_second"] = pair.only_second
-            row["p_value"] = pair.p_value
-            row["p_value_corrected"] = pair.p_value_corrected
-        rows.append(row)
+            names += ["only_first", "only_second", "p_value", "p_value_corrected"]
+        rows.append({name: getattr(pair, name) for name in names})
     numbers = {
         "runs": {run.name: run_numbers(run) for run in runs},
         "pairs": rows,
@@ -91,7 +83,7 @@ def comparison_markdown(runs: Sequence[Run]) -> str:
 
 
 def comparison_html(runs: Sequence[Run], figures: Mapping[str, Figure]) -> str:
-    """Return a comparison, with figures by their titles, as a page that needs no other file."""
+    """Return a comparison, with figures by their titles, as self-contained HTML."""
     sections = _sections(runs)
     if figures:
         sections.append(Section("Curves", figures=figures))

@@ -90,10 +90,7 @@ class Section:
 
 
 def page_html(title: str, sections: Sequence[Section]) -> str:
-    """Return a page that needs no other file.
-
-    All text is escaped, so that no file name can run a script.
-    """
+    """Return a self-contained page, in which all text is escaped: no file name can run a script."""
     environment = Environment(
         loader=PackageLoader("flowers.evaluation.reports", package_path=""),
         autoescape=True,
@@ -101,7 +98,7 @@ def page_html(title: str, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"jpeg_uri": _jpeg_uri, "svg_uri": _svg_uri}
+    environment.filters |= {"base64": _base64, "svg": _svg}
     return environment.get_template("page.html.j2").render(title=title, sections=sections)
 
 
@@ -123,7 +120,7 @@ def page_markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def table_markdown(table: Table) -> str:
-    """Return a table as Markdown; a class name with a pipe or a line break stays in its cell."""
+    """Return a table as Markdown; pipes and line breaks in a class name stay in its cell."""
     header = table.header or [""] * len(table.rows[0])
     lines = [_markdown_row(header), _markdown_row(["---"] * len(header))]
     lines += map(_markdown_row, table.rows)
@@ -135,13 +132,9 @@ def _markdown_row(cells: Iterable[object]) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
-def _jpeg_uri(content: bytes) -> str:
-    return _data_uri(content, "jpeg")
+def _svg(figure: Figure) -> bytes:
+    return figure_bytes(figure, "svg", dpi=figure.dpi)
 
 
-def _svg_uri(figure: Figure) -> str:
-    return _data_uri(figure_bytes(figure, "svg", dpi=figure.dpi), "svg+xml")
-
-
-def _data_uri(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -53,7 +53,7 @@ class Example(NamedTuple):
     Args:
         position: Its index in the predictions.
         image: JPEG bytes.
-        overlay: JPEG bytes of the image with its Grad-CAM heat map; None if the network has none.
+        overlay: JPEG bytes of the image with its Grad-CAM heat map; None without a heat map.
         credit: Name of the photographer; empty if unknown.
     """
 
@@ -75,7 +75,7 @@ class Report:
             without calibration.
         facts: Tables of names and values by their titles, such as data, training, environment.
         curves: Scalars of the run by their names.
-        marks: Vertical lines in the curves, label to epoch (counted from 0).
+        marks: Epochs to mark in the curves, counted from 0, by their labels.
         mistakes: The most confident incorrect predictions.
         successes: Some correct predictions.
         overlay_note: Why there are no Grad-CAM overlays; empty if there are.
@@ -97,8 +97,7 @@ class Report:
         """The predictions with calibrated probabilities, if the checkpoint has a temperature."""
         if self.temperature is None:
             return self.predictions
-        probs = with_temperature(self.predictions.probs, self.temperature)
-        return replace(self.predictions, probs=probs)
+        return with_temperature(self.predictions, self.temperature)
 
 
 def report_numbers(report: Report) -> dict[str, Any]:
@@ -128,17 +127,15 @@ def report_figures(report: Report) -> dict[str, Figure]:
     """Return the figures of a report by their titles."""
     predictions = report.predictions
     calibrated = report.calibrated
-    uncalibrated_reliability = reliability(predictions.probs, predictions.labels)
     figures = {
         "Confusion matrix": confusion_figure(confusion(predictions), predictions.class_names),
         "Receiver operating characteristic": roc_figure(predictions),
         "Precision and recall": precision_recall_figure(predictions),
-        "Reliability": reliability_figure(uncalibrated_reliability, title="Uncalibrated"),
+        "Reliability": reliability_figure(reliability(predictions), title="Uncalibrated"),
     }
     if report.temperature is not None:
-        calibrated_reliability = reliability(calibrated.probs, calibrated.labels)
         figures["Reliability after temperature scaling"] = reliability_figure(
-            calibrated_reliability, title=f"Temperature {report.temperature:.2f}"
+            reliability(calibrated), title=f"Temperature {report.temperature:.2f}"
         )
     figures["Confidence"] = confidence_figure(calibrated)
     if any(name.startswith(("train/", "val/")) for name in report.curves):
@@ -162,20 +159,19 @@ def report_html(report: Report, figures: Mapping[str, Figure]) -> str:
 
 
 def _rejection_numbers(calibrated: PredictionTable, threshold: float) -> dict[str, Any]:
-    """Return coverage and selective accuracy at a confidence threshold."""
-    is_accepted = calibrated.confidence >= threshold
-    answered = int(is_accepted.sum())
-    correct = int(calibrated.correct[is_accepted].sum())
-    numbers: dict[str, Any] = {
+    """Return coverage and accuracy of the predictions accepted with a confidence threshold."""
+    correct = calibrated.correct[calibrated.confidence >= threshold]
+    accuracy = None
+    interval = None
+    if len(correct):
+        accuracy = float(correct.mean())
+        interval = list(wilson_interval(int(correct.sum()), len(correct)))
+    return {
         "threshold": threshold,
-        "coverage": answered / len(is_accepted),
-        "accuracy_of_answers": None,
-        "accuracy_interval_95": None,
+        "coverage": len(correct) / len(calibrated.correct),
+        "accuracy_of_answers": accuracy,
+        "accuracy_interval_95": interval,
     }
-    if answered:
-        numbers["accuracy_of_answers"] = correct / answered
-        numbers["accuracy_interval_95"] = list(wilson_interval(correct, answered))
-    return numbers
 
 
 def _sections(report: Report, figures: Mapping[str, Figure]) -> list[Section]:
@@ -200,7 +196,7 @@ def _sections(report: Report, figures: Mapping[str, Figure]) -> list[Section]:
                 note += " The probabilities are those after temperature scaling."
             sections.append(Section(title, note=note, cards=cards))
     for title, facts in report.facts.items():
-        if len(facts) == 1:  # a text of several lines, such as a configuration
+        if len(facts) == 1:  # text of several lines, such as a configuration
             [text] = facts.values()
             sections.append(Section(title, text=text))
         else:
@@ -209,7 +205,7 @@ def _sections(report: Report, figures: Mapping[str, Figure]) -> list[Section]:
 
 
 def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the names and values at the top of a report."""
+    """Return names and values of the table at the top of a report."""
     accuracy = f"{numbers['accuracy']:.1%} ({numbers['right']} of {numbers['images']})"
     rows = [
         ("accuracy", accuracy),
@@ -226,7 +222,7 @@ def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
             value += f"; after temperature scaling {numbers[f'{key}_calibrated']:.3f}"
         rows.append((name, value))
     if rejection := numbers.get("rejection"):
-        # A threshold above 1, which no confidence reaches, means that nothing is answered.
+        # With a threshold above 1 every prediction is rejected.
         rows.append(("confidence threshold", f"{min(rejection['threshold'], 1):.1%}"))
         rows.append(("coverage", f"{rejection['coverage']:.1%}"))
         if rejection["accuracy_of_answers"] is not None:

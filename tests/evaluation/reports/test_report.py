@@ -83,7 +83,7 @@ def test_top_5_accuracy_needs_more_than_5_classes(num_classes, has_top_5):
 def test_calibration_and_rejection_are_measured_on_these_images():
     predictions = example()
     numbers = report_numbers(Report("test", predictions, **CALIBRATED))
-    probs = with_temperature(predictions.probs, 0.5)
+    probs = with_temperature(predictions, 0.5).probs
     answered = probs.max(axis=1) >= 0.9
     assert numbers["rejection"]["coverage"] == pytest.approx(answered.mean())
     accuracy = predictions.correct[answered].mean()
