@@ -143,9 +143,10 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-# A network of every family of torchvision's, the smallest where there are several, and the side of
-# its images.
+# A network of every family of torchvision's and of timm's common ones, the smallest where there are
+# several, and the side of its images.
 FAST = {"mobilenet_v2": 64, "mobilenet_v3_small": 64, "resnet18": 64, "squeezenet1_1": 64}
+FAST |= {"timm/tf_efficientnet_lite0": 64}
 SLOW = {
     "alexnet": 96,
     "convnext_tiny": 64,
@@ -163,6 +164,14 @@ SLOW = {
     "vgg11": 64,
     "vgg11_bn": 64,
     "vit_b_16": 224,
+    "timm/convnext_atto": 64,
+    "timm/densenet121": 64,
+    "timm/mixer_s32_224": 224,
+    "timm/mobilenetv3_small_050": 64,
+    "timm/regnetx_002": 64,
+    "timm/resnet18": 64,
+    "timm/swin_tiny_patch4_window7_224": 224,
+    "timm/vit_tiny_patch16_224": 224,
 }
 FAMILIES = [
     *(pytest.param((arch, size), id=arch) for arch, size in FAST.items()),

@@ -48,6 +48,10 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
                 )
             score = logits.gather(1, classes.clone()[:, None]).sum()
             [gradients] = torch.autograd.grad(score, features)
+            # Images are squares: with equal sides first, the channels are last (timm's Swin).
+            if features.shape[1] == features.shape[2] != features.shape[3]:
+                features = features.movedim(3, 1)
+                gradients = gradients.movedim(3, 1)
     finally:
         for handle in handles:
             handle.remove()

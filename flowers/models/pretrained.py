@@ -1,4 +1,4 @@
-"""Torchvision classifiers with pretrained weights and a new head."""
+"""Classifiers of torchvision and timm with pretrained weights and a new head."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
 
 from flowers.models.classifier import ImageClassifier, Standardize
+from flowers.models.timm_networks import TIMM, timm_config, timm_network, timm_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,12 +62,17 @@ def preprocessing(arch: str, weights: str) -> Preprocessing:
     """Return the preprocessing of the images that a network's weights were trained on.
 
     Args:
-        arch: Name of a torchvision classifier.
+        arch: Name of a classifier of torchvision, or of timm after ``timm/``.
         weights: As for ``pretrained``; for ``none`` and files, that of the default weights.
 
     Raises:
         ValueError: There is no such network, or there are no such weights.
     """
+    if arch.startswith(TIMM):
+        _check_timm_weights(weights)
+        config = timm_config(arch)
+        size = config["input_size"][1]
+        return Preprocessing(size, config["interpolation"], config["mean"], config["std"])
     preset = _weights_entry(arch, weights).transforms()
     image_size = int(preset.crop_size[0])
     if arch.startswith("vit_"):
@@ -78,14 +84,15 @@ def preprocessing(arch: str, weights: str) -> Preprocessing:
 def pretrained(
     arch: str, num_classes: int, *, weights: str = "DEFAULT", dropout: float = 0.0
 ) -> ImageClassifier:
-    """Return a torchvision classifier whose last layer is replaced by one for ``num_classes``.
+    """Return a classifier whose last layer is replaced by one for ``num_classes``.
 
     The backbone is the network without its last layer; it returns features ``(B, F)``.
 
     Args:
-        arch: Any name of ``torchvision.models.list_models(module=torchvision.models)``.
+        arch: Any name of ``torchvision.models.list_models(module=torchvision.models)``, or of
+            ``timm.list_models()`` after ``timm/``.
         num_classes: Number of logits.
-        weights: ``none`` (random weights), a name of torchvision's such as ``DEFAULT`` or
+        weights: ``none`` (random weights), ``DEFAULT``, another name of torchvision's such as
             ``IMAGENET1K_V1``, or a path. A path that ends in ``.pth`` or ``.pt`` is a state dict,
             with or without the last layer. One that ends in ``.ckpt`` is a checkpoint of this
             project; its head is used too if it has as many classes.
@@ -96,13 +103,13 @@ def pretrained(
             network.
         OSError: The weights cannot be read or downloaded.
     """
-    net = _build(arch, weights)
-    last_layer = _last_layer(net)
-    _disable_dropout_before(net, last_layer)
-    old_layer = net.get_submodule(last_layer)
-    assert isinstance(old_layer, nn.Linear | nn.Conv2d)
-    num_features = old_layer.weight.shape[1]
-    net.set_submodule(last_layer, nn.Identity())
+    preset = preprocessing(arch, weights)
+    if arch.startswith(TIMM):
+        net = timm_network(arch, num_classes=0)
+        num_features = net.head_hidden_size
+        last_layer = str(timm_config(arch)["classifier"])
+    else:
+        net, num_features, last_layer = _torchvision_backbone(arch, weights)
     head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
     if weights != "none":
         state = _read_weights(arch, weights)
@@ -118,8 +125,18 @@ def pretrained(
                 f"`weights` {weights}: expected the weights of {arch}, got {keys}: {reason}"
             ) from error
         _load_head(head, state)
-    preset = preprocessing(arch, weights)
     return ImageClassifier(Standardize(preset.mean, preset.std), net, head)
+
+
+def _torchvision_backbone(arch: str, weights: str) -> tuple[nn.Module, int, str]:
+    """Return a network without its last layer, its number of features, and that layer's name."""
+    net = _build(arch, weights)
+    last_layer = _last_layer(net)
+    _disable_dropout_before(net, last_layer)
+    old_layer = net.get_submodule(last_layer)
+    assert isinstance(old_layer, nn.Linear | nn.Conv2d)
+    net.set_submodule(last_layer, nn.Identity())
+    return net, old_layer.weight.shape[1], last_layer
 
 
 def _build(arch: str, weights: str) -> nn.Module:
@@ -189,6 +206,14 @@ def _weights_entry(arch: str, weights: str) -> WeightsEnum:
     return entries[weights]
 
 
+def _check_timm_weights(weights: str) -> None:
+    if weights not in ("DEFAULT", "none") and not _is_file(weights):
+        raise ValueError(
+            f"`weights`: expected DEFAULT, none or the path of a .pth file for a network of timm, "
+            f"got {weights}"
+        )
+
+
 def _is_file(weights: str) -> bool:
     return weights.endswith((".pth", ".pt", ".ckpt"))
 
@@ -201,6 +226,8 @@ def _read_weights(arch: str, weights: str) -> dict[str, Tensor]:
         OSError: The download fails; the message names the file, its URL and where to put it.
         ValueError: There are no such weights, or the file is not a state dict.
     """
+    if arch.startswith(TIMM) and not _is_file(weights):
+        return timm_weights(arch)
     file = Path(weights).expanduser() if _is_file(weights) else _download(arch, weights)
     if not file.is_file():
         raise FileNotFoundError(f"`weights` {weights}: no such file")

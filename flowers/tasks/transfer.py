@@ -17,12 +17,12 @@ _NUM_STAGES = 4
 
 
 class TransferTask(ClassificationTask):
-    """A torchvision classifier with pretrained weights and a new head.
+    """A classifier of torchvision or timm with pretrained weights and a new head.
 
     Args:
         class_names: Names of the K classes; on the command line they come from the data.
         arch: Any classifier of torchvision, such as ``mobilenet_v2``, ``resnet50``,
-            ``convnext_tiny`` or ``vgg16``.
+            ``convnext_tiny`` or ``vgg16``, or of timm, such as ``timm/resnet50``.
         weights: ``DEFAULT``, another name of torchvision's weights such as ``IMAGENET1K_V1``,
             ``none`` (random weights), the path of a ``.pth`` file, with or without the last layer,
             or the path of a checkpoint, to start a new training from its weights.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import Permute
 
 from flowers.evaluation import grad_cam
 from flowers.models import flower_cnn, pretrained
@@ -54,13 +55,25 @@ def test_a_layer_without_a_feature_map_is_refused():
     assert not net.head._forward_hooks
 
 
-def test_every_network_has_a_feature_map_except_the_vision_transformer(family):
+def test_a_feature_map_may_have_its_channels_last():
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 8, 3, padding=1)
+    head = nn.Linear(8, 3)
+    pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    first = nn.Sequential(convolution, pool)
+    last = nn.Sequential(convolution, Permute([0, 2, 3, 1]), Permute([0, 3, 1, 2]), pool)
+    images = torch.rand(2, 3, 16, 16)
+    heat = [grad_cam(net, net[:-1][:2], images, torch.tensor([0, 2])) for net in (first, last)]
+    assert torch.allclose(*heat)
+
+
+def test_every_network_has_a_feature_map_except_transformers_and_mixers(family):
     arch, size = family
     net = pretrained(arch, 3, weights="none").eval()
     images = torch.rand(1, 3, max(size, 96), max(size, 96)).repeat(3, 1, 1, 1)
     with torch.inference_mode():
-        if arch == "vit_b_16":
-            with pytest.raises(ValueError, match=r"the last one .* is \(3, 197, 768\)"):
+        if arch in ("vit_b_16", "timm/vit_tiny_patch16_224", "timm/mixer_s32_224"):
+            with pytest.raises(ValueError, match=r"the last one .* is \(3, \d+, \d+\)"):
                 grad_cam(net, net.backbone, images, torch.arange(3))
         else:
             heat = grad_cam(net, net.backbone, images, torch.arange(3))

