@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,7 +56,7 @@ def timm_config(arch: str) -> dict[str, Any]:
         raise ValueError(f"`arch`: expected a name of timm's, such as {examples}, got {arch}")
     config = timm.get_pretrained_cfg(name)
     assert config is not None  # every network has one
-    return dict(config.to_dict())
+    return asdict(config)
 
 
 def timm_network(arch: str, **options: Any) -> Any:  # noqa: ANN401
