@@ -31,8 +31,8 @@ class FlowerPredictor:
     """A checkpoint that classifies images as ``predict`` does.
 
     Args:
-        checkpoint: The file, or a run folder as ``lightning_logs/version_0``, whose ``best.ckpt``
-            is taken.
+        checkpoint: The file, or a run folder such as ``lightning_logs/version_0``, whose
+            ``best.ckpt`` is used.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:<n>``.
         batch_size: Number of images that the network classifies together.
         tta: Test-time augmentation, ``none``, ``flip`` or ``flip+crops``; by default that of the

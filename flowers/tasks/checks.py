@@ -58,8 +58,7 @@ def check_weights(net: nn.Module, stored: Mapping[str, Tensor]) -> None:
     """
     expected = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
     shapes = {name: value.shape for name, value in stored.items() if name.startswith("net.")}
-    names = sorted(expected.keys() | shapes.keys())
-    different = [name for name in names if expected.get(name) != shapes.get(name)]
+    different = sorted({name for name, _ in expected.items() ^ shapes.items()})
     if different:
         raise ValueError(
             f"`ckpt_path`: expected a checkpoint of the network that the model's options describe, "

@@ -23,6 +23,8 @@ from flowers.tasks.checks import check_weights, expect, warn_of_restored
 from flowers.tasks.classify import Classification, classify
 from flowers.tasks.optim import decay_groups, warmup_cosine, warmup_ema
 
+Batch = tuple[Tensor, ...]  # images, targets, indices
+
 
 class Prediction(NamedTuple):
     """The logits of some images.
@@ -104,12 +106,9 @@ class ClassificationTask(LightningModule):
         self.compile_net = compile
         # Temperature, confidence threshold and the accuracy it was selected for, set by a callback.
         self.calibration: dict[str, float] | None = None
-        metrics = MetricCollection(
-            {
-                "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
-                "f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
-            }
-        )
+        accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        f1 = MulticlassF1Score(num_classes, average="macro", validate_args=False)
+        metrics = MetricCollection({"acc": accuracy, "f1": f1})
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
@@ -136,7 +135,7 @@ class ClassificationTask(LightningModule):
             return self.net
         return AverageViews(self.net, self.tta)
 
-    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch of images, targets (labels, or soft) and indices."""
         images, targets, *_ = batch
         logits = self(images)
@@ -158,20 +157,16 @@ class ClassificationTask(LightningModule):
         self._log_epoch(self.train_loss, self.train_metrics, loss.detach(), len(images))
         return loss
 
-    def validation_step(  # type: ignore[override]
-        self, batch: tuple[Tensor, ...], batch_idx: int
-    ) -> Prediction:
+    def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:  # type: ignore[override]
         """Return the logits of a batch of the validation split."""
         return self._evaluate(batch, self.val_loss, self.val_metrics)
 
-    def test_step(  # type: ignore[override]
-        self, batch: tuple[Tensor, ...], batch_idx: int
-    ) -> Prediction:
+    def test_step(self, batch: Batch, batch_idx: int) -> Prediction:  # type: ignore[override]
         """Return the logits of a batch of the test split."""
         return self._evaluate(batch, self.test_loss, self.test_metrics)
 
     def _evaluate(
-        self, batch: tuple[Tensor, ...], mean_loss: MeanMetric, metrics: MetricCollection
+        self, batch: Batch, mean_loss: MeanMetric, metrics: MetricCollection
     ) -> Prediction:
         images, labels, indices, *_ = batch
         logits = self(images).float()
@@ -185,12 +180,11 @@ class ClassificationTask(LightningModule):
         self, mean_loss: MeanMetric, metrics: MetricCollection, loss: Tensor, num_images: int
     ) -> None:
         mean_loss.update(loss, weight=num_images)
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True}
-        options["prog_bar"] = metrics is self.val_metrics
-        self.log(f"{metrics.prefix}loss", mean_loss, **options)
-        self.log_dict(metrics, **options)
+        is_val = metrics is self.val_metrics
+        self.log(f"{metrics.prefix}loss", mean_loss, on_step=False, on_epoch=True, prog_bar=is_val)
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=is_val)
 
-    def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> list[Classification]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Classification]:
         """Return the classification of each image of a batch, as ``FlowerPredictor`` does."""
         images, _, indices, *_ = batch
         calibration = self.calibration or {"temperature": 1.0, "threshold": 0.0}
@@ -217,11 +211,8 @@ class ClassificationTask(LightningModule):
         warmup_steps = round(num_steps * self.warmup_fraction)
         optimizer = self.build_optimizer()
         factor = partial(warmup_cosine, num_steps=int(num_steps), warmup_steps=warmup_steps)
-        scheduler = LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        schedule = LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """Return the averaging of the weights, if requested."""
