@@ -137,7 +137,7 @@ class FlowerPredictor:
                 waiting = [pool.submit(self._decode, image) for image in batch]
                 yield from self._answers([future.result() for future in before], paths)
                 before = waiting
-                paths = [str(image) if isinstance(image, str | Path) else "" for image in batch]
+                paths = list(map(_path, batch))
 
     def _answers(
         self, decoded: Sequence[Tensor | OSError], paths: Sequence[str]
@@ -161,15 +161,20 @@ class FlowerPredictor:
         return probs
 
     def _decode(self, image: ImageLike) -> Tensor | OSError:
-        name = str(image) if isinstance(image, str | Path) else ""
+        path = _path(image)
         try:
             return load_image(_as_file(image), **self.decoding)
         except MemoryError:
-            return OSError(f"{name}: not enough memory to decode it".removeprefix(": "))
+            return OSError(f"{path}: not enough memory to decode it".removeprefix(": "))
         except OSError as error:
-            # Pillow's message has the name of the file already.
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
-            return kind(str(error) if name in str(error) else f"{name}: {error}")
+            if path in str(error):  # Pillow's message has the path already
+                return kind(str(error))
+            return kind(f"{path}: {error}")
+
+
+def _path(image: ImageLike) -> str:
+    return str(image) if isinstance(image, str | Path) else ""
 
 
 def _as_file(image: ImageLike) -> str | Path | io.BytesIO | Image.Image:
