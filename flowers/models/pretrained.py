@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
 _IMAGENET_CLASSES = 1000
-# Position embeddings of a vision transformer belong to one image size; this is the usual one.
+# Position embeddings of a vision transformer belong to one image size, usually 224 pixels.
 _VIT_SIZE = 224
 # The auxiliary heads of these networks help only when training from scratch. `transform_input`
 # converts images standardized by ImageNet's mean to the inputs that the weights expect.
