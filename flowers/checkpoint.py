@@ -65,7 +65,7 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
             reason = f"one without {error}"
         message = f"expected a checkpoint of this project, got {reason}"
         if isinstance(error, BadZipFile):
-            message = "expected what was saved, got a damaged file. Copy it again."
+            message = "expected an undamaged file, got a damaged file. Copy it again."
         if isinstance(error, UnpicklingError):  # torch's own message suggests to load it anyway
             message = "expected weights and plain values, got code or other objects"
         raise ValueError(f"{file}: {message}") from error

@@ -50,7 +50,7 @@ class FailSafeTensorBoardLogger(TensorBoardLogger):
 
     Args:
         run: The run folder, into which the logger writes.
-        options: Options of data and training for the HParams tab, beside the model's.
+        options: Options of data and training for the HParams tab, in addition to the model's.
     """
 
     _silenced = False

@@ -107,12 +107,12 @@ class FlowerPredictor:
         """
         if not isinstance(images, list):
             return self([images])[0]
-        answers = []
-        for answer in self.stream(images):
-            if isinstance(answer, OSError):
-                raise answer
-            answers.append(answer)
-        return answers
+        classifications = []
+        for result in self.stream(images):
+            if isinstance(result, OSError):
+                raise result
+            classifications.append(result)
+        return classifications
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Classification | OSError]:
         """Yield the classification of each image, in their order, or the error of reading it.
@@ -135,11 +135,11 @@ class FlowerPredictor:
                     if isinstance(image, Image.Image):
                         image.load()  # not in the threads, two of which may get the same image
                 waiting = [pool.submit(self._decode, image) for image in batch]
-                yield from self._answers([future.result() for future in before], paths)
+                yield from self._results([future.result() for future in before], paths)
                 before = waiting
                 paths = list(map(_path, batch))
 
-    def _answers(
+    def _results(
         self, decoded: Sequence[Tensor | OSError], paths: Sequence[str]
     ) -> Iterator[Classification | OSError]:
         images = [image for image in decoded if isinstance(image, Tensor)]
