@@ -12,16 +12,15 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 import torch
 import yaml
 
-# Number of the format of a checkpoint, raised by a change that older checkpoints do not survive.
+# Format of a checkpoint. Increase it with a change after which older checkpoints cannot be read.
 FORMAT = 3
-# What a checkpoint may say of the trainer: how long and how finely the run trains, not on which
-# machine.
+# Options of the trainer that are read from a checkpoint: those of the training, not the machine.
 _TRAINER_OPTIONS = ["max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"]
 _TRAINER_OPTIONS += ["precision", "accumulate_grad_batches", "deterministic", "default_root_dir"]
 _TRAINER_OPTIONS += ["gradient_clip_val", "gradient_clip_algorithm", "check_val_every_n_epoch"]
 _TRAINER_OPTIONS += ["val_check_interval", "limit_train_batches", "limit_val_batches"]
 _TRAINER_OPTIONS += ["log_every_n_steps"]
-# The options of a task that make its network; all others say how it learns.
+# Options of a task that define its network; all others are about its training.
 _NETWORK_OPTIONS = ("arch", "widths", "depth", "stem_stride", "norm")
 
 
@@ -32,14 +31,14 @@ def checkpoint_file(path: str | Path) -> Path:
 
 
 def read_checkpoint(file: str | Path) -> dict[str, Any]:
-    """Return a checkpoint, after checking that it is whole.
+    """Return a checkpoint, after checking that it is complete and undamaged.
 
     Args:
         file: The checkpoint.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint of the project, or has changed since it was saved.
+        ValueError: The file is not a checkpoint of the project, or has changed since it was saved.
     """
     if not Path(file).is_file():
         kind = "a folder" if Path(file).is_dir() else "no such file"
@@ -53,21 +52,21 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         )
     try:
         with ZipFile(file) as archive:
-            # torch compresses nothing: this could fill the memory
+            # torch compresses nothing, and a compressed entry could fill the memory.
             if any(entry.compress_type != ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("compressed parts")
             if archive.testzip() is not None:  # the archive's CRC-32, which torch does not verify
                 raise BadZipFile
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         assert checkpoint["hyper_parameters"]["class_names"]
-    except Exception as error:  # whatever another file leads torch to
+    except Exception as error:  # torch.load raises errors of any kind
         reason = str(error).partition("\n")[0]
         if isinstance(error, KeyError):
             reason = f"one without {error}"
         message = f"expected a checkpoint of this project, got {reason}"
         if isinstance(error, BadZipFile):
-            message = "expected what was saved, got a damaged file. Copy it again."
-        if isinstance(error, UnpicklingError):  # torch's own message advises to load it anyway
+            message = "expected an undamaged file, got a damaged file. Copy it again."
+        if isinstance(error, UnpicklingError):  # torch's own message suggests to load it anyway
             message = "expected weights and plain values, got code or other objects"
         raise ValueError(f"{file}: {message}") from error
     number = checkpoint.get("format", "none")
@@ -79,14 +78,6 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def best_epoch(run: Path) -> int | None:
-    """Return the epoch, counted from 0, of a run's best checkpoint; None for a run without one."""
-    file = run / "checkpoints" / "best.ckpt"
-    if not file.is_file():
-        return None
-    return int(torch.load(file, map_location="cpu", weights_only=True)["epoch"])
-
-
 def stored_config(
     checkpoint: dict[str, Any], command: str, *, ckpt_path: str, model: str | None = None
 ) -> dict[str, Any]:
@@ -96,17 +87,17 @@ def stored_config(
         checkpoint: What ``read_checkpoint`` returns.
         command: Name of the command.
         ckpt_path: The checkpoint's file, for errors.
-        model: The class that the command line names, which may be one from elsewhere.
+        model: The model's class on the command line, which may be from another package.
 
     Raises:
-        ValueError: The configuration names code.
+        ValueError: The configuration names a class or function of another package.
     """
     config: dict[str, Any] = yaml.safe_load(checkpoint.get("config", "{}"))
     class_path = str(config.get("model", {}).get("class_path", "flowers."))
     if not class_path.startswith("flowers.") and class_path != model:
-        # A class from elsewhere is code; it runs only if its name is given.
+        # A checkpoint must not run code of another package unless the user names it.
         raise ValueError(
-            f"--ckpt_path {ckpt_path}: its model is no part of this package; give it with --model "
+            f"--ckpt_path {ckpt_path}: its model is not part of this package; give it with --model "
             f"{class_path}"
         )
     # For the same reason optimizer, callbacks, loggers and plug-ins have to be given again.
@@ -136,12 +127,11 @@ def _has_class(value: Any) -> bool:  # noqa: ANN401
 
 
 def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_path: str) -> None:
-    """Refuse options that make another network than a checkpoint has.
+    """Check that the options define the network of a checkpoint.
 
     Args:
-        given: The configuration of the model, of the command line and its files over the
-            checkpoint's.
-        stored: The checkpoint's own.
+        given: The configuration of the model: the checkpoint's, overridden by the command line.
+        stored: The configuration of the model in the checkpoint.
         ckpt_path: The checkpoint's file, for the error.
 
     Raises:
@@ -154,13 +144,13 @@ def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_p
     if stored_network != given_network:
         raise ValueError(
             f"--ckpt_path {ckpt_path}: its network is {stored_network}, the options (or a "
-            f"--config) make {given_network}. Leave out what makes another network, or leave out "
+            f"--config) define {given_network}. Leave out the options of the network, or leave out "
             "--ckpt_path to train a new one."
         )
 
 
 def _describe_network(model: Mapping[str, Any]) -> str:
-    """Return the class of a model and the options that make its network."""
+    """Return the class of a model and the options that define its network."""
     words = [model["class_path"].removeprefix("flowers.")]
     options = model.get("init_args", {})
     for name in _NETWORK_OPTIONS:
@@ -175,7 +165,7 @@ def _describe_network(model: Mapping[str, Any]) -> str:
 def check_optimizer(
     given: Mapping[str, Any], checkpoint: Mapping[str, Any], *, ckpt_path: str
 ) -> None:
-    """Check that a resumed run has its optimizer: a checkpoint names no code to run.
+    """Check that the optimizer of a resumed run is given, since a checkpoint names no code to run.
 
     Args:
         given: The configuration of ``fit``.
@@ -196,8 +186,8 @@ def check_optimizer(
                     words.append(f"--{name}.{option} {shlex.quote(str(value))}")
     if words:
         raise ValueError(
-            f"--ckpt_path {ckpt_path}: its run was given an optimizer or a schedule of its own, "
-            f"which a checkpoint does not bring along. Give again: {' '.join(words)}"
+            f"--ckpt_path {ckpt_path}: its run was given an optimizer or a schedule, "
+            f"which are not read from a checkpoint. Give again: {' '.join(words)}"
         )
 
 
@@ -209,11 +199,11 @@ def why_finished(
     monitor: str,
     patience: int,
 ) -> str:
-    """Return why there is nothing left to train for a run; empty if there is.
+    """Return why a run is finished; empty if it is not.
 
     Args:
-        checkpoint: The checkpoint that it would be resumed from.
-        max_epochs: Epochs to train; -1 without an end.
+        checkpoint: The checkpoint to resume the run from.
+        max_epochs: Epochs to train; -1 for no limit.
         min_epochs: Epochs that early stopping waits for.
         monitor: Metric that early stopping monitors.
         patience: Epochs without an improvement that early stopping waits for.

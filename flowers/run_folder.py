@@ -1,4 +1,4 @@
-"""Run folders, and files that overwrite nothing."""
+"""Run folders, and writing files without overwriting any."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
 
     Args:
         root: Folder of the run folders.
-        resumed: Checkpoint to resume from; from any other than ``last.ckpt`` a run begins anew, so
-            that the epochs after that checkpoint stay.
+        resumed: Checkpoint to resume from. Resuming from any other than ``last.ckpt`` makes a new
+            folder, so that the later epochs of the old run are kept.
         rank: Number of this process; only the first makes a folder, which Lightning broadcasts.
     """
     if resumed is not None and Path(resumed).name == "last.ckpt":
@@ -30,12 +30,12 @@ def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
 def claim_run_folder(
     root: Path, name: str = "version", *, option: str = "--trainer.default_root_dir"
 ) -> Path:
-    """Make and return the next free ``root/<name>_<number>``, another for each run that starts.
+    """Make and return the next free ``root/<name>_<number>``.
 
     Args:
         root: Folder of the run folders.
-        name: What kind of run it is.
-        option: The option that names another root, or another folder.
+        name: Kind of the run.
+        option: The option that chooses the folder, for the error.
 
     Raises:
         OSError: The folder cannot be made.
@@ -61,9 +61,9 @@ def last_checkpoint(root: Path) -> str | None:
     own = root / "checkpoints" / "last.ckpt"
     if own.is_file():
         return str(own)
-    files = [*root.glob("lightning_logs/*/checkpoints/last.ckpt")]
-    files.sort(key=lambda file: file.stat().st_mtime_ns)
-    return str(files[-1]) if files else None
+    files = root.glob("lightning_logs/*/checkpoints/last.ckpt")
+    newest = max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
+    return None if newest is None else str(newest)
 
 
 def check_new(file: Path, *, option: str) -> None:
@@ -75,7 +75,7 @@ def check_new(file: Path, *, option: str) -> None:
 
     Raises:
         FileExistsError: The file exists.
-        FileNotFoundError: Its folder does not.
+        FileNotFoundError: Its folder does not exist.
     """
     if file.exists():
         raise FileExistsError(f"{option} {file}: the file exists. Give another name, or move it.")
@@ -84,13 +84,13 @@ def check_new(file: Path, *, option: str) -> None:
 
 
 def publish(finished: Mapping[Path, Path]) -> list[Path]:
-    """Give finished files and folders their names, and return the names; nothing is overwritten.
+    """Move finished files and folders to their names without overwriting any; return the names.
 
-    If one of the names is taken, all get the next free number, as in ``report-2.html``, and that is
-    printed.
+    If one of the names exists, all get the next free number, as in ``report-2.html``, and a message
+    is printed.
 
     Args:
-        finished: Files and folders, each with its name on the same disk.
+        finished: The name of each finished file or folder, on the same disk.
     """
     number = 0
     while True:
@@ -130,10 +130,10 @@ def _publish(file: Path, name: Path, undo: ExitStack) -> None:
 
 @contextmanager
 def scratch_folder(parent: Path, *, option: str) -> Iterator[Path]:
-    """Make a folder for files that are not finished, on the disk where they will be published.
+    """Make a folder for unfinished files, on the disk where they will be published.
 
     Args:
-        parent: Folder of the finished files, made where it is missing.
+        parent: Folder of the finished files, made if it is missing.
         option: The option that names it.
 
     Raises:
@@ -147,12 +147,12 @@ def scratch_folder(parent: Path, *, option: str) -> Iterator[Path]:
 
 @contextmanager
 def _naming(option: str, folder: Path) -> Iterator[None]:
-    """Name the option in the system's error about a folder that cannot be written."""
+    """Add the option to the system's error about a folder that cannot be written."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise  # the folder is not to blame
+            raise  # not an error of the folder
         raise OSError(
             f"{option}: expected a folder that can be written, got {folder} "
             f"({error.strerror or error}). Give another with {option}."
@@ -160,10 +160,10 @@ def _naming(option: str, folder: Path) -> Iterator[None]:
 
 
 def write_new(folder: Path, contents: Mapping[str, str | bytes], *, option: str) -> list[Path]:
-    """Write all files or none, overwrite nothing, and return the names (see ``publish``).
+    """Write all files or none without overwriting any, and return the names (see ``publish``).
 
     Args:
-        folder: Where to write, made where it is missing.
+        folder: Folder of the files, made if it is missing.
         contents: Name and content of each file; a name may have a folder, as ``figures/loss.png``.
         option: The option that names the folder.
 
@@ -187,7 +187,7 @@ def write_folder(folder: Path | None, contents: Mapping[str, str | bytes], *, na
     Args:
         folder: The folder that ``--out`` names; None for ``lightning_logs/<name>_<number>``.
         contents: Name and content of each file.
-        name: What kind of results they are.
+        name: Kind of the results.
 
     Raises:
         OSError: The files cannot be written.
@@ -196,7 +196,7 @@ def write_folder(folder: Path | None, contents: Mapping[str, str | bytes], *, na
         folder = claim_run_folder(Path("lightning_logs"), name, option="--out")
         write_new(folder, contents, option="--out")
         return folder
-    folder = folder.resolve()  # else a name that ends in .. would lead elsewhere
+    folder = folder.resolve()  # so that a path that ends in .. has a name
     inside = {f"{folder.name}/{file}": content for file, content in contents.items()}
     [folder] = write_new(folder.parent, inside, option="--out")
     return folder

@@ -1,6 +1,6 @@
 """The process: allocator, threads, devices, and the messages of Lightning.
 
-It is imported before torch and Lightning, which its functions import themselves.
+This module is imported before torch and Lightning, which its functions import themselves.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def prepare() -> None:
 def end_with_launcher() -> None:
     """On Linux, end this process when Lightning or torchrun, which launched it, dies.
 
-    Otherwise the processes of a killed Lightning would wait for it for half an hour, and those of a
-    killed torchrun would keep the devices. The latter get SIGTERM, to save before they end.
+    Otherwise the processes of a killed Lightning would wait for half an hour, and those of a killed
+    torchrun would keep the devices. The latter get SIGTERM, to save before they end.
     """
     if sys.platform == "linux" and "LOCAL_RANK" in os.environ:
         number = signal.SIGTERM if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIGKILL
@@ -99,12 +99,10 @@ def num_allowed_cores() -> int:
     else:
         cores = os.cpu_count() or 1
     try:
-        quota, period = _CPU_MAX.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
+        quota, period = map(int, _CPU_MAX.read_text(encoding="ascii").split())
+    except (OSError, ValueError):  # without a limit, the quota is "max"
         return cores
-    if quota == "max":
-        return cores
-    return max(1, min(cores, round(int(quota) / int(period))))
+    return max(1, min(cores, round(quota / period)))
 
 
 def launched_devices() -> dict[str, int]:
@@ -116,7 +114,7 @@ def launched_devices() -> dict[str, int]:
 
 
 def check_num_nodes(num_nodes: int) -> None:
-    """Check that the other machines are launched, too; Lightning would wait for them for ever.
+    """Check that the other machines are launched, for which Lightning would wait for ever.
 
     Args:
         num_nodes: Number of machines.
@@ -134,7 +132,7 @@ def check_num_nodes(num_nodes: int) -> None:
 
 
 def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes: int) -> Fabric:
-    """Return Lightning's plan of the devices before any process is launched.
+    """Return Lightning's choice of devices before any process is launched.
 
     Args:
         accelerator: Kind of device.
@@ -142,8 +140,8 @@ def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes:
         num_nodes: Number of machines.
 
     Raises:
-        ValueError: This machine has no such devices, or more processes were launched than devices
-            requested; each of them would do all the work and overwrite each other's files.
+        ValueError: This machine has no such devices; or more processes were launched than devices
+            are requested, so that each would do all the work and overwrite the files of the others.
     """
     from lightning.fabric import Fabric  # noqa: PLC0415 (takes seconds)
     from lightning.fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from flowers.checkpoint import best_epoch
+import torch
+
 from flowers.evaluation import figure_bytes, history_figure, read_history
 from flowers.run_folder import check_new, write_new
 
@@ -27,8 +28,9 @@ if not any(name.startswith(("train/", "val/")) for name in curves):
 try:
     check_new(out, option="--out")
     marks = {}
-    if (best := best_epoch(args.run)) is not None:
-        marks["best.ckpt"] = best
+    best = args.run / "checkpoints" / "best.ckpt"
+    if best.is_file():
+        marks[best.name] = torch.load(best, map_location="cpu", weights_only=True)["epoch"]
     image = figure_bytes(history_figure(curves, marks=marks), out.suffix[1:])
     [file] = write_new(out.parent, {out.name: image}, option="--out")
 except OSError as error:

@@ -60,14 +60,13 @@ def _cached(
     def build(folder: Path) -> None:
         np.save(folder / "features.npy", _compute(task, data, indices, view=view))
 
-    how = "plain"
+    augmentation = "plain"
     if view:
-        how = f"{data.augment} {data.seed} {data.crop_size} {view}"
+        augmentation = f"{data.augment} {data.seed} {data.crop_size} {view}"
     shape = f"{data.image_size} {data.resize} {data.interpolation}"
     images = [f"{index} {data.info.sha256[index]}" for index in indices]
-    key = cache_key(
-        f"features {_FORMAT} {DECODING_FORMAT}", task.hparams["arch"], weights, how, shape, *images
-    )
+    version = f"features {_FORMAT} {DECODING_FORMAT}"
+    key = cache_key(version, task.hparams["arch"], weights, augmentation, shape, *images)
     features: NDArray[np.float32] = np.load(
         build_once(data.cache_dir, key, build) / "features.npy", mmap_mode="r"
     )

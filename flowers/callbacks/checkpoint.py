@@ -79,7 +79,7 @@ class SaveLast(_SaveOne):
     """
 
     def __init__(self, every_n_epochs: int = 1) -> None:
-        # A callback of its own: Lightning's save_last beside a monitor keeps the best epoch.
+        # A separate callback: Lightning's save_last together with a monitor keeps the best epoch.
         super().__init__(
             filename="last",
             every_n_epochs=every_n_epochs,

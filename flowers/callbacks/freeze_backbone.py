@@ -125,9 +125,7 @@ class FreezeBackbone(Callback):
         if isinstance(data, FlowersDataModule):
             data.features = []
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         """Unfreeze the backbone after an error, too."""
         self.on_fit_end(trainer, pl_module)
 

@@ -36,7 +36,7 @@ def monitor_mode(monitor: str, mode: Mode | None) -> Mode:
 
 
 def linked_mode(monitor: str, mode: Mode | None) -> Mode:
-    """Return ``monitor_mode``, or ``max`` if it is unknown: the error is left to ``SaveBest``."""
+    """Return ``monitor_mode``, or ``max`` for options for which ``SaveBest`` raises an error."""
     try:
         return monitor_mode(monitor, mode)
     except ValueError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ class SaveRunConfig(SaveConfigCallback):
 
 
 def _print_summary(best: SaveBest, trainer: Trainer) -> None:
-    checkpoint = _relative(best.best_model_path)
+    checkpoint = _relative(Path(best.best_model_path))
     run = _relative(Path(best.best_model_path).parent.parent)
     loss = "" if best.monitor == "val/loss" else f" (val/loss {best.best_loss:.4f})"
     print(
@@ -77,12 +76,11 @@ def _print_summary(best: SaveBest, trainer: Trainer) -> None:
     )
 
 
-def _relative(path: str | Path) -> Path:
+def _relative(path: Path) -> Path:
     """Return a path relative to the working folder if it is inside, else unchanged."""
-    relative = Path(os.path.relpath(path))
-    if relative.parts[:1] == ("..",):
-        return Path(path)
-    return relative
+    if path.is_relative_to(Path.cwd()):
+        return path.relative_to(Path.cwd())
+    return path
 
 
 def _write_new(file: Path, text: str) -> None:

@@ -50,7 +50,7 @@ class FailSafeTensorBoardLogger(TensorBoardLogger):
 
     Args:
         run: The run folder, into which the logger writes.
-        options: Options of data and training for the HParams tab, beside the model's.
+        options: Options of data and training for the HParams tab, in addition to the model's.
     """
 
     _silenced = False
@@ -209,7 +209,7 @@ class LogToTensorBoard(CollectsPredictions):
         if values["accuracy"] > self._best_hp_metrics["val/best_acc"]:
             best = {"val/best_acc": values["accuracy"], "val/loss_at_best_acc": values["log loss"]}
             self._best_hp_metrics = best
-        # Logged at each validation: a resumed run has an events file of its own.
+        # Logged at each validation, since the events file of a resumed run needs them too.
         trainer.logger.log_metrics(self._best_hp_metrics, step=trainer.global_step)
         indices = collected.indices.numpy()
         self._pending_figures = partial(
@@ -250,7 +250,7 @@ def _log_figures(
     data = trainer.datamodule  # type: ignore[attr-defined]
     try:
         figures = _figures(data, predictions, indices)
-    except Exception as error:  # a figure is not worth a training
+    except Exception as error:  # a failed figure must not end training
         rank_zero_warn(f"TensorBoard lacks the figures of epoch {epoch}: {error}")
         return
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to answers, and to files for other programs."""
+"""Inference with a checkpoint, and its export to ONNX and torch.export."""
 
 from flowers.deploy.exporters import (
     Classifier,

@@ -1,4 +1,4 @@
-"""The files a network can be exported to, and how to run them."""
+"""Exporting a network to ONNX and torch.export, and running these files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def write_onnx(
     shapes = {"images": {0: torch.export.Dim("batch")}}
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["probabilities"]}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own code
+        warnings.simplefilter("ignore")  # they concern the exporter's own code
         program = torch.onnx.export(
             module, _example(images), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
         )
@@ -64,7 +64,7 @@ def write_onnx(
 
 
 def _example(images: NDArray[np.uint8]) -> tuple[Tensor]:
-    """Return two images to trace; with one, the size of the batch would become a constant."""
+    """Return two images to trace: from one, the exporter would fix the batch size."""
     return (torch.from_numpy(np.resize(images, (2, *images.shape[1:]))),)
 
 
@@ -73,7 +73,7 @@ def onnx_runner(file: Path) -> Run:
     import onnxruntime  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
-    # Its threads would otherwise spin after a batch and slow down other processes.
+    # Otherwise its threads spin after a batch and slow down other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
@@ -92,7 +92,7 @@ def write_torch_export(
     """
     shapes = {"images": {0: torch.export.Dim("batch")}}
     with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own code
+        warnings.simplefilter("ignore")  # they concern the exporter's own code
         program = torch.export.export(module, _example(images), dynamic_shapes=shapes)
         content = io.BytesIO()  # on a full disk, torch's own writer would abort the process
         torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata)})

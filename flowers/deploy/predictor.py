@@ -31,8 +31,8 @@ class FlowerPredictor:
     """A checkpoint that classifies images as ``predict`` does.
 
     Args:
-        checkpoint: The file, or a run folder as ``lightning_logs/version_0``, whose ``best.ckpt``
-            is taken.
+        checkpoint: The file, or a run folder such as ``lightning_logs/version_0``, whose
+            ``best.ckpt`` is used.
         device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:<n>``.
         batch_size: Number of images that the network classifies together.
         tta: Test-time augmentation, ``none``, ``flip`` or ``flip+crops``; by default that of the
@@ -40,7 +40,7 @@ class FlowerPredictor:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint of the project, or is damaged; or there is no such
+        ValueError: The file is not a checkpoint of the project, or is damaged; or there is no such
             device.
     """
 
@@ -59,7 +59,7 @@ class FlowerPredictor:
         try:
             self.device = torch.device(device)
             torch.zeros(1, device=self.device)
-        except (RuntimeError, AssertionError) as error:  # torch's words for no such device
+        except (RuntimeError, AssertionError) as error:  # torch has no such device
             raise ValueError(
                 f"`device` {device}: expected auto, cpu or a GPU of this machine, as cuda:0"
             ) from error
@@ -70,7 +70,7 @@ class FlowerPredictor:
         self.batch_size = batch_size
         try:
             self._restore(content)
-        except Exception as error:  # any error of invalid values
+        except Exception as error:  # invalid values raise errors of any kind
             reason = str(error).partition("\n")[0]
             raise ValueError(
                 f"{checkpoint}: expected a checkpoint of this project, {reason}"
@@ -80,7 +80,7 @@ class FlowerPredictor:
     def _restore(self, content: dict[str, Any]) -> None:
         self.task = restore_task(content).to(self.device).eval()
         if not all(torch.isfinite(value).all() for value in self.task.state_dict().values()):
-            raise ValueError("got weights that are no numbers")
+            raise ValueError("got weights that are NaN or infinite")
         self.class_names = list(self.task.class_names)
         stored = content["FlowersDataModule"]
         self.decoding = {name: stored[name] for name in ("image_size", "resize", "interpolation")}
@@ -103,28 +103,28 @@ class FlowerPredictor:
 
         Raises:
             OSError: A file cannot be read or decoded.
-            TypeError: It is none of these.
+            TypeError: An image is of another type.
         """
         if not isinstance(images, list):
             return self([images])[0]
-        answers = []
-        for answer in self.stream(images):
-            if isinstance(answer, OSError):
-                raise answer
-            answers.append(answer)
-        return answers
+        classifications = []
+        for result in self.stream(images):
+            if isinstance(result, OSError):
+                raise result
+            classifications.append(result)
+        return classifications
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Classification | OSError]:
         """Yield the classification of each image, in their order, or the error of reading it.
 
-        A batch is decoded by all cores while the network classifies the one before: memory holds
-        two.
+        All cores decode a batch while the network classifies the batch before. Memory holds two
+        batches.
 
         Args:
             images: As for a call.
 
         Raises:
-            TypeError: One of them is no image.
+            TypeError: An image is of another type.
         """
         rest = iter(images)
         with ThreadPoolExecutor(num_allowed_cores()) as pool:
@@ -133,26 +133,24 @@ class FlowerPredictor:
             while (batch := [*islice(rest, self.batch_size)]) or before:
                 for image in batch:
                     if isinstance(image, Image.Image):
-                        image.load()  # here: two threads would read one file at once
+                        image.load()  # not in the threads, two of which may get the same image
                 waiting = [pool.submit(self._decode, image) for image in batch]
-                yield from self._answers([future.result() for future in before], paths)
+                yield from self._results([future.result() for future in before], paths)
                 before = waiting
-                paths = [str(image) if isinstance(image, str | Path) else "" for image in batch]
+                paths = list(map(_path, batch))
 
-    def _answers(
+    def _results(
         self, decoded: Sequence[Tensor | OSError], paths: Sequence[str]
-    ) -> list[Classification | OSError]:
-        readable = [number for number, image in enumerate(decoded) if isinstance(image, Tensor)]
-        answers: list[Any] = [*decoded]
-        if readable:
-            probs = self.probs(torch.stack([answers[number] for number in readable]))
-            readable_paths = [paths[number] for number in readable]
-            classifications = classify(
-                probs, self.class_names, threshold=self.threshold, paths=readable_paths
-            )
-            for number, classification in zip(readable, classifications, strict=True):
-                answers[number] = classification
-        return answers
+    ) -> Iterator[Classification | OSError]:
+        images = [image for image in decoded if isinstance(image, Tensor)]
+        if images:
+            rows = iter(self.probs(torch.stack(images)))
+        for image, path in zip(decoded, paths, strict=True):
+            if isinstance(image, OSError):
+                yield image
+            else:
+                probs = next(rows)[None]
+                yield from classify(probs, self.class_names, threshold=self.threshold, paths=[path])
 
     @torch.inference_mode()
     def probs(self, pixels: Tensor) -> Tensor:
@@ -163,19 +161,24 @@ class FlowerPredictor:
         return probs
 
     def _decode(self, image: ImageLike) -> Tensor | OSError:
-        name = str(image) if isinstance(image, str | Path) else ""
+        path = _path(image)
         try:
             return load_image(_as_file(image), **self.decoding)
         except MemoryError:
-            return OSError(f"{name}: not enough memory to decode it".removeprefix(": "))
+            return OSError(f"{path}: not enough memory to decode it".removeprefix(": "))
         except OSError as error:
-            # Pillow names the file already, others do not.
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
-            return kind(str(error) if name in str(error) else f"{name}: {error}")
+            if path in str(error):  # Pillow's message has the path already
+                return kind(str(error))
+            return kind(f"{path}: {error}")
+
+
+def _path(image: ImageLike) -> str:
+    return str(image) if isinstance(image, str | Path) else ""
 
 
 def _as_file(image: ImageLike) -> str | Path | io.BytesIO | Image.Image:
-    """Return an image as what ``load_image`` takes, so that all kinds go one way."""
+    """Return an image as a type that ``load_image`` takes, so that all kinds are decoded alike."""
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         return Image.fromarray(image)
     if isinstance(image, bytes):
@@ -193,11 +196,11 @@ def restore_task(checkpoint: dict[str, Any]) -> ClassificationTask:
         checkpoint: What ``read_checkpoint`` returns.
 
     Raises:
-        ValueError: The task is none of this package's.
+        ValueError: The task is not part of this package.
     """
     config = yaml.safe_load(checkpoint.get("config", "{}"))
     name = str(config.get("model", {}).get("class_path", "flowers.CNNTask"))
-    # Looked up, not imported: a checkpoint is data, and chooses no code but one of these.
+    # Only a task of this package is used: the name in a checkpoint must not import other code.
     task_class = getattr(tasks, name.removeprefix("flowers."), None)
     if not (isinstance(task_class, type) and issubclass(task_class, ClassificationTask)):
         raise ValueError(f"expected a checkpoint with a task of this package, got {name}")

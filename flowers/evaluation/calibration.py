@@ -98,7 +98,7 @@ def with_temperature(predictions: PredictionTable, temperature: float) -> Predic
 
 
 def fit_rejection(predictions: PredictionTable, *, accuracy: float) -> Rejection:
-    """Return the smallest confidence threshold with which the accepted predictions are accurate.
+    """Return the smallest confidence threshold at which accepted predictions have an accuracy.
 
     Args:
         predictions: Predictions of labelled images that the network was not trained on.

@@ -115,9 +115,13 @@ def pairs(runs: Sequence[Run]) -> list[Pair]:
 
 def _pair(first: Run, second: Run, predictions: PredictionTable, others: PredictionTable) -> Pair:
     """Return the comparison of two tested runs, with its uncorrected p-value."""
-    by_content = bool(first.sha256 and second.sha256)
-    images, correct = _image_sets(predictions, first.sha256 if by_content else {})
-    other_images, other_correct = _image_sets(others, second.sha256 if by_content else {})
+    sha256: Mapping[str, str] = {}
+    other_sha256: Mapping[str, str] = {}
+    if first.sha256 and second.sha256:  # else the paths identify the images
+        sha256 = first.sha256
+        other_sha256 = second.sha256
+    images, correct = _image_sets(predictions, sha256)
+    other_images, other_correct = _image_sets(others, other_sha256)
     shared = images & other_images
     only_first = len((correct - other_correct) & shared)
     only_second = len((other_correct - correct) & shared)

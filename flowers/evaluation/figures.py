@@ -39,8 +39,7 @@ def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> F
     """
     num_classes = len(class_names)
     side = min(12.0, 2.5 + 0.55 * num_classes)
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _new_figure(side + 0.8, side)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     ticks = range(num_classes)
@@ -64,8 +63,7 @@ def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> F
 
 def roc_figure(predictions: PredictionTable) -> Figure:
     """Return the receiver operating characteristic of each class against the rest."""
-    figure = Figure(figsize=(5.5, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _new_figure(5.5, 5)
     axes.plot([0, 1], [0, 1], **_DASHED)
     for name, is_class, probs in _one_against_rest(predictions):
         false_positives, true_positives, _ = roc_curve(is_class, probs)
@@ -82,8 +80,7 @@ def roc_figure(predictions: PredictionTable) -> Figure:
 
 def precision_recall_figure(predictions: PredictionTable) -> Figure:
     """Return the precision-recall curve of each class against the rest."""
-    figure = Figure(figsize=(5.5, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _new_figure(5.5, 5)
     for name, is_class, probs in _one_against_rest(predictions):
         precision, recall, _ = precision_recall_curve(is_class, probs)
         average = average_precision_score(is_class, probs)
@@ -100,8 +97,7 @@ def precision_recall_figure(predictions: PredictionTable) -> Figure:
 
 def reliability_figure(bins: Reliability, *, title: str) -> Figure:
     """Return a reliability diagram: accuracy over confidence, with the image count of each bin."""
-    figure = Figure(figsize=(5.5, 5), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _new_figure(5.5, 5)
     filled = bins.counts > 0
     centres = (bins.edges[:-1] + bins.edges[1:])[filled] / 2
     widths = np.diff(bins.edges)[filled]
@@ -121,8 +117,7 @@ def reliability_figure(bins: Reliability, *, title: str) -> Figure:
 
 def confidence_figure(predictions: PredictionTable) -> Figure:
     """Return a histogram of the confidence of correct and of incorrect predictions."""
-    figure = Figure(figsize=(5.5, 3.2), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _new_figure(5.5, 3.2)
     correct = predictions.confidence[predictions.correct]
     incorrect = predictions.confidence[~predictions.correct]
     bins = np.linspace(0, 1, 21).tolist()
@@ -172,8 +167,7 @@ def overlay_figure(curves: Mapping[str, Curve], *, title: str) -> Figure:
         curves: The curves by the names of their runs.
         title: Label of the y-axis.
     """
-    figure = Figure(figsize=(5.5, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = _new_figure(5.5, 4)
     axes.set_prop_cycle(cycler(linestyle=["-", "--", ":", "-."]) * rcParams["axes.prop_cycle"])
     for name, curve in curves.items():
         _plot(axes, curve, label=_plain(name))
@@ -208,6 +202,12 @@ def figure_bytes(figure: Figure, kind: str = "png", *, dpi: float = 150) -> byte
     file = io.BytesIO()
     figure.savefig(file, format=kind, dpi=dpi)
     return file.getvalue()
+
+
+def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure with one plot; width and height are in inches."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
 
 
 def _one_against_rest(

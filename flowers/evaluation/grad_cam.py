@@ -19,8 +19,8 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
 
     Args:
         net: Maps images ``(B, 3, S, S)`` to logits ``(B, K)``; it is not changed.
-        part: The part of the network whose last feature map ``(B, C, h, w)`` with more than one
-            position is used.
+        part: The part of the network whose last feature map is used: the last output
+            ``(B, C, h, w)`` of its modules with more than one position.
         images: Floats ``(B, 3, S, S)``.
         classes: The class to explain for each image ``(B,)``.
 

@@ -43,14 +43,14 @@ def scores(predictions: PredictionTable) -> dict[str, float]:
     ``<class>/F1``. A class without images is left out of the means.
     """
     by_class = class_metrics(predictions)
-    present = [values for values in by_class.values() if values["support"]]
+    present = [row for row in by_class.values() if row["support"]]
     # In predictions.csv the probabilities are rounded, so their sum is not exactly 1.
     probs = predictions.probs / predictions.probs.sum(axis=1, keepdims=True)
     loss = log_loss(predictions.labels, probs, labels=np.arange(probs.shape[1]))
     values = {
         "accuracy": float(predictions.correct.mean()),
-        "balanced accuracy": float(np.mean([values["recall"] for values in present])),
-        "macro-F1": float(np.mean([values["F1"] for values in present])),
+        "balanced accuracy": float(np.mean([row["recall"] for row in present])),
+        "macro-F1": float(np.mean([row["F1"] for row in present])),
         "log loss": float(loss),
     }
     for name, metrics in by_class.items():

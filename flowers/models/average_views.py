@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torchvision.transforms.functional import five_crop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +33,7 @@ def views(images: Tensor, tta: Views) -> Iterator[Tensor]:
     if tta == "flip+crops":
         size = images.shape[-1]
         side = round(size * _CROP)
-        for top, left in product((0, size - side), repeat=2):
-            crop = images[..., top : top + side, left : left + side]
+        for crop in five_crop(images, [side, side])[:4]:  # without the centre
             crops.append(functional.interpolate(crop, size=(size, size), mode="bilinear"))
     for crop in crops:
         yield crop

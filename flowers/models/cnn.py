@@ -73,7 +73,7 @@ def _stage(in_width: int, out_width: int, *, depth: int, norm: Norm) -> nn.Seque
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (https://arxiv.org/abs/1512.03385).
+    """Two 3x3 convolutions with a shortcut (https://arxiv.org/abs/1512.03385).
 
     Args:
         width: Channels in and out.

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.error import URLError
 from zipfile import ZipFile, is_zipfile
 
 import torch
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
 
 _IMAGENET_CLASSES = 1000
-# Position embeddings of a vision transformer belong to one image size; this is the usual one.
+# Position embeddings of a vision transformer belong to one image size, usually 224 pixels.
 _VIT_SIZE = 224
 # The auxiliary heads of these networks help only when training from scratch. `transform_input`
 # converts images standardized by ImageNet's mean to the inputs that the weights expect.
@@ -251,7 +250,7 @@ def _load_state(file: Path) -> dict[str, Tensor]:
     state = {}
     for key, value in content.items():
         if not isinstance(value, torch.Tensor):
-            raise TypeError("values that are no tensors")
+            raise TypeError("values that are not tensors")
         state[_DENSENET.sub(r"\1\2.", str(key).removeprefix(_BACKBONE))] = value
     return state
 
@@ -260,13 +259,14 @@ def _download(arch: str, weights: str) -> Path:
     url: str = _weights_entry(arch, weights).url
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     digest = re.search(r"-([0-9a-f]{8,})\.", file.name)
+    sha256_prefix = digest[1] if digest else None
     try:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{file}.lock"):
                 if not file.exists():
-                    torch.hub.download_url_to_file(url, str(file), digest[1] if digest else None)
-    except (URLError, OSError, RuntimeError) as error:
+                    torch.hub.download_url_to_file(url, str(file), sha256_prefix)
+    except (OSError, RuntimeError) as error:
         raise OSError(
             f"`weights` {weights}: the weights of {arch} cannot be downloaded ({error}). Fetch "
             f"{url} on a machine with a network and put it at {file}, or give the file itself "

@@ -26,7 +26,7 @@ class Stage(nn.Module):
 
 
 def split_stages(backbone: nn.Module, num_stages: int) -> list[Stage]:
-    """Divide the blocks of a backbone into stages of about equally many blocks.
+    """Divide a backbone into stages of about equally many blocks, in order from the input.
 
     Blocks keep the order in which they were registered, which in torchvision's networks is the
     order of computation. Stages share their modules with the backbone, and every parameter of the
@@ -49,8 +49,8 @@ def split_stages(backbone: nn.Module, num_stages: int) -> list[Stage]:
 def _blocks(module: nn.Module, *, half: float) -> list[nn.Module]:
     """Return the blocks of a module.
 
-    Sequences are divided into their modules, and so is a module with more than ``half`` parameters.
-    Any other module with parameters is a block.
+    Sequences are divided into their modules, and so is a module with more than ``half`` (of the
+    network's) parameters. Any other module with parameters is a block.
     """
     blocks = []
     for child in module.children():

@@ -1,4 +1,4 @@
-"""How a network learns: the only LightningModules."""
+"""LightningModules: loss, metrics and optimizer of a network."""
 
 from flowers.tasks.checks import check_size
 from flowers.tasks.classification import ClassificationTask, Prediction

@@ -23,7 +23,7 @@ def expect(holds: bool, name: str, expected: str, got: object) -> None:
 
 
 def check_size(net: nn.Module, size: int, option: str) -> None:
-    """Run a network on images of some size.
+    """Check that a network takes images of some size.
 
     Args:
         net: Maps images ``(B, 3, S, S)`` to logits; it is not changed.
@@ -47,19 +47,18 @@ def check_size(net: nn.Module, size: int, option: str) -> None:
 
 
 def check_weights(net: nn.Module, stored: Mapping[str, Tensor]) -> None:
-    """Compare the shapes of a network's weights with those of a checkpoint.
+    """Check that the weights of a checkpoint have the shapes of a network's weights.
 
     Args:
         net: The network of a task.
         stored: The state dict of a task.
 
     Raises:
-        ValueError: They differ.
+        ValueError: The shapes differ.
     """
     expected = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
     shapes = {name: value.shape for name, value in stored.items() if name.startswith("net.")}
-    names = sorted(expected.keys() | shapes.keys())
-    different = [name for name in names if expected.get(name) != shapes.get(name)]
+    different = sorted({name for name, _ in expected.items() ^ shapes.items()})
     if different:
         raise ValueError(
             f"`ckpt_path`: expected a checkpoint of the network that the model's options describe, "
@@ -73,7 +72,7 @@ def warn_of_restored(options: Mapping[str, Any], stored: Mapping[str, Any]) -> N
 
     Args:
         options: The options of the task.
-        stored: Those in the checkpoint.
+        stored: The options in the checkpoint.
     """
     ignored = []
     for name in _RESTORED:

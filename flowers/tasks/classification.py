@@ -23,9 +23,11 @@ from flowers.tasks.checks import check_weights, expect, warn_of_restored
 from flowers.tasks.classify import Classification, classify
 from flowers.tasks.optim import decay_groups, warmup_cosine, warmup_ema
 
+Batch = tuple[Tensor, ...]  # images, targets, indices
+
 
 class Prediction(NamedTuple):
-    """The logits of a batch.
+    """The logits of some images.
 
     Args:
         indices: Positions of the images in the folder's index ``(B,)``.
@@ -87,8 +89,10 @@ class ClassificationTask(LightningModule):
         expect(tta in get_args(Views), "tta", f"one of {get_args(Views)}", tta)
         if ema_decay is not None:
             expect(0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
+        self._loss_weights: list[float] | None = None
         if isinstance(class_weights, list):
             _check_class_weights(class_weights, class_names)
+            self._loss_weights = class_weights
         # Convolutions are faster in channels_last, on a CPU and on a GPU's tensor cores.
         self.net = net.to(memory_format=torch.channels_last)
         self.class_names = list(class_names)
@@ -97,24 +101,18 @@ class ClassificationTask(LightningModule):
         self.warmup_fraction = warmup_fraction
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
-        self._loss_weights: list[float] | None = None
-        if isinstance(class_weights, list):
-            self._loss_weights = class_weights
         self.ema_decay = ema_decay
         self.tta: Views = tta
         self.compile_net = compile
         # Temperature, confidence threshold and the accuracy it was selected for, set by a callback.
         self.calibration: dict[str, float] | None = None
-        metrics = MetricCollection(
-            {
-                "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
-                "f1": MulticlassF1Score(num_classes, average="macro", validate_args=False),
-            }
-        )
+        accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        f1 = MulticlassF1Score(num_classes, average="macro", validate_args=False)
+        metrics = MetricCollection({"acc": accuracy, "f1": f1})
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
-        # Lightning's own mean over processes rounds their mean number of images down.
+        # Lightning's own mean over processes rounds the mean number of images down.
         self.train_loss = MeanMetric()
         self.val_loss = MeanMetric()
         self.test_loss = MeanMetric()
@@ -126,10 +124,8 @@ class ClassificationTask(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(B, K)`` of float images ``(B, 3, S, S)`` in [0, 1]."""
-        if self.training:
-            logits: Tensor = self.net(images)
-        else:
-            logits = self.evaluated_net(images)
+        net = self.net if self.training else self.evaluated_net
+        logits: Tensor = net(images)
         return logits
 
     @property
@@ -139,7 +135,7 @@ class ClassificationTask(LightningModule):
             return self.net
         return AverageViews(self.net, self.tta)
 
-    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch of images, targets (labels, or soft) and indices."""
         images, targets, *_ = batch
         logits = self(images)
@@ -150,57 +146,45 @@ class ClassificationTask(LightningModule):
         if self._loss_weights is not None:
             weight = logits.new_tensor(self._loss_weights)
             if targets.ndim == 1:
-                # With soft targets torch divides by the number of images, with labels by the sum of
-                # their weights: always by the number.
+                # With labels, torch would divide by the sum of their weights; with soft targets, as
+                # those of MixUp and CutMix, it divides by the number of images.
                 targets = functional.one_hot(labels, len(self.class_names)).to(logits.dtype)
         loss = functional.cross_entropy(
             logits, targets, weight=weight, label_smoothing=self.label_smoothing
         )
         self.train_metrics.update(logits, labels)
         self.log("train/loss_step", loss)
-        self._log_epoch("train", self.train_loss, self.train_metrics, loss.detach(), len(images))
+        self._log_epoch(self.train_loss, self.train_metrics, loss.detach(), len(images))
         return loss
 
-    def validation_step(  # type: ignore[override]
-        self, batch: tuple[Tensor, ...], batch_idx: int
-    ) -> Prediction:
+    def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:  # type: ignore[override]
         """Return the logits of a batch of the validation split."""
-        return self._evaluate(batch, "val", self.val_loss, self.val_metrics)
+        return self._evaluate(batch, self.val_loss, self.val_metrics)
 
-    def test_step(  # type: ignore[override]
-        self, batch: tuple[Tensor, ...], batch_idx: int
-    ) -> Prediction:
+    def test_step(self, batch: Batch, batch_idx: int) -> Prediction:  # type: ignore[override]
         """Return the logits of a batch of the test split."""
-        return self._evaluate(batch, "test", self.test_loss, self.test_metrics)
+        return self._evaluate(batch, self.test_loss, self.test_metrics)
 
     def _evaluate(
-        self,
-        batch: tuple[Tensor, ...],
-        stage: str,
-        mean_loss: MeanMetric,
-        metrics: MetricCollection,
+        self, batch: Batch, mean_loss: MeanMetric, metrics: MetricCollection
     ) -> Prediction:
         images, labels, indices, *_ = batch
         logits = self(images).float()
         metrics.update(logits, labels)
-        # Without smoothing and weights, comparable between recipes.
+        # Without label smoothing and class weights, so that recipes can be compared.
         loss = functional.cross_entropy(logits, labels)
-        self._log_epoch(stage, mean_loss, metrics, loss, len(images))
+        self._log_epoch(mean_loss, metrics, loss, len(images))
         return Prediction(indices, logits)
 
     def _log_epoch(
-        self,
-        stage: str,
-        mean_loss: MeanMetric,
-        metrics: MetricCollection,
-        loss: Tensor,
-        num_images: int,
+        self, mean_loss: MeanMetric, metrics: MetricCollection, loss: Tensor, num_images: int
     ) -> None:
         mean_loss.update(loss, weight=num_images)
-        self.log(f"{stage}/loss", mean_loss, on_step=False, on_epoch=True, prog_bar=stage == "val")
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=stage == "val")
+        is_val = metrics is self.val_metrics
+        self.log(f"{metrics.prefix}loss", mean_loss, on_step=False, on_epoch=True, prog_bar=is_val)
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=is_val)
 
-    def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> list[Classification]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Classification]:
         """Return the classification of each image of a batch, as ``FlowerPredictor`` does."""
         images, _, indices, *_ = batch
         calibration = self.calibration or {"temperature": 1.0, "threshold": 0.0}
@@ -215,7 +199,7 @@ class ClassificationTask(LightningModule):
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Return AdamW over the parameter groups."""
-        # Lightning cannot clip gradients in mixed precision beside the fused step.
+        # In mixed precision, Lightning cannot clip gradients before a fused step.
         fused = not self.trainer.gradient_clip_val
         return torch.optim.AdamW(self.parameter_groups(), lr=self.lr, fused=fused)
 
@@ -238,7 +222,7 @@ class ClassificationTask(LightningModule):
         """Return the averaging of the weights, if requested."""
         if self.ema_decay is None:
             return []
-        # Unlike Lightning's EMAWeightAveraging, it leaves frozen parameters bit for bit the same.
+        # Unlike Lightning's EMAWeightAveraging, this update leaves frozen parameters unchanged.
         return [WeightAveraging(multi_avg_fn=warmup_ema(self.ema_decay))]
 
     def on_fit_start(self) -> None:

@@ -39,7 +39,7 @@ def classify(
         probs: Probabilities ``(B, K)``.
         class_names: Names of the K classes.
         threshold: Confidence threshold; a less probable class is rejected.
-        paths: Files of the images; an empty string where there is none.
+        paths: Files of the images; empty for an image without a file.
     """
     classifications = []
     for row, path in zip(probs.tolist(), paths, strict=True):

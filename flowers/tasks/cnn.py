@@ -26,8 +26,8 @@ class CNNTask(ClassificationTask):
         norm: Normalisation of the feature maps.
         lr: Largest learning rate, reached after the warm-up.
         weight_decay: Weight decay; norms and biases have none.
-        ema_decay: Decay per step of an exponential moving average of weights; the average is what
-            is validated, saved and tested. None with ``null``.
+        ema_decay: Decay per step of an exponential moving average of the weights, which is
+            validated, saved and tested in place of the weights. ``null``: no average.
         kwargs: Options of ``ClassificationTask``.
 
     Raises:

@@ -16,7 +16,7 @@ _MOMENTUM = 0.95
 # https://kellerjordan.github.io/posts/muon/.
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NUM_ITERATIONS = 5
-# Gives an update the size of AdamW's, so that both share one learning rate and weight decay
+# Gives updates the size of AdamW's, so that both share one learning rate and weight decay
 # (https://arxiv.org/abs/2502.16982, section 2.2).
 _UPDATE_RMS = 0.2
 
@@ -24,14 +24,15 @@ _UPDATE_RMS = 0.2
 class Muon(torch.optim.AdamW):
     """Muon for the groups with ``orthogonalize=True``, AdamW for the others.
 
-    Muon steps along the orthogonal matrix nearest to the momentum: all directions of a weight
-    matrix are learned at the same speed (https://kellerjordan.github.io/posts/muon/). The weights
-    ``(out, in, k, k)`` of a convolution count as a matrix ``(out, in * k * k)``.
+    Muon updates a weight matrix by the orthogonal matrix nearest to the momentum, so that all
+    directions are learned at the same speed (https://kellerjordan.github.io/posts/muon/). The
+    weights ``(out, in, k, k)`` of a convolution are reshaped to a matrix ``(out, in * k * k)``.
 
-    ``torch.optim.Muon`` takes no convolutions, and Lightning only one optimizer.
+    ``torch.optim.Muon`` does not support convolutions. Both optimizers are in one class, because
+    Lightning's automatic optimization allows only one.
 
     Args:
-        groups: Parameter groups; those of AdamW need ``orthogonalize=False``.
+        groups: Parameter groups; each needs ``orthogonalize``, which is False for AdamW.
         lr: Learning rate of all groups.
     """
 
@@ -40,7 +41,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Update all parameters that have a gradient; the gradients of Muon's are then None."""
+        """Update all parameters with a gradient; those of Muon have none afterwards."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -93,18 +94,11 @@ def muon_groups(net: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
     convolutions = [weight for weight in net.parameters() if weight.ndim == 4]
     dense = [weight for weight in net.parameters() if weight.ndim == 2]
     vectors = [vector for vector in net.parameters() if vector.ndim < 2]
-    return [
-        {
-            "params": convolutions,
-            "weight_decay": weight_decay,
-            "orthogonalize": True,
-            "name": "convolutions",
-        },
-        {"params": dense, "weight_decay": weight_decay, "orthogonalize": False, "name": "dense"},
-        {
-            "params": vectors,
-            "weight_decay": 0.0,
-            "orthogonalize": False,
-            "name": "norms_and_biases",
-        },
+    groups: list[dict[str, Any]] = [
+        {"params": convolutions, "weight_decay": weight_decay, "name": "convolutions"},
+        {"params": dense, "weight_decay": weight_decay, "name": "dense"},
+        {"params": vectors, "weight_decay": 0.0, "name": "norms_and_biases"},
     ]
+    for group in groups:
+        group["orthogonalize"] = group["name"] == "convolutions"
+    return groups

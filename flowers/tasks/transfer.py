@@ -79,7 +79,7 @@ class TransferTask(ClassificationTask):
             "image_size": images.image_size,
             "crop_size": None,
             "interpolation": images.interpolation,
-            # Good features need few epochs; strong augmentation only delays them.
+            # Pretrained features need few epochs, and strong augmentation needs more.
             "augment.min_scale": 0.5,
             "augment.rotation": 0.0,
             "augment.cutmix_prob": 0.0,
@@ -93,7 +93,7 @@ class TransferTask(ClassificationTask):
         return super().forward(images)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimizer's groups; each stage of the backbone has its own learning rate."""
+        """Return the optimizer's groups, with a learning rate for each stage of the backbone."""
         stages = [*split_stages(self.net.backbone, _NUM_STAGES), self.net.head]
         groups = []
         for number, stage in enumerate(stages):

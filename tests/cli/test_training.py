@@ -427,7 +427,7 @@ def test_a_configuration_of_another_network_than_the_checkpoints_is_refused(shor
         words = ["--config", str(CONFIGS / f"{config}.yaml"), "--model.widths=[48,96,192]"]
         words = words if config == "cnn" else words[:2]
         with pytest.raises(
-            ValueError, match=rf"its network is CNNTask widths \[8, 16\].* make {name}"
+            ValueError, match=rf"its network is CNNTask widths \[8, 16\].* define {name}"
         ):
             training.main(
                 ["fit", "--ckpt_path=last", f"--trainer.default_root_dir={tmp_path}", *words]
@@ -698,7 +698,7 @@ def test_a_stored_config_names_no_code(whole_run, tmp_path):
     assert "callbacks" not in stored_config(read_checkpoint(file), "fit", ckpt_path=file)["trainer"]
     config["model"]["class_path"] = "antigravity.Task"
     torch.save(checkpoint | {"config": yaml.safe_dump(config)}, tmp_path / "hostile.ckpt")
-    with pytest.raises(ValueError, match="its model is no part of this package"):
+    with pytest.raises(ValueError, match="its model is not part of this package"):
         training.main(["test", "--ckpt_path", str(tmp_path / "hostile.ckpt")])
 
 
@@ -746,7 +746,7 @@ def test_a_checkpoint_imports_nothing(verb, hostile, whole_run, tmp_path, monkey
 @pytest.mark.parametrize("words", [["--model.widths", "[8,16,32]"], ["--model.widths", "[8,24]"]])
 def test_another_network_than_the_checkpoints_is_named(words, whole_run):
     with pytest.raises(
-        ValueError, match=r"--ckpt_path .*: its network is CNNTask .*, the options .* make"
+        ValueError, match=r"--ckpt_path .*: its network is CNNTask .*, the options .* define"
     ):
         training.main(
             ["validate", "--ckpt_path", str(whole_run / "checkpoints" / "best.ckpt"), *words]

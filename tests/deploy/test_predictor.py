@@ -410,7 +410,7 @@ def test_a_damaged_checkpoint_is_refused(trained_ckpt, tmp_path):
     start = whole.index(ZipFile(trained_ckpt).read(weights))
     file.write_bytes(whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :])
     with pytest.raises(
-        ValueError, match=r"damaged\.ckpt: expected what was saved, got a damaged file"
+        ValueError, match=r"damaged\.ckpt: expected an undamaged file, got a damaged file"
     ):
         FlowerPredictor(file)
     with pytest.raises(ValueError, match="got a damaged file"):

@@ -38,8 +38,6 @@ class LockRunFolder(Callback):
         """Release the lock."""
         self._lock.release()
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *args: object) -> None:
         """Release the lock."""
         self._lock.release()

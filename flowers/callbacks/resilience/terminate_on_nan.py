@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -42,9 +42,7 @@ class TerminateOnNaN(Callback):
         if trainer.is_last_batch or (batch_idx + 1) % every == 0:
             self._check(trainer)
 
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, *args: object) -> None:
         """Check the loss of the steps so far.
 
         Raises:

@@ -59,7 +59,7 @@ class Picture(NamedTuple):
 
 
 class Card(NamedTuple):
-    """Some images beside each other, below a title and above bars."""
+    """Images side by side, with a title above and a bar chart below."""
 
     title: str
     pictures: Sequence[Picture]
@@ -68,7 +68,7 @@ class Card(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """A section of a page; what is empty is left out.
+    """A section of a page; empty parts are left out.
 
     Args:
         title: Its heading.
