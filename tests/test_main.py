@@ -1,4 +1,4 @@
-"""The door: ``python -m flowers``."""
+"""The commands of ``python -m flowers``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from importlib import import_module
 from importlib.metadata import version
 
 import pytest
-import torch
 
+import flowers
 from flowers import runtime
 from flowers.__main__ import COMMANDS, LIGHTNING_COMMANDS, command_options, main, run_function
 from flowers.cli import training
@@ -27,7 +27,7 @@ def test_help_names_every_command_and_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize("args", [[], ["help"], ["-h"]])
-def test_help_is_what_people_try_first(args, capsys):
+def test_common_ways_to_ask_for_help_work(args, capsys):
     assert main(args) == 0
     assert "commands:" in capsys.readouterr().out
 
@@ -48,7 +48,7 @@ def test_the_version_is_that_of_the_package(capsys):
         (["cross-validate"], "cross_validate"),
     ],
 )
-def test_another_word_gets_the_nearest_command(args, nearest, capsys):
+def test_an_unknown_command_is_answered_with_the_nearest_one(args, nearest, capsys):
     assert main(args) == 2
     message = capsys.readouterr().err
     assert repr(args[0]) in message
@@ -57,7 +57,7 @@ def test_another_word_gets_the_nearest_command(args, nearest, capsys):
     assert nearest is None or f"did you mean {nearest}?" in message
 
 
-def test_fit_alone_asks_for_a_folder_or_a_configuration(capsys, tmp_path):
+def test_fit_without_options_requests_a_folder_or_a_configuration(capsys, tmp_path):
     assert main(["fit"]) == 2
     message = capsys.readouterr().err
     assert "configs/quickstart.yaml" in message
@@ -65,7 +65,7 @@ def test_fit_alone_asks_for_a_folder_or_a_configuration(capsys, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_stands_before_the_star_is_positional(capsys):
+def test_parameters_before_the_star_are_positional(capsys):
     def command(photos: list[str], *, size: int = 3, others: list[str] | None = None) -> int:
         """Do something.
 
@@ -80,12 +80,12 @@ def test_what_stands_before_the_star_is_positional(capsys):
     assert run_function(command, ["a", "007", "--size", "4", "--others", "b", "c"]) == 1
     with pytest.raises(SystemExit):
         run_function(command, ["--help"])
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for words in ("Do something.", "Files.", "In pixels. (type: int, default: 3)", "More files."):
-        assert words in said
+        assert words in printed
 
 
-def test_other_options_go_to_fit():
+def test_options_that_a_command_does_not_have_go_to_fit():
     def command(config: list[str], *, folds: int = 5, fit_options: list[str] | None = None) -> None:
         """Do something.
 
@@ -100,7 +100,7 @@ def test_other_options_go_to_fit():
     run_function(command, ["a.yaml", "--data.root", "x", "--folds", "2", "--model.widths=[8]"])
 
 
-def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(
+def test_an_incorrect_option_is_one_message_and_a_bug_keeps_its_traceback(
     monkeypatch, capsys, synthetic
 ):
     monkeypatch.setattr(runtime, "prepare", lambda: None)
@@ -112,20 +112,8 @@ def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(
     assert capsys.readouterr().err.endswith(
         "flowers: --model.lr: expected a number above 0, got -1.0\n"
     )
-    assert (
-        main(
-            [
-                "fit",
-                "--model",
-                "TransferTask",
-                "--model.arch",
-                "resnet19",
-                "--data.root",
-                str(synthetic),
-            ]
-        )
-        == 1
-    )
+    transfer = ["--model", "TransferTask", "--model.arch", "resnet19"]
+    assert main(["fit", *transfer, "--data.root", str(synthetic)]) == 1
     assert "flowers: --model.arch: expected one of alexnet" in capsys.readouterr().err
 
     def bug(args):
@@ -138,17 +126,9 @@ def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(
     assert message.endswith("KeyError: 'bug'\n")
 
 
-def test_the_command_as_users_type_it(synthetic, tmp_path):
-    args = [
-        "fit",
-        "--data.root",
-        str(synthetic),
-        "--data.image_size",
-        "32",
-        "--data.crop_size",
-        "24",
-    ]
-    small = [
+def test_fit_in_a_process_of_its_own(synthetic, tmp_path):
+    words = ["--data.root", str(synthetic), "--data.image_size", "32", "--data.crop_size", "24"]
+    words += [
         "--model.widths",
         "[8,16]",
         "--trainer.max_epochs",
@@ -156,40 +136,12 @@ def test_the_command_as_users_type_it(synthetic, tmp_path):
         "--trainer.accelerator",
         "cpu",
     ]
-    command = [sys.executable, "-m", "flowers", *args, *small]
+    command = [sys.executable, "-m", "flowers", "fit", *words]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert run.returncode == 0, run.stderr
     assert "Best checkpoint  lightning_logs/version_0/checkpoints/best.ckpt" in run.stdout
     assert (tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt").exists()
     assert "Tip" not in run.stderr
-
-
-def test_mismatched_builds_are_named_before_lightning_is_imported(monkeypatch):
-    class Broken:
-        def find_spec(self, name, path=None, target=None):
-            if name == "torchvision":
-                raise RuntimeError("operator torchvision::nms does not exist")
-
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # the other tests run on one
-    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
-    monkeypatch.delitem(sys.modules, "torchvision")
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(
-        SystemExit,
-        match=r"do not match.*nms.*pip install --force-reinstall torch torchvision",
-    ):
-        runtime.prepare()
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"), [("max 100000", 4), ("150000 100000", 2), ("10000 100000", 1), ("x", 4)]
-)
-def test_the_threads_follow_affinity_and_control_group(quota, cores, monkeypatch, tmp_path):
-    file = tmp_path / "cpu.max"
-    file.write_text(quota)
-    monkeypatch.setattr(runtime, "_CPU_MAX", file)
-    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    assert runtime.num_allowed_cores() == cores
 
 
 @pytest.mark.parametrize(
@@ -203,7 +155,7 @@ def test_the_options_of_a_function_are_known_before_it_is_imported(name, capsys)
     assert sorted(options) == sorted(command_options(name))
 
 
-def test_options_that_go_to_fit_are_not_judged_before():
+def test_options_that_go_to_fit_are_not_checked_before():
     assert command_options("cross_validate") == []
 
 
@@ -211,3 +163,14 @@ def test_every_command_has_a_function():
     assert set(LIGHTNING_COMMANDS) == {*training.FlowersCLI.subcommands(), "calibrate"}
     for name in COMMANDS.keys() - LIGHTNING_COMMANDS.keys():
         assert callable(getattr(import_module(f"flowers.cli.{name}"), name))
+
+
+def test_the_package_is_imported_without_torch():
+    code = "import sys, flowers; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    names = {"CNNTask", "FlowerPredictor", "FlowersDataModule", "TransferTask", "__version__"}
+    assert names <= {*dir(flowers)}
+    for name in flowers.__all__:
+        assert isinstance(getattr(flowers, name), type)
+    with pytest.raises(AttributeError, match="no attribute 'FlowersPredictor'"):
+        _ = flowers.FlowersPredictor

@@ -32,6 +32,18 @@ def fit(root: Path, *args: str) -> EventAccumulator:
     return EventAccumulator("lightning_logs/version_0", size_guidance={"images": 0}).Reload()
 
 
+def test_a_run_logs_curves_learning_rate_and_configuration(finished_run):
+    events = EventAccumulator(str(finished_run)).Reload()
+    scalars = set(events.Tags()["scalars"])
+    curves = {f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "acc", "f1")}
+    assert scalars >= curves | {"train/loss_step", "lr-Muon/convolutions"}
+    assert not any(tag.startswith("hp_") for tag in scalars)
+    for curve in curves:
+        assert len(events.Scalars(curve)) == 4
+    [text] = events.Tensors("config/text_summary")
+    assert b"widths" in text.tensor_proto.string_val[0]
+
+
 def test_the_run_shows_what_people_look_for(synthetic, figures):
     events = fit(
         synthetic,

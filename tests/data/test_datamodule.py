@@ -5,13 +5,15 @@ import os
 import shutil
 import warnings
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
+from flowers.cli import training
 from flowers.data import BatchAugmentation, FlowersDataModule, load_image, read_manifest
 from flowers.data.splitting.manifest import manifest_text
 
@@ -379,3 +381,69 @@ def test_a_list_of_crop_sizes_needs_the_number_of_epochs(synthetic):
     data.trainer = SimpleNamespace(max_epochs=-1, current_epoch=0)
     with pytest.raises(ValueError, match=r"`crop_size`: a list needs .* `max_epochs`"):
         _ = data.crop_size
+
+
+class RecordBatches(Callback):
+    """Records the indices of the images of every training step."""
+
+    indices: ClassVar[list[int]] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.indices.extend(batch.indices.tolist())
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+def test_overfit_batches_takes_training_images_only(fit_small, synthetic, tmp_path):
+    RecordBatches.indices.clear()
+    options = ["--trainer.overfit_batches=1", "--trainer.max_epochs=1"]
+    options += ["--trainer.callbacks+", f"{__name__}.RecordBatches"]
+    run = fit_small(tmp_path, synthetic, *options)
+    assert RecordBatches.indices
+    assert set(RecordBatches.indices) <= set(run.datamodule.indices["train"].tolist())
+
+
+def test_runs_and_reports_among_the_photos_are_refused(
+    fit_small, finished_run, synthetic, tmp_path
+):
+    root = tmp_path / "photos"
+    shutil.copytree(synthetic, root)
+    message = r"--trainer\.default_root_dir .*runs: expected a folder outside --data"
+    with pytest.raises(ValueError, match=message):
+        fit_small(tmp_path, root, f"--trainer.default_root_dir={root / 'runs'}")
+    best = finished_run / "checkpoints" / "best.ckpt"
+    words = ["--ckpt_path", str(best), f"--data.root={root}", f"--report.folder={root / 'out'}"]
+    message = r"--report\.folder .*out: expected a folder outside --data"
+    with pytest.raises(ValueError, match=message):
+        training.main(["test", *words])
+    assert {path.name for path in root.iterdir()} == {path.name for path in synthetic.iterdir()}
+
+
+def test_weights_trained_on_images_that_this_run_evaluates_are_reported(synthetic, tmp_path):
+    words = ["--model=TransferTask", "--model.arch=squeezenet1_1", f"--data.root={synthetic}"]
+    words += ["--data.image_size=64", "--data.crop_size=64", "--trainer.max_epochs=1"]
+    words += ["--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1"]
+    folder = f"--trainer.default_root_dir={tmp_path}"
+    training.main(["fit", *words, "--model.weights=none", folder])
+    best = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
+    words += [f"--model.weights={best}", "--trainer.fast_dev_run=true"]
+    training.main(["fit", *words])  # no warning with the same split
+    message = r"best\.ckpt was trained on \d+ of the 30 validation and test images"
+    with pytest.warns(UserWarning, match=message):
+        training.main(["fit", *words, "--data.split_seed=7"])
+
+
+def test_evaluating_images_that_the_checkpoint_was_trained_on_is_reported(
+    finished_run, synthetic, tmp_path
+):
+    root = tmp_path / "other" / "photos"
+    shutil.copytree(synthetic, root)
+    next((root / "daisy").iterdir()).unlink()
+    best = str(finished_run / "checkpoints" / "best.ckpt")
+    words = ["--ckpt_path", best, "--data.root", str(root), "--data.split_seed=7"]
+    other_data = "holds other images than those that the checkpoint's run had"
+    leak = r"the checkpoint was trained on \d+ of the \d+ validation and test images"
+    with (
+        pytest.warns(UserWarning, match=other_data),
+        pytest.warns(UserWarning, match=leak),
+    ):
+        training.main(["test", *words])

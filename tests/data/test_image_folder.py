@@ -416,3 +416,14 @@ def test_without_the_file_there_are_none(tmp_path):
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photos in data/flower_photos")
 def test_all_credits_of_flower_photos_are_read():
     assert len(read_credits(PHOTOS)) == 3670
+
+
+def test_a_run_folder_beside_the_class_folders_is_no_class(fit_small, photos, monkeypatch):
+    root = photos(cat=12, dog=12)
+    monkeypatch.chdir(root)
+    manifests = []
+    for number in range(2):
+        fit_small(root, Path(), "--trainer.max_epochs=1")
+        run = root / "lightning_logs" / f"version_{number}"
+        manifests.append((run / "manifest.csv").read_text())
+    assert manifests[0] == manifests[1]
