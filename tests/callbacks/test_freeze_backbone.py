@@ -179,32 +179,6 @@ def test_a_probe_is_validated_as_its_checkpoint_is_with_images(data, synthetic, 
     assert on_images == pytest.approx(on_features, abs=1e-4)
 
 
-def test_features_are_computed_once_for_each_set_of_weights(data, synthetic, monkeypatch):
-    from flowers.callbacks import cache_features as module
-
-    calls = []
-    compute = module._compute
-    monkeypatch.setattr(
-        module, "_compute", lambda *args, **kw: calls.append(kw["view"]) or compute(*args, **kw)
-    )
-    task = make_task(data)
-    with torch.no_grad():
-        task.net.backbone.features[0][0].weight.mul_(1.5)  # weights that no other test has
-    again = copy.deepcopy(task)
-    train(task, data, FreezeBackbone(None, views=1))
-    assert calls == [0, 1]
-    fresh = FlowersDataModule(
-        str(synthetic), image_size=32, crop_size=32, batch_size=16, augment=data.augment
-    )
-    train(again, fresh, FreezeBackbone(None, views=2))
-    assert calls == [0, 1, 2]
-    other = make_task(data)
-    with torch.no_grad():
-        other.net.backbone.features[0][0].weight.mul_(2.5)
-    train(other, fresh, FreezeBackbone(None))
-    assert calls == [0, 1, 2, 0]
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [

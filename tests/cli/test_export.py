@@ -25,7 +25,6 @@ from flowers.__main__ import run_function
 from flowers.callbacks import AtomicCheckpointIO
 from flowers.checkpoint import FORMAT
 from flowers.cli import export
-from flowers.models import pretrained
 from flowers.tasks import CNNTask
 
 README = Path(__file__).parents[2] / "README.md"
@@ -187,32 +186,6 @@ def test_the_readmes_program_answers_as_the_predictor_without_torch(tmp_path):
         label, probability = line.split()
         assert label == answer.label, folder
         assert float(probability) == pytest.approx(answer.probability, abs=1e-4), folder
-
-
-FAMILIES = (
-    "resnet18",
-    "mobilenet_v2",
-    "mobilenet_v3_small",
-    "efficientnet_b0",
-    "squeezenet1_1",
-    "densenet121",
-)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("arch", [*FAMILIES, "convnext_tiny"])
-@pytest.mark.parametrize("kind", ["onnx", "torch_export"])
-def test_torchvisions_networks_are_exported_as_they_are(arch, kind, tmp_path, capsys):
-    module = export.Classifier(pretrained(arch, 5, weights="none"), 0.5).eval()
-    images = export.check_images(None, {"image_size": 64})[:40]
-    file = tmp_path / "net"
-    if kind == "onnx":
-        export.write_onnx(module, images, file, metadata={})
-        run = export.onnx_runner(file)
-    else:
-        export.write_torch_export(module, images, file, metadata={})
-        run = export.torch_export_runner(file)
-    assert export.disagreement(run, module, images) == ""
 
 
 def test_a_file_that_disagrees_is_deleted(checkpoint, synthetic, monkeypatch, capsys):

@@ -170,24 +170,6 @@ def test_the_quarantine_is_stronger_than_a_manifest(index, tmp_path):
     assert assign(index, quarantine=str(file), manifest=manifest).split[3] == "quarantined"
 
 
-def test_a_quarantine_list_survives_a_spreadsheet_and_a_person(index, tmp_path):
-    file = tmp_path / "quarantine.csv"
-    file.write_text("path,sha256,reason\ncat/03.jpg\ndog/01.jpg,,a wolf\n\n", encoding="utf-8-sig")
-    found = assign(index, quarantine=str(file))
-    assert np.flatnonzero(found.split == "quarantined").tolist() == [3, 41]
-
-
-def test_another_file_is_no_quarantine(index, tmp_path):
-    for text in ("", "file,why\na,b\n"):
-        (tmp_path / "list.csv").write_text(text)
-        with pytest.raises(
-            ValueError, match=r"`quarantine` .*list\.csv: expected a CSV file with the columns path"
-        ):
-            assign(index, quarantine=str(tmp_path / "list.csv"))
-    with pytest.raises(FileNotFoundError, match=r"`quarantine` nowhere\.csv"):
-        assign(index, quarantine="nowhere.csv")
-
-
 def write_manifest(index, folder, sides):
     names = [index.class_names[label] for label in index.labels]
     rows = [ManifestRow(path, names[i], f"sha{i:03d}", sides[path]) for i, path in enumerate(PATHS)]
