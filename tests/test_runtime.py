@@ -187,7 +187,9 @@ def test_two_processes_learn_as_one_with_twice_the_batch(synthetic, tmp_path):
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         events = EventAccumulator(str(folder / "lightning_logs" / "version_0")).Reload()
-        values = {name: [event.value for event in events.Scalars(name)] for name in curves}
+        values = {}
+        for name in curves:
+            values[name] = [event.value for event in events.Scalars(name)]
         return done.stdout + done.stderr, values
 
     printed_by_one, one = train(1, 16)

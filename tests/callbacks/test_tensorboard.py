@@ -44,7 +44,7 @@ def test_a_run_logs_curves_learning_rate_and_configuration(finished_run):
     assert b"widths" in text.tensor_proto.string_val[0]
 
 
-def test_the_run_shows_what_people_look_for(synthetic, figures):
+def test_a_run_logs_images_figures_and_hyper_parameters(synthetic, figures):
     events = fit(
         synthetic,
         "--trainer.max_epochs",
@@ -106,7 +106,7 @@ def test_the_last_epoch_has_figures_where_early_stopping_ended_it(synthetic):
     assert [event.step for event in events.Images("val/confusion")] == [steps[0] + 1, steps[-1] + 1]
 
 
-def test_a_full_disk_is_said_once_and_the_run_goes_on(synthetic, monkeypatch):
+def test_a_full_disk_is_reported_once_and_the_run_continues(synthetic, monkeypatch):
     calls = []
 
     def full(*args, **kwargs):
@@ -124,7 +124,7 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(synthetic, monkeypatch):
     assert Path("lightning_logs/version_0/checkpoints/best.ckpt").exists()
 
 
-def test_a_resumed_run_is_compared_by_its_best_accuracy_even_if_it_gets_no_better(synthetic):
+def test_a_resumed_run_keeps_its_best_accuracy_in_the_hparams_tab(synthetic):
     before = fit(synthetic, "--trainer.max_epochs", "2")
     last = "lightning_logs/version_0/checkpoints/last.ckpt"
     training.main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "3"])
@@ -134,7 +134,7 @@ def test_a_resumed_run_is_compared_by_its_best_accuracy_even_if_it_gets_no_bette
     assert values[-1] >= max(event.value for event in before.Scalars("hp/val_acc"))
 
 
-def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_path):
+def test_hyper_parameters_are_logged_with_the_metrics_of_the_hparams_tab(tmp_path):
     logger = FailSafeTensorBoardLogger(
         tmp_path / "run", options={"image_size": 96, "augment/rotation": 15.0}
     )
@@ -164,7 +164,7 @@ def test_only_the_first_process_logs(tmp_path, monkeypatch):
     assert not [*tmp_path.rglob("events.*")]
 
 
-def test_figures_of_cached_images_need_no_original_and_end_no_run(
+def test_figures_need_only_the_cache_and_an_error_in_them_does_not_end_the_run(
     synthetic, figures, monkeypatch, tmp_path
 ):
     root = tmp_path / "gone" / "photos"

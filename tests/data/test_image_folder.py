@@ -261,7 +261,7 @@ def test_a_class_may_be_named_as_a_split(photos, names):
         ),
     ],
 )
-def test_what_may_be_classes_or_splits_is_refused(tmp_path, images, message):
+def test_folders_that_may_be_classes_or_splits_are_refused(tmp_path, images, message):
     for image in images:
         (tmp_path / "root" / image).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "root" / image).touch()
@@ -408,7 +408,7 @@ def test_the_credits_of_each_photo_are_read(tmp_path):
     }
 
 
-def test_without_the_file_there_are_none(tmp_path):
+def test_without_a_license_file_there_are_no_credits(tmp_path):
     assert read_credits(tmp_path) == {}
 
 

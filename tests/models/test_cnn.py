@@ -12,7 +12,7 @@ from flowers.models.cnn import MirrorConv2d
 @pytest.mark.parametrize(
     ("num_classes", "depth", "stem_stride"), [(2, 0, 4), (5, 1, 2), (102, 2, 4)]
 )
-def test_images_of_any_size_become_logits(norm, num_classes, depth, stem_stride):
+def test_images_of_any_size_give_logits(norm, num_classes, depth, stem_stride):
     net = flower_cnn(
         num_classes, widths=(8, 24), depth=depth, stem_stride=stem_stride, norm=norm
     ).eval()

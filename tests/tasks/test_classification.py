@@ -41,12 +41,14 @@ def test_validation_metrics_are_those_of_scikit_learn(data, tmp_path):
 
     net = task().eval()
     [metrics] = trainer(tmp_path).validate(net, data, verbose=False)
-    labels, logits = [], []
+    labels = []
+    logits = []
     with torch.no_grad():
         for batch in data.val_dataloader():
             logits.append(net(batch.images / 255))
             labels.append(batch.targets)
-    labels, logits = torch.cat(labels), torch.cat(logits)
+    labels = torch.cat(labels)
+    logits = torch.cat(logits)
     assert metrics["val/acc"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
     assert metrics["val/f1"] == pytest.approx(f1_score(labels, logits.argmax(1), average="macro"))
     assert metrics["val/loss"] == pytest.approx(
