@@ -75,7 +75,8 @@ def test_an_unknown_metric_is_refused_before_there_is_a_run_folder(
 def test_best_epoch_and_early_stopping_follow_the_metric(monitor, synthetic, tmp_path):
     options = ["--checkpoint.monitor", monitor, "--trainer.max_epochs", "4", "--model.lr", "0.02"]
     run = training.main(["fit", "--data.root", str(synthetic), *SMALL, *options])
-    best, early_stopping = run.trainer.checkpoint_callback, run.trainer.early_stopping_callback
+    best = run.trainer.checkpoint_callback
+    early_stopping = run.trainer.early_stopping_callback
     assert (early_stopping.monitor, early_stopping.mode) == (monitor, monitor_mode(monitor, None))
     value = run.trainer.callback_metrics[monitor]
     better = torch.le if monitor == "val/loss" else torch.ge

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from flowers.callbacks import FailSafeTensorBoardLogger, LogToTensorBoard
 from flowers.cli import training
-from flowers.data import FlowersDataModule
 
 SMALL = [
     "--model.widths",
@@ -120,7 +120,7 @@ def test_a_full_disk_is_reported_once_and_the_run_continues(synthetic, monkeypat
     with pytest.warns(UserWarning, match="Logging to TensorBoard stopped.*No space left") as warned:
         fit(synthetic, "--trainer.max_epochs", "2")
     assert len([w for w in warned if "Logging to TensorBoard stopped" in str(w.message)]) == 1
-    assert len(calls) == 11  # after that nothing was tried
+    assert len(calls) == 11  # no further attempts
     assert Path("lightning_logs/version_0/checkpoints/best.ckpt").exists()
 
 
@@ -164,26 +164,28 @@ def test_only_the_first_process_logs(tmp_path, monkeypatch):
     assert not [*tmp_path.rglob("events.*")]
 
 
-def test_figures_need_only_the_cache_and_an_error_in_them_does_not_end_the_run(
-    synthetic, figures, monkeypatch, tmp_path
-):
-    root = tmp_path / "gone" / "photos"
+class DeletePhotos(Callback):
+    """Deletes the folder of the photos when the training starts."""
+
+    def on_fit_start(self, trainer, pl_module):
+        shutil.rmtree(trainer.datamodule.index.root)
+
+
+@pytest.mark.usefixtures("figures")
+def test_the_figures_need_only_the_cached_images(synthetic, tmp_path):
+    root = tmp_path / "copied" / "photos"
     shutil.copytree(synthetic, root)
-    setup = FlowersDataModule.setup
-
-    def lose_originals(self, stage):
-        setup(self, stage)
-        shutil.rmtree(root, ignore_errors=True)
-
-    monkeypatch.setattr(FlowersDataModule, "setup", lose_originals)
-    events = fit(root, "--trainer.max_epochs", "2", "--tensorboard.every_n_epochs", "1")
+    options = ["--trainer.max_epochs", "2", "--tensorboard.every_n_epochs", "1"]
+    events = fit(root, *options, "--trainer.callbacks+", f"{__name__}.DeletePhotos")
+    assert not root.exists()
     assert len(events.Images("val/worst_mistakes")) == 2
 
+
+def test_an_error_in_a_figure_does_not_end_the_run(synthetic, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no such font")
 
     monkeypatch.setattr("flowers.callbacks.tensorboard.confusion_figure", broken)
-    monkeypatch.setattr(FlowersDataModule, "setup", setup)
     with pytest.warns(UserWarning, match="lacks the figures of epoch 0: no such font"):
         fit(synthetic, "--trainer.max_epochs", "1")
 

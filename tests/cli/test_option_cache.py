@@ -46,4 +46,6 @@ def test_without_a_cache_folder_a_mistake_is_still_reported(monkeypatch, capsys)
     with pytest.raises(SystemExit) as ended:
         training.main(["fit", "--data.batchsize", "3"])
     assert ended.value.code == 2
-    assert "did you mean --data.batch_size?" in capsys.readouterr().err
+    message, hint = capsys.readouterr().err.splitlines()
+    assert "did you mean --data.batch_size?" in message
+    assert hint.startswith("Options: ")

@@ -106,8 +106,9 @@ def test_evaluation_reads_plain_features_and_training_those_of_all_views():
     epochs = [draw_views(views, indices, indices, seed=0, epoch=epoch) for epoch in range(4)]
     assert not torch.equal(epochs[0], epochs[1])
     assert torch.equal(epochs[1], draw_views(views, indices, indices, seed=0, epoch=1))
-    views = torch.cat(epochs)[:, 0].floor()
-    assert [int((views == view).sum()) for view in range(3)] == pytest.approx([40, 40, 40], abs=20)
+    view_numbers = torch.cat(epochs)[:, 0].floor()
+    counts = [int((view_numbers == view).sum()) for view in range(3)]
+    assert counts == pytest.approx([40, 40, 40], abs=20)
     # An image's draw depends on no other image.
     assert torch.equal(
         draw_views(views, indices[5:6], indices[5:6], seed=0, epoch=1)[0], epochs[1][5]
