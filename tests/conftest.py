@@ -1,27 +1,31 @@
-"""The tests draw their own data, write into temporary folders and reach no network."""
+"""The tests generate their own data, write into temporary folders and use no network."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import pkgutil
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-# pytest-xdist's main process reads this file before it starts the others, and runs no test: what
-# takes seconds to import (torch, Lightning, this package) is imported where it is used.
+# What takes seconds to import (torch, Lightning, this package) is imported where it is used: the
+# main process of pytest-xdist reads this file before it starts the others, and runs no test.
 import pytest
 
-# Small networks and batches: threads would wait for each other longer than they compute. The
-# variable is read when torch is imported, by the processes that tests start, and by Lightning,
-# which without it takes all cores wherever processes could be started.
+if TYPE_CHECKING:
+    from flowers.cli.training import FlowersCLI
+
+# With small networks and batches threads wait for each other longer than they compute. The variable
+# is read by torch when it is imported, by the processes that tests start, and by Lightning, which
+# uses all cores without it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-# Where trainings and tests make their figures.
+# The functions that make the figures of trainings and reports.
 FIGURES = (
     "flowers.callbacks.tensorboard.confusion_figure",
     "flowers.callbacks.tensorboard.gallery_figure",
@@ -31,9 +35,9 @@ FIGURES = (
 
 @pytest.fixture(scope="session", autouse=True)
 def drawing_functions() -> Iterator[dict[str, Any]]:
-    """Replace figures, the slowest part of a small run, by empty ones; return the functions.
+    """Replace figures, the slowest part of a small run, by empty ones, and return the functions.
 
-    ``figures`` brings them back.
+    The fixture ``figures`` restores them.
     """
     from matplotlib.figure import Figure
 
@@ -50,14 +54,14 @@ def drawing_functions() -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def figures(drawing_functions: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make figures as they are, where a test reads them."""
+    """Make real figures, for tests that read them."""
     for name, function in drawing_functions.items():
         monkeypatch.setattr(name, function)
 
 
 @pytest.fixture(scope="session")
 def forkserver() -> ForkServerContext:
-    """What starts processes that have already imported the package: importing it takes seconds."""
+    """Starts processes that have already imported the package, which takes seconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["flowers.cli.training"])
     return context
@@ -82,7 +86,7 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained_run(
     synthetic: Path, tmp_path_factory: pytest.TempPathFactory, cache_home: Path
 ) -> Path:
-    """The run folder of a small network, trained for an epoch. Copy it to write into it."""
+    """The run folder of a small network, trained for an epoch; a test that writes copies it."""
     from flowers.cli import training
 
     folder = tmp_path_factory.mktemp("trained")
@@ -94,6 +98,116 @@ def trained_run(
         patch.setenv("XDG_CACHE_HOME", str(cache_home))
         training.main(words)
     return folder / "lightning_logs" / "version_0"
+
+
+# The options of a small and fast training of a CNN. An epoch has three steps.
+SMALL_OPTIONS = [
+    *("--model", "CNNTask", "--model.lr", "0.03", "--model.widths", "[8,16]"),
+    *("--model.ema_decay", "0.9", "--model.dropout", "0.2"),
+    *("--data.image_size", "32", "--data.crop_size", "24", "--data.batch_size", "32"),
+    *("--data.augment.erase_prob", "0.2"),
+    *("--trainer.max_epochs", "4", "--trainer.log_every_n_steps", "1"),
+    *("--trainer.accelerator", "cpu", "--trainer.devices", "1"),
+]
+
+
+@pytest.fixture(scope="session")
+def small_options() -> list[str]:
+    """Return the options of ``fit_small``."""
+    return SMALL_OPTIONS
+
+
+@pytest.fixture(scope="session")
+def fit_small() -> Callable[..., FlowersCLI]:
+    """Return a function that trains a small network: ``fit_small(folder, root, *options)``.
+
+    Args of the function:
+        folder: Folder of the ``lightning_logs``.
+        root: Folder of the images.
+        options: Further options of ``fit``, which override ``SMALL_OPTIONS``.
+    """
+    from flowers.cli import training
+
+    def fit(folder: Path, root: Path, *options: str) -> FlowersCLI:
+        folders = ["--data.root", str(root), "--trainer.default_root_dir", str(folder)]
+        return training.main(["fit", *SMALL_OPTIONS, *folders, *options])
+
+    return fit
+
+
+@pytest.fixture(scope="session")
+def load_last() -> Callable[[Path], dict[str, Any]]:
+    """Return a function that loads the last checkpoint of a run folder."""
+    import torch
+
+    def load(run: Path) -> dict[str, Any]:
+        return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    fit_small: Callable[..., FlowersCLI],
+    synthetic: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    cache_home: Path,
+) -> Path:
+    """Return the run folder of a small network, trained for four epochs."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache_home))
+        fit_small(folder, synthetic)
+    return folder / "lightning_logs" / "version_0"
+
+
+@pytest.fixture(scope="session")
+def stored_one_epoch_run(
+    fit_small: Callable[..., FlowersCLI],
+    synthetic: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    cache_home: Path,
+) -> Path:
+    """Return the run folder of a small network, trained for one epoch."""
+    folder = tmp_path_factory.mktemp("one_epoch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache_home))
+        fit_small(folder, synthetic, "--trainer.max_epochs", "1")
+    return folder / "lightning_logs" / "version_0"
+
+
+@pytest.fixture
+def one_epoch_run(stored_one_epoch_run: Path, tmp_path: Path) -> Path:
+    """Return a copy of a run folder of one epoch, which a test can resume."""
+    return shutil.copytree(stored_one_epoch_run, tmp_path / "lightning_logs" / "version_0")
+
+
+# The tasks and the options of a small network of each.
+TASKS = {
+    "CNNTask": ["--model.widths", "[8,16]"],
+    "TransferTask": ["--model.arch", "mobilenet_v3_small", "--model.weights", "none"],
+}
+
+
+@pytest.fixture(scope="session", params=[*TASKS])
+def task_checkpoint(
+    request: pytest.FixtureRequest,
+    synthetic: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    cache_home: Path,
+) -> Path:
+    """Return the best checkpoint of two epochs, for each of the tasks."""
+    from flowers.cli import training
+
+    folder = tmp_path_factory.mktemp(request.param)
+    words = ["fit", "--model", request.param, *TASKS[request.param]]
+    words += ["--data.root", str(synthetic), "--data.image_size", "40", "--data.crop_size", "32"]
+    words += ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1"]
+    words += ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(folder)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache_home))
+        training.main(words)
+    return folder / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +224,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def guarded(self: socket.socket, address: Any) -> None:
         if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
-            raise ConnectionError(f"the tests reach no network, asked for {address}")
+            raise ConnectionError(f"tests use no network, got a connection to {address}")
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
@@ -181,5 +295,5 @@ FAMILIES = [
 
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> tuple[str, int]:
-    """A classifier of torchvision's and a side of images that it takes, in pixels."""
+    """A classifier of torchvision's and an image size that it takes, in pixels."""
     return request.param

@@ -117,7 +117,7 @@ def test_an_image_in_memory_may_be_of_any_format(tmp_path):
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1"])
-def test_for_the_photos_of_phones_there_is_a_hint(brand, tmp_path):
+def test_an_error_about_a_heic_file_says_how_to_convert_it(brand, tmp_path):
     content = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(64)
     (tmp_path / "photo.jpg").write_bytes(content)
     for file in (tmp_path / "photo.jpg", str(tmp_path / "photo.jpg"), io.BytesIO(content)):
@@ -133,7 +133,7 @@ def test_a_truncated_file_is_an_error(kind):
         decoded(io.BytesIO(content[: len(content) // 2]))
 
 
-def test_what_has_no_colour_range_or_is_no_image_is_an_error():
+def test_an_image_without_a_known_range_and_a_file_that_is_no_image_are_errors():
     for mode in ("F", "I"):
         with pytest.raises(OSError, match=rf"32-bit pixels \(mode {mode}\)"):
             decoded(encoded(Image.new(mode, (8, 8)), format="TIFF"))
@@ -142,7 +142,7 @@ def test_what_has_no_colour_range_or_is_no_image_is_an_error():
             decoded(io.BytesIO(content))
 
 
-def test_whatever_a_decoder_raises_becomes_one_kind_of_error_but_too_little_memory(monkeypatch):
+def test_errors_of_decoders_become_one_type_except_too_little_memory(monkeypatch):
     file = encoded(Image.new("RGB", (8, 8)))
     for raised, expected in ((RuntimeError, OSError), (MemoryError, MemoryError)):
 
@@ -182,7 +182,7 @@ def test_the_exif_orientation_is_applied(orientation):
 
 
 @pytest.mark.parametrize("field_type", range(1, 14))
-def test_an_exif_tag_of_an_odd_type_is_no_reason_to_refuse_a_photo(field_type):
+def test_a_photo_with_an_exif_tag_of_another_type_is_decoded(field_type):
     orientation = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
     odd_tag = struct.pack("<HHII", 0x8000, field_type, 1, 0)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + odd_tag + bytes(4)
@@ -192,13 +192,13 @@ def test_an_exif_tag_of_an_odd_type_is_no_reason_to_refuse_a_photo(field_type):
     assert np.array_equal(odd, decoded(encoded(flower((24, 12)), format="JPEG", exif=plain)))
 
 
-def test_damaged_exif_data_are_no_reason_to_refuse_a_photo():
+def test_a_photo_with_damaged_exif_data_is_decoded():
     for exif in (b"Exif\0\0junk", b"Exif\0\0II*\0\xff\xff\xff\xff", b"x"):
         odd = decoded(encoded(flower((24, 12)), format="PNG", exif=exif))
         assert np.array_equal(odd, decoded(encoded(flower((24, 12)), format="PNG")))
 
 
-def test_every_kind_of_pixel_becomes_the_colour_a_person_sees():
+def test_every_mode_is_converted_to_the_visible_colour():
     grey16 = Image.fromarray(np.full((8, 8), 128 * 257, dtype=np.uint16))
     clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
     palette = Image.new("RGB", (8, 8), (10, 200, 30)).quantize(4)
@@ -216,7 +216,7 @@ def test_every_kind_of_pixel_becomes_the_colour_a_person_sees():
     assert max(green, blue) < 30
 
 
-def test_an_image_in_memory_is_left_as_it_is():
+def test_an_image_in_memory_is_not_changed():
     for mode in ("RGB", "RGBA", "L", "P"):
         image = flower().convert(mode)
         before = image.copy()
@@ -326,7 +326,7 @@ def test_a_picture_looks_the_same_in_every_colour_space(space, kind):
 
 
 @pytest.mark.parametrize("alpha", [0, 100, 255])
-def test_transparent_pixels_are_laid_over_white_after_their_conversion(alpha):
+def test_transparent_pixels_are_blended_with_white_after_their_conversion(alpha):
     image = flower()
     expected = image.copy()
     expected.putalpha(alpha)
@@ -368,7 +368,7 @@ def test_a_palette_is_converted():
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
-def test_inks_are_converted_by_their_profile(kind):
+def test_cmyk_is_converted_by_its_profile(kind):
     cyan, black, others = (255, 0, 0, 0), (0, 0, 0, 255), (0, 255, 255, 0)
     for ink, expected in ((cyan, [255, 0, 0]), (black, [0, 0, 0]), (others, [255, 255, 255])):
         file = encoded(Image.new("CMYK", (8, 8), ink), format=kind, icc_profile=cmyk_profile())
@@ -392,7 +392,7 @@ def test_a_profile_of_srgb_or_none_that_can_be_applied_changes_no_byte(icc_profi
     assert np.array_equal(plain, decoded(encoded(flower(), format=kind, icc_profile=icc_profile)))
 
 
-def test_inks_with_a_profile_of_light_are_taken_as_they_are():
+def test_cmyk_with_an_rgb_profile_is_converted_without_it():
     image = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
     assert colour(encoded(image, format="TIFF", icc_profile=rgb_profile("ProPhoto"))) == [255, 0, 0]
 

@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 
-def test_the_overlay_trains_and_tests_on_the_gpu(synthetic):
+def test_the_gpu_configuration_trains_and_tests(synthetic):
     args = [
         f"--config={CONFIGS / 'cnn.yaml'}",
         f"--config={CONFIGS / 'gpu.yaml'}",
@@ -31,7 +31,7 @@ def test_the_overlay_trains_and_tests_on_the_gpu(synthetic):
     assert torch.isfinite(metrics["test/loss"])
 
 
-def test_the_gpu_draws_and_augments_as_the_cpu():
+def test_the_gpu_augments_as_the_cpu():
     indices = torch.arange(1000)
     on_cpu = uniform_draws(indices, seed=1, epoch=2, num=6)
     assert torch.equal(uniform_draws(indices.cuda(), seed=1, epoch=2, num=6).cpu(), on_cpu)

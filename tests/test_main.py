@@ -1,4 +1,4 @@
-"""The door: ``python -m flowers``."""
+"""The commands of ``python -m flowers``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 from importlib.metadata import version
 
 import pytest
-import torch
 
+import flowers
 from flowers import runtime
 from flowers.__main__ import COMMANDS, LIGHTNING_COMMANDS, main, run_function
 from flowers.cli import training
@@ -25,7 +25,7 @@ def test_help_names_every_command_and_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize("args", [[], ["help"], ["-h"]])
-def test_help_is_what_people_try_first(args, capsys):
+def test_common_ways_to_ask_for_help_work(args, capsys):
     assert main(args) == 0
     assert "commands:" in capsys.readouterr().out
 
@@ -46,7 +46,7 @@ def test_the_version_is_that_of_the_package(capsys):
         (["cross-validate"], "cross_validate"),
     ],
 )
-def test_another_word_gets_the_nearest_command(args, nearest, capsys):
+def test_an_unknown_command_is_answered_with_the_nearest_one(args, nearest, capsys):
     assert main(args) == 2
     message = capsys.readouterr().err
     assert repr(args[0]) in message
@@ -55,7 +55,7 @@ def test_another_word_gets_the_nearest_command(args, nearest, capsys):
     assert nearest is None or f"did you mean {nearest}?" in message
 
 
-def test_fit_alone_asks_for_a_folder_or_a_configuration(capsys, tmp_path):
+def test_fit_without_options_requests_a_folder_or_a_configuration(capsys, tmp_path):
     assert main(["fit"]) == 2
     message = capsys.readouterr().err
     assert "configs/quickstart.yaml" in message
@@ -63,7 +63,7 @@ def test_fit_alone_asks_for_a_folder_or_a_configuration(capsys, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
-def test_what_stands_before_the_star_is_positional(capsys):
+def test_parameters_before_the_star_are_positional(capsys):
     def command(photos: list[str], *, size: int = 3, others: list[str] | None = None) -> int:
         """Do something.
 
@@ -78,12 +78,12 @@ def test_what_stands_before_the_star_is_positional(capsys):
     assert run_function(command, ["a", "007", "--size", "4", "--others", "b", "c"]) == 1
     with pytest.raises(SystemExit):
         run_function(command, ["--help"])
-    said = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for words in ("Do something.", "Files.", "In pixels. (type: int, default: 3)", "More files."):
-        assert words in said
+        assert words in printed
 
 
-def test_other_options_go_to_fit():
+def test_options_that_a_command_does_not_have_go_to_fit():
     def command(config: list[str], *, folds: int = 5, fit_options: list[str] | None = None) -> None:
         """Do something.
 
@@ -98,7 +98,7 @@ def test_other_options_go_to_fit():
     run_function(command, ["a.yaml", "--data.root", "x", "--folds", "2", "--model.widths=[8]"])
 
 
-def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(
+def test_an_incorrect_option_is_one_message_and_a_bug_keeps_its_traceback(
     monkeypatch, capsys, synthetic
 ):
     monkeypatch.setattr(runtime, "prepare", lambda: None)
@@ -110,20 +110,8 @@ def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(
     assert capsys.readouterr().err.endswith(
         "flowers: --model.lr: expected a number above 0, got -1.0\n"
     )
-    assert (
-        main(
-            [
-                "fit",
-                "--model",
-                "TransferTask",
-                "--model.arch",
-                "resnet19",
-                "--data.root",
-                str(synthetic),
-            ]
-        )
-        == 1
-    )
+    transfer = ["--model", "TransferTask", "--model.arch", "resnet19"]
+    assert main(["fit", *transfer, "--data.root", str(synthetic)]) == 1
     assert "flowers: --model.arch: expected one of alexnet" in capsys.readouterr().err
 
     def bug(args):
@@ -136,17 +124,9 @@ def test_an_error_of_the_users_is_one_message_and_a_bug_keeps_its_traceback(
     assert message.endswith("KeyError: 'bug'\n")
 
 
-def test_the_command_as_users_type_it(synthetic, tmp_path):
-    args = [
-        "fit",
-        "--data.root",
-        str(synthetic),
-        "--data.image_size",
-        "32",
-        "--data.crop_size",
-        "24",
-    ]
-    small = [
+def test_fit_in_a_process_of_its_own(synthetic, tmp_path):
+    words = ["--data.root", str(synthetic), "--data.image_size", "32", "--data.crop_size", "24"]
+    words += [
         "--model.widths",
         "[8,16]",
         "--trainer.max_epochs",
@@ -154,7 +134,7 @@ def test_the_command_as_users_type_it(synthetic, tmp_path):
         "--trainer.accelerator",
         "cpu",
     ]
-    command = [sys.executable, "-m", "flowers", *args, *small]
+    command = [sys.executable, "-m", "flowers", "fit", *words]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert run.returncode == 0, run.stderr
     assert "Best checkpoint  lightning_logs/version_0/checkpoints/best.ckpt" in run.stdout
@@ -162,33 +142,16 @@ def test_the_command_as_users_type_it(synthetic, tmp_path):
     assert "Tip" not in run.stderr
 
 
-def test_mismatched_builds_are_named_before_lightning_is_imported(monkeypatch):
-    class Broken:
-        def find_spec(self, name, path=None, target=None):
-            if name == "torchvision":
-                raise RuntimeError("operator torchvision::nms does not exist")
-
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # the other tests run on one
-    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda precision: None)
-    monkeypatch.delitem(sys.modules, "torchvision")
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(
-        SystemExit,
-        match=r"do not match.*nms.*pip install --force-reinstall torch torchvision",
-    ):
-        runtime.prepare()
-
-
-@pytest.mark.parametrize(
-    ("quota", "cores"), [("max 100000", 4), ("150000 100000", 2), ("10000 100000", 1), ("x", 4)]
-)
-def test_the_threads_follow_affinity_and_control_group(quota, cores, monkeypatch, tmp_path):
-    file = tmp_path / "cpu.max"
-    file.write_text(quota)
-    monkeypatch.setattr(runtime, "_CPU_MAX", file)
-    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
-    assert runtime.num_allowed_cores() == cores
-
-
 def test_the_commands_of_lightning_are_those_of_the_table():
     assert set(training.FlowersCLI.subcommands()) == LIGHTNING_COMMANDS < COMMANDS.keys()
+
+
+def test_the_package_is_imported_without_torch():
+    code = "import sys, flowers; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    names = {"CNNTask", "FlowerPredictor", "FlowersDataModule", "TransferTask", "__version__"}
+    assert names <= {*dir(flowers)}
+    for name in flowers.__all__:
+        assert isinstance(getattr(flowers, name), type)
+    with pytest.raises(AttributeError, match="no attribute 'FlowersPredictor'"):
+        _ = flowers.FlowersPredictor

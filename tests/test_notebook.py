@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
-def test_the_tour_runs_and_shows_its_figures(tmp_path):
+def test_the_tutorial_runs_and_shows_its_figures(tmp_path):
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
     (tmp_path / "notebooks").mkdir()
     tour = nbformat.read(ROOT / "notebooks" / "tour.ipynb", as_version=4)
@@ -26,7 +26,7 @@ def test_the_tour_runs_and_shows_its_figures(tmp_path):
     ).execute()
     outputs = [output for cell in tour.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
-    said = "".join(output.get("text", "") for output in outputs)
-    right = re.search(r"test/acc: (\d+) of 100 images are correct", said)
-    assert right is not None
-    assert int(right[1]) > 90
+    printed = "".join(output.get("text", "") for output in outputs)
+    result = re.search(r"test/acc: (\d+) of 100 images are correct", printed)
+    assert result is not None
+    assert int(result[1]) > 90

@@ -52,7 +52,7 @@ def test_every_configuration_and_script_is_described():
         assert not [file.name for file in (ROOT / folder).glob(pattern) if file.name not in text]
 
 
-def test_the_network_of_ones_own_trains(photos, tmp_path, monkeypatch):
+def test_the_example_of_a_custom_network_trains(photos, tmp_path, monkeypatch):
     [program] = re.findall(r"```python\n([^`]*class MyTask[^`]*)```", README)
     (tmp_path / "my_package.py").write_text(program)
     monkeypatch.syspath_prepend(tmp_path)
@@ -85,7 +85,7 @@ def test_the_network_of_ones_own_trains(photos, tmp_path, monkeypatch):
     assert run.model.net.head.in_features == 8
 
 
-def test_the_configuration_of_ones_own_is_one(tmp_path):
+def test_the_example_of_a_custom_configuration_is_valid(tmp_path):
     [text] = re.findall(r"```yaml\n([^`]*)```", README)
     (tmp_path / "own.yaml").write_text(text)
     with pytest.raises(SystemExit) as ended:
@@ -126,7 +126,7 @@ def test_every_option_of_a_strategy_exists(capsys):
         assert setting.replace(" ", ": ") in known
 
 
-def test_ci_runs_the_readmes_test_command_as_it_stands():
+def test_ci_runs_the_test_command_of_the_readme():
     sed = next(
         line
         for line in (ROOT / ".ci" / "run").read_text().splitlines()

@@ -43,14 +43,14 @@ def test_of_equal_metrics_the_lower_loss_is_an_improvement_as_for_the_best_check
     )  # a lower loss alone is none
 
 
-def test_the_rule_holds_after_a_resume():
+def test_a_resumed_run_has_the_best_loss_so_far():
     first, second = make(), make()
     assert run(first, [0.5, 0.5], [1.0, 0.8]) is None
     second.load_state_dict(first.state_dict())
     assert run(second, [0.5, 0.5], [0.9, 0.9]) == 1
 
 
-def test_the_patience_may_be_changed_by_a_resume():
+def test_the_patience_may_be_changed_when_resuming():
     first = make(patience=2)
     assert run(first, [0.5, 0.4, 0.4], [1.0, 1.0, 1.0]) == 2
     second = make(patience=4)

@@ -52,25 +52,29 @@ def changed(task, before):
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
 @pytest.mark.parametrize("stages", [1, 3])
-def test_frozen_parameters_and_buffers_do_not_move_and_the_rest_does(data, stages, ema_decay):
+def test_frozen_parameters_and_buffers_do_not_change_and_the_others_do(data, stages, ema_decay):
     task = make_task(data, ema_decay=ema_decay)
     task.net.backbone.train()
     before = copy.deepcopy(task.net.state_dict())
-    # Head alone for one epoch, then one stage more in each.
+    # The head learns alone for one epoch, then with one more stage in each.
     train(task, data, FreezeBackbone(1, stages=stages), epochs=stages, limit_train_batches=2)
-    moved = changed(task, before)
-    frozen = split_stages(task.net.backbone, stages)[: 1 if stages > 1 else None]
-    names = {id(p): name for name, p in [*task.net.named_parameters(), *task.net.named_buffers()]}
-    still = {names[id(x)] for stage in frozen for x in [*stage.parameters(), *stage.buffers()]}
-    assert still
-    assert moved.isdisjoint(still)
-    assert "head.1.weight" in moved
+    changed_names = changed(task, before)
+    # The first of three stages is frozen until the end, or the only one.
+    frozen_stage = split_stages(task.net.backbone, stages)[0]
+    frozen = {id(value) for value in [*frozen_stage.parameters(), *frozen_stage.buffers()]}
+    frozen_names = set()
+    for name, value in [*task.net.named_parameters(), *task.net.named_buffers()]:
+        if id(value) in frozen:
+            frozen_names.add(name)
+    assert len(frozen_names) == len(frozen) > 0
+    assert changed_names.isdisjoint(frozen_names)
+    assert "head.1.weight" in changed_names
     if stages > 1:
-        assert "backbone.classifier.0.weight" in moved
-        assert any("running_mean" in name for name in moved)
+        assert "backbone.classifier.0.weight" in changed_names
+        assert any("running_mean" in name for name in changed_names)
 
 
-def test_two_steps_move_nothing_of_any_familys_frozen_backbone(family, synthetic):
+def test_two_steps_do_not_change_the_frozen_backbone_of_any_family(family, synthetic):
     arch, size = family
     data = FlowersDataModule(str(synthetic), image_size=size, crop_size=size, batch_size=2)
     task = TransferTask(data.class_names, arch=arch, weights="none")
@@ -86,7 +90,7 @@ def test_two_steps_move_nothing_of_any_familys_frozen_backbone(family, synthetic
     assert changed(task, before) == {"head.1.weight", "head.1.bias"}
 
 
-def test_stages_begin_to_learn_one_after_the_other():
+def test_stages_are_unfrozen_one_after_the_other():
     freeze = FreezeBackbone(2, stages=3)
     assert [freeze.num_frozen(epoch) for epoch in range(7)] == [3, 3, 2, 1, 0, 0, 0]
     assert [FreezeBackbone(1).num_frozen(epoch) for epoch in range(3)] == [1, 0, 0]
@@ -94,23 +98,24 @@ def test_stages_begin_to_learn_one_after_the_other():
     assert [FreezeBackbone(None).num_frozen(epoch) for epoch in range(2)] == [1, 1]
 
 
-def test_every_group_is_there_from_the_first_step(data):
+def test_the_optimizer_has_all_parameter_groups_from_the_first_step(data):
     task = make_task(data, stage_decay=0.5)
     trainer = train(task, data, FreezeBackbone(5), limit_train_batches=1)
     [optimizer] = trainer.optimizers
-    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(held) == sorted(id(p) for p in task.net.parameters())
-    rates = {
-        group["name"].partition("/")[0]: group["initial_lr"] for group in optimizer.param_groups
-    }
-    assert rates == pytest.approx(
-        {f"stage_{i}": 1e-3 * 0.5 ** (4 - i) for i in range(4)} | {"head": 1e-3}
-    )
-    assert all(p.ndim > 1 for g in optimizer.param_groups if g["weight_decay"] for p in g["params"])
+    parameters = []
+    rates = {}
+    for group in optimizer.param_groups:
+        parameters += [id(parameter) for parameter in group["params"]]
+        rates[group["name"].partition("/")[0]] = group["initial_lr"]
+        if group["weight_decay"]:
+            assert all(parameter.ndim > 1 for parameter in group["params"])
+    assert sorted(parameters) == sorted(id(parameter) for parameter in task.net.parameters())
+    expected = {f"stage_{number}": 1e-3 * 0.5 ** (4 - number) for number in range(4)}
+    assert rates == pytest.approx(expected | {"head": 1e-3})
 
 
 @pytest.mark.parametrize("views", [0, 2])
-def test_a_probe_learns_from_features_that_are_the_networks_own(data, views):
+def test_a_probe_trains_the_head_on_features_of_its_backbone(data, views):
     task = make_task(data, dropout=0.0, ema_decay=None)
     before = copy.deepcopy(task.net.state_dict())
     train(task, data, FreezeBackbone(None, views=views), epochs=2)
@@ -123,19 +128,19 @@ def test_a_probe_learns_from_features_that_are_the_networks_own(data, views):
     with torch.no_grad():
         expected = task.net.eval().backbone(task.net.standardize(images))
     assert torch.allclose(expected, torch.from_numpy(features[0][chosen]), atol=1e-5)
-    assert np.isnan(features[0][data.indices["test"]]).all()  # which are not looked at
+    assert np.isnan(features[0][data.indices["test"]]).all()  # they are not needed
     if views:
         train_images = data.indices["train"]
         assert not (features[1][train_images] == features[2][train_images]).all()
 
 
-def test_what_follows_a_probe_sees_images_again(data):
+def test_after_a_probe_the_data_module_has_images_again(data):
     task = make_task(data)
     train(task, data, FreezeBackbone(None))
     quiet = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False}
-    answers = [
-        answer for batch in Trainer(**quiet).predict(task, datamodule=data) for answer in batch
-    ]
+    answers = []
+    for batch in Trainer(**quiet).predict(task, datamodule=data):
+        answers += batch
     probs = torch.tensor([[*answer.probabilities.values()] for answer in answers])
     images = torch.from_numpy(data.pixels[data.indices["test"]]).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
@@ -145,7 +150,7 @@ def test_what_follows_a_probe_sees_images_again(data):
     assert "backbone.features.0.0.weight" in changed(task, before)
 
 
-def test_a_frozen_backbone_is_the_same_function_at_every_step(data):
+def test_a_frozen_backbone_is_deterministic_while_training(data):
     task = make_task(data, dropout=0.0)
 
     class Compare(Callback):
@@ -157,12 +162,12 @@ def test_a_frozen_backbone_is_the_same_function_at_every_step(data):
     train(task, data, FreezeBackbone(1), Compare(), limit_train_batches=2)
 
 
-def test_features_of_fewer_bits_are_refused(data):
+def test_a_probe_in_true_half_precision_is_refused(data):
     with pytest.raises(ValueError, match=r"`precision`: expected 32-true or a mixed one"):
         train(make_task(data), data, FreezeBackbone(None), precision="bf16-true")
 
 
-def test_a_probe_is_validated_as_its_checkpoint_is_with_images(data, synthetic, tmp_path):
+def test_a_probe_has_the_validation_metrics_of_its_checkpoint_on_images(data, synthetic, tmp_path):
     task = make_task(data, ema_decay=None)
     trainer = train(task, data, FreezeBackbone(None), epochs=2)
     on_features = {
@@ -179,34 +184,8 @@ def test_a_probe_is_validated_as_its_checkpoint_is_with_images(data, synthetic, 
     assert on_images == pytest.approx(on_features, abs=1e-4)
 
 
-def test_features_are_computed_once_for_each_set_of_weights(data, synthetic, monkeypatch):
-    from flowers.callbacks import cache_features as module
-
-    calls = []
-    compute = module._compute
-    monkeypatch.setattr(
-        module, "_compute", lambda *args, **kw: calls.append(kw["view"]) or compute(*args, **kw)
-    )
-    task = make_task(data)
-    with torch.no_grad():
-        task.net.backbone.features[0][0].weight.mul_(1.5)  # weights that no other test has
-    again = copy.deepcopy(task)
-    train(task, data, FreezeBackbone(None, views=1))
-    assert calls == [0, 1]
-    fresh = FlowersDataModule(
-        str(synthetic), image_size=32, crop_size=32, batch_size=16, augment=data.augment
-    )
-    train(again, fresh, FreezeBackbone(None, views=2))
-    assert calls == [0, 1, 2]
-    other = make_task(data)
-    with torch.no_grad():
-        other.net.backbone.features[0][0].weight.mul_(2.5)
-    train(other, fresh, FreezeBackbone(None))
-    assert calls == [0, 1, 2, 0]
-
-
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"unfreeze_epoch": -1}, "`unfreeze_epoch`: expected 0 or more"),
         ({"unfreeze_epoch": 1, "stages": 0}, "`stages`: expected 1 or more"),
@@ -220,12 +199,12 @@ def test_features_are_computed_once_for_each_set_of_weights(data, synthetic, mon
         ),
     ],
 )
-def test_a_wrong_option_is_named(options, said):
-    with pytest.raises(ValueError, match=said):
+def test_an_incorrect_option_is_named(options, message):
+    with pytest.raises(ValueError, match=message):
         FreezeBackbone(**options)
 
 
-def test_a_probe_needs_a_backbone_that_has_learnt_and_a_cache(data, synthetic):
+def test_a_probe_needs_a_transfer_task_and_a_cache(data, synthetic):
     with pytest.raises(ValueError, match="expected a `TransferTask`"):
         train(CNNTask(data.class_names, widths=(8,)), data, FreezeBackbone(None))
     streamed = FlowersDataModule(

@@ -20,7 +20,7 @@ def test_the_mode_follows_from_the_metric_and_a_contradiction_is_refused(monitor
         monitor_mode(monitor, other)
 
 
-def test_a_metric_of_the_users_own_needs_a_mode():
+def test_a_custom_metric_needs_a_mode():
     assert monitor_mode("val/auroc", "max") == "max"
     for monitor in ("val/auroc", "auroc"):
         with pytest.raises(ValueError, match="for a metric of your own"):
@@ -60,7 +60,7 @@ SMALL += ["--trainer.log_every_n_steps=1"]
         (["--checkpoint.monitor=val/loss", "--checkpoint.mode=max"], "expected min for"),
     ],
 )
-def test_a_wrong_metric_is_refused_before_there_is_a_run_folder(
+def test_an_unknown_metric_is_refused_before_there_is_a_run_folder(
     options, expected, synthetic, tmp_path, capsys
 ):
     words = ["fit", "--data.root", str(synthetic), *SMALL, *options]
@@ -72,10 +72,11 @@ def test_a_wrong_metric_is_refused_before_there_is_a_run_folder(
 
 
 @pytest.mark.parametrize("monitor", ["val/loss", "val/recall/daisy"])
-def test_the_kept_epoch_and_early_stopping_are_those_of_the_metric(monitor, synthetic, tmp_path):
+def test_best_epoch_and_early_stopping_follow_the_metric(monitor, synthetic, tmp_path):
     options = ["--checkpoint.monitor", monitor, "--trainer.max_epochs", "4", "--model.lr", "0.02"]
     run = training.main(["fit", "--data.root", str(synthetic), *SMALL, *options])
-    best, early_stopping = run.trainer.checkpoint_callback, run.trainer.early_stopping_callback
+    best = run.trainer.checkpoint_callback
+    early_stopping = run.trainer.early_stopping_callback
     assert (early_stopping.monitor, early_stopping.mode) == (monitor, monitor_mode(monitor, None))
     value = run.trainer.callback_metrics[monitor]
     better = torch.le if monitor == "val/loss" else torch.ge

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from flowers.callbacks import FailSafeTensorBoardLogger, LogToTensorBoard
 from flowers.cli import training
-from flowers.data import FlowersDataModule
 
 SMALL = [
     "--model.widths",
@@ -32,7 +32,19 @@ def fit(root: Path, *args: str) -> EventAccumulator:
     return EventAccumulator("lightning_logs/version_0", size_guidance={"images": 0}).Reload()
 
 
-def test_the_run_shows_what_people_look_for(synthetic, figures):
+def test_a_run_logs_curves_learning_rate_and_configuration(finished_run):
+    events = EventAccumulator(str(finished_run)).Reload()
+    scalars = set(events.Tags()["scalars"])
+    curves = {f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "acc", "f1")}
+    assert scalars >= curves | {"train/loss_step", "train/lr/convolutions"}
+    assert not any(tag.startswith("hp_") for tag in scalars)
+    for curve in curves:
+        assert len(events.Scalars(curve)) == 4
+    [text] = events.Tensors("config/text_summary")
+    assert b"widths" in text.tensor_proto.string_val[0]
+
+
+def test_a_run_logs_images_figures_and_hyper_parameters(synthetic, figures):
     events = fit(
         synthetic,
         "--trainer.max_epochs",
@@ -94,7 +106,7 @@ def test_the_last_epoch_has_figures_where_early_stopping_ended_it(synthetic):
     assert [event.step for event in events.Images("val/confusion")] == [steps[0] + 1, steps[-1] + 1]
 
 
-def test_a_full_disk_is_said_once_and_the_run_goes_on(synthetic, monkeypatch):
+def test_a_full_disk_is_reported_once_and_the_run_continues(synthetic, monkeypatch):
     calls = []
 
     def full(*args, **kwargs):
@@ -108,11 +120,11 @@ def test_a_full_disk_is_said_once_and_the_run_goes_on(synthetic, monkeypatch):
     with pytest.warns(UserWarning, match="Logging to TensorBoard stopped.*No space left") as warned:
         fit(synthetic, "--trainer.max_epochs", "2")
     assert len([w for w in warned if "Logging to TensorBoard stopped" in str(w.message)]) == 1
-    assert len(calls) == 11  # after that nothing was tried
+    assert len(calls) == 11  # no further attempts
     assert Path("lightning_logs/version_0/checkpoints/best.ckpt").exists()
 
 
-def test_a_resumed_run_is_compared_by_its_best_accuracy_even_if_it_gets_no_better(synthetic):
+def test_a_resumed_run_keeps_its_best_accuracy_in_the_hparams_tab(synthetic):
     before = fit(synthetic, "--trainer.max_epochs", "2")
     last = "lightning_logs/version_0/checkpoints/last.ckpt"
     training.main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "3"])
@@ -122,7 +134,7 @@ def test_a_resumed_run_is_compared_by_its_best_accuracy_even_if_it_gets_no_bette
     assert values[-1] >= max(event.value for event in before.Scalars("val/best_acc"))
 
 
-def test_hyper_parameters_are_logged_with_the_metrics_they_are_compared_by(tmp_path):
+def test_hyper_parameters_are_logged_with_the_metrics_of_the_hparams_tab(tmp_path):
     logger = FailSafeTensorBoardLogger(
         tmp_path / "run", options={"image_size": 96, "augment/rotation": 15.0}
     )
@@ -152,26 +164,28 @@ def test_only_the_first_process_logs(tmp_path, monkeypatch):
     assert not [*tmp_path.rglob("events.*")]
 
 
-def test_figures_of_cached_images_need_no_original_and_end_no_run(
-    synthetic, figures, monkeypatch, tmp_path
-):
-    root = tmp_path / "gone" / "photos"
+class DeletePhotos(Callback):
+    """Deletes the folder of the photos when the training starts."""
+
+    def on_fit_start(self, trainer, pl_module):
+        shutil.rmtree(trainer.datamodule.index.root)
+
+
+@pytest.mark.usefixtures("figures")
+def test_the_figures_need_only_the_cached_images(synthetic, tmp_path):
+    root = tmp_path / "copied" / "photos"
     shutil.copytree(synthetic, root)
-    setup = FlowersDataModule.setup
-
-    def lose_originals(self, stage):
-        setup(self, stage)
-        shutil.rmtree(root, ignore_errors=True)
-
-    monkeypatch.setattr(FlowersDataModule, "setup", lose_originals)
-    events = fit(root, "--trainer.max_epochs", "2", "--tensorboard.every_n_epochs", "1")
+    options = ["--trainer.max_epochs", "2", "--tensorboard.every_n_epochs", "1"]
+    events = fit(root, *options, "--trainer.callbacks+", f"{__name__}.DeletePhotos")
+    assert not root.exists()
     assert len(events.Images("val/worst_mistakes")) == 2
 
+
+def test_an_error_in_a_figure_does_not_end_the_run(synthetic, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no such font")
 
     monkeypatch.setattr("flowers.callbacks.tensorboard.confusion_figure", broken)
-    monkeypatch.setattr(FlowersDataModule, "setup", setup)
     with pytest.warns(UserWarning, match="lacks the figures of epoch 0: no such font"):
         fit(synthetic, "--trainer.max_epochs", "1")
 

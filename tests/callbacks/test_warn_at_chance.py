@@ -47,7 +47,7 @@ def test_five_epochs_at_chance_while_training_learns_are_reported_once(scatter, 
     assert len(reported) == 1
 
 
-def test_whatever_else_happens_is_not_reported(epochs):
+def test_other_courses_of_a_training_are_not_reported(epochs):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         epochs(*[(0.6, 0.5)] * 9)  # training learns nothing either
@@ -56,7 +56,7 @@ def test_whatever_else_happens_is_not_reported(epochs):
         epochs((0.97, 0.5), *[(0.97, None)] * 9)  # a single validation
 
 
-def test_a_resumed_run_counts_on(epochs):
+def test_a_resumed_run_continues_the_count(epochs):
     before = epochs(*[(0.97, 0.5)] * 3)
     resumed = WarnAtChance()
     resumed.load_state_dict(before.state_dict())

@@ -1,21 +1,59 @@
-"""A report that cannot be written costs no number."""
+"""The report of a test, and the metrics that are printed even if it cannot be written."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 
 from flowers import runtime
 from flowers.__main__ import main
+from flowers.cli import training
 
 NAMES = {"report.html", "report.json", "report.md", "predictions.csv", "figures"}
 
 
-class LoseRunFolder(Callback):
-    """Puts a file in the place of the run folder when the test is over."""
+@pytest.mark.usefixtures("figures")
+def test_a_report_is_written_into_the_run_folder_and_a_second_one_gets_a_number(
+    finished_run, tmp_path
+):
+    results = shutil.ignore_patterns("report*", "predictions*", "figures*")
+    run = shutil.copytree(finished_run, tmp_path / "run", ignore=results)
+    best = run / "checkpoints" / "best.ckpt"
+    metrics = training.main(["test", "--ckpt_path", str(best)]).trainer.callback_metrics
+    names = {"report.html", "report.json", "report.md", "predictions.csv"}
+    assert names <= {path.name for path in run.iterdir()}
+    report = json.loads((run / "report.json").read_text())
+    assert report["accuracy"] == pytest.approx(float(metrics["test/acc"]))
+    assert report["log_loss"] == pytest.approx(float(metrics["test/loss"]), abs=1e-5)
+    calibration = torch.load(best, weights_only=True)["calibration"]
+    assert report["temperature"] == calibration["temperature"]
+    assert report["facts"]["Data"]["test"] == "15 images"
+    assert report["facts"]["Training"]["duration"].endswith(" min")
+    # Among the figures are the training curves, and the reliability before and after calibration.
+    page = (run / "report.html").read_text()
+    assert page.count("data:image/svg+xml") == 7
+    figures = {file.name for file in (run / "figures").iterdir()}
+    assert {"confusion_matrix.png", "training.png"} <= figures
+    assert len(figures) == 7
+    num_mistakes = report["images"] - report["right"]
+    num_cards = page.count('<div class="card">')
+    assert num_cards == min(8, num_mistakes) + min(8, report["right"])
+    assert page.count("data:image/jpeg") == 2 * num_cards  # the photo, and its Grad-CAM overlay
+    before = {name: (run / name).read_bytes() for name in names}
+    training.main(["test", "--ckpt_path", str(best), "--report.num_examples", "0"])
+    for name, content in before.items():
+        assert (run / name).read_bytes() == content
+    second = {"report-2.html", "predictions-2.csv", "figures-2"}
+    assert second <= {path.name for path in run.iterdir()}
+
+
+class ReplaceRunFolder(Callback):
+    """Replaces the run folder by a file when the test is over."""
 
     def teardown(self, trainer, pl_module, stage):
         run = Path(trainer.ckpt_path).parent
@@ -34,30 +72,22 @@ class MakeReport(Callback):
 @pytest.fixture
 def evaluate(synthetic, trained_run, tmp_path, monkeypatch, capsys):
     """Return a function that tests a checkpoint with some options; it returns status and output."""
-    monkeypatch.setattr(
-        runtime, "prepare", lambda: None
-    )  # it sets threads, for the tests that follow too
+    # It would set the number of threads for the following tests, too.
+    monkeypatch.setattr(runtime, "prepare", lambda: None)
     (tmp_path / "run").mkdir()
     shutil.copy(trained_run / "checkpoints" / "best.ckpt", tmp_path / "run")
 
     def run(*options):
-        words = [
-            "test",
-            "--ckpt_path",
-            str(tmp_path / "run" / "best.ckpt"),
-            "--data.root",
-            str(synthetic),
-        ]
-        status = main(
-            [*words, "--trainer.accelerator", "cpu", "--report.num_examples", "0", *options]
-        )
+        words = ["--ckpt_path", str(tmp_path / "run" / "best.ckpt"), "--data.root", str(synthetic)]
+        words += ["--trainer.accelerator", "cpu", "--report.num_examples", "0"]
+        status = main(["test", *words, *options])
         return status, capsys.readouterr()
 
     return run
 
 
-def test_a_report_that_cannot_be_written_costs_no_number(evaluate, tmp_path):
-    status, printed = evaluate("--trainer.callbacks+", f"{__name__}.LoseRunFolder")
+def test_the_metrics_are_printed_even_if_the_report_cannot_be_written(evaluate, tmp_path):
+    status, printed = evaluate("--trainer.callbacks+", f"{__name__}.ReplaceRunFolder")
     assert status == 1
     assert "test/acc: " in printed.out
     assert "test/loss" in printed.out  # Lightning's table
@@ -67,7 +97,7 @@ def test_a_report_that_cannot_be_written_costs_no_number(evaluate, tmp_path):
     assert not [file for file in tmp_path.rglob("*") if file.name in NAMES]
 
 
-def test_a_report_in_another_folder_overwrites_no_file_made_there_meanwhile(evaluate, tmp_path):
+def test_a_report_does_not_overwrite_a_file_made_during_the_test(evaluate, tmp_path):
     status, printed = evaluate(
         "--report.folder", "new/reports", "--trainer.callbacks+", f"{__name__}.MakeReport"
     )

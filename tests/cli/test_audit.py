@@ -1,4 +1,4 @@
-"""``python -m flowers audit`` on folders as the world has them."""
+"""``python -m flowers audit``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(root: Path, *options: str, out: str = "out") -> tuple[int, dict, str, li
 
 
 def bomb() -> bytes:
-    """Return a PNG of a few hundred bytes that says it is 50,000 pixels wide and high."""
+    """Return a PNG of a few hundred bytes whose header says 50,000 x 50,000 pixels."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return (
@@ -66,9 +66,10 @@ def noise(seed: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
 
 @pytest.fixture
 def hostile(tmp_path, monkeypatch):
-    """Return a folder with one of everything; 40 images are good and like no other."""
+    """Return a folder with a file for each kind of fault, and 40 images without one."""
     root = tmp_path / "photos"
-    cat, dog = root / "cat", root / "dog"
+    cat = root / "cat"
+    dog = root / "dog"
     for label, folder in enumerate((cat, dog)):
         folder.mkdir(parents=True)
         for number in range(20):
@@ -81,7 +82,7 @@ def hostile(tmp_path, monkeypatch):
     (cat / "secret.png").write_bytes(b"not for you")
     read_bytes = Path.read_bytes
 
-    def guarded(self: Path) -> bytes:  # as root, which tests may run as, chmod keeps nobody out
+    def guarded(self: Path) -> bytes:  # for root, who may run the tests, chmod has no effect
         if self.name == "secret.png":
             raise PermissionError(13, "Permission denied", str(self))
         return read_bytes(self)
@@ -105,11 +106,11 @@ def hostile(tmp_path, monkeypatch):
     noise(1014).save(cat / QUOTES)
     noise(1014).save(dog / "same.png")
     noise(1014).resize((128, 96), Image.Resampling.BICUBIC).save(dog / "larger.png")
-    noise(1015).save(cat / "\udcff.jpg")  # a name that is no UTF-8
+    noise(1015).save(cat / "\udcff.jpg")  # a name that is not UTF-8
     return root
 
 
-def test_everything_wrong_is_named_and_nothing_ends_the_audit(hostile):
+def test_every_fault_is_a_finding_and_does_not_end_the_audit(hostile):
     status, facts, _, _ = run(hostile)
     assert status == 1
     found = {}
@@ -138,7 +139,7 @@ def test_everything_wrong_is_named_and_nothing_ends_the_audit(hostile):
     assert "truncated" in details["cat/truncated.jpg"]
 
 
-def test_the_page_is_whole_in_itself_and_runs_no_script_of_a_file_name(hostile):
+def test_the_page_needs_no_other_file_and_escapes_file_names(hostile):
     (hostile / "LICENSE.txt").write_text(
         "dog/same.png CC-BY by <b>Bo & Co</b> - https://example.org/1\n"
     )
@@ -153,7 +154,7 @@ def test_the_page_is_whole_in_itself_and_runs_no_script_of_a_file_name(hostile):
     )  # three pairs; tiny, format, two modes, rotated, two animated
 
 
-def test_the_quarantine_list_can_be_trained_with(hostile):
+def test_the_quarantine_list_is_accepted_by_the_data_module(hostile):
     _, _, _, rows = run(hostile)
     paths = {row["path"] for row in rows}
     assert paths == {
@@ -170,7 +171,7 @@ def test_the_quarantine_list_can_be_trained_with(hostile):
     assert {row.path for row in data.manifest_rows() if row.split == "quarantined"} == paths
 
 
-def test_a_clean_folder_is_said_to_be_clean(tmp_path, capsys):
+def test_a_folder_without_faults_has_no_findings(tmp_path, capsys):
     generate_flowers(tmp_path / "synthetic_flowers", per_class=6, image_size=48)
     status, facts, page, rows = run(tmp_path / "synthetic_flowers")
     assert (status, facts["findings"], rows) == (0, [], [])
@@ -178,9 +179,7 @@ def test_a_clean_folder_is_said_to_be_clean(tmp_path, capsys):
     assert "no findings" in capsys.readouterr().out
 
 
-def test_what_training_would_stop_at_is_a_finding_and_does_not_end_the_audit(
-    photos, monkeypatch, tmp_path
-):
+def test_faults_that_stop_a_training_are_findings(photos, monkeypatch, tmp_path):
     root = photos(cat=3, dog=3)
     (root / "emu").mkdir()
     with (root / "cat" / "huge.jpg").open("wb") as file:
@@ -252,13 +251,13 @@ def test_ignored_files_are_counted_by_ending_in_one_line(photos, capsys):
     assert "pillow-heif" in page
 
 
-def test_pictures_that_look_alike_can_be_told_apart(hostile):
+def test_near_duplicates_are_ignored_where_only_exact_ones_are_requested(hostile):
     _, facts, _, _ = run(hostile, "--duplicates", "exact")
     pairs = [finding["paths"] for finding in facts["findings"] if finding["similarity"] is not None]
     assert sorted(pairs) == [[f"cat/{SCRIPT}", "cat/copy.jpg"], [f"cat/{QUOTES}", "dog/same.png"]]
 
 
-def test_the_json_holds_what_the_page_shows(hostile):
+def test_the_json_has_quarantine_credits_and_similarities(hostile):
     (hostile / "LICENSE.txt").write_text("dog/same.png CC-BY by Bo - https://example.org/1\n")
     _, facts, _, rows = run(hostile)
     assert facts["quarantine"] == rows
@@ -272,12 +271,11 @@ def test_the_json_holds_what_the_page_shows(hostile):
     )
 
 
-def test_a_name_that_is_no_utf8_is_printed_on_any_terminal(photos, monkeypatch):
+def test_a_file_name_that_is_not_utf8_is_printed(photos, monkeypatch):
     root = photos(cat=3, dog=3)
     (root / "cat" / "\udcff.gif").touch()
-    monkeypatch.setattr(
-        runtime, "prepare", lambda: None
-    )  # it sets threads, for the tests that follow too
+    # It would set the number of threads for the following tests, too.
+    monkeypatch.setattr(runtime, "prepare", lambda: None)
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="utf-8", errors="strict"))
     assert main(["audit", str(root), "--out", "out"]) == 1
@@ -296,7 +294,7 @@ def test_unequal_classes_are_a_finding(photos):
     )
 
 
-def test_doubtful_labels_of_a_cross_validation_stand_on_the_page(photos):
+def test_label_issues_of_a_cross_validation_are_on_the_page(photos):
     root = photos(cat=4, dog=4)
     rows = ["path,label,predicted,rejected,error,cat,dog"]
     for name, other, probs in (("cat", "dog", (0.9, 0.1)), ("dog", "cat", (0.1, 0.9))):
@@ -313,7 +311,7 @@ def test_doubtful_labels_of_a_cross_validation_stand_on_the_page(photos):
     assert "labelled cat (10%), predicted dog (90%)" in page
 
 
-def test_predictions_of_files_that_are_gone_are_not_shown(photos, capsys, tmp_path):
+def test_predictions_of_missing_files_are_left_out(photos, capsys, tmp_path):
     root = photos(cat=4, dog=4)
     rows = [f"cat/{number:03d}.png,cat,cat,,,0.9,0.1" for number in range(4)]
     rows += [f"dog/{number:03d}.png,dog,dog,,,0.1,0.9" for number in range(1, 4)]
@@ -352,7 +350,7 @@ def test_nothing_is_written_among_the_photos(photos, option):
     assert {path.name for path in root.iterdir()} == {"cat", "dog"}
 
 
-def test_inside_the_photos_the_audit_says_where_it_could_write(photos, monkeypatch):
+def test_an_audit_inside_the_photos_names_another_folder(photos, monkeypatch):
     root = photos(cat=3, dog=3)
     (root / "lightning_logs" / "version_0").mkdir(parents=True)  # of a training there
     monkeypatch.chdir(root)
@@ -362,7 +360,7 @@ def test_inside_the_photos_the_audit_says_where_it_could_write(photos, monkeypat
     assert run(Path(), "--min_side", "8", out=place)[1]["class_counts"] == {"cat": 3, "dog": 3}
 
 
-def test_results_are_never_written_over(photos, tmp_path):
+def test_results_are_never_overwritten(photos, tmp_path):
     root = photos(cat=3, dog=3)
     for number in range(2):
         audit.audit(str(root))
@@ -372,8 +370,9 @@ def test_results_are_never_written_over(photos, tmp_path):
         audit.audit(str(root), out="mine")
 
 
-def test_a_folder_made_while_it_audits_stays(photos, tmp_path, monkeypatch, capsys):
-    root, audit_folder = photos(cat=3, dog=3), audit.audit_folder
+def test_a_folder_made_during_the_audit_is_not_overwritten(photos, tmp_path, monkeypatch, capsys):
+    root = photos(cat=3, dog=3)
+    audit_folder = audit.audit_folder
 
     def audited(*args, **options):
         (tmp_path / "out").mkdir()
@@ -389,10 +388,11 @@ def test_a_folder_made_while_it_audits_stays(photos, tmp_path, monkeypatch, caps
     assert "See out-2/audit.html" in capsys.readouterr().out
 
 
-def test_an_audit_that_cannot_run_has_a_status_of_its_own(photos, capsys, monkeypatch):
-    monkeypatch.setattr(
-        runtime, "prepare", lambda: None
-    )  # it sets threads, for the tests that follow too
+def test_an_audit_that_cannot_run_has_another_status_than_one_with_findings(
+    photos, capsys, monkeypatch
+):
+    # It would set the number of threads for the following tests, too.
+    monkeypatch.setattr(runtime, "prepare", lambda: None)
     assert main(["audit", "nowhere"]) == 2
     assert "flowers: root nowhere: expected a folder" in capsys.readouterr().err
     root = photos(cat=3, dog=3)

@@ -11,17 +11,15 @@ from flowers.cli import compare
 from flowers.evaluation import PredictionTable, predictions_csv
 
 
-def make_run(folder, rights, *, config="model: {lr: 1}"):
-    labels = [0, 1] * (len(rights) // 2)
-    probs = [
-        [0.9, 0.1] if (label == 0) == right else [0.1, 0.9]
-        for label, right in zip(labels, rights, strict=True)
-    ]
-    found = PredictionTable(
-        ("a", "b"), tuple(f"{i}.jpg" for i in range(len(labels))), np.array(labels), np.array(probs)
-    )
+def make_run(folder, is_correct, *, config="model: {lr: 1}"):
+    """Write a run folder whose predictions are correct or incorrect as given."""
+    labels = np.array([0, 1] * (len(is_correct) // 2))
+    predicted = np.where(is_correct, labels, 1 - labels)
+    probs = np.array([[0.9, 0.1], [0.1, 0.9]])[predicted]
+    paths = tuple(f"{number}.jpg" for number in range(len(labels)))
+    table = PredictionTable(("a", "b"), paths, labels, probs)
     folder.mkdir(parents=True)
-    (folder / "predictions.csv").write_text(predictions_csv(found), newline="")
+    (folder / "predictions.csv").write_text(predictions_csv(table), newline="")
     (folder / "config.yaml").write_text(config)
     with SummaryWriter(str(folder)) as writer:
         for epoch in range(3):
@@ -30,13 +28,13 @@ def make_run(folder, rights, *, config="model: {lr: 1}"):
     return str(folder)
 
 
-def test_runs_are_put_beside_each_other(tmp_path, capsys):
+def test_the_page_has_the_numbers_of_all_runs(tmp_path, capsys):
     good = make_run(tmp_path / "runs" / "good", [True] * 40)
     bad = make_run(tmp_path / "runs" / "bad", [True] * 30 + [False] * 10, config="model: {lr: 2}")
     compare.compare([good, bad])
-    said = capsys.readouterr().out
-    assert "good is better, p = 0.002" in said
-    assert "| model.lr | 1 | 2 |" in said
+    printed = capsys.readouterr().out
+    assert "good is better, p = 0.002" in printed
+    assert "| model.lr | 1 | 2 |" in printed
     made = tmp_path / "lightning_logs" / "compare_0"
     assert {file.name for file in made.iterdir()} == {
         "compare.html",
@@ -52,7 +50,7 @@ def test_runs_are_put_beside_each_other(tmp_path, capsys):
         compare.compare([good, bad], out=made)
 
 
-def test_a_folder_made_while_it_compares_stays(tmp_path, monkeypatch, capsys):
+def test_a_folder_made_during_the_comparison_is_not_overwritten(tmp_path, monkeypatch, capsys):
     runs = [make_run(tmp_path / "runs" / name, [True] * 4) for name in ("one", "two")]
     figures = compare.comparison_figures
 
@@ -70,8 +68,9 @@ def test_a_folder_made_while_it_compares_stays(tmp_path, monkeypatch, capsys):
     assert "See out-2/compare.html" in capsys.readouterr().out
 
 
-def test_the_newest_test_counts_and_is_named(tmp_path, capsys):
-    first, second = make_run(tmp_path / "x", [True] * 40), make_run(tmp_path / "y", [False] * 40)
+def test_the_newest_test_of_a_run_is_used_and_named(tmp_path, capsys):
+    first = make_run(tmp_path / "x", [True] * 40)
+    second = make_run(tmp_path / "y", [False] * 40)
     for name in (
         "predictions-2.csv",
         "predictions-10.csv",
@@ -83,13 +82,13 @@ def test_the_newest_test_counts_and_is_named(tmp_path, capsys):
         (tmp_path / "x" / "predictions.csv").read_text()
     )
     compare.compare([first, second])
-    said = capsys.readouterr().out
-    assert "y was tested 3 times: predictions-10.csv, the newest," in said
-    assert "no significant difference, p = 1" in said
+    printed = capsys.readouterr().out
+    assert "y was tested 3 times: predictions-10.csv, the newest," in printed
+    assert "no significant difference, p = 1" in printed
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("config.yaml", b"a: [", "config.yaml: expected a configuration"),
         ("config.yaml", b"\xff\xfe\x00", "config.yaml: expected a configuration"),
@@ -98,25 +97,27 @@ def test_the_newest_test_counts_and_is_named(tmp_path, capsys):
         ("summary.json", b"{}", "a cross-validation has its own summary.md"),
     ],
 )
-def test_a_damaged_run_is_named(name, content, said, tmp_path):
-    first, second = make_run(tmp_path / "x", [True] * 4), make_run(tmp_path / "y", [True] * 4)
+def test_a_damaged_run_is_named(name, content, message, tmp_path):
+    first = make_run(tmp_path / "x", [True] * 4)
+    second = make_run(tmp_path / "y", [True] * 4)
     (tmp_path / "y" / name).write_bytes(content)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         compare.compare([first, second])
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"facts": {"Test": {}}}', "[1]"])
-def test_a_report_that_names_no_checkpoint_is_let_pass(content, tmp_path, capsys):
-    first, second = make_run(tmp_path / "x", [True] * 4), make_run(tmp_path / "y", [True] * 4)
+def test_a_report_that_names_no_checkpoint_is_accepted(content, tmp_path, capsys):
+    first = make_run(tmp_path / "x", [True] * 4)
+    second = make_run(tmp_path / "y", [True] * 4)
     (tmp_path / "x" / "report.json").write_text(content)
     (tmp_path / "y" / "report.json").write_text('{"facts": {"Test": {"checkpoint": "best.ckpt"}}}')
     compare.compare([first, second])
-    said = capsys.readouterr().out
-    assert "| x |  | 4 |" in said
-    assert "| y | best.ckpt | 4 |" in said
+    printed = capsys.readouterr().out
+    assert "| x |  | 4 |" in printed
+    assert "| y | best.ckpt | 4 |" in printed
 
 
-def test_a_run_without_curves_says_so_and_links_keep_their_names(tmp_path, capsys):
+def test_a_run_without_curves_is_reported_and_links_keep_their_names(tmp_path, capsys):
     make_run(tmp_path / "x", [True] * 4)
     for file in (tmp_path / "x").glob("events*"):
         file.write_bytes(file.read_bytes()[:20])
@@ -124,10 +125,10 @@ def test_a_run_without_curves_says_so_and_links_keep_their_names(tmp_path, capsy
     (tmp_path / "baseline").symlink_to("y")
     (tmp_path / "x" / "config.yaml").write_text("")
     compare.compare(["x", "baseline"])
-    said = capsys.readouterr().out
-    assert "x: no curves can be read" in said
-    assert "| baseline | " in said
-    assert "Options that differ" not in said
+    printed = capsys.readouterr().out
+    assert "x: no curves can be read" in printed
+    assert "| baseline | " in printed
+    assert "Options that differ" not in printed
 
 
 @pytest.mark.parametrize("words", [["x"], ["x", "x"], ["x", "./x"]])
@@ -137,7 +138,7 @@ def test_two_different_runs_are_needed(words, tmp_path):
         compare.compare(words)
 
 
-def test_a_folder_that_is_no_runs_is_named(tmp_path):
+def test_a_folder_that_is_no_run_is_named(tmp_path):
     make_run(tmp_path / "x", [True] * 4)
     (tmp_path / "empty").mkdir()
     for name in ("empty", "missing"):

@@ -1,4 +1,4 @@
-"""The command, with its processes run in this one."""
+"""``python -m flowers cross_validate``, whose processes run in this one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def start(synthetic, tmp_path, monkeypatch):
 
         def in_this_process(words, **rest):
             if words[0] != sys.executable:
-                return run_process(words, **rest)  # of Python's platform module
+                return run_process(words, **rest)  # called by Python's platform module
             if len(ran) == interrupt_at:
                 raise KeyboardInterrupt
             assert words[:3] == [sys.executable, "-m", "flowers"]
@@ -60,7 +60,7 @@ def newest(folder: str, name: str) -> Path:
     return sorted(Path(folder).glob(f"lightning_logs/version_*/checkpoints/{name}"))[-1]
 
 
-def test_a_training_that_was_cut_off_goes_on_and_one_that_had_saved_nothing_begins_anew(start):
+def test_an_interrupted_training_resumes_and_one_without_a_checkpoint_starts_again(start):
     with pytest.raises(SystemExit, match="Interrupted"):
         start("--seeds", "1", interrupt_at=1)
     folder = Path("cv/seed_0-fold_0")
@@ -72,24 +72,24 @@ def test_a_training_that_was_cut_off_goes_on_and_one_that_had_saved_nothing_begi
     for file in folder.glob("*.*"):
         file.unlink()
     shutil.rmtree(folder / "figures")
-    newest(str(folder), "last.ckpt").unlink()  # killed between its first two checkpoints
+    newest(
+        str(folder), "last.ckpt"
+    ).unlink()  # as if it had been killed between its first two checkpoints
     fit, test = start("--seeds", "1")
     assert "--ckpt_path" not in fit
     assert test[2].endswith("version_1/checkpoints/best.ckpt")
 
 
-def test_a_start_that_trained_nothing_does_not_bind_the_settings(start):
+def test_settings_may_change_until_a_training_has_started(start):
     with pytest.raises(SystemExit):
         start("--seeds", "1", "--model.lrr", "0.1")
     with pytest.raises(SystemExit, match="Interrupted"):
-        start("--seeds", "1", interrupt_at=0)  # it would begin to train with other settings
+        start("--seeds", "1", interrupt_at=0)  # it is about to train with other settings
 
 
-def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(
-    start, synthetic, capsys
-):
+def test_every_image_is_tested_once_per_seed_even_after_an_interruption(start, synthetic, capsys):
     with pytest.raises(SystemExit, match="Interrupted"):
-        start("--seeds", "1", interrupt_at=3)  # the second fold was trained, but not yet asked
+        start("--seeds", "1", interrupt_at=3)  # the second fold is trained, but not tested
     assert not Path("cv/summary.md").exists()
     best = newest("cv/seed_0-fold_1", "best.ckpt").read_bytes()
     assert [words[0] for words in start("--seeds", "1")] == ["test"]
@@ -132,7 +132,7 @@ def test_every_image_is_tested_once_per_seed_and_an_interruption_costs_nothing(
         start("--seeds", "2", "--model.lr", "0.1")
 
 
-def test_a_second_one_in_the_same_folder_is_refused(start):
+def test_a_second_cross_validation_in_the_same_folder_is_refused(start):
     Path("cv").mkdir()
     with (
         FileLock("cv/.lock"),
@@ -142,7 +142,7 @@ def test_a_second_one_in_the_same_folder_is_refused(start):
 
 
 @pytest.mark.parametrize("content", ["{} // an editor's", "{}", "[1]"])
-def test_settings_of_another_program_stay(content, start):
+def test_a_settings_file_of_another_program_is_not_overwritten(content, start):
     Path("cv").mkdir()
     Path("cv/settings.json").write_text(content)
     with pytest.raises(ValueError, match="--out cv: expected a new folder"):
@@ -151,17 +151,17 @@ def test_settings_of_another_program_stay(content, start):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--folds", "1"], "at least 2 folds"),
         (["--data.fold", "1"], "no --data.fold"),
         (["--out", "mine"], "--out mine: expected a new folder"),
     ],
 )
-def test_mistakes_are_named_before_anything_is_trained(start, options, said):
+def test_an_incorrect_option_is_named_before_any_training(start, options, message):
     Path("mine").mkdir()
     Path("mine/photo.jpg").touch()
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         start(*options)
     assert [path.name for path in Path("mine").iterdir()] == ["photo.jpg"]
 
@@ -173,7 +173,7 @@ def test_a_missing_configuration_is_named():
         cross_validate()
 
 
-def test_a_run_that_fails_shows_the_end_of_its_output(synthetic, tmp_path, monkeypatch, capsys):
+def test_the_end_of_the_output_of_a_failed_run_is_printed(synthetic, tmp_path, monkeypatch, capsys):
     def in_this_process(words, stdout, stderr, check):
         assert stderr == subprocess.STDOUT
         assert check
@@ -186,9 +186,8 @@ def test_a_run_that_fails_shows_the_end_of_its_output(synthetic, tmp_path, monke
         if status:
             raise subprocess.CalledProcessError(status, words)
 
-    monkeypatch.setattr(
-        runtime, "prepare", lambda: None
-    )  # it sets threads, for the tests that follow too
+    # It would set the number of threads for the following tests, too.
+    monkeypatch.setattr(runtime, "prepare", lambda: None)
     monkeypatch.setattr(subprocess, "run", in_this_process)
     (tmp_path / "small.yaml").write_text("trainer: {max_epochs: 1}")
     options = ["--config", "small.yaml", "--data.root", str(synthetic), "--model.lr", "-1"]

@@ -71,7 +71,9 @@ def answer(
         ("--config nowhere.yaml", "--config nowhere.yaml: there is no such file"),
     ],
 )
-def test_a_mistake_gets_one_line_and_the_nearest_option(words, message, monkeypatch, capsys):
+def test_a_mistake_is_reported_in_one_line_with_the_nearest_option(
+    words, message, monkeypatch, capsys
+):
     assert answer(["fit", *words.split()], monkeypatch, capsys) == message
 
 
@@ -115,7 +117,7 @@ def test_a_mistake_in_a_configuration_names_the_file(text, message, tmp_path, mo
     assert answer(["fit", "--config", "bad.yaml"], monkeypatch, capsys) == message
 
 
-def test_a_mistake_on_the_command_line_is_none_of_the_configuration(tmp_path, monkeypatch, capsys):
+def test_a_mistake_on_the_command_line_names_no_configuration(tmp_path, monkeypatch, capsys):
     (tmp_path / "good.yaml").write_text("data: {batch_size: 3}")
     words = ["fit", "--config", "good.yaml", "--data.batch_size", "x"]
     assert answer(words, monkeypatch, capsys) == "--data.batch_size: expected int, got x"
@@ -159,7 +161,7 @@ def fit_options() -> list[str]:
     ],
     ids=" ".join,
 )
-def test_what_the_parser_accepts_is_no_mistake(words, fit_options, capsys):
+def test_whatever_the_parser_accepts_is_no_mistake(words, fit_options, capsys):
     assert find_mistake(words, fit_options) is None
     with pytest.raises(SystemExit) as ended:
         training.main(["fit", *words, "--print_config"])
@@ -188,3 +190,22 @@ def test_every_option_of_the_parser_is_known(fit_options, capsys):
     assert find_mistake(["--config", "all.yaml"], fit_options) is None
     for option in fit_options:
         assert find_mistake([f"{option}={{}}"], fit_options) is None
+
+
+@pytest.mark.parametrize(
+    ("args", "option"),
+    [
+        (["--model.class_path", "flowers.tasks.NoSuchTask"], "NoSuchTask"),
+        (["--data.resize", "squash"], "squash"),
+        (["--seed_everything", "true"], "seed_everything"),
+        (["--model.class_names", "[a,b]"], "class_names"),
+        (["--seed_everything", "-1"], "seed_everything"),
+        (["--trainer.use_distributed_sampler", "true"], "--trainer.use_distributed_sampler"),
+        (["--trainer.log_every_n_steps", "0"], "--trainer.log_every_n_steps"),
+    ],
+)
+def test_an_incorrect_option_is_named(args, option, synthetic, capsys):
+    with pytest.raises(SystemExit) as caught:
+        training.main(["fit", "--data.root", str(synthetic), *args])
+    assert caught.value.code == 2
+    assert option in capsys.readouterr().err

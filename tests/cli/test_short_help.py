@@ -23,7 +23,7 @@ def printed(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def defaults(text: str) -> dict[str, Any]:
-    """Return the options of a short help with the defaults that it shows."""
+    """Return the options in a short help with their defaults."""
     return {
         name: yaml.safe_load(value)
         for name, value in re.findall(r"^  --(\S+) (\S+)", text, re.MULTILINE)
@@ -44,7 +44,7 @@ def options(config: dict[str, Any], group: str = "") -> dict[str, Any]:
 
 @pytest.mark.parametrize("model", ["CNNTask", "TransferTask"])
 @pytest.mark.parametrize("command", ["fit", "validate", "test"])
-def test_the_help_shows_the_parsers_options_and_defaults_on_a_screen(command, model, capsys):
+def test_the_help_fits_a_screen_and_has_the_defaults_of_the_parser(command, model, capsys):
     text = printed([command, "--help", "--model", model], capsys)
     lines = text.splitlines()
     assert len(lines) <= 50
@@ -53,31 +53,34 @@ def test_the_help_shows_the_parsers_options_and_defaults_on_a_screen(command, mo
     config = yaml.safe_load(printed([command, "--model", model, "--print_config"], capsys))
     of_model = {f"model.{name}": value for name, value in config["model"].pop("init_args").items()}
     real = options(config) | of_model | {"model": model}
-    shown = defaults(text)
-    for name, value in shown.items():
+    displayed = defaults(text)
+    for name, value in displayed.items():
         assert value == real[name], name
     if command == "fit":
-        assert of_model.keys() <= shown.keys()
+        assert of_model.keys() <= displayed.keys()
 
 
 def test_every_common_option_is_shown(capsys):
-    shown = {*defaults(printed(["fit", "-h"], capsys)), *defaults(printed(["test", "-h"], capsys))}
-    assert shown >= LISTED
+    displayed = {
+        *defaults(printed(["fit", "-h"], capsys)),
+        *defaults(printed(["test", "-h"], capsys)),
+    }
+    assert displayed >= LISTED
 
 
-def test_the_model_may_come_from_a_configuration(capsys, tmp_path):
+def test_the_help_is_about_the_model_of_a_given_configuration(capsys, tmp_path):
     (tmp_path / "own.yaml").write_text(
         "model: {class_path: TransferTask, init_args: {arch: inception_v3}}"
     )
-    shown = defaults(printed(["fit", "--config", "own.yaml", "--help"], capsys))
-    assert (shown["model"], shown["model.arch"], shown["data.image_size"]) == (
+    displayed = defaults(printed(["fit", "--config", "own.yaml", "--help"], capsys))
+    assert (displayed["model"], displayed["model.arch"], displayed["data.image_size"]) == (
         "TransferTask",
         "mobilenet_v2",
         299,
     )
 
 
-def test_the_help_with_all_has_the_options_of_the_model_too(capsys):
+def test_help_all_has_the_options_of_the_model_too(capsys):
     text = printed(["fit", "--model", "TransferTask", "--help", "all"], capsys)
     for option in (*LISTED, "trainer.limit_val_batches", "model.stage_decay"):
         assert f"\n  --{option} " in text

@@ -41,7 +41,7 @@ def test_draws_are_uniform_and_independent():
     assert (correlation - torch.eye(8)).abs().max() < 0.04
 
 
-def test_an_images_draw_depends_on_seed_epoch_and_index_alone(images):
+def test_the_draws_of_an_image_depend_only_on_seed_epoch_and_index(images):
     augmentation = BatchAugmentation()
     indices = torch.tensor([5, 0, 9, 2, 7, 3])
     together = augment(augmentation, images, indices=indices)
@@ -55,23 +55,23 @@ def test_an_images_draw_depends_on_seed_epoch_and_index_alone(images):
         )
 
 
-def test_every_image_has_its_own_draw(images):
+def test_every_image_has_other_draws(images):
     same = images[:1].expand(6, -1, -1, -1)
     out = augment(BatchAugmentation(), same)
     distances = torch.cdist(out.flatten(1), out.flatten(1)) + torch.eye(6)
     assert distances.min() > 0.5
 
 
-def test_nothing_asked_for_changes_nothing(images):
+def test_without_augmentation_images_are_unchanged(images):
     assert torch.allclose(augment(STILL, images), images / 255, atol=1e-5)
 
 
-def test_a_flip_is_a_flip(images):
+def test_flips_mirror_the_image(images):
     flip = BatchAugmentation(**{**STILL.__dict__, "hflip_prob": 1.0})
     assert torch.allclose(augment(flip, images), images.flip(3) / 255, atol=1e-4)
 
 
-def test_the_jitter_is_torchvisions(images):
+def test_the_colour_jitter_equals_torchvisions(images):
     from torchvision.transforms.v2 import functional
 
     factor = 1.2  # the draw 1 of a strength of 0.2
@@ -91,7 +91,7 @@ def test_crops_show_a_part_and_keep_the_range(images):
     assert out.max() <= 1
 
 
-def test_erasing_greys_a_rectangle_of_the_chosen_images():
+def test_erasing_makes_a_rectangle_of_some_images_grey():
     white = torch.full((200, 3, 20, 20), 255, dtype=torch.uint8)
     out = augment(BatchAugmentation(**{**STILL.__dict__, "erase_prob": 0.5}), white, size=20)
     share = (out == 0.5).float().mean(dim=(1, 2, 3))
@@ -131,7 +131,7 @@ def test_mixed_targets_sum_to_one_and_follow_the_seed(option, images):
     assert not torch.equal(mixed, other)
 
 
-def test_the_share_of_mixed_batches_is_the_one_asked_for(images):
+def test_the_fraction_of_mixed_batches_is_the_given_probability(images):
     mixing = BatchAugmentation(**{**STILL.__dict__, "cutmix_prob": 0.3, "mixup_prob": 0.2})
     labels = torch.arange(6) % 5
     soft = sum(

@@ -132,7 +132,7 @@ def test_a_damaged_entry_is_reported_and_built_again(pristine, tmp_path, capsys,
     assert capsys.readouterr().out == ""
 
 
-def test_who_reads_a_damaged_entry_keeps_it_while_it_is_built_again(folder, tmp_path):
+def test_a_reader_keeps_a_damaged_entry_while_it_is_built_again(folder, tmp_path):
     # Had its file been truncated in place, SIGBUS would end this process.
     images = decode(folder, tmp_path)
     (file,) = (tmp_path / "cache").glob("*/images.npy")
@@ -141,7 +141,7 @@ def test_who_reads_a_damaged_entry_keeps_it_while_it_is_built_again(folder, tmp_
     assert (images != again).sum() == 1
 
 
-def test_nothing_but_the_damaged_entry_is_removed(folder, tmp_path):
+def test_only_the_damaged_entry_is_removed(folder, tmp_path):
     decode(folder, tmp_path)
     cache_dir = tmp_path / "cache"
     (cache_dir / "notes.txt").write_text("mine")
@@ -174,14 +174,14 @@ def test_an_entry_larger_than_a_block_is_checked_to_its_last_byte(tmp_path, caps
     assert capsys.readouterr().out.count("Damaged cache entry") == 4
 
 
-def test_the_cache_holds_what_decoding_gives(folder, tmp_path):
+def test_the_cache_has_the_decoded_images(folder, tmp_path):
     images = decode(folder, tmp_path)
     for number, path in enumerate(folder.paths):
         image = load_image(folder.root / path, image_size=16, resize="stretch")
         assert np.array_equal(images[number], image.permute(1, 2, 0).numpy())
 
 
-def test_a_second_call_decodes_nothing_even_from_another_place(folder, tmp_path, monkeypatch):
+def test_a_second_call_decodes_nothing_even_after_the_folder_moved(folder, tmp_path, monkeypatch):
     first = decode(folder, tmp_path)
     folder.root.rename(tmp_path / "moved")
     monkeypatch.setattr(cache, "load_named", None)
@@ -190,7 +190,7 @@ def test_a_second_call_decodes_nothing_even_from_another_place(folder, tmp_path,
 
 
 @pytest.mark.parametrize("change", [{"image_size": 17}, {"resize": "crop"}, {"skip": [0]}])
-def test_any_change_of_settings_is_decoded_anew(folder, tmp_path, change):
+def test_other_settings_decode_again(folder, tmp_path, change):
     decode(folder, tmp_path)
     entries = set((tmp_path / "cache").iterdir())
     decode(folder, tmp_path, **change)
@@ -222,7 +222,7 @@ def test_a_file_that_changed_since_it_was_checked_is_named_and_not_cached(folder
     assert np.array_equal(images[3], image.permute(1, 2, 0).numpy())
 
 
-def test_a_full_disk_is_said_before_anything_is_decoded(folder, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_decoded(folder, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match=r"`cache_dir` .*MiB.*`cache` false"):
@@ -233,7 +233,7 @@ def names(entry):
     return sorted(path.name for path in entry.iterdir() if path.name != "checksums.json")
 
 
-def test_a_build_that_was_cut_off_is_not_taken_for_a_whole_one(tmp_path):
+def test_an_interrupted_build_is_not_used(tmp_path):
     def dies(folder):
         (folder / "half").touch()
         raise KeyboardInterrupt
@@ -254,7 +254,9 @@ def _decode_elsewhere(root, paths, sha256, cache_dir, queue):
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_processes_that_build_at_once_agree(folder, tmp_path, damaged, forkserver):
+def test_processes_that_build_at_the_same_time_get_the_same_entry(
+    folder, tmp_path, damaged, forkserver
+):
     sha256 = checksums(folder)
     expected = hashlib.sha256(decode(folder, tmp_path).tobytes()).hexdigest()
     if damaged:
@@ -281,7 +283,7 @@ def _builds_for_ever(cache_dir):
     build_once(cache_dir, "key", build)
 
 
-def test_who_waits_for_another_process_says_so_and_builds_if_it_is_killed(
+def test_waiting_for_another_process_is_reported_and_a_killed_one_is_replaced(
     tmp_path, monkeypatch, capsys, forkserver
 ):
     monkeypatch.setattr(cache, "_QUIET_SECONDS", 0.1)
@@ -300,7 +302,9 @@ def test_who_waits_for_another_process_says_so_and_builds_if_it_is_killed(
     )
 
 
-def test_of_two_machines_whose_locks_do_not_meet_the_faster_one_is_taken(tmp_path, monkeypatch):
+def test_of_two_machines_without_common_locks_the_entry_of_the_faster_one_is_used(
+    tmp_path, monkeypatch
+):
     def build_elsewhere(folder):
         with monkeypatch.context() as other_machine:
             other_machine.setattr(cache.platform, "node", lambda: "elsewhere")
@@ -314,6 +318,6 @@ def test_of_two_machines_whose_locks_do_not_meet_the_faster_one_is_taken(tmp_pat
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_what_cannot_be_moved_to_its_place_is_an_error(tmp_path):
+def test_an_entry_that_cannot_be_renamed_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         build_once(tmp_path, "key", lambda folder: folder.rmdir())

@@ -5,13 +5,15 @@ import os
 import shutil
 import warnings
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
+from flowers.cli import training
 from flowers.data import BatchAugmentation, FlowersDataModule, load_image, read_manifest
 from flowers.data.splitting.manifest import manifest_text
 
@@ -25,11 +27,12 @@ def module(root, **options) -> FlowersDataModule:
 
 
 def batches(loader):
-    return {
-        int(i): (image, int(t))
-        for b in loader
-        for image, t, i in zip(b.images, b.targets, b.indices, strict=True)
-    }
+    """Return image and label by index."""
+    images = {}
+    for batch in loader:
+        for image, label, index in zip(batch.images, batch.targets, batch.indices, strict=True):
+            images[int(index)] = (image, int(label))
+    return images
 
 
 def test_class_names_are_known_at_construction(synthetic):
@@ -67,22 +70,22 @@ def test_workers_stream_the_same_images(synthetic):
         )
 
 
-def test_identical_files_stand_on_one_side(photos):
+def test_identical_files_are_in_one_split(photos):
     root = photos(cat=20, dog=20)
     for number in range(20):
         (root / "cat" / f"copy{number}.png").write_bytes(
             (root / "cat" / f"{number:03d}.png").read_bytes()
         )
-    rows = module(root).manifest_rows()
-    sides = {
-        sha: {row.split for row in rows if row.sha256 == sha}
-        for sha in {row.sha256 for row in rows}
-    }
-    assert all(len(splits) == 1 for splits in sides.values())
-    assert len(sides) == 40
+    splits = {}
+    for row in module(root).manifest_rows():
+        splits.setdefault(row.sha256, set()).add(row.split)
+    assert all(len(names) == 1 for names in splits.values())
+    assert len(splits) == 40
 
 
-def test_resized_and_recompressed_copies_stand_on_one_side_unless_told_apart(synthetic, tmp_path):
+def test_resized_and_recompressed_duplicates_are_in_one_split_unless_exact_ones_are_requested(
+    synthetic, tmp_path
+):
     root = tmp_path / "photos"
     shutil.copytree(synthetic, root)
     for path in sorted((root / "daisy").iterdir()):
@@ -90,16 +93,16 @@ def test_resized_and_recompressed_copies_stand_on_one_side_unless_told_apart(syn
 
     def pairs_apart(**options):
         sides = {row.path: row.split for row in module(root, **options).manifest_rows()}
-        copies = [path for path in sides if "-small" in path]
-        assert len(copies) == 30
-        return sum(sides[path] != sides[path.replace("-small", "")] for path in copies)
+        duplicates = [path for path in sides if "-small" in path]
+        assert len(duplicates) == 30
+        return sum(sides[path] != sides[path.replace("-small", "")] for path in duplicates)
 
     assert pairs_apart() == 0
     assert pairs_apart(folds=3, fold=1) == 0
     assert pairs_apart(duplicates="exact") > 0
 
 
-def test_one_option_cannot_be_misspelt(synthetic):
+def test_an_unknown_option_is_refused(synthetic):
     with pytest.raises(TypeError, match="foldz"):
         module(synthetic, foldz=3)
 
@@ -168,7 +171,7 @@ def test_ignored_files_are_counted_in_one_line_once(photos, caplog):
     assert "(.heic 2, .JPG_large 1)" in line
 
 
-def test_bad_images_stop_the_run_and_are_all_named(photos):
+def test_unreadable_images_stop_the_run_and_are_all_named(photos):
     root = photos(cat=12, dog=12)
     for name in ("cat/003.png", "dog/004.png"):
         (root / name).write_bytes((root / name).read_bytes()[:200])
@@ -178,7 +181,7 @@ def test_bad_images_stop_the_run_and_are_all_named(photos):
         module(root)
 
 
-def test_bad_images_can_be_skipped_and_the_manifest_says_so(photos):
+def test_unreadable_images_can_be_skipped_and_are_marked_in_the_manifest(photos):
     root = photos(cat=12, dog=12)
     (root / "cat/003.png").write_bytes(b"nothing")
     with pytest.warns(UserWarning, match=r"(?s)1 of 24 images.*cat/003\.png"):
@@ -207,7 +210,7 @@ def test_an_option_out_of_range_is_named(synthetic, options, message):
         module(options.pop("root", synthetic), **options)
 
 
-def test_the_cache_never_lies_among_the_photos(synthetic):
+def test_a_cache_among_the_photos_is_refused(synthetic):
     with pytest.raises(ValueError, match=r"`cache_dir`"):
         module(synthetic, cache_dir=str(synthetic / "cache"))
 
@@ -235,7 +238,7 @@ def test_a_checkpoint_of_another_split_of_the_same_images_is_refused(synthetic):
         other.load_state_dict(data.state_dict())
 
 
-def test_other_images_or_another_size_than_the_checkpoints_are_said(synthetic, photos):
+def test_other_images_or_another_size_than_those_of_the_checkpoint_are_reported(synthetic, photos):
     data = module(synthetic)
     with pytest.warns(UserWarning, match="holds other images"):
         module(photos(cat=10, dog=10)).load_state_dict(data.state_dict())
@@ -254,7 +257,7 @@ def test_evaluation_batches_are_the_decoded_images_as_floats(synthetic):
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_an_image_that_a_balanced_epoch_repeats_is_augmented_anew_each_time(cache, photos):
+def test_an_image_repeated_in_a_balanced_epoch_has_another_augmentation_each_time(cache, photos):
     data = module(photos(cat=40, dog=8), sampler="balanced", cache=cache, num_workers=0)
     fit_loop = SimpleNamespace(total_batch_idx=0)
     trainer = SimpleNamespace(
@@ -310,7 +313,7 @@ def retarget(first, second):
 
 
 @pytest.mark.parametrize("change", [exchange_names, exchange_contents, replace, retarget])
-def test_a_file_that_changed_without_its_size_and_time_is_read_anew(photos, tmp_path, change):
+def test_a_file_that_changed_but_not_in_size_and_time_is_read_again(photos, tmp_path, change):
     root = photos(cat=12, dog=12)
     for file in sorted(root.rglob("*.png")):
         Image.open(file).save(file.with_suffix(".bmp"))
@@ -379,3 +382,69 @@ def test_a_list_of_crop_sizes_needs_the_number_of_epochs(synthetic):
     data.trainer = SimpleNamespace(max_epochs=-1, current_epoch=0)
     with pytest.raises(ValueError, match=r"`crop_size`: a list needs .* `max_epochs`"):
         _ = data.crop_size
+
+
+class RecordBatches(Callback):
+    """Records the indices of the images of every training step."""
+
+    indices: ClassVar[list[int]] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.indices.extend(batch.indices.tolist())
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+def test_overfit_batches_takes_training_images_only(fit_small, synthetic, tmp_path):
+    RecordBatches.indices.clear()
+    options = ["--trainer.overfit_batches=1", "--trainer.max_epochs=1"]
+    options += ["--trainer.callbacks+", f"{__name__}.RecordBatches"]
+    run = fit_small(tmp_path, synthetic, *options)
+    assert RecordBatches.indices
+    assert set(RecordBatches.indices) <= set(run.datamodule.indices["train"].tolist())
+
+
+def test_runs_and_reports_among_the_photos_are_refused(
+    fit_small, finished_run, synthetic, tmp_path
+):
+    root = tmp_path / "photos"
+    shutil.copytree(synthetic, root)
+    message = r"--trainer\.default_root_dir .*runs: expected a folder outside --data"
+    with pytest.raises(ValueError, match=message):
+        fit_small(tmp_path, root, f"--trainer.default_root_dir={root / 'runs'}")
+    best = finished_run / "checkpoints" / "best.ckpt"
+    words = ["--ckpt_path", str(best), f"--data.root={root}", f"--report.folder={root / 'out'}"]
+    message = r"--report\.folder .*out: expected a folder outside --data"
+    with pytest.raises(ValueError, match=message):
+        training.main(["test", *words])
+    assert {path.name for path in root.iterdir()} == {path.name for path in synthetic.iterdir()}
+
+
+def test_weights_trained_on_images_that_this_run_evaluates_are_reported(synthetic, tmp_path):
+    words = ["--model=TransferTask", "--model.arch=squeezenet1_1", f"--data.root={synthetic}"]
+    words += ["--data.image_size=64", "--data.crop_size=64", "--trainer.max_epochs=1"]
+    words += ["--trainer.accelerator=cpu", "--trainer.log_every_n_steps=1"]
+    folder = f"--trainer.default_root_dir={tmp_path}"
+    training.main(["fit", *words, "--model.weights=none", folder])
+    best = tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt"
+    words += [f"--model.weights={best}", "--trainer.fast_dev_run=true"]
+    training.main(["fit", *words])  # no warning with the same split
+    message = r"best\.ckpt was trained on \d+ of the 30 validation and test images"
+    with pytest.warns(UserWarning, match=message):
+        training.main(["fit", *words, "--data.split_seed=7"])
+
+
+def test_evaluating_images_that_the_checkpoint_was_trained_on_is_reported(
+    finished_run, synthetic, tmp_path
+):
+    root = tmp_path / "other" / "photos"
+    shutil.copytree(synthetic, root)
+    next((root / "daisy").iterdir()).unlink()
+    best = str(finished_run / "checkpoints" / "best.ckpt")
+    words = ["--ckpt_path", best, "--data.root", str(root), "--data.split_seed=7"]
+    other_data = "holds other images than those that the checkpoint's run had"
+    leak = r"the checkpoint was trained on \d+ of the \d+ validation and test images"
+    with (
+        pytest.warns(UserWarning, match=other_data),
+        pytest.warns(UserWarning, match=leak),
+    ):
+        training.main(["test", *words])

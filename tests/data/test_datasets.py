@@ -26,7 +26,7 @@ def sampler(count, *, batch_size, shuffle=False, rank=0, world_size=1):
     )
 
 
-def test_cached_batches_are_what_was_asked_for_in_channels_last():
+def test_cached_batches_have_the_requested_images_in_channels_last():
     images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
     dataset = SplitImages(reader(images), np.arange(10) % 3, np.array([9, 7, 2]))
     assert len(dataset) == 3
@@ -63,7 +63,7 @@ def loaders(world_size, batch_size, epoch):
     ("world_size", "batch_size", "left"),
     [(1, 6, 10), (3, 2, 10), (1, 5, 12), (2, 8, 3), (1, 50, 1)],
 )
-def test_an_epoch_goes_on_with_the_images_that_are_left_whatever_the_steps(
+def test_a_resumed_epoch_reads_the_remaining_images_for_any_batch_size(
     world_size, batch_size, left
 ):
     before = loaders(3, 2, epoch=1)
@@ -95,7 +95,7 @@ def test_a_file_that_became_unreadable_is_named(photos):
         dataset.__getitems__([0, 1])
 
 
-def test_features_come_plain_in_evaluation_and_from_all_views_in_training():
+def test_evaluation_reads_plain_features_and_training_those_of_all_views():
     views = [
         np.full((50, 4), view, dtype=np.float32) + np.arange(50, dtype=np.float32)[:, None] / 100
         for view in range(3)
@@ -106,8 +106,9 @@ def test_features_come_plain_in_evaluation_and_from_all_views_in_training():
     epochs = [draw_views(views, indices, indices, seed=0, epoch=epoch) for epoch in range(4)]
     assert not torch.equal(epochs[0], epochs[1])
     assert torch.equal(epochs[1], draw_views(views, indices, indices, seed=0, epoch=1))
-    drawn = torch.cat(epochs)[:, 0].floor()
-    assert [int((drawn == view).sum()) for view in range(3)] == pytest.approx([40, 40, 40], abs=20)
+    view_numbers = torch.cat(epochs)[:, 0].floor()
+    counts = [int((view_numbers == view).sum()) for view in range(3)]
+    assert counts == pytest.approx([40, 40, 40], abs=20)
     # An image's draw depends on no other image.
     assert torch.equal(
         draw_views(views, indices[5:6], indices[5:6], seed=0, epoch=1)[0], epochs[1][5]
@@ -117,7 +118,7 @@ def test_features_come_plain_in_evaluation_and_from_all_views_in_training():
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 8, 6), (5, 7)])
-def test_a_batch_arrives_as_it_was_where_shared_memory_is_full(shape, monkeypatch):
+def test_a_batch_of_a_worker_is_unchanged_where_shared_memory_is_full(shape, monkeypatch):
     def full(tensor):
         raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
 

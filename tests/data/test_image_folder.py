@@ -261,7 +261,7 @@ def test_a_class_may_be_named_as_a_split(photos, names):
         ),
     ],
 )
-def test_what_may_be_classes_or_splits_is_refused(tmp_path, images, message):
+def test_folders_that_may_be_classes_or_splits_are_refused(tmp_path, images, message):
     for image in images:
         (tmp_path / "root" / image).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "root" / image).touch()
@@ -408,7 +408,7 @@ def test_the_credits_of_each_photo_are_read(tmp_path):
     }
 
 
-def test_without_the_file_there_are_none(tmp_path):
+def test_without_a_license_file_there_are_no_credits(tmp_path):
     assert read_credits(tmp_path) == {}
 
 
@@ -416,3 +416,14 @@ def test_without_the_file_there_are_none(tmp_path):
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photos in data/flower_photos")
 def test_all_credits_of_flower_photos_are_read():
     assert len(read_credits(PHOTOS)) == 3670
+
+
+def test_a_run_folder_beside_the_class_folders_is_no_class(fit_small, photos, monkeypatch):
+    root = photos(cat=12, dog=12)
+    monkeypatch.chdir(root)
+    manifests = []
+    for number in range(2):
+        fit_small(root, Path(), "--trainer.max_epochs=1")
+        run = root / "lightning_logs" / f"version_{number}"
+        manifests.append((run / "manifest.csv").read_text())
+    assert manifests[0] == manifests[1]

@@ -25,7 +25,7 @@ def test_evaluation_reads_each_image_exactly_once(count, world_size):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40])
-def test_processes_share_what_is_evaluated_in_whole_batches(count, world_size):
+def test_processes_divide_an_evaluation_into_complete_batches(count, world_size):
     files = [f"{number}.jpg" for number in range(count)]
     shares = [
         share(files, batch_size=4, rank=rank, world_size=world_size) for rank in range(world_size)
@@ -81,7 +81,7 @@ def test_a_balanced_epoch_shows_every_class_equally_often_and_its_images_evenly(
     assert len(np.unique(labels[chosen[:20]])) == 3  # shuffled, not class after class
 
 
-def test_processes_share_a_balanced_epoch():
+def test_processes_divide_a_balanced_epoch():
     labels = np.repeat([0, 1], [30, 6])
     shards = [
         list(sampler(36, shuffle=True, rank=rank, world_size=2, balance=labels))

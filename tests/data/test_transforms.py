@@ -45,7 +45,7 @@ def test_floats_are_exact_fractions_of_255():
     assert torch.equal(to_float(images).flatten(), torch.arange(256) / 255)
 
 
-def test_a_shortage_of_memory_names_the_file_and_calls_no_image_broken(tmp_path, monkeypatch):
+def test_too_little_memory_names_the_file_and_does_not_make_it_unreadable(tmp_path, monkeypatch):
     file = tmp_path / "photo.png"
     Image.new("RGB", (8, 8)).save(file)
 

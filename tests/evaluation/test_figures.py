@@ -129,7 +129,7 @@ def test_the_curves_of_several_runs_share_one_axes():
     assert axes.get_lines()[1].get_ydata().tolist() == [0.25, 0.125]
 
 
-def test_every_name_can_be_drawn():
+def test_class_names_of_any_characters_are_drawn():
     predictions = replace(example(5), class_names=HOSTILE)
     curves = [
         roc_figure(predictions),

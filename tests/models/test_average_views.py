@@ -9,7 +9,7 @@ from flowers.models.average_views import views
 
 
 @pytest.mark.parametrize(("tta", "count"), [("none", 1), ("flip", 2), ("flip+crops", 10)])
-def test_the_views_are_the_image_first_and_of_its_size(tta, count):
+def test_the_first_view_is_the_image_and_all_have_its_size(tta, count):
     images = torch.rand(2, 3, 32, 32)
     all_views = [*views(images, tta)]
     assert len(all_views) == count
@@ -18,7 +18,7 @@ def test_the_views_are_the_image_first_and_of_its_size(tta, count):
     assert all(view.min() >= 0 and view.max() <= 1 for view in all_views)
 
 
-def test_the_crops_are_the_corners_and_every_view_comes_mirrored_too():
+def test_the_crops_are_the_corners_and_every_view_has_a_mirrored_one():
     images = torch.zeros(1, 3, 32, 32)
     images[..., :4, :4] = 1  # only the upper left corner is bright
     all_views = [*views(images, "flip+crops")]
@@ -28,7 +28,7 @@ def test_the_crops_are_the_corners_and_every_view_comes_mirrored_too():
 
 
 class Sides(nn.Module):
-    """The left half speaks for class 0, the right for class 1."""
+    """The logits of two classes are the brightness of the left and of the right half."""
 
     def forward(self, x):
         return torch.stack([x[..., :8].sum((1, 2, 3)), x[..., 8:].sum((1, 2, 3))], dim=1)
@@ -41,7 +41,7 @@ class Mean(nn.Module):
         return torch.stack([x.mean((1, 2, 3)), x.amax((1, 2, 3))], dim=1)
 
 
-def test_views_are_averaged_and_a_network_without_a_side_is_unchanged():
+def test_views_are_averaged_and_a_symmetric_network_is_unchanged():
     images = torch.rand(4, 3, 16, 16)
     probs = AverageViews(Sides(), "flip")(images).softmax(dim=1)
     assert torch.allclose(probs, torch.full_like(probs, 0.5), atol=1e-5)

@@ -4,8 +4,10 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional
 
+from flowers.cli import training
 from flowers.data import FlowersDataModule
 from flowers.tasks import CNNTask
 
@@ -16,21 +18,16 @@ def task(**options) -> CNNTask:
     return CNNTask(NAMES, **({"widths": (8, 16)} | options))
 
 
-def trainer(tmp_path, **options) -> Trainer:
+def trainer(tmp_path) -> Trainer:
     return Trainer(
-        **(
-            {
-                "default_root_dir": tmp_path,
-                "logger": False,
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "accelerator": "cpu",
-                "max_epochs": 1,
-                "use_distributed_sampler": False,
-            }
-            | options
-        )
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+        max_epochs=1,
+        use_distributed_sampler=False,
     )
 
 
@@ -44,12 +41,14 @@ def test_validation_metrics_are_those_of_scikit_learn(data, tmp_path):
 
     net = task().eval()
     [metrics] = trainer(tmp_path).validate(net, data, verbose=False)
-    labels, logits = [], []
+    labels = []
+    logits = []
     with torch.no_grad():
         for batch in data.val_dataloader():
             logits.append(net(batch.images / 255))
             labels.append(batch.targets)
-    labels, logits = torch.cat(labels), torch.cat(logits)
+    labels = torch.cat(labels)
+    logits = torch.cat(logits)
     assert metrics["val/acc"] == pytest.approx(accuracy_score(labels, logits.argmax(1)))
     assert metrics["val/f1"] == pytest.approx(f1_score(labels, logits.argmax(1), average="macro"))
     assert metrics["val/loss"] == pytest.approx(
@@ -70,11 +69,9 @@ def test_test_metrics_do_not_depend_on_the_batch_size(synthetic, tmp_path):
 def test_soft_targets_and_class_weights_enter_the_training_loss():
     weighted = task(class_weights=[1.0, 2.0, 3.0, 4.0, 5.0], label_smoothing=0.0).eval()
     weighted.log = weighted.log_dict = lambda *args, **kwargs: None  # there is no trainer
-    images, labels, soft = (
-        torch.rand(4, 3, 32, 32),
-        torch.tensor([0, 1, 2, 4]),
-        torch.full((4, 5), 0.2),
-    )
+    images = torch.rand(4, 3, 32, 32)
+    labels = torch.tensor([0, 1, 2, 4])
+    soft = torch.full((4, 5), 0.2)
     logits = weighted(images)
     hard_loss = weighted.training_step((images, labels, labels), 0)
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
@@ -129,8 +126,27 @@ def test_the_average_of_the_weights_is_lightnings_own():
     assert isinstance(callback, WeightAveraging)
 
 
-def test_another_folders_classes_are_refused():
+def test_a_checkpoint_of_other_classes_is_refused():
     other = CNNTask(["cat", "dog", "emu", "fox", "gnu"], widths=(8,))
     expected = r"`ckpt_path`: .*`root`, \['cat'.* got one with \['daisy'"
     with pytest.raises(ValueError, match=expected):
         other.on_load_checkpoint({"hyper_parameters": {"class_names": NAMES}})
+
+
+def test_testing_a_checkpoint_on_a_folder_of_other_classes_is_refused(finished_run, photos):
+    root = photos(ant=10, bee=10, cat=10, dog=10, emu=10)
+    best = str(finished_run / "checkpoints" / "best.ckpt")
+    with pytest.raises(ValueError, match=r"expected a checkpoint with the classes of --data\.root"):
+        training.main(["test", "--ckpt_path", best, "--data.root", str(root)])
+
+
+def test_a_longer_schedule_is_resumed_at_its_own_learning_rate(one_epoch_run, tmp_path, caplog):
+    words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]
+    training.main(["fit", *words, "--trainer.max_epochs=3"])
+    assert "learning rate changes from 0 to 0.0" in caplog.text
+    events = EventAccumulator(str(one_epoch_run)).Reload()
+    rates = []
+    for tag in events.Tags()["scalars"]:
+        if tag.startswith("train/lr"):
+            rates += [event.value for event in events.Scalars(tag)]
+    assert min(rates) > 0

@@ -1,123 +1,66 @@
-"""A run goes on inside of an epoch."""
+"""A run that is resumed inside an epoch trains on the remaining images."""
 
 from __future__ import annotations
 
-import shutil
-import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from interruptions import signal_after
 
-from flowers.callbacks import ResumeEpoch, SeedSteps
+from flowers.callbacks import ResumeEpoch
 from flowers.cli import training
 
-SMALL = [
-    "--data.image_size",
-    "32",
-    "--data.crop_size",
-    "[16,24]",
-    "--model.widths",
-    "[8,16]",
-    "--data.batch_size",
-    "20",
-]
-SMALL += [
-    "--trainer.accelerator",
-    "cpu",
-    "--trainer.log_every_n_steps",
-    "1",
-    "--trainer.max_epochs",
-    "2",
-]
+
+def resume(folder, *words):
+    """Resume the last run below a folder."""
+    where = ["--ckpt_path", "last", "--trainer.default_root_dir", str(folder)]
+    return training.main(["fit", *where, *words])
 
 
-def fit(folder, synthetic, *words):
-    return training.main(
-        [
-            "fit",
-            *SMALL,
-            "--data.root",
-            str(synthetic),
-            "--trainer.default_root_dir",
-            str(folder),
-            *words,
-        ]
-    )
-
-
-def curve(run, name):
-    return [
-        (event.step, event.value) for event in EventAccumulator(str(run)).Reload().Scalars(name)
-    ]
-
-
-class KeepBestOfFirstEpoch(SeedSteps):
-    def on_train_epoch_start(self, trainer, pl_module):
-        if trainer.current_epoch == 1:
-            shutil.copy(trainer.checkpoint_callbacks[0].best_model_path, "first.ckpt")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("mode", "validations", "epochs"), [("max", 1, 0), ("min", 2, 1)])
-def test_a_checkpoint_of_a_validation_goes_on_after_it(
-    synthetic, tmp_path, monkeypatch, *, mode, validations, epochs
+@pytest.mark.parametrize(("batch_size", "num_steps"), [(8, 1 + (120 - 32) // 8), (60, 2)])
+def test_an_epoch_that_is_resumed_with_another_batch_size_has_the_steps_that_are_left(
+    fit_small, batch_size, num_steps, synthetic, tmp_path
 ):
-    # Six steps an epoch, validated after the third and the sixth, and between them the rate of
-    # learning falls. It is known beforehand, unlike the metrics that can be monitored.
-    monkeypatch.setattr(training, "check_monitor", lambda monitor, recalls: None)
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "SeedSteps", KeepBestOfFirstEpoch)
-        words = ["--checkpoint.monitor", "train/lr/dense", "--checkpoint.mode", mode]
-        fit(tmp_path, synthetic, "--trainer.val_check_interval", "0.5", *words)
-    assert torch.load("first.ckpt", weights_only=True)["global_step"] == 3 * validations
-    training.main(["fit", "--ckpt_path", "first.ckpt"])
-    whole, resumed = (tmp_path / "lightning_logs" / f"version_{number}" for number in (0, 1))
-    assert curve(resumed, "val/loss") == curve(whole, "val/loss")[validations:]
-    assert curve(resumed, "train/loss") == curve(whole, "train/loss")[epochs:]
+    one_epoch = ["--trainer.max_epochs", "1"]
+    with pytest.raises(SystemExit):  # after 32 of the 120 images
+        fit_small(tmp_path, synthetic, *one_epoch, *signal_after(1))
+    with pytest.warns(UserWarning, match=r"processes: 1 \(before: 1\)"):
+        run = resume(tmp_path, *one_epoch, "--data.batch_size", str(batch_size))
+    assert run.trainer.global_step == num_steps
+    assert "val/acc" in run.trainer.callback_metrics
 
 
-class SignalAfter(SeedSteps):
-    def on_train_batch_end(self, trainer, *args, **kwargs):
-        if trainer.global_step == 4:
-            signal.raise_signal(signal.SIGTERM)
-
-
-def test_with_a_limit_of_batches_one_is_left_to_end_the_epoch_with(
-    synthetic, tmp_path, monkeypatch
+def test_with_limit_train_batches_a_resumed_epoch_has_at_least_one_more_step(
+    fit_small, synthetic, tmp_path
 ):
-    limit = ["--trainer.limit_train_batches", "5"]
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "SeedSteps", SignalAfter)
-        with pytest.raises(SystemExit):
-            fit(tmp_path, synthetic, *limit)
-    words = [
-        "--ckpt_path",
-        "last",
-        "--trainer.default_root_dir",
-        str(tmp_path),
-        "--data.batch_size",
-        "10",
-    ]
+    options = ["--data.batch_size", "20", "--data.crop_size", "[16,24]"]
+    options += ["--trainer.limit_train_batches", "5", "--trainer.max_epochs", "2"]
+    with pytest.raises(SystemExit):
+        fit_small(tmp_path, synthetic, *options, *signal_after(4))
     with pytest.warns(UserWarning, match="images a step: 10"):
-        again = training.main(["fit", *words])
-    assert again.trainer.global_step == 4 + 1 + 5
+        run = resume(tmp_path, "--data.batch_size", "10")
+    assert run.trainer.global_step == 4 + 1 + 5
 
 
-@pytest.mark.parametrize(("of_all", "agree"), [((7, -7), True), ((7, 0), False)])
-def test_processes_that_go_on_from_different_checkpoints_are_stopped(of_all, agree):
+def two_processes(step, *, lowest, highest):
+    """Return the trainer of the first of two processes that resume at these steps."""
+    reduced = torch.tensor([highest, -lowest])
     strategy = SimpleNamespace(
-        root_device=torch.device("cpu"), reduce=lambda steps, reduce_op: torch.tensor(of_all)
+        root_device=torch.device("cpu"), reduce=lambda steps, reduce_op: reduced
     )
-    trainer = SimpleNamespace(world_size=2, global_rank=0, global_step=7, strategy=strategy)
-    trainer.fit_loop = SimpleNamespace(
-        restarting=False, epoch_loop=SimpleNamespace(batch_progress=None)
+    epoch_loop = SimpleNamespace(batch_progress=None)
+    fit_loop = SimpleNamespace(restarting=False, epoch_loop=epoch_loop)
+    return SimpleNamespace(
+        world_size=2, global_rank=0, global_step=step, strategy=strategy, fit_loop=fit_loop
     )
-    if agree:
-        ResumeEpoch().on_train_start(trainer, None)
-    else:
-        with pytest.raises(
-            ValueError, match=r"`ckpt_path`: .* got steps 0 to 7 \(7 in process 0\)"
-        ):
-            ResumeEpoch().on_train_start(trainer, None)
+
+
+def test_processes_that_resume_from_the_same_checkpoint_are_accepted():
+    ResumeEpoch().on_train_start(two_processes(7, lowest=7, highest=7), None)
+
+
+def test_processes_that_resume_from_different_checkpoints_are_refused():
+    message = r"`ckpt_path`: .* got steps 0 to 7 \(7 in process 0\)"
+    with pytest.raises(ValueError, match=message):
+        ResumeEpoch().on_train_start(two_processes(7, lowest=0, highest=7), None)

@@ -77,13 +77,13 @@ def thumbnails(images) -> np.ndarray:
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_copy_is_found_in_every_orientation_and_no_other_image(change):
+def test_a_changed_duplicate_is_found_in_every_orientation_and_no_other_image(change):
     photos = [photo(number) for number in range(16)]
     originals = photos[: len(ORIENTATIONS)]
     changed = [saved(CHANGES[change](image)) for image in originals]
-    copies = [turned(*pair) for pair in zip(changed, ORIENTATIONS, strict=True)]
-    pairs = similar_pairs(thumbnails([*photos, *copies]))
-    assert pairs.indices.tolist() == [[number, 16 + number] for number in range(len(copies))]
+    duplicates = [turned(*pair) for pair in zip(changed, ORIENTATIONS, strict=True)]
+    pairs = similar_pairs(thumbnails([*photos, *duplicates]))
+    assert pairs.indices.tolist() == [[number, 16 + number] for number in range(len(duplicates))]
     assert ((pairs.similarity > 0) & (pairs.similarity <= 1)).all()
 
 
@@ -92,7 +92,7 @@ def test_synthetic_flowers_are_all_different(synthetic, cache_home):
     assert len(similar_pairs(info.thumbnails).indices) == 0
 
 
-def test_smooth_pictures_are_told_apart_by_what_is_in_them():
+def test_smooth_images_with_different_contents_are_no_duplicates():
     # Skies of one colour ramp, each with one small thing elsewhere.
     ramp = np.linspace(200, 90, 240)[:, None, None] + np.zeros((240, 320, 3))
     rng = np.random.default_rng(0)
@@ -105,16 +105,16 @@ def test_smooth_pictures_are_told_apart_by_what_is_in_them():
     assert len(pairs) <= 3  # where two things happen to stand in one place
 
 
-def test_one_picture_saved_many_times_is_paired_with_its_first_alone():
+def test_many_duplicates_of_an_image_are_each_paired_with_the_first():
     images = thumbnails([photo(0)])[[0] * 3000]
     assert similar_pairs(images).indices.tolist() == [[0, i] for i in range(1, 3000)]
 
 
-def test_plain_images_are_no_copies_of_each_other():
+def test_plain_images_are_no_duplicates_of_each_other():
     assert len(similar_pairs(np.full((3, 48, 48), 90, dtype=np.uint8)).indices) == 0
 
 
-def test_one_picture_changed_many_times_is_connected_by_few_pairs():
+def test_many_near_duplicates_are_connected_by_few_pairs():
     rng = np.random.default_rng(0)
     images = thumbnails([photo(0)]).astype(int) + rng.integers(-3, 4, (200, 48, 48))
     pairs = similar_pairs(images.clip(0, 255).astype(np.uint8)).indices
@@ -122,7 +122,7 @@ def test_one_picture_changed_many_times_is_connected_by_few_pairs():
     assert len(pairs) < 5000  # of 19,900
 
 
-def test_textures_of_one_outline_on_white_are_told_apart():
+def test_textures_with_the_same_outline_are_no_duplicates():
     y, x = np.mgrid[:240, :320]
     outside = (x - 160) ** 2 + (y - 120) ** 2 > 90**2
     pixels = [np.array(photo(100 + number)) for number in range(30)]
@@ -140,7 +140,7 @@ def test_textures_of_one_outline_on_white_are_told_apart():
     ],
     ids=["very dark", "nearly plain"],
 )
-def test_images_that_look_alike_but_are_not_the_same_are_not_paired(images):
+def test_similar_images_that_are_no_duplicates_are_not_paired(images):
     assert len(similar_pairs(thumbnails(images)).indices) == 0
 
 
@@ -173,7 +173,7 @@ def test_connected_images_have_one_number():
     assert len(set(connected(4, np.empty((0, 2), dtype=np.int64)).tolist())) == 4
 
 
-def test_the_rules_count_what_they_say(tmp_path):
+def test_each_rule_pairs_its_kind_of_duplicates(tmp_path):
     images = thumbnails([photo(0), photo(0), photo(1), saved(photo(1), quality=30)])
     sha256 = ["a", "a", "b", "c"]
     pairs = {

@@ -34,7 +34,7 @@ def test_every_file_has_its_checksum_and_its_thumbnail(folder, tmp_path):
         assert np.abs(np.asarray(grey).astype(int) - thumbnail).max() <= 1
 
 
-def test_format_pixels_and_size_are_told(folder, tmp_path):
+def test_format_mode_and_size_are_read(folder, tmp_path):
     file = folder.root / folder.paths[0]
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -52,7 +52,7 @@ def test_a_second_call_reads_nothing(folder, tmp_path, monkeypatch):
     assert np.array_equal(second.thumbnails, first.thumbnails)
 
 
-def test_a_file_that_changed_is_read_anew(folder, tmp_path):
+def test_a_file_that_changed_is_read_again(folder, tmp_path):
     before = read(folder, tmp_path).images
     file = folder.root / folder.paths[0]
     stat = file.stat()
@@ -63,7 +63,7 @@ def test_a_file_that_changed_is_read_anew(folder, tmp_path):
     assert after[1:] == before[1:]
 
 
-def test_bad_files_are_told_and_have_no_thumbnail(folder, tmp_path):
+def test_unreadable_files_have_an_error_and_no_thumbnail(folder, tmp_path):
     (folder.root / folder.paths[1]).write_bytes(b"no image")
     whole = (folder.root / folder.paths[2]).read_bytes()
     (folder.root / folder.paths[2]).write_bytes(whole[: len(whole) // 2])
@@ -86,14 +86,14 @@ def test_a_file_that_could_not_be_read_is_tried_again(folder, tmp_path):
     assert read(folder, tmp_path).errors == {}
 
 
-def test_what_is_no_file_is_an_error_and_no_wait(folder, tmp_path):
+def test_a_pipe_is_an_error_and_is_not_waited_for(folder, tmp_path):
     file = folder.root / folder.paths[3]
     file.unlink()
     os.mkfifo(file)
     assert "expected a file" in read(folder, tmp_path).errors[3]
 
 
-def test_checksums_are_listed_once_however_often_they_are_asked_for(folder, tmp_path):
+def test_the_list_of_checksums_is_made_once(folder, tmp_path):
     found = read(folder, tmp_path)
     assert (
         found.sha256 is found.sha256
@@ -111,7 +111,7 @@ LACKS = [MemoryError(), hidden(MemoryError()), OSError(errno.EMFILE, ""), OSErro
 
 
 @pytest.mark.parametrize("error", LACKS)
-def test_what_the_process_lacks_is_an_error_that_names_the_file_and_no_broken_image(
+def test_too_little_memory_or_too_many_open_files_do_not_make_an_image_unreadable(
     folder, tmp_path, monkeypatch, error
 ):
     def fail(*args, **options):
@@ -148,7 +148,9 @@ def _read_with_little_memory(root, paths, cache_dir, queue):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits the memory as Linux does")
-def test_an_image_larger_than_the_memory_is_not_called_broken(folder, tmp_path, forkserver):
+def test_an_image_larger_than_the_memory_is_not_reported_as_unreadable(
+    folder, tmp_path, forkserver
+):
     Image.new("L", (9400, 9400)).save(folder.root / "cat/003.png", compress_level=1)
     queue = forkserver.Queue()
     args = (folder.root, folder.paths, tmp_path / "cache", queue)

@@ -95,7 +95,7 @@ def test_a_missing_root_is_downloaded_verified_and_extracted(server, root):
     assert left == {"flower_photos.tgz", "flower_photos"}
 
 
-def test_a_cut_download_resumes_where_it_was_cut(server, root):
+def test_an_interrupted_download_resumes_where_it_stopped(server, root):
     server.cuts = 2
     download_flower_photos(root, archive=server.archive())
     assert whole(root)
@@ -106,7 +106,7 @@ def test_a_cut_download_resumes_where_it_was_cut(server, root):
     ]
 
 
-def test_the_next_run_goes_on_with_what_arrived(server, root):
+def test_the_next_run_resumes_the_download(server, root):
     server.cuts = 3
     with pytest.raises(ConnectionError, match=r"run the same command again"):
         download_flower_photos(root, archive=server.archive())
@@ -122,7 +122,7 @@ def test_a_server_that_cannot_resume_starts_over(server, root):
     assert whole(root)
 
 
-def test_wrong_bytes_are_never_extracted(server, root):
+def test_an_archive_with_another_checksum_is_not_extracted(server, root):
     server.content = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
     with pytest.raises(ConnectionError, match="is not the archive with sha256"):
         download_flower_photos(root, archive=server.archive())
@@ -145,7 +145,7 @@ def test_an_archive_put_there_by_hand_is_used_or_named(server, root):
     assert server.starts == []
 
 
-def test_without_a_network_every_way_out_is_named(root, monkeypatch):
+def test_without_a_connection_all_alternatives_are_named(root, monkeypatch):
     monkeypatch.setattr(flower_photos.time, "sleep", lambda seconds: None)
     unreachable = FLOWER_PHOTOS._replace(url="http://127.0.0.1:9/flower_photos.tgz")
     with pytest.raises(ConnectionError) as caught:
@@ -181,7 +181,7 @@ def _download(root, archive):
     download_flower_photos(root, archive=archive)
 
 
-def test_processes_that_download_at_once_fetch_once(server, root, forkserver):
+def test_processes_that_start_at_the_same_time_download_once(server, root, forkserver):
     workers = [
         forkserver.Process(target=_download, args=(root, server.archive())) for _ in range(3)
     ]
@@ -194,7 +194,7 @@ def test_processes_that_download_at_once_fetch_once(server, root, forkserver):
     assert server.starts == [0]
 
 
-def test_a_mistyped_root_becomes_no_other_data_set(tmp_path):
+def test_a_misspelt_root_downloads_nothing(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"(?s)`root` .*data/flower_photos downloads.*generates"
     ):
@@ -202,7 +202,7 @@ def test_a_mistyped_root_becomes_no_other_data_set(tmp_path):
     assert not (tmp_path / "flower_phtos").exists()
 
 
-def test_the_published_archive_is_the_one_asked_for():
+def test_the_published_archive_has_the_expected_checksum():
     # TensorFlow Datasets' checksum file for tf_flowers.
     assert FLOWER_PHOTOS.size == 228_813_984
     assert FLOWER_PHOTOS.sha256.startswith("4c54ace7911aaffe")

@@ -16,7 +16,7 @@ def test_the_classes_are_those_of_flower_photos(synthetic):
         assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (48, 48))
 
 
-def test_same_seed_same_files_other_seed_others(synthetic, tmp_path):
+def test_the_same_seed_gives_the_same_files_and_another_seed_others(synthetic, tmp_path):
     same, other = tmp_path / "same", tmp_path / "other"
     generate_flowers(same, per_class=2, image_size=48)
     generate_flowers(other, per_class=2, image_size=48, seed=1)
@@ -25,7 +25,7 @@ def test_same_seed_same_files_other_seed_others(synthetic, tmp_path):
         assert (same / path).read_bytes() != (other / path).read_bytes()
 
 
-def test_an_existing_folder_is_left_alone(tmp_path):
+def test_an_existing_folder_is_not_changed(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note.txt").write_text("mine")
     generate_flowers(tmp_path / "mine", per_class=1)
@@ -33,18 +33,19 @@ def test_an_existing_folder_is_left_alone(tmp_path):
 
 
 def test_the_average_colour_does_not_tell_the_classes_apart():
-    """The nearest mean colour gets few right: the shapes have to be learnt."""
+    """The nearest mean colour classifies few correctly, because the shapes have to be learnt."""
 
-    def colours(first):
-        rngs = [[np.random.default_rng([first, label, i]) for i in range(30)] for label in range(5)]
-        pictures = [
-            [generate_flower(n, image_size=24, rng=r) for r in rs]
-            for n, rs in zip(NAMES, rngs, strict=True)
-        ]
-        return np.array(
-            [[np.asarray(picture).mean(axis=(0, 1)) for picture in row] for row in pictures]
-        )
+    def colours(seed):
+        """Return the mean colours ``(5, 30, 3)`` of thirty flowers of each class."""
+        means = np.empty((5, 30, 3))
+        for label, name in enumerate(NAMES):
+            for number in range(30):
+                rng = np.random.default_rng([seed, label, number])
+                image = generate_flower(name, image_size=24, rng=rng)
+                means[label, number] = np.asarray(image).mean(axis=(0, 1))
+        return means
 
-    means, tested = colours(0).mean(axis=1), colours(1)
-    nearest = np.linalg.norm(tested[:, :, None] - means, axis=3).argmin(axis=2)
+    class_colours = colours(0).mean(axis=1)
+    distances = np.linalg.norm(colours(1)[:, :, None] - class_colours, axis=3)
+    nearest = distances.argmin(axis=2)
     assert (nearest == np.arange(5)[:, None]).mean() < 0.6

@@ -42,17 +42,17 @@ def info(bad=()):
 
 
 def assign(index, *pairs, bad=(), **options):
-    copies = Pairs(
+    duplicates = Pairs(
         np.array(pairs, dtype=np.int64).reshape(-1, 2), np.ones(len(pairs), dtype=np.float32)
     )
-    return assign_splits(index, info(bad), copies, options=SplitOptions(**options))
+    return assign_splits(index, info(bad), duplicates, options=SplitOptions(**options))
 
 
 def chain(*numbers):
     return [*pairwise(numbers)]
 
 
-def test_copies_stay_on_one_side_whatever_the_seed(index):
+def test_duplicates_are_in_one_split_for_any_seed(index):
     pairs = [*chain(0, 5, 9), *chain(41, 60), *chain(3, 30), *chain(50, 51)]
     for seed in range(20):
         split = assign(index, *pairs, split_seed=seed).split
@@ -60,12 +60,12 @@ def test_copies_stay_on_one_side_whatever_the_seed(index):
         assert np.isin(split.astype(str), ["train", "val", "test"]).all()
 
 
-def test_a_picture_under_two_labels_is_only_trained_on_with_all_its_copies(index):
+def test_conflicting_labels_are_only_trained_on_with_all_their_duplicates(index):
     pairs = [*chain(0, 7), (7, 45)]
     for seed in range(20):
-        found = assign(index, *pairs, split_seed=seed)
-        assert set(found.split[[0, 7, 45]]) == {"train"}
-    assert found.notes == [
+        assignment = assign(index, *pairs, split_seed=seed)
+        assert set(assignment.split[[0, 7, 45]]) == {"train"}
+    assert assignment.notes == [
         "3 images have conflicting labels, only trained on (--data.contradictions): "
         "cat/00.jpg, cat/07.jpg, dog/05.jpg",
         "3 images are duplicates (--data.duplicates near) in 1 groups, the largest of 3",
@@ -75,13 +75,13 @@ def test_a_picture_under_two_labels_is_only_trained_on_with_all_its_copies(index
 @pytest.mark.parametrize(
     "options", [{}, {"group_by": "photographer"}, {"folds": 4}, {"split": "tf_for_poets"}]
 )
-def test_copies_stay_together_when_the_one_that_connects_them_is_left_out(
+def test_duplicates_stay_together_when_the_one_that_connects_them_is_left_out(
     index, tmp_path, options, monkeypatch
 ):
     credit(index, dict.fromkeys(PATHS[70:72], "Anna"))
-    sides = np.array(["train", "val", "test", "train"] * 20, dtype=object)
+    published_split = np.array(["train", "val", "test", "train"] * 20, dtype=object)
     monkeypatch.setattr(
-        "flowers.data.splitting.assign.tf_for_poets_split", lambda paths: sides.copy()
+        "flowers.data.splitting.assign.tf_for_poets_split", lambda paths: published_split.copy()
     )
     file = tmp_path / "quarantine.csv"
     file.write_text(quarantine_text([QuarantineRow("cat/00.jpg", "sha000", "blurred")]))
@@ -97,41 +97,41 @@ def test_copies_stay_together_when_the_one_that_connects_them_is_left_out(
         assert not {"val", "test"} & {contradicting[9], contradicting[46]}
 
 
-def test_what_one_picture_under_two_labels_takes_along_is_said(index):
+def test_images_grouped_with_a_conflicting_label_are_only_trained_on(index):
     credit(index, dict.fromkeys(PATHS[:10], "Anna"))
-    found = assign(index, (0, 45), group_by="photographer")
-    assert set(found.split[:10]) == {"train"}
-    assert "9 images of the same groups are only trained on, too" in found.notes
+    assignment = assign(index, (0, 45), group_by="photographer")
+    assert set(assignment.split[:10]) == {"train"}
+    assert "9 images of the same groups are only trained on, too" in assignment.notes
 
 
-def test_ignored_copies_are_single_images(index):
+def test_duplicates_that_are_ignored_are_split_as_single_images(index):
     sha = info()
     sha.images = [image._replace(sha256="same") for image in sha.images]
     sha.sha256 = ["same"] * 80
     none = Pairs(np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.float32))
-    found = assign_splits(index, sha, none, options=SplitOptions(duplicates="ignore"))
-    assert [(found.split == name).sum() for name in ("train", "val", "test")] == [64, 8, 8]
+    assignment = assign_splits(index, sha, none, options=SplitOptions(duplicates="ignore"))
+    assert [(assignment.split == name).sum() for name in ("train", "val", "test")] == [64, 8, 8]
 
 
-def test_every_fold_validates_on_images_of_its_own(index):
+def test_every_fold_is_validated_on_other_images(index):
     chosen = [
         set(np.flatnonzero(assign(index, folds=4, fold=fold).split == "val")) for fold in range(4)
     ]
     assert len(set.union(*chosen)) > 12  # of 4 times 6
 
 
-def test_a_picture_under_two_labels_can_be_left_out_or_kept(index):
+def test_conflicting_labels_can_be_left_out_or_kept(index):
     split = assign(index, (0, 45), contradictions="leave_out").split
     assert split[[0, 45]].tolist() == ["skipped"] * 2
-    sides = [
+    splits = [
         assign(index, (0, 45), contradictions="keep", split_seed=seed).split[[0, 45]]
         for seed in range(40)
     ]
-    assert all(first == second for first, second in sides)
-    assert {first for first, _ in sides} == {"train", "val", "test"}
+    assert all(first == second for first, second in splits)
+    assert {first for first, _ in splits} == {"train", "val", "test"}
 
 
-def test_folds_test_every_image_once_but_those_that_only_train(index):
+def test_folds_test_every_image_once_except_conflicting_labels(index):
     pairs = [(0, 45), (1, 2)]
     splits = [assign(index, *pairs, folds=4, fold=fold).split for fold in range(4)]
     tested = sum((split == "test").astype(int) for split in splits)
@@ -142,9 +142,9 @@ def test_folds_test_every_image_once_but_those_that_only_train(index):
         assert split[1] == split[2]
 
 
-def test_what_cannot_be_decoded_is_in_no_split(index):
-    found = assign(index, (3, 4), bad=(3,))
-    assert np.flatnonzero(found.split == "skipped").tolist() == [3]
+def test_unreadable_images_are_in_no_split(index):
+    assignment = assign(index, (3, 4), bad=(3,))
+    assert np.flatnonzero(assignment.split == "skipped").tolist() == [3]
 
 
 def test_quarantined_images_are_in_no_split_and_named(index, tmp_path):
@@ -156,46 +156,31 @@ def test_quarantined_images_are_in_no_split_and_named(index, tmp_path):
     ]
     file = tmp_path / "quarantine.csv"
     file.write_text(quarantine_text(rows))
-    found = assign(index, quarantine=str(file))
-    assert np.flatnonzero(found.split == "quarantined").tolist() == [3, 41]
-    assert found.notes[0] == "2 images are in quarantine: cat/03.jpg, dog/01.jpg"
-    assert "2 lines name a file that is missing or has changed" in found.notes[1]
-    assert "dog/02.jpg, dog/gone.jpg" in found.notes[1]
+    assignment = assign(index, quarantine=str(file))
+    assert np.flatnonzero(assignment.split == "quarantined").tolist() == [3, 41]
+    assert assignment.notes[0] == "2 images are in quarantine: cat/03.jpg, dog/01.jpg"
+    assert "2 lines name a file that is missing or has changed" in assignment.notes[1]
+    assert "dog/02.jpg, dog/gone.jpg" in assignment.notes[1]
 
 
-def test_the_quarantine_is_stronger_than_a_manifest(index, tmp_path):
+def test_the_quarantine_takes_precedence_over_a_manifest(index, tmp_path):
     manifest = write_manifest(index, tmp_path, dict.fromkeys(PATHS, "train"))
     file = tmp_path / "quarantine.csv"
     file.write_text(quarantine_text([QuarantineRow("cat/03.jpg", "sha003", "blurred")]))
     assert assign(index, quarantine=str(file), manifest=manifest).split[3] == "quarantined"
 
 
-def test_a_quarantine_list_survives_a_spreadsheet_and_a_person(index, tmp_path):
-    file = tmp_path / "quarantine.csv"
-    file.write_text("path,sha256,reason\ncat/03.jpg\ndog/01.jpg,,a wolf\n\n", encoding="utf-8-sig")
-    found = assign(index, quarantine=str(file))
-    assert np.flatnonzero(found.split == "quarantined").tolist() == [3, 41]
-
-
-def test_another_file_is_no_quarantine(index, tmp_path):
-    for text in ("", "file,why\na,b\n"):
-        (tmp_path / "list.csv").write_text(text)
-        with pytest.raises(
-            ValueError, match=r"`quarantine` .*list\.csv: expected a CSV file with the columns path"
-        ):
-            assign(index, quarantine=str(tmp_path / "list.csv"))
-    with pytest.raises(FileNotFoundError, match=r"`quarantine` nowhere\.csv"):
-        assign(index, quarantine="nowhere.csv")
-
-
-def write_manifest(index, folder, sides):
+def write_manifest(index, folder, splits_by_path):
     names = [index.class_names[label] for label in index.labels]
-    rows = [ManifestRow(path, names[i], f"sha{i:03d}", sides[path]) for i, path in enumerate(PATHS)]
+    rows = [
+        ManifestRow(path, names[i], f"sha{i:03d}", splits_by_path[path])
+        for i, path in enumerate(PATHS)
+    ]
     (folder / "manifest.csv").write_text(manifest_text(rows))
     return str(folder / "manifest.csv")
 
 
-def test_a_manifest_with_copies_on_two_sides_is_an_error_that_names_the_pairs(index, tmp_path):
+def test_a_manifest_with_duplicates_in_two_splits_is_refused_with_the_pairs(index, tmp_path):
     manifest = write_manifest(
         index, tmp_path, {path: ("train", "val", "test")[i % 3] for i, path in enumerate(PATHS)}
     )
@@ -210,39 +195,48 @@ def test_a_manifest_with_copies_on_two_sides_is_an_error_that_names_the_pairs(in
         assign(index, (0, 1), (2, 3), (1, 4), manifest=manifest)
 
 
-def test_under_a_manifest_too_pictures_under_two_labels_only_train(index, tmp_path):
+def test_conflicting_labels_in_a_manifest_are_only_trained_on(index, tmp_path):
     manifest = write_manifest(
         index, tmp_path, {path: ("train", "test")[i % 2] for i, path in enumerate(PATHS)}
     )
-    sides = {
+    splits = {
         rule: assign(index, (1, 45), (2, 46), manifest=manifest, contradictions=rule)
         .split[[1, 45, 2, 46]]
         .tolist()
         for rule in ("train", "leave_out", "keep")
     }
-    assert sides == {
+    assert splits == {
         "train": ["skipped", "skipped", "train", "train"],
         "leave_out": ["skipped"] * 4,
         "keep": ["test", "test", "train", "train"],
     }
 
 
-def test_a_leak_through_a_skipped_copy_is_found(index, tmp_path):
-    sides = dict.fromkeys(PATHS, "train") | {PATHS[0]: "skipped", PATHS[6]: "test"}
+def test_a_leak_through_a_skipped_duplicate_is_found(index, tmp_path):
+    splits_by_path = dict.fromkeys(PATHS, "train") | {PATHS[0]: "skipped", PATHS[6]: "test"}
     with pytest.raises(
         ValueError, match=r"1 pairs.*\n.*cat/03\.jpg \(train\) = cat/06\.jpg \(test\)"
     ):
-        assign(index, (0, 3), (0, 6), manifest=write_manifest(index, tmp_path, sides))
+        assign(index, (0, 3), (0, 6), manifest=write_manifest(index, tmp_path, splits_by_path))
 
 
-def test_the_published_split_keeps_its_test_and_leaves_out_what_copies_it(index, monkeypatch):
-    sides = np.array(["train"] * 60 + ["val"] * 10 + ["test"] * 10, dtype=object)
-    monkeypatch.setattr("flowers.data.splitting.assign.tf_for_poets_split", lambda paths: sides)
-    found = assign(index, (50, 75), (65, 75), (51, 66), (52, 53), (0, 67), split="tf_for_poets")
-    assert found.split[[75, 66, 52, 53]].tolist() == ["test", "val", "train", "train"]
-    assert found.split[[50, 65, 51]].tolist() == ["skipped"] * 3
-    assert found.split[[0, 67]].tolist() == ["train", "skipped"]  # one picture under two labels
-    assert (found.split == "test").sum() == 10
+def test_the_published_split_keeps_its_test_images_and_leaves_out_their_duplicates(
+    index, monkeypatch
+):
+    published_split = np.array(["train"] * 60 + ["val"] * 10 + ["test"] * 10, dtype=object)
+    monkeypatch.setattr(
+        "flowers.data.splitting.assign.tf_for_poets_split", lambda paths: published_split
+    )
+    assignment = assign(
+        index, (50, 75), (65, 75), (51, 66), (52, 53), (0, 67), split="tf_for_poets"
+    )
+    assert assignment.split[[75, 66, 52, 53]].tolist() == ["test", "val", "train", "train"]
+    assert assignment.split[[50, 65, 51]].tolist() == ["skipped"] * 3
+    assert assignment.split[[0, 67]].tolist() == [
+        "train",
+        "skipped",
+    ]  # conflicting labels
+    assert (assignment.split == "test").sum() == 10
 
 
 def divide(index, counts):
@@ -266,7 +260,7 @@ def test_of_duplicates_in_given_splits_those_in_the_latest_split_stay(index):
     result = assign(index, *pairs)
     leaks = [0, 1, 26, 4, 29]
     assert (result.split[leaks] == "skipped").all()
-    assert result.split[70] == "skipped"  # one picture under two labels
+    assert result.split[70] == "skipped"  # conflicting labels
     rest = np.delete(np.arange(80), [*leaks, 70])
     assert (result.split[rest] == index.given_splits[rest]).all()
     [note] = [note for note in result.notes if "validation or test image" in note]
@@ -292,7 +286,7 @@ def test_splits_that_are_missing_are_taken_from_the_training_images(index, count
         sizes = {name: (result.split[:40] == name).sum() for name in expected}
         assert all(abs(sizes[name] - size) <= 2 for name, size in expected.items())
         assert all(result.split[first] == result.split[second] for first, second in pairs)
-        assert result.split[3] == "train"  # one picture under two labels
+        assert result.split[3] == "train"  # conflicting labels
         for name in counts.keys() - {"train"}:
             assert (result.split[index.given_splits == name] == name).all()
         missing = expected.keys() - counts.keys()
@@ -308,17 +302,17 @@ def test_no_test_images_are_taken_if_there_is_no_test_folder_and_its_fraction_is
     assert not result.notes
 
 
-def test_a_class_that_leaks_whole_is_refused(index):
+def test_a_class_whose_training_images_all_leak_is_refused(index):
     divide(index, {"train": 1, "val": 20, "test": 19})
     with pytest.raises(ValueError, match=r"no image is left to train on of cat: "):
         assign(index, (0, 39))
 
 
-def test_a_manifest_is_stronger_than_given_splits(index, tmp_path):
+def test_a_manifest_takes_precedence_over_given_splits(index, tmp_path):
     divide(index, {"train": 20, "val": 10, "test": 10})
-    sides = {path: ("test", "train", "val")[i % 3] for i, path in enumerate(PATHS)}
-    manifest = write_manifest(index, tmp_path, sides)
-    assert assign(index, manifest=manifest).split.tolist() == [*sides.values()]
+    splits_by_path = {path: ("test", "train", "val")[i % 3] for i, path in enumerate(PATHS)}
+    manifest = write_manifest(index, tmp_path, splits_by_path)
+    assert assign(index, manifest=manifest).split.tolist() == [*splits_by_path.values()]
 
 
 @pytest.mark.parametrize(
@@ -338,7 +332,7 @@ def test_options_that_split_a_divided_folder_otherwise_are_refused(index, option
     SplitOptions(manifest="x.csv", split=options.get("split", "random")).check_folder(index)
 
 
-def test_hundreds_of_leaks_make_no_endless_line(index):
+def test_of_many_leaks_only_some_are_listed(index):
     divide(index, {"train": 35, "val": 5})
     for i, label in enumerate(index.labels):
         index.paths = (
@@ -363,20 +357,20 @@ def credit(index, owners):
 
 
 @pytest.mark.parametrize("folds", [None, 4])
-def test_no_photographer_stands_on_two_sides(index, folds):
+def test_the_photos_of_a_photographer_are_in_one_split(index, folds):
     owners = {path: f"Anna - {i // 3}, née Bö" for i, path in enumerate(PATHS[:-4])}
     owners[PATHS[0]] = owners[PATHS[70]]  # photos of both classes
     credit(index, owners)
     for seed in range(10):
-        found = assign(index, (5, 6), group_by="photographer", folds=folds, split_seed=seed)
-        sides = {}
-        for path, side in zip(PATHS, found.split, strict=True):
-            sides.setdefault(owners.get(path, path), set()).add(side)
-        assert all(len(side) == 1 for side in sides.values())
-        assert found.split[5] == found.split[6]
+        assignment = assign(index, (5, 6), group_by="photographer", folds=folds, split_seed=seed)
+        splits_by_owner = {}
+        for path, split in zip(PATHS, assignment.split, strict=True):
+            splits_by_owner.setdefault(owners.get(path, path), set()).add(split)
+        assert all(len(splits) == 1 for splits in splits_by_owner.values())
+        assert assignment.split[5] == assignment.split[6]
     assert (
         "26 photographers, each in one split; 4 photos without a credit, split one by one"
-        in found.notes
+        in assignment.notes
     )
 
 

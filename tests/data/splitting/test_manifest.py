@@ -9,7 +9,7 @@ from flowers.data.splitting.manifest import ManifestRow, fingerprints, split_of_
 ROWS = [
     ManifestRow("cat/a, \"quoted\" 'name'.jpg", "cat", "1" * 64, "train"),
     ManifestRow("cat/pâquerette.jpg", "cat", "2" * 64, "val"),
-    ManifestRow("dog/\udcff.jpg", "dog", "3" * 64, "test"),  # a name that is no UTF-8
+    ManifestRow("dog/\udcff.jpg", "dog", "3" * 64, "test"),  # a name that is not UTF-8
     ManifestRow("dog/bad.jpg", "dog", "4" * 64, "skipped"),
     ManifestRow("dog/mislabelled.jpg", "dog", "6" * 64, "quarantined"),
 ]
@@ -51,7 +51,7 @@ def test_another_csv_is_refused(tmp_path, text):
         read_manifest(file)
 
 
-def test_a_path_that_stands_twice_is_refused(tmp_path):
+def test_a_path_listed_twice_is_refused(tmp_path):
     file = tmp_path / "manifest.csv"
     rows = [*ROWS, ROWS[0]._replace(split="test")]
     file.write_bytes(manifest_text(rows).encode("utf-8", "surrogateescape"))
@@ -66,7 +66,7 @@ def test_an_unknown_split_is_refused(tmp_path):
         read_manifest(file)
 
 
-def test_fingerprints_see_contents_labels_and_splits_but_no_names():
+def test_fingerprints_depend_on_contents_labels_and_splits_but_not_on_names():
     base = fingerprints(ROWS)
     renamed = [row._replace(path=f"x/{number}") for number, row in enumerate(ROWS)]
     assert fingerprints(renamed[::-1]) == base

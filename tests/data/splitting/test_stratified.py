@@ -50,7 +50,7 @@ def test_groups_may_be_file_names_that_are_not_utf8():
     assert split(labels, [f"{group} \udcff.jpg" for group in groups])["test"].size == 34
 
 
-def test_identical_files_stay_on_one_side_even_under_two_labels():
+def test_identical_files_are_in_one_split_even_with_conflicting_labels():
     labels, groups = example()
     groups = [
         f"sha{i // 2}" for i in range(len(groups))
@@ -79,7 +79,7 @@ def test_a_class_without_an_image_to_split_is_an_error_that_names_it():
         split(np.empty(0, dtype=np.int64), [])
 
 
-def test_three_copies_of_one_file_are_not_three_images():
+def test_three_identical_files_count_as_one_image():
     labels = [0] * 10 + [1] * 10 + [2] * 3
     with pytest.raises(ValueError, match="class 'c' has 3 images to split, in 1 groups"):
         split(labels, [f"{i}" for i in range(20)] + ["same"] * 3)
@@ -97,7 +97,7 @@ def test_fractions_that_leave_nothing_are_refused(val, test):
         split([0, 1, 2] * 10, [f"{i}" for i in range(30)], val=val, test=test)
 
 
-def test_large_groups_fill_a_side_that_has_none_and_ruin_no_other():
+def test_a_large_group_may_fill_an_empty_split_without_emptying_another():
     labels = np.repeat([0, 1, 2], 160)
     groups = [
         f"{i // 20}" for i in range(480)
@@ -109,12 +109,12 @@ def test_large_groups_fill_a_side_that_has_none_and_ruin_no_other():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_one_group_larger_than_a_side_trains_and_the_others_share_the_rest(seed):
+def test_a_group_larger_than_a_split_is_trained_on_and_the_others_are_split(seed):
     labels = np.repeat([0, 1, 2], [100, 100, 20])
-    groups = [
-        "large" if i < 40 else "b" if 100 <= i < 145 else "c" if 145 <= i < 190 else f"{i}"
-        for i in range(220)
-    ]
+    groups = [f"{number}" for number in range(220)]
+    groups[:40] = ["large"] * 40
+    groups[100:145] = ["b"] * 45
+    groups[145:190] = ["c"] * 45
     indices = split(labels, groups, seed=seed)
     counts = [
         np.bincount(labels[indices[name]], minlength=3).tolist()
@@ -124,9 +124,10 @@ def test_one_group_larger_than_a_side_trains_and_the_others_share_the_rest(seed)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_one_group_larger_than_a_fold_has_one_and_the_others_are_even(seed):
+def test_a_group_larger_than_a_fold_has_a_fold_of_its_own(seed):
     labels = np.repeat([0, 1, 2], [100, 50, 20])
-    groups = ["large" if i < 40 else f"{i}" for i in range(170)]
+    groups = [f"{number}" for number in range(170)]
+    groups[:40] = ["large"] * 40
     number = stratified_folds(labels, groups, folds=5, seed=seed, class_names=NAMES)
     assert sorted(np.bincount(number[labels == 0]).tolist()) == [15, 15, 15, 15, 40]
     assert np.bincount(number[labels == 1]).tolist() == [10] * 5
@@ -141,7 +142,7 @@ def test_few_unequal_groups_are_split_where_they_can_be():
         assert len(indices["train"]) >= 30 or np.bincount(owners).max() > 30
 
 
-def test_a_group_of_several_classes_stays_on_one_side_and_the_classes_stay_even():
+def test_a_group_of_several_classes_is_in_one_split_and_the_classes_stay_stratified():
     rng = np.random.default_rng(0)
     labels, owners = rng.integers(0, 3, 900), (900 * rng.random(900) ** 3).astype(int) // 5
     indices = split(labels, [f"{owner}" for owner in owners])

@@ -1,3 +1,5 @@
+"""``AtomicCheckpointIO``, ``SaveBest`` and ``SaveLast``."""
+
 from __future__ import annotations
 
 import itertools
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from flowers.callbacks import AtomicCheckpointIO, SaveBest
+from flowers.cli import training
 
 
 def epochs(best: SaveBest, *results: tuple[float, float]) -> list[int]:
@@ -28,30 +31,24 @@ def epochs(best: SaveBest, *results: tuple[float, float]) -> list[int]:
         )
         if best.check_monitor_top_k(trainer, metrics[best.monitor]):
             saved.append(epoch)
-            best.best_model_score, best.best_k_models = (
-                metrics[best.monitor],
-                {"best.ckpt": metrics[best.monitor]},
-            )
+            best.best_model_score = metrics[best.monitor]
+            best.best_k_models = {"best.ckpt": metrics[best.monitor]}
             best.kth_best_model_path = "best.ckpt"
     return saved
 
 
-def test_the_best_is_the_higher_accuracy_and_of_equals_the_lower_loss():
+def test_the_best_epoch_has_the_highest_accuracy_and_among_equals_the_lowest_loss():
     best = SaveBest()
-    assert epochs(best, (0.5, 2.0), (0.6, 3.0), (0.6, 2.5), (0.6, 2.7), (0.5, 0.1), (0.7, 9.0)) == [
-        0,
-        1,
-        2,
-        5,
-    ]
+    results = [(0.5, 2.0), (0.6, 3.0), (0.6, 2.5), (0.6, 2.7), (0.5, 0.1), (0.7, 9.0)]
+    assert epochs(best, *results) == [0, 1, 2, 5]
     assert (best.best_epoch, best.best_loss) == (5, 9.0)
 
 
-def test_another_monitor_can_be_less_is_better():
+def test_of_a_monitored_loss_the_lowest_is_the_best():
     assert epochs(SaveBest("val/loss"), (0.5, 2.0), (0.6, 3.0), (0.6, 1.0)) == [0, 2]
 
 
-def test_a_failed_write_leaves_the_previous_checkpoint_whole(tmp_path, monkeypatch):
+def test_after_a_failed_write_the_previous_checkpoint_is_unchanged(tmp_path, monkeypatch):
     file = tmp_path / "checkpoints" / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"epoch": 1, "state_dict": {}}, file)
 
@@ -66,7 +63,7 @@ def test_a_failed_write_leaves_the_previous_checkpoint_whole(tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_really_full_leaves_the_previous_checkpoint_whole(tmp_path):
+def test_on_a_full_disk_the_previous_checkpoint_is_unchanged(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
@@ -89,26 +86,27 @@ def test_a_disk_that_is_really_full_leaves_the_previous_checkpoint_whole(tmp_pat
             saved = torch.load(disk / "last.ckpt", weights_only=True)
             assert saved["epoch"] == 1
             assert ZipFile(disk / "last.ckpt").testzip() is None
-        assert [file.name for file in disk.iterdir()] == [
-            "last.ckpt"
-        ]  # the half is not left to fill the disk
+        # The unfinished file is deleted, because it would fill the disk.
+        assert [file.name for file in disk.iterdir()] == ["last.ckpt"]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def _save_for_ever(file: Path) -> None:
-    for epoch in itertools.count(
-        int(torch.load(file, weights_only=True)["epoch"]) + 1 if file.exists() else 0
-    ):
+def _save_endlessly(file: Path) -> None:
+    first = 0
+    if file.exists():
+        first = int(torch.load(file, weights_only=True)["epoch"]) + 1
+    for epoch in itertools.count(first):
         state = {"weight": torch.full((200_000,), float(epoch))}
         AtomicCheckpointIO().save_checkpoint({"epoch": epoch, "state_dict": state}, file)
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path, forkserver):
-    file, epochs = tmp_path / "last.ckpt", []
+def test_a_process_killed_at_any_moment_leaves_a_complete_checkpoint(tmp_path, forkserver):
+    file = tmp_path / "last.ckpt"
+    epochs = []
     for wait in np.random.default_rng(0).uniform(0, 0.05, size=50):
-        process = forkserver.Process(target=_save_for_ever, args=(file,))
+        process = forkserver.Process(target=_save_endlessly, args=(file,))
         process.start()
         before = file.stat().st_mtime_ns if file.exists() else 0
         while process.is_alive() and (not file.exists() or file.stat().st_mtime_ns == before):
@@ -123,3 +121,17 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path, forkserver):
         epochs.append(saved["epoch"])
     assert epochs == sorted(epochs)
     assert epochs[-1] > 100
+
+
+def test_a_moved_run_resumes_in_its_new_place(load_last, one_epoch_run, tmp_path):
+    run = one_epoch_run.rename(tmp_path / "moved")
+    best = run / "checkpoints" / "best.ckpt"
+    first_epoch = torch.load(best, weights_only=True)["epoch"]
+    last = run / "checkpoints" / "last.ckpt"
+    training.main(["fit", "--ckpt_path", str(last), "--trainer.max_epochs=2"])
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    checkpoint = load_last(run)
+    assert checkpoint["epoch"] == 1
+    [name] = [name for name in checkpoint["callbacks"] if name.startswith("SaveBest")]
+    if checkpoint["callbacks"][name]["best_epoch"] < 1:
+        assert torch.load(best, weights_only=True)["epoch"] == first_epoch

@@ -1,0 +1,56 @@
+"""Callbacks that interrupt a training, and the options of ``fit`` that add them."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from lightning.pytorch import Callback
+
+
+class SignalAfter(Callback):
+    """Sends this process SIGTERM in a step, before the package's callbacks see the end of it."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args, **kwargs):
+        if trainer.global_step == self.step:
+            signal.raise_signal(signal.SIGTERM)
+
+
+class KillAfter(Callback):
+    """Ends this process as ``kill -9`` does, in a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args, **kwargs):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class SignalAtStart(Callback):
+    """Sends this process SIGTERM where Lightning's own handler would end without saving."""
+
+    def on_sanity_check_end(self, trainer, pl_module):
+        signal.raise_signal(signal.SIGTERM)
+
+
+class FailAtStart(Callback):
+    """Raises an error before the first step."""
+
+    def on_train_start(self, trainer, pl_module):
+        raise RuntimeError("no more")
+
+
+def signal_after(step: int) -> list[str]:
+    return _add_callback("SignalAfter", step)
+
+
+def kill_after(step: int) -> list[str]:
+    return _add_callback("KillAfter", step)
+
+
+def _add_callback(name: str, step: int) -> list[str]:
+    return ["--trainer.callbacks+", f"{__name__}.{name}", "--trainer.callbacks.step", str(step)]

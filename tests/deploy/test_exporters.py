@@ -1,0 +1,74 @@
+"""An exported file gives the probabilities of the network."""
+
+from __future__ import annotations
+
+import json
+from zipfile import ZipFile
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from flowers.cli.export import check_images, disagreement
+from flowers.deploy.exporters import (
+    Classifier,
+    onnx_runner,
+    torch_export_runner,
+    write_onnx,
+    write_torch_export,
+)
+from flowers.models import flower_cnn, pretrained
+
+WRITERS = {
+    "onnx": (write_onnx, onnx_runner),
+    "torch_export": (write_torch_export, torch_export_runner),
+}
+FAMILIES = (
+    "resnet18",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "efficientnet_b0",
+    "squeezenet1_1",
+    "densenet121",
+)
+
+
+@pytest.mark.parametrize("kind", [*WRITERS])
+def test_a_batch_of_any_size_gives_the_probabilities_of_the_network(kind, tmp_path):
+    write, load = WRITERS[kind]
+    net = flower_cnn(3, widths=(8, 16)).eval()
+    images = np.random.default_rng(0).integers(0, 256, (7, 40, 40, 3), dtype=np.uint8)
+    file = tmp_path / "net"
+    write(Classifier(net, 2.0).eval(), images, file, metadata={})
+    run = load(file)
+    with torch.no_grad():
+        logits = net(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+    expected = (logits / 2.0).softmax(dim=1).numpy()
+    for size in (1, 7):
+        assert np.allclose(run(images[:size]), expected[:size], atol=1e-5)
+
+
+def test_the_metadata_is_in_the_file(tmp_path):
+    module = Classifier(flower_cnn(3, widths=(8, 16)), 1.0).eval()
+    images = np.zeros((2, 32, 32, 3), dtype=np.uint8)
+    metadata = {"class_names": "cat, dog, emu"}
+    write_onnx(module, images, tmp_path / "net.onnx", metadata=metadata)
+    [entry] = onnx.load(tmp_path / "net.onnx").metadata_props
+    assert {entry.key: entry.value} == metadata
+    write_torch_export(module, images, tmp_path / "net.pt2", metadata=metadata)
+    archive = ZipFile(tmp_path / "net.pt2")
+    [name] = [name for name in archive.namelist() if name.endswith("metadata.json")]
+    assert json.loads(archive.read(name)) == metadata
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [*FAMILIES, "convnext_tiny"])
+@pytest.mark.parametrize("kind", [*WRITERS])
+def test_networks_of_torchvision_are_exported_unchanged(arch, kind, tmp_path):
+    write, load = WRITERS[kind]
+    module = Classifier(pretrained(arch, 5, weights="none"), 0.5).eval()
+    images = check_images(None, {"image_size": 64})[:40]
+    file = tmp_path / "net"
+    write(module, images, file, metadata={})
+    assert disagreement(load(file), module, images) == ""
