@@ -186,9 +186,9 @@ def test_resuming_with_a_config_of_another_network_is_refused(one_epoch_run, tmp
     cnn = ["--config", str(CONFIGS / "cnn.yaml"), "--model.widths=[48,96,192]"]
     transfer = ["--config", str(CONFIGS / "transfer.yaml")]
     own = r"its network is CNNTask widths \[8, 16\]"
-    with pytest.raises(ValueError, match=rf"{own}.* make CNNTask widths \[48, 96, 192\]"):
+    with pytest.raises(ValueError, match=rf"{own}.* define CNNTask widths \[48, 96, 192\]"):
         training.main(["fit", *resume, *cnn])
-    with pytest.raises(ValueError, match=rf"{own}.* make TransferTask arch mobilenet_v2"):
+    with pytest.raises(ValueError, match=rf"{own}.* define TransferTask arch mobilenet_v2"):
         training.main(["fit", *resume, *transfer])
     assert modification_times(tmp_path) == before
 
