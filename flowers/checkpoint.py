@@ -206,7 +206,7 @@ def why_finished(
         max_epochs: Epochs to train; -1 for no limit.
         min_epochs: Epochs that early stopping waits for.
         monitor: Metric that early stopping monitors.
-        patience: Epochs without an improvement that early stopping waits for.
+        patience: Validations without an improvement after which early stopping ends a training.
 
     Raises:
         ValueError: The checkpoint has no state of a training.

@@ -157,7 +157,7 @@ def test_two_processes_evaluate_a_checkpoint_as_one_does(synthetic, tmp_path):
     report_of_one = json.loads((run / "report-2.json").read_text())
     assert report_of_two["images"] == 45
     # The durations and devices differ.
-    assert report_of_two["facts"].pop("Test") != report_of_one["facts"].pop("Test")
+    assert report_of_two["details"].pop("Test") != report_of_one["details"].pop("Test")
     assert report_of_two == report_of_one
     assert (run / "predictions.csv").read_bytes() == (run / "predictions-2.csv").read_bytes()
 

@@ -139,10 +139,10 @@ class WriteReport(CollectsPredictions):
             predictions=predictions,
             temperature=temperature,
             rejection=rejection,
-            facts={
-                "Data": _data_facts(data),
-                "Training": _training_facts(run, curves, epoch=checkpoint["epoch"]),
-                "Test": self._test_facts(task, num_images=len(data.indices["test"]), file=file),
+            details={
+                "Data": _data_details(data),
+                "Training": _training_details(run, curves, epoch=checkpoint["epoch"]),
+                "Test": self._test_details(task, num_images=len(data.indices["test"]), file=file),
                 "Environment": _environment(),
                 "Configuration of the training": {"config": config},
             },
@@ -153,7 +153,7 @@ class WriteReport(CollectsPredictions):
             overlay_note=note,
         )
 
-    def _test_facts(
+    def _test_details(
         self, task: ClassificationTask, *, num_images: int, file: Path
     ) -> dict[str, str]:
         images_per_s = num_images / max(self._seconds, 1e-9)
@@ -176,18 +176,18 @@ def _predictions_csv(
     return predictions_csv(predictions, threshold=calibration["threshold"])
 
 
-def _training_facts(run: Path, curves: dict[str, Curve], *, epoch: int) -> dict[str, str]:
+def _training_details(run: Path, curves: dict[str, Curve], *, epoch: int) -> dict[str, str]:
     """Return the duration of the training, the checkpoint's epoch and its validation metrics."""
-    facts = {"duration": "not recorded", "checkpoint's epoch": f"{epoch} (counted from 0)"}
+    details = {"duration": "not recorded", "checkpoint's epoch": f"{epoch} (counted from 0)"}
     seconds = training_seconds(run)
     if seconds is not None:
-        facts["duration"] = f"{seconds / 60:.1f} min"
+        details["duration"] = f"{seconds / 60:.1f} min"
     for name in ("val/acc", "val/loss"):
         if name in curves:
             values = curves[name].values[np.isclose(curves[name].epochs, epoch + 1)]
             if len(values):
-                facts[name] = f"{values[-1]:.4f} (the epoch was selected on these images)"
-    return facts
+                details[name] = f"{values[-1]:.4f} (the epoch was selected on these images)"
+    return details
 
 
 def _environment() -> dict[str, str]:
@@ -198,15 +198,17 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _data_facts(data: FlowersDataModule) -> dict[str, str]:
-    facts = {"folder": str(data.index.root)}
+def _data_details(data: FlowersDataModule) -> dict[str, str]:
+    details = {"folder": str(data.index.root)}
     split = data.assignment.split
     for name in dict.fromkeys(["train", "val", "test", "skipped", *np.unique(split).tolist()]):
-        facts[name] = f"{(split == name).sum():,} images"
+        details[name] = f"{(split == name).sum():,} images"
     for name, value in data.state_dict().items():
         if name.endswith("_fingerprint"):
-            facts[name] = value
-    return facts
+            details[name] = value
+    for number, warning in enumerate(data.checkpoint_warnings, 1):
+        details[f"warning {number}"] = warning
+    return details
 
 
 def _examples(

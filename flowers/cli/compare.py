@@ -119,7 +119,7 @@ def read_run(folder: Path, *, name: str) -> Run:
 def _checkpoint_of(report: Path) -> str:
     """Return the name of the checkpoint in a report, or nothing."""
     try:
-        return str(json.loads(report.read_text(encoding="utf-8"))["facts"]["Test"]["checkpoint"])
+        return str(json.loads(report.read_text(encoding="utf-8"))["details"]["Test"]["checkpoint"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 

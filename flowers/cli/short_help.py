@@ -31,7 +31,7 @@ COMMON_OPTIONS = {
     },
     "checkpoints and early stopping": {
         "checkpoint.monitor": "Metric of the best epoch: val/acc, val/loss or val/f1",
-        "early_stopping.patience": "Epochs without a better metric before training stops",
+        "early_stopping.patience": "Validations without a better metric before training stops",
         "trainer.max_time": "Stop after this time, DD:HH:MM:SS",
         "ckpt_path": "Run folder or checkpoint to resume; last: the newest",
     },

@@ -13,7 +13,7 @@ from flowers.data.image_folder import (
     summarize_ignored,
 )
 from flowers.data.quality.audit import KINDS, Audit, Finding, audit_folder
-from flowers.data.quality.duplicates import DuplicateRule, Pairs, duplicate_pairs
+from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.quality.image_info import read_image_info
 from flowers.data.quality.quarantine import quarantine_text
 from flowers.data.samplers import share
@@ -21,7 +21,6 @@ from flowers.data.sources import ensure_root
 from flowers.data.sources.synthetic import SYNTHETIC_CLASSES, generate_flower, generate_flowers
 from flowers.data.splitting.manifest import manifest_text, read_manifest
 from flowers.data.transforms import load_image, load_named, load_thumbnail, to_float
-from flowers.decoding import Interpolation, Resize
 
 __all__ = [
     "DECODING_FORMAT",
@@ -33,9 +32,6 @@ __all__ = [
     "Finding",
     "FlowersDataModule",
     "IgnoredFile",
-    "Interpolation",
-    "Pairs",
-    "Resize",
     "ResumableLoader",
     "audit_folder",
     "build_once",

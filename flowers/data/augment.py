@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional
+from torch.nn.functional import avg_pool2d, grid_sample
 from torchvision.transforms import v2
 
 if TYPE_CHECKING:
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 # Rec. 601 luma, the grey of Pillow and torchvision.
 _LUMA = (0.299, 0.587, 0.114)
 _NUM_DRAWS = 14
+_MASK = 0xFFFFFFFF  # the low 32 bits
 
-# Images augmented at a time on a CPU: what lies between the steps then stays in its caches. On the
-# reference machine 8 gave 3,500 images a second, a whole batch of 32 gave 2,200.
+# Images augmented at a time on a CPU, whose caches the intermediate results then fit into: with 8,
+# 3,500 images a second on the reference machine, with a whole batch of 32, 2,200.
 _CPU_CHUNK = 8
 
 
 def uniform_draws(indices: Tensor, *, seed: int, epoch: int, num: int) -> Tensor:
     """Return uniform numbers in [0, 1) that depend on (seed, epoch, image index) alone.
 
-    A hash in the place of a generator makes a draw independent of the batch an image stands in, of
-    the device and of what was drawn before, so a resumed or a distributed run draws the same. The
-    hash is the 32-bit finalizer "lowbias32" (https://github.com/skeeto/hash-prospector).
+    The numbers come from a hash, not from a generator: they depend neither on the batch nor on the
+    device nor on earlier draws, so resumed and distributed runs get the same numbers. The hash is
+    the 32-bit finalizer "lowbias32" (https://github.com/skeeto/hash-prospector).
 
     Args:
         indices: Image indices ``(B,)``.
@@ -39,20 +40,17 @@ def uniform_draws(indices: Tensor, *, seed: int, epoch: int, num: int) -> Tensor
     Returns:
         Floats ``(B, num)``.
     """
-    mask = 0xFFFFFFFF
-    key = _hash32(torch.tensor([seed & mask])) ^ (epoch & mask)
+    key = _hash32(torch.tensor([seed & _MASK])) ^ (epoch & _MASK)
     columns = torch.arange(num, device=indices.device)
-    rows = _hash32(_hash32(key).to(indices.device) ^ (indices.long() & mask))
+    rows = _hash32(_hash32(key).to(indices.device) ^ (indices.long() & _MASK))
     bits = _hash32(rows[:, None] ^ _hash32(columns + 1)[None, :])
     return (bits >> 8).float() / 2**24  # 24 bits are what a float32 below 1 can hold exactly
 
 
 def _hash32(x: Tensor) -> Tensor:
-    # The products may wrap around in int64; their low 32 bits, all that is kept, are right all the
-    # same.
-    mask = 0xFFFFFFFF
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & mask
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & mask
+    # The products may overflow int64; their low 32 bits are still correct.
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & _MASK
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & _MASK
     return x ^ (x >> 16)
 
 
@@ -129,10 +127,9 @@ class BatchAugmentation:
         # Bilinear sampling reads four pixels: from an image twice as large it would alias.
         factor = images.shape[-1] // size
         if factor > 1:
-            images = functional.avg_pool2d(images.float(), factor)
-        out = torch.empty((len(images), size, size, 3), device=images.device).permute(
-            0, 3, 1, 2
-        )  # channels_last
+            images = avg_pool2d(images.float(), factor)
+        out = torch.empty((len(images), size, size, 3), device=images.device)
+        out = out.permute(0, 3, 1, 2)  # channels_last
         chunk = _CPU_CHUNK if images.device.type == "cpu" else len(images)
         for start in range(0, len(images), chunk):
             part = slice(start, start + chunk)
@@ -142,7 +139,7 @@ class BatchAugmentation:
     def mix(
         self, images: Tensor, labels: Tensor, *, num_classes: int, seed: int, step: int
     ) -> tuple[Tensor, Tensor]:
-        """Recombine a share of the batches by CutMix or MixUp.
+        """Apply CutMix or MixUp to a fraction of the batches.
 
         Args:
             images: Floats ``(B, 3, S, S)``.
@@ -156,23 +153,19 @@ class BatchAugmentation:
         """
         # torchvision draws from the global generator; it is put back as it was.
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(
-                int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
-            )
+            state = np.random.SeedSequence([seed, step]).generate_state(1)
+            torch.default_generator.manual_seed(int(state[0]))
             choice = float(torch.rand(()))
-            if choice >= self.cutmix_prob + self.mixup_prob:
-                return images, labels
-            mixing = v2.CutMix if choice < self.cutmix_prob else v2.MixUp
-            mixed, targets = mixing(num_classes=num_classes)(images, labels)
-        return mixed, targets
+            if choice < self.cutmix_prob + self.mixup_prob:
+                mixing = v2.CutMix if choice < self.cutmix_prob else v2.MixUp
+                images, labels = mixing(num_classes=num_classes)(images, labels)
+        return images, labels
 
     def _augment(self, images: Tensor, draws: Tensor, size: int) -> Tensor:
         grid = _sampling_grid(self._affine(draws[:, :6]), size)
         # Crops are at most a little larger than the result, so plain bilinear sampling does not
         # alias.
-        out = functional.grid_sample(
-            images.float(), grid, padding_mode="border", align_corners=False
-        )
+        out = grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
         return self._erase(self._jitter(out.div_(255), draws[:, 6:9]), draws[:, 9:14])
 
     def _affine(self, draws: Tensor) -> Tensor:
@@ -205,17 +198,16 @@ class BatchAugmentation:
         if self.erase_prob == 0:
             return images
         size = images.shape[-1]
-        side, stretch = (
-            size * (0.02 + 0.23 * draws[:, 1]).sqrt(),
-            torch.exp((draws[:, 4] - 0.5) * math.log(3)),
-        )
+        side = size * (0.02 + 0.23 * draws[:, 1]).sqrt()
+        stretch = torch.exp((draws[:, 4] - 0.5) * math.log(3))
         width, height = side * stretch, side / stretch
         left, top = (size - width) * draws[:, 2], (size - height) * draws[:, 3]
         pixels = torch.arange(size, device=images.device)
         columns = (pixels >= left[:, None]) & (pixels < (left + width)[:, None])
         rows = (pixels >= top[:, None]) & (pixels < (top + height)[:, None])
-        chosen = (draws[:, 0] < self.erase_prob)[:, None, None]
-        return images.masked_fill((rows[:, :, None] & columns[:, None, :] & chosen)[:, None], 0.5)
+        is_erased = (draws[:, 0] < self.erase_prob)[:, None, None]
+        rectangle = rows[:, :, None] & columns[:, None, :] & is_erased
+        return images.masked_fill(rectangle[:, None], 0.5)
 
 
 def _sampling_grid(affine: Tensor, size: int) -> Tensor:
@@ -223,16 +215,12 @@ def _sampling_grid(affine: Tensor, size: int) -> Tensor:
     centres = (torch.arange(size, device=affine.device) * 2 + 1) / size - 1
     grid = affine.new_empty((len(affine), size, size, 2))
     for axis in (0, 1):
-        along_x, along_y = (affine[:, axis, k, None] * centres for k in (0, 1))
-        torch.add(
-            (along_y + affine[:, axis, 2, None])[:, :, None],
-            along_x[:, None, :],
-            out=grid[..., axis],
-        )
+        along_x = affine[:, axis, 0, None] * centres
+        along_y = affine[:, axis, 1, None] * centres + affine[:, axis, 2, None]
+        torch.add(along_y[:, :, None], along_x[:, None, :], out=grid[..., axis])
     return grid
 
 
 def _expect(holds: bool, name: str, expected: str, got: object) -> None:
     if not holds:
-        msg = f"`augment.{name}`: expected {expected}, got {got}"
-        raise ValueError(msg)
+        raise ValueError(f"`augment.{name}`: expected {expected}, got {got}")

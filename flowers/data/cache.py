@@ -11,6 +11,7 @@ import platform
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -118,7 +119,7 @@ def _checksum(file: Path) -> list[int]:
     """Return the size of a file and the CRC-32 of each of its blocks."""
     size = file.stat().st_size
     with ThreadPoolExecutor(num_allowed_cores()) as pool:
-        return [size, *pool.map(lambda start: _crc32(file, start), range(0, size, _BLOCK))]
+        return [size, *pool.map(_crc32, repeat(file), range(0, size, _BLOCK))]
 
 
 def _crc32(file: Path, start: int) -> int:

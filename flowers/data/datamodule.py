@@ -24,22 +24,8 @@ from flowers.data.quality.image_info import FolderInfo, read_image_info
 from flowers.data.quality.quarantine import quarantined_images
 from flowers.data.samplers import ShardedSampler
 from flowers.data.sources import ensure_root
-from flowers.data.splitting.assign import (
-    Assignment,
-    ContradictionRule,
-    GroupRule,
-    SplitOptions,
-    SplitRule,
-    assign_splits,
-    split_table,
-)
-from flowers.data.splitting.manifest import (
-    SPLITS,
-    ManifestRow,
-    compare_fingerprints,
-    content_numbers,
-    fingerprints,
-)
+from flowers.data.splitting.assign import Assignment, SplitOptions, assign_splits, split_table
+from flowers.data.splitting.manifest import SPLITS, ManifestRow, content_numbers, fingerprints
 from flowers.data.transforms import to_float
 from flowers.decoding import Interpolation, Resize
 
@@ -114,15 +100,15 @@ class FlowersDataModule(LightningDataModule):
         sampler: Literal["shuffle", "balanced"] = "shuffle",
         augment: BatchAugmentation = BatchAugmentation(),  # noqa: B008 (frozen)
         seed: int = 0,
-        split: SplitRule = "random",
+        split: Literal["random", "tf_for_poets"] = "random",
         split_seed: int = 0,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
         folds: int | None = None,
         fold: int = 0,
-        group_by: GroupRule | None = None,
+        group_by: Literal["photographer"] | None = None,
         duplicates: DuplicateRule = "near",
-        contradictions: ContradictionRule = "train",
+        contradictions: Literal["train", "leave_out", "keep"] = "train",
         manifest: str | None = None,
         quarantine: str | None = None,
     ) -> None:
@@ -166,6 +152,8 @@ class FlowersDataModule(LightningDataModule):
         self.split_options.check_folder(self.index)
         # Features (N, F) of a frozen backbone: of the plain images, then of augmented views.
         self.features: list[NDArray[np.float32]] = []
+        # How this data differs from that of the checkpoint that was loaded last.
+        self.checkpoint_warnings: list[str] = []
         self._is_set_up = False
         self.check_outside(self.cache_dir, option="`cache_dir`")
 
@@ -191,11 +179,7 @@ class FlowersDataModule(LightningDataModule):
     @property
     def decoding(self) -> dict[str, Any]:
         """The options of ``load_image``."""
-        return {
-            "image_size": self.image_size,
-            "resize": self.resize,
-            "interpolation": self.interpolation,
-        }
+        return {name: getattr(self, name) for name in ("image_size", "resize", "interpolation")}
 
     @cached_property
     def info(self) -> FolderInfo:
@@ -232,18 +216,15 @@ class FlowersDataModule(LightningDataModule):
 
     def class_counts(self, split: str) -> list[int]:
         """Return the number of images of each class in a split."""
-        counts = np.bincount(
-            self.index.labels[self.indices[split]], minlength=len(self.class_names)
-        )
-        return [int(count) for count in counts]
+        labels = self.index.labels[self.indices[split]]
+        counts: list[int] = np.bincount(labels, minlength=len(self.class_names)).tolist()
+        return counts
 
     def manifest_rows(self) -> list[ManifestRow]:
         """Return path, label, checksum and split of every image."""
         labels = [self.index.class_names[label] for label in self.index.labels]
-        columns = zip(
-            self.index.paths, labels, self.info.sha256, self.assignment.split, strict=True
-        )
-        return [ManifestRow(*row) for row in columns]
+        rows = zip(self.index.paths, labels, self.info.sha256, self.assignment.split, strict=True)
+        return [ManifestRow(*row) for row in rows]
 
     def setup(self, stage: str) -> None:
         """Decode and split the images once, and report them.
@@ -258,10 +239,9 @@ class FlowersDataModule(LightningDataModule):
         self._check_images()
         if self.cache:
             self.pixels.shape  # noqa: B018 (decodes now, not in the first batch)
-        lines = [*self.assignment.notes, *split_table(self.index, self.assignment.split)]
-        if self.index.ignored:
-            lines.insert(0, summarize_ignored(self.index.ignored))
-        for line in lines:
+        ignored = summarize_ignored(self.index.ignored)
+        lines = [ignored, *self.assignment.notes, *split_table(self.index, self.assignment.split)]
+        for line in filter(None, lines):
             rank_zero_info(line)
 
     def _check_images(self) -> None:
@@ -304,11 +284,8 @@ class FlowersDataModule(LightningDataModule):
 
     def _loader(self, split: str) -> DataLoader[Batch]:
         indices = self.indices[split]
-        rank = 0
-        world_size = 1
-        if self.trainer is not None:
-            rank = self.trainer.global_rank
-            world_size = self.trainer.world_size
+        rank = getattr(self.trainer, "global_rank", 0)
+        world_size = getattr(self.trainer, "world_size", 1)
         if len(indices) < world_size:
             raise ValueError(
                 f"`split`, `manifest`, `devices`: expected an image of the {split} split for each "
@@ -375,20 +352,16 @@ class FlowersDataModule(LightningDataModule):
             return batch
         if self.trainer is None or not self.trainer.training:
             return batch._replace(images=to_float(batch.images))
+        epoch = self.trainer.current_epoch
         images = self.augment(
-            batch.images,
-            indices=batch.keys,
-            size=self.crop_size,
-            seed=self.seed,
-            epoch=self.trainer.current_epoch,
+            batch.images, indices=batch.keys, size=self.crop_size, seed=self.seed, epoch=epoch
         )
         step = self.trainer.fit_loop.total_batch_idx + 1  # Lightning counts this batch later
         images, targets = self.augment.mix(
             images, batch.targets, num_classes=len(self.class_names), seed=self.seed, step=step
         )
-        return batch._replace(
-            images=images.contiguous(memory_format=torch.channels_last), targets=targets
-        )
+        images = images.contiguous(memory_format=torch.channels_last)
+        return batch._replace(images=images, targets=targets)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the decoding, the fingerprints and the training images for a checkpoint."""
@@ -409,9 +382,8 @@ class FlowersDataModule(LightningDataModule):
         """
         if not state_dict:
             return ""
-        evaluated = content_numbers(
-            row for row in self.manifest_rows() if row.split in ("val", "test")
-        )
+        rows = [row for row in self.manifest_rows() if row.split in ("val", "test")]
+        evaluated = content_numbers(rows)
         num_leaks = np.isin(evaluated, state_dict["trained_on"].numpy()).sum()
         if not num_leaks:
             return ""
@@ -427,14 +399,29 @@ class FlowersDataModule(LightningDataModule):
         Raises:
             ValueError: The same images have another split, so training images would be evaluated.
         """
+        warnings = []
         for name, value in self.decoding.items():
             if value != state_dict[name]:
-                rank_zero_warn(
+                warnings.append(
                     f"--data.{name} is {value}; the checkpoint was trained with {state_dict[name]}"
                 )
-        note = compare_fingerprints(fingerprints(self.manifest_rows()), state_dict)
-        if note:
-            rank_zero_warn(f"--data.root {self.index.root} {note}")
+        mine = fingerprints(self.manifest_rows())
+        if mine["data_fingerprint"] != state_dict["data_fingerprint"]:
+            warnings.append(
+                f"--data.root {self.index.root} holds other images than those that the "
+                "checkpoint's run had"
+            )
             leaks = self.describe_leaks(state_dict)
             if leaks:
-                rank_zero_warn(f"--ckpt_path: the checkpoint {leaks}")
+                warnings.append(f"--ckpt_path: the checkpoint {leaks}")
+        elif mine["split_fingerprint"] != state_dict["split_fingerprint"]:
+            raise ValueError(
+                "--data: the images are those the checkpoint was trained on, but they are split in "
+                "another way, so images it was trained on would be evaluated. Expected its split: "
+                "leave out all options of the split (folds, group_by, duplicates, contradictions, "
+                "quarantine too), or give the manifest.csv of its run folder with `manifest` (and "
+                "`duplicates` ignore, if it has duplicates in two splits)."
+            )
+        for warning in warnings:
+            rank_zero_warn(warning)
+        self.checkpoint_warnings = warnings

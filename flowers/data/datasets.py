@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_convert
 
 from flowers.data.augment import uniform_draws
 from flowers.data.transforms import load_named
@@ -62,6 +63,7 @@ def _reduce(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
 ForkingPickler.register(Batch, _reduce)
 
 
+@dataclass(eq=False)
 class SplitImages(Dataset[Batch]):
     """The images of one split, read a batch at a time.
 
@@ -72,15 +74,9 @@ class SplitImages(Dataset[Batch]):
         indices: The images of the split.
     """
 
-    def __init__(
-        self,
-        read: Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor],
-        labels: NDArray[np.int64],
-        indices: NDArray[np.int64],
-    ) -> None:
-        self.read = read
-        self.labels = labels
-        self.indices = indices
+    read: Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]
+    labels: NDArray[np.int64]
+    indices: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -90,10 +86,8 @@ class SplitImages(Dataset[Batch]):
         repetitions, rows = np.divmod(np.asarray(positions), len(self.indices))
         indices = self.indices[rows]
         keys = indices + len(self.labels) * repetitions
-        targets = torch.from_numpy(self.labels[indices])
-        return Batch(
-            self.read(indices, keys), targets, torch.from_numpy(indices), torch.from_numpy(keys)
-        )
+        arrays = (self.labels[indices], indices, keys)
+        return Batch(self.read(indices, keys), *map(torch.from_numpy, arrays))
 
 
 def read_files(
@@ -197,11 +191,7 @@ def batch_loader(
         sampler=sampler,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        collate_fn=_as_is,
+        collate_fn=default_convert,  # the data set returns batches
         pin_memory=torch.cuda.is_available(),
         drop_last=sampler.shuffle and len(sampler) >= sampler.batch_size,
     )
-
-
-def _as_is(batch: Any) -> Any:  # noqa: ANN401
-    return batch  # the data set returns batches

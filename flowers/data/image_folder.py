@@ -28,7 +28,6 @@ SYSTEM_NAMES |= {"lightning_logs", "lost+found", "system volume information", "t
 SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val"}
 _OTHER_EXTENSION = f"name does not end in {', '.join(IMAGE_EXTENSIONS)}"
-_HEIC_EXTENSIONS = (".heic", ".heif")
 # Files that describe a data set, or that predict wrote.
 _TEXT_EXTENSIONS = (".csv", ".html", ".json", ".md", ".pdf", ".txt")
 _MAX_LISTED = 8
@@ -222,9 +221,7 @@ def _check_class_names(
 ) -> None:
     for name in class_names:
         if not name.isprintable():
-            raise ValueError(
-                f"`root` {root}: class folder {name!r}: expected a name of printable UTF-8"
-            )
+            raise ValueError(f"`root` {root}: class {name!r}: expected a name of printable UTF-8")
     if len(class_names) < 2:
         layout = "/".join(["root", *split_folders[:1], "<class>/<image>"])
         raise ValueError(
@@ -317,7 +314,7 @@ def reasons_to_ignore(files: Iterable[IgnoredFile]) -> str:
         reasons.append(f"{_OTHER_EXTENSION} ({shortened(counts)})")
     reasons += [f"{reason} ({shortened(paths[reason])})" for reason in sorted(paths)]
     text = "; ".join(reasons)
-    if any(extension.lower() in _HEIC_EXTENSIONS for extension in extensions):
+    if any(extension.lower() in (".heic", ".heif") for extension in extensions):
         text += ". Convert .heic and .heif to JPEG, for instance with the package pillow-heif"
     return text
 

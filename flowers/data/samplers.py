@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -33,6 +34,7 @@ def share(items: Sequence[T], *, batch_size: int, rank: int, world_size: int) ->
     return items[start * batch_size : stop * batch_size]
 
 
+@dataclass(eq=False)
 class ShardedSampler(Sampler[int]):
     """The positions of a split that one process reads, in an order that depends on (seed, epoch).
 
@@ -55,26 +57,16 @@ class ShardedSampler(Sampler[int]):
             a small class several times, of a large class not all in every epoch.
     """
 
-    def __init__(
-        self,
-        num_images: int,
-        *,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
-        rank: int,
-        world_size: int,
-        balance: NDArray[np.int64] | None = None,
-    ) -> None:
-        self.num_images = num_images
-        self.batch_size = batch_size
-        self.balance = balance
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        self.start = 0  # number of images of the order that were read before resuming
+    num_images: int
+    _: KW_ONLY
+    batch_size: int
+    shuffle: bool
+    seed: int
+    rank: int
+    world_size: int
+    balance: NDArray[np.int64] | None = None
+    epoch = 0
+    start = 0  # number of images of the order that were read before resuming
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch that decides the order; Lightning calls it before each epoch."""

@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def load_image(
-    file: ImageSource,
-    *,
-    image_size: int,
-    resize: Resize,
-    interpolation: Interpolation = "bicubic",
+    file: ImageSource, *, image_size: int, resize: Resize, interpolation: Interpolation = "bicubic"
 ) -> Tensor:
     """Return ``decode_image`` of a file as a tensor.
 

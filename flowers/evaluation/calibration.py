@@ -38,6 +38,20 @@ class Reliability(NamedTuple):
         gaps = np.abs(self.accuracy - self.confidence)
         return float(np.average(gaps, weights=self.counts))
 
+    def merged(self, min_count: int) -> Reliability:
+        """Return wider bins of at least ``min_count`` images; a single bin if there are fewer."""
+        starts = [0]
+        for start in range(1, len(self.counts)):
+            below = self.counts[starts[-1] : start].sum()
+            if min(below, self.counts[start:].sum()) >= min_count:
+                starts.append(start)
+        counts = np.add.reduceat(self.counts, starts)
+        divisor = np.maximum(counts, 1)
+        confidence = np.add.reduceat(self.confidence * self.counts, starts) / divisor
+        accuracy = np.add.reduceat(self.accuracy * self.counts, starts) / divisor
+        edges = np.append(self.edges[starts], self.edges[-1])
+        return Reliability(edges, counts, confidence, accuracy)
+
 
 class Rejection(NamedTuple):
     """A confidence threshold below which a prediction is rejected.

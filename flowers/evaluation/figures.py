@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # With more classes, the counts in the cells or the curves of the classes are illegible.
 _MAX_CLASSES = 20
 _MAX_NAME = 40  # characters
+_MIN_BIN = 10  # the accuracy of fewer images says little
 _DASHED: dict[str, Any] = {"color": "grey", "linewidth": 0.8, "linestyle": "--"}
 
 
@@ -96,17 +97,21 @@ def precision_recall_figure(predictions: PredictionTable) -> Figure:
 
 
 def reliability_figure(bins: Reliability, *, title: str) -> Figure:
-    """Return a reliability diagram: accuracy over confidence, with the image count of each bin."""
+    """Return a reliability diagram: accuracy over confidence, with the image count of each bin.
+
+    Bins of fewer than ten images are merged with their neighbours; the ECE is that of the bins.
+    """
     figure, axes = _new_figure(5.5, 5)
-    filled = bins.counts > 0
-    centres = (bins.edges[:-1] + bins.edges[1:])[filled] / 2
-    widths = np.diff(bins.edges)[filled]
-    accuracy = bins.accuracy[filled]
-    axes.bar(centres, accuracy, width=widths, edgecolor="white", label="accuracy")
+    merged = bins.merged(_MIN_BIN)
+    centres = (merged.edges[:-1] + merged.edges[1:]) / 2
+    widths = np.diff(merged.edges)
+    axes.bar(centres, merged.accuracy, width=widths, edgecolor="white", label="accuracy")
     axes.plot([0, 1], [0, 1], label="perfectly calibrated", **_DASHED)
-    confidence = bins.confidence[filled]
-    axes.plot(confidence, accuracy, "o", color="black", markersize=3, label="mean confidence")
-    for centre, count in zip(centres, bins.counts[filled], strict=True):
+    confidence = merged.confidence
+    axes.plot(
+        confidence, merged.accuracy, "o", color="black", markersize=3, label="mean confidence"
+    )
+    for centre, count in zip(centres, merged.counts, strict=True):
         axes.text(centre, 1.01, str(count), ha="center", fontsize=7, color="dimgrey")
     xlabel = "confidence (above: number of images in each bin)"
     axes.set(xlabel=xlabel, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
@@ -153,7 +158,7 @@ def history_figure(
             label = name.partition("/")[0] if len(names) > 1 else None
             _plot(axes, curves[name], label=label)
         for label, epoch in (marks or {}).items():
-            axes.axvline(epoch + 1, label=f"{label} (epoch {epoch})", **_DASHED)
+            axes.axvline(epoch + 1, label=f"{label} (after {epoch + 1} epochs)", **_DASHED)
         axes.set_ylabel(title)
         _legend(axes, "best")
     all_axes[-1].set_xlabel("epochs trained")

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.stats import binomtest, t
-from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
+from sklearn.metrics import (
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_recall_fscore_support,
+    recall_score,
+)
 
 from flowers.evaluation.calibration import reliability
 
@@ -40,20 +46,22 @@ def scores(predictions: PredictionTable) -> dict[str, float]:
     """Return accuracy, balanced accuracy, macro-F1, log loss, and the scores of each class.
 
     The log loss is in nats. The scores of a class are ``<class>/precision``, ``<class>/recall`` and
-    ``<class>/F1``. A class without images is left out of the means.
+    ``<class>/F1``. As in scikit-learn and torchmetrics, the balanced accuracy is the mean over the
+    classes with images, and macro-F1 that over the classes with images or predictions.
     """
-    by_class = class_metrics(predictions)
-    present = [row for row in by_class.values() if row["support"]]
+    labels = predictions.labels
+    predicted = predictions.predicted
+    recall = recall_score(labels, predicted, labels=np.unique(labels), average="macro")
     # In predictions.csv the probabilities are rounded, so their sum is not exactly 1.
     probs = predictions.probs / predictions.probs.sum(axis=1, keepdims=True)
-    loss = log_loss(predictions.labels, probs, labels=np.arange(probs.shape[1]))
+    loss = log_loss(labels, probs, labels=np.arange(probs.shape[1]))
     values = {
         "accuracy": float(predictions.correct.mean()),
-        "balanced accuracy": float(np.mean([row["recall"] for row in present])),
-        "macro-F1": float(np.mean([row["F1"] for row in present])),
+        "balanced accuracy": float(recall),
+        "macro-F1": float(f1_score(labels, predicted, average="macro")),
         "log loss": float(loss),
     }
-    for name, metrics in by_class.items():
+    for name, metrics in class_metrics(predictions).items():
         for key in ("precision", "recall", "F1"):
             values[f"{name}/{key}"] = metrics[key]
     return values

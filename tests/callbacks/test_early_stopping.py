@@ -65,7 +65,7 @@ def test_the_reason_and_the_way_to_wait_longer_are_reported(capsys, caplog):
         stopping.on_train_end(None, None)
     printed = caplog.text + capsys.readouterr().err
     assert (
-        "Early stopping: val/acc has not improved for 2 epochs (--early_stopping.patience 2)"
+        "Early stopping: val/acc has not improved for 2 validations (--early_stopping.patience 2)"
         in printed
     )
 

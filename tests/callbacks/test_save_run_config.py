@@ -38,7 +38,7 @@ def test_the_command_in_the_summary_works(fit_small, synthetic, tmp_path, capsys
     run = fit_small(tmp_path, synthetic, "--trainer.max_epochs", "1")
     printed = capsys.readouterr().out
     best = run.trainer.checkpoint_callback
-    assert f"Best epoch       {best.best_epoch}" in printed
+    assert f"Best epoch       {best.best_epoch} of 1 (counted from 0)\n" in printed
     assert f"{float(run.trainer.callback_metrics['val/acc']):.4f}" in printed
     command = next(line for line in printed.splitlines() if "python -m flowers test" in line)
     training.main(command.split("python -m flowers ")[1].split())

@@ -32,8 +32,8 @@ def test_a_report_is_written_into_the_run_folder_and_a_second_one_gets_a_number(
     assert report["log_loss"] == pytest.approx(float(metrics["test/loss"]), abs=1e-5)
     calibration = torch.load(best, weights_only=True)["calibration"]
     assert report["temperature"] == calibration["temperature"]
-    assert report["facts"]["Data"]["test"] == "15 images"
-    assert report["facts"]["Training"]["duration"].endswith(" min")
+    assert report["details"]["Data"]["test"] == "15 images"
+    assert report["details"]["Training"]["duration"].endswith(" min")
     # Among the figures are the training curves, and the reliability before and after calibration.
     page = (run / "report.html").read_text()
     assert page.count("data:image/svg+xml") == 7

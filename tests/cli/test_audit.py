@@ -111,10 +111,10 @@ def hostile(tmp_path, monkeypatch):
 
 
 def test_every_fault_is_a_finding_and_does_not_end_the_audit(hostile):
-    status, facts, _, _ = run(hostile)
+    status, result, _, _ = run(hostile)
     assert status == 1
     found = {}
-    for finding in facts["findings"]:
+    for finding in result["findings"]:
         found.setdefault(finding["kind"], []).append(tuple(finding["paths"]))
     same = f"cat/{QUOTES}"
     assert {kind: sorted(paths) for kind, paths in found.items()} == {
@@ -132,7 +132,7 @@ def test_every_fault_is_a_finding_and_does_not_end_the_audit(hostile):
         "animated": [("dog/moves.gif",), ("dog/moves.webp",)],
     }
     details = {
-        path: finding["detail"] for finding in facts["findings"] for path in finding["paths"]
+        path: finding["detail"] for finding in result["findings"] for path in finding["paths"]
     }
     assert "bomb" in details["cat/bomb.png"]
     assert "Permission denied" in details["cat/secret.png"]
@@ -173,8 +173,8 @@ def test_the_quarantine_list_is_accepted_by_the_data_module(hostile):
 
 def test_a_folder_without_faults_has_no_findings(tmp_path, capsys):
     generate_flowers(tmp_path / "synthetic_flowers", per_class=6, image_size=48)
-    status, facts, page, rows = run(tmp_path / "synthetic_flowers")
-    assert (status, facts["findings"], rows) == (0, [], [])
+    status, result, page, rows = run(tmp_path / "synthetic_flowers")
+    assert (status, result["findings"], rows) == (0, [], [])
     assert "No findings" in page
     assert "no findings" in capsys.readouterr().out
 
@@ -193,10 +193,10 @@ def test_faults_that_stop_a_training_are_findings(photos, monkeypatch, tmp_path)
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", guarded)
-    status, facts, _, _ = run(root, "--min_side", "8")
+    status, result, _, _ = run(root, "--min_side", "8")
     assert status == 1
     found = {
-        finding["kind"]: (*finding["paths"], finding["detail"]) for finding in facts["findings"]
+        finding["kind"]: (*finding["paths"], finding["detail"]) for finding in result["findings"]
     }
     assert found["empty"] == ("emu: no image",)
     assert found["ignored"][0] == "cat/locked"
@@ -213,25 +213,25 @@ def test_a_divided_folder_is_audited_by_class_and_its_leaks_are_found(tmp_path, 
         folder = root / ("train", "val", "test")[int(file.stem) % 3] / file.parent.name
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, folder / file.name)
-    status, facts, _, rows = run(root)
-    assert (status, facts["findings"], rows) == (0, [], [])
-    assert set(facts["class_counts"].values()) == {6}
+    status, result, _, rows = run(root)
+    assert (status, result["findings"], rows) == (0, [], [])
+    assert set(result["class_counts"].values()) == {6}
     [tested, *_] = (root / "test" / "roses").iterdir()
     shutil.copy(tested, root / "train" / "roses" / "leak.jpg")
     [validated, *_] = (root / "val" / "tulips").iterdir()
     Image.open(validated).resize((60, 60)).save(root / "train" / "tulips" / "leak.jpg")
     (root / "test" / "emu").mkdir()
     noise(1).save(root / "test" / "emu" / "1.png")
-    status, facts, page, rows = run(root, out="again")
+    status, result, page, rows = run(root, out="again")
     assert status == 1
-    leaks = [finding["paths"] for finding in facts["findings"] if finding["kind"] == "leak"]
+    leaks = [finding["paths"] for finding in result["findings"] if finding["kind"] == "leak"]
     assert sorted(leaks) == [
         [f"test/roses/{tested.name}", "train/roses/leak.jpg"],
         [f"val/tulips/{validated.name}", "train/tulips/leak.jpg"],
     ]
     assert {"train/roses/leak.jpg", "train/tulips/leak.jpg"} <= {row["path"] for row in rows}
     assert f"val/tulips/{validated.name}" not in {row["path"] for row in rows}
-    [empty] = [finding["detail"] for finding in facts["findings"] if finding["kind"] == "empty"]
+    [empty] = [finding["detail"] for finding in result["findings"] if finding["kind"] == "empty"]
     assert empty == "emu: no image in the training split"
     assert "Duplicates in two splits" in page
     assert "duplicates in two splits: " in capsys.readouterr().out
@@ -241,8 +241,8 @@ def test_ignored_files_are_counted_by_ending_in_one_line(photos, capsys):
     root = photos(cat=3, dog=3)
     for name in ("LICENSE.txt", "cat/1.heic", "cat/2.heic", "dog/3.JPG_large"):
         (root / name).touch()
-    _, facts, page, _ = run(root, "--min_side", "8")
-    paths = [finding["paths"] for finding in facts["findings"] if finding["kind"] == "ignored"]
+    _, result, page, _ = run(root, "--min_side", "8")
+    paths = [finding["paths"] for finding in result["findings"] if finding["kind"] == "ignored"]
     assert paths == [["cat/1.heic"], ["cat/2.heic"], ["dog/3.JPG_large"]]
     [line] = [line for line in capsys.readouterr().out.splitlines() if "ignored files" in line]
     assert re.match(
@@ -252,21 +252,23 @@ def test_ignored_files_are_counted_by_ending_in_one_line(photos, capsys):
 
 
 def test_near_duplicates_are_ignored_where_only_exact_ones_are_requested(hostile):
-    _, facts, _, _ = run(hostile, "--duplicates", "exact")
-    pairs = [finding["paths"] for finding in facts["findings"] if finding["similarity"] is not None]
+    _, result, _, _ = run(hostile, "--duplicates", "exact")
+    pairs = [
+        finding["paths"] for finding in result["findings"] if finding["similarity"] is not None
+    ]
     assert sorted(pairs) == [[f"cat/{SCRIPT}", "cat/copy.jpg"], [f"cat/{QUOTES}", "dog/same.png"]]
 
 
 def test_the_json_has_quarantine_credits_and_similarities(hostile):
     (hostile / "LICENSE.txt").write_text("dog/same.png CC-BY by Bo - https://example.org/1\n")
-    _, facts, _, rows = run(hostile)
-    assert facts["quarantine"] == rows
-    assert facts["credits"] == {
+    _, result, _, rows = run(hostile)
+    assert result["quarantine"] == rows
+    assert result["credits"] == {
         "dog/same.png": {"photographer": "Bo", "url": "https://example.org/1"}
     }
     assert all(
         0.75 <= finding["similarity"] <= 1
-        for finding in facts["findings"]
+        for finding in result["findings"]
         if len(finding["paths"]) == 2
     )
 
@@ -284,10 +286,10 @@ def test_a_file_name_that_is_not_utf8_is_printed(photos, monkeypatch):
 
 
 def test_unequal_classes_are_a_finding(photos):
-    status, facts, _, _ = run(photos(cat=40, dog=10, emu=11), "--min_side", "24")
+    status, result, _, _ = run(photos(cat=40, dog=10, emu=11), "--min_side", "24")
     assert status == 1
-    assert facts["class_counts"] == {"cat": 40, "dog": 10, "emu": 11}
-    [finding] = facts["findings"]
+    assert result["class_counts"] == {"cat": 40, "dog": 10, "emu": 11}
+    [finding] = result["findings"]
     assert (finding["kind"], finding["detail"]) == (
         "imbalance",
         "cat has 40 images, dog has 10: 4.0 times as many",
@@ -302,9 +304,9 @@ def test_label_issues_of_a_cross_validation_are_on_the_page(photos):
             cat, dog = probs if number else probs[::-1]
             rows.append(f"{name}/{number:03d}.png,{name},{name if number else other},,,{cat},{dog}")
     Path("predictions.csv").write_text("\n".join(rows))
-    status, facts, page, _ = run(root, "--predictions", "predictions.csv")
+    status, result, page, _ = run(root, "--predictions", "predictions.csv")
     assert status == 1
-    assert facts["label_issues"] == [
+    assert result["label_issues"] == [
         LabelIssue("cat/000.png", "cat", "dog", 0.1, 0.9)._asdict(),
         LabelIssue("dog/000.png", "dog", "cat", 0.1, 0.9)._asdict(),
     ]
@@ -319,8 +321,8 @@ def test_predictions_of_missing_files_are_left_out(photos, capsys, tmp_path):
     Path("predictions.csv").write_text(
         "\n".join(["path,label,predicted,rejected,error,cat,dog", *rows])
     )
-    _, facts, page, _ = run(root, "--predictions", "predictions.csv")
-    assert facts["label_issues"] == []
+    _, result, page, _ = run(root, "--predictions", "predictions.csv")
+    assert result["label_issues"] == []
     assert "gone.png" not in page
     assert "2 more are missing, or have another label now" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="--predictions nowhere"):
@@ -338,8 +340,8 @@ def test_predictions_of_predict_get_their_labels_from_the_folder(photos, tmp_pat
             rows.append(f"{path},,{predicted},False,,{probs}")
     rows.append("broken.png,,,,no image,,")
     Path("predictions.csv").write_text("\n".join(rows))
-    _, facts, _, _ = run(root, "--predictions", "predictions.csv")
-    assert [issue["path"] for issue in facts["label_issues"]] == ["cat/000.png", "dog/000.png"]
+    _, result, _, _ = run(root, "--predictions", "predictions.csv")
+    assert [issue["path"] for issue in result["label_issues"]] == ["cat/000.png", "dog/000.png"]
 
 
 @pytest.mark.parametrize("option", ["--out", "--cache_dir"])

@@ -105,12 +105,13 @@ def test_a_damaged_run_is_named(name, content, message, tmp_path):
         compare.compare([first, second])
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"facts": {"Test": {}}}', "[1]"])
+@pytest.mark.parametrize("content", ["", "{}", '{"details": {"Test": {}}}', "[1]"])
 def test_a_report_that_names_no_checkpoint_is_accepted(content, tmp_path, capsys):
     first = make_run(tmp_path / "x", [True] * 4)
     second = make_run(tmp_path / "y", [True] * 4)
     (tmp_path / "x" / "report.json").write_text(content)
-    (tmp_path / "y" / "report.json").write_text('{"facts": {"Test": {"checkpoint": "best.ckpt"}}}')
+    report = '{"details": {"Test": {"checkpoint": "best.ckpt"}}}'
+    (tmp_path / "y" / "report.json").write_text(report)
     compare.compare([first, second])
     printed = capsys.readouterr().out
     assert "| x |  | 4 |" in printed

@@ -97,7 +97,7 @@ def test_test_and_predict_with_test_time_augmentation_agree(untested_run, synthe
     assert averaged["test/loss"] != plain["test/loss"]
     report = json.loads((untested_run / "report-2.json").read_text())
     assert report["accuracy"] == pytest.approx(float(averaged["test/acc"]))
-    assert report["facts"]["Test"]["test-time augmentation"] == "flip+crops"
+    assert report["details"]["Test"]["test-time augmentation"] == "flip+crops"
     expected = read_predictions(untested_run / "predictions-2.csv")
     files = [str(synthetic / path) for path in expected.paths]
     predict(files, ckpt_path=str(untested_run), tta="flip+crops")

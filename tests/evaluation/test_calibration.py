@@ -48,6 +48,18 @@ def test_the_calibration_error_by_hand():
     assert bins.error == pytest.approx((1 * 0.5 + 3 * (0.8 - 2 / 3)) / 4)
 
 
+def test_merged_bins_have_enough_images_and_the_same_sums():
+    for count in (3, 40, 500):
+        bins = reliability(calibrated(count), num_bins=15)
+        merged = bins.merged(10)
+        assert merged.counts.min() >= min(10, count)
+        assert set(merged.edges) <= set(bins.edges)
+        assert merged.counts.sum() == count
+        assert merged.counts @ merged.accuracy == pytest.approx(bins.counts @ bins.accuracy)
+        assert merged.counts @ merged.confidence == pytest.approx(bins.counts @ bins.confidence)
+    assert len(merged.counts) > 5
+
+
 @pytest.mark.parametrize("num_bins", [5, 10, 15])
 def test_the_calibration_error_is_the_sum_in_the_paper(num_bins):
     predictions = with_temperature(calibrated(500), 0.6)

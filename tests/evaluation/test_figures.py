@@ -84,16 +84,17 @@ def test_a_class_without_images_has_no_curve():
     assert roc_figure(one_class).axes[0].get_legend() is None
 
 
-def test_the_reliability_diagram_has_the_bins_that_hold_images():
+def test_the_reliability_diagram_has_bins_of_ten_images_and_more():
     predictions = example(3)
     bins = reliability(predictions)
-    filled = bins.counts > 0
+    merged = bins.merged(10)
     axes = reliability_figure(bins, title="Before").axes[0]
     assert axes.get_title() == f"Before: ECE {bins.error:.3f}"
     heights = [bar.get_height() for bar in axes.patches]
-    assert heights == pytest.approx(bins.accuracy[filled].tolist())
+    assert heights == pytest.approx(merged.accuracy.tolist())
     counts = [int(text.get_text()) for text in axes.texts]
-    assert counts == bins.counts[filled].tolist()
+    assert counts == merged.counts.tolist()
+    assert min(counts) >= 10
     assert sum(counts) == 200
 
 
@@ -110,7 +111,7 @@ def test_the_history_has_the_logged_curves_and_marks_the_best_epoch():
     figure = history_figure(curves, marks={"best.ckpt": 1})
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy"]
     lines = figure.axes[0].get_lines()
-    assert [line.get_label() for line in lines] == ["train", "val", "best.ckpt (epoch 1)"]
+    assert [line.get_label() for line in lines] == ["train", "val", "best.ckpt (after 2 epochs)"]
     assert lines[0].get_ydata().tolist() == [0.5, 0.25]
     assert list(lines[2].get_xdata()) == [2, 2]
 

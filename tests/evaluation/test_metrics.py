@@ -5,7 +5,9 @@ from statistics import mean
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import balanced_accuracy_score, classification_report
+from torchmetrics.functional.classification import multiclass_f1_score
 
 from flowers.evaluation import PredictionTable, confusion, scores, wilson_interval
 from flowers.evaluation.calibration import reliability
@@ -46,10 +48,15 @@ def test_scores_are_those_counted_by_hand():
     assert values["log loss"] == pytest.approx(-(4 * math.log(0.8) + 2 * math.log(0.1)) / 6)
 
 
-def test_a_class_without_images_is_left_out_of_the_means():
-    values = scores(table([0, 0, 1], [0, 2, 1]))
-    assert values["balanced accuracy"] == pytest.approx(0.75)
+@pytest.mark.parametrize("predicted", [[0, 2, 1], [0, 0, 0], [0, 0, 1]])
+def test_a_class_without_images_counts_as_in_torchmetrics(predicted):
+    labels = [0, 0, 1]
+    values = scores(table(labels, predicted))
     assert values["c/recall"] == values["c/precision"] == 0
+    recalls = [values["a/recall"], values["b/recall"]]
+    assert values["balanced accuracy"] == pytest.approx(np.mean(recalls))
+    expected = multiclass_f1_score(torch.tensor(predicted), torch.tensor(labels), 3, "macro")
+    assert values["macro-F1"] == pytest.approx(float(expected))
 
 
 def test_the_metrics_are_those_of_scikit_learn():

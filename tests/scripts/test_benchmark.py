@@ -59,7 +59,9 @@ def test_commands_that_train_and_predict(benchmark, photos, tmp_path):
     assert "of it waiting for data" in benchmark("epoch", "--fit_options", options, "--epochs", 1)
     options += " --trainer.max_epochs 1 --trainer.log_every_n_steps 1"
     short = ["--fit_options", options, "--epochs", 1, "--rounds", 1]
-    assert "tutorial / flowers: " in benchmark("tutorial", "--root", root, *short)
+    output = benchmark("tutorial", "--root", root, *short)
+    assert "tutorial / flowers: " in output
+    assert "flowers: val/acc 0." in output
     training.main(["fit", *options.split()])
     run = tmp_path / "lightning_logs" / "version_0"
     assert "flowers / loop: " in benchmark("predict", run, "--root", root, "--rounds", 1)

@@ -43,7 +43,7 @@ def test_the_curves_of_a_run_are_plotted_and_no_file_is_overwritten(
     (tmp_path / "checkpoints").mkdir()
     torch.save({"epoch": 1}, tmp_path / "checkpoints" / "best.ckpt")
     plot(tmp_path, "--out", tmp_path / "marked.svg")
-    assert "<!-- best.ckpt (epoch 1) -->" in (tmp_path / "marked.svg").read_text()
+    assert "<!-- best.ckpt (after 2 epochs) -->" in (tmp_path / "marked.svg").read_text()
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "history_figure", history_figure)
         plot(tmp_path, "--out", tmp_path / "taken.pdf")

@@ -12,7 +12,7 @@ import torch
 from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch.nn.functional import grid_sample, normalize
+from torch.nn.functional import grid_sample, normalize, pad
 from tqdm import tqdm
 
 from flowers.data.cache import build_once, cache_key
@@ -29,7 +29,7 @@ DuplicateRule = Literal["near", "exact", "ignore"]
 
 
 class _Stage(NamedTuple):
-    """How images are aligned and compared.
+    """A stage of the alignment.
 
     Args:
         pool: Side of the square of pixels that are averaged; more than one, against noise.
@@ -47,7 +47,7 @@ class _Stage(NamedTuple):
 
 
 class _Images(NamedTuple):
-    """What is compared of N images.
+    """Descriptors of N images.
 
     Args:
         thumbnails: Grey bytes ``(N, 48, 48)``.
@@ -199,8 +199,8 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
     """
     contents = []
     for thumbnail in thumbnails:
-        is_plain = np.ptp(thumbnail) == 0
-        contents.append(b"" if is_plain else hashlib.sha256(thumbnail.tobytes()).digest())
+        digest = hashlib.sha256(thumbnail.tobytes()).digest()
+        contents.append(digest if np.ptp(thumbnail) else b"")  # plain images are all different
     same = identical_pairs(contents)
     different = np.setdiff1d(np.arange(len(thumbnails)), same.indices[:, 1])
     # Compared in the order of their contents, images have the same pairs whatever their order.
@@ -213,8 +213,7 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
 
 def connected(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the group number ``(count,)`` of each image; pairs ``(P, 2)`` connect images."""
-    first, second = pairs.T
-    graph = coo_array((np.ones(len(pairs), dtype=bool), (first, second)), shape=(count, count))
+    graph = coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(count, count))
     numbers: NDArray[np.int64] = connected_components(graph, directed=False)[1]
     return numbers
 
@@ -436,7 +435,5 @@ def _coordinates(size: int) -> Tensor:
 
 def _edge(size: int) -> Tensor:
     """Return 1 for the pixels ``(S, S)`` that are compared, and 0 for those at the edges."""
-    inner = torch.zeros(size, size)
     width = max(2, round(size / 12))  # a frame of 5 % and most pixels whose surroundings it is in
-    inner[width:-width, width:-width] = 1
-    return inner
+    return pad(torch.ones(size - 2 * width, size - 2 * width), 4 * [width])

@@ -1,1 +1,1 @@
-"""Which image trains, which validates, which tests."""
+"""Stratified splits into training, validation and test images."""

@@ -29,10 +29,7 @@ if TYPE_CHECKING:
     from flowers.data.quality.duplicates import Pairs
     from flowers.data.quality.image_info import FolderInfo
 
-SplitRule = Literal["random", "tf_for_poets"]
-ContradictionRule = Literal["train", "leave_out", "keep"]
-GroupRule = Literal["photographer"]
-# Beyond, a table of all classes would be longer than anybody reads.
+# With more classes the table has only the sums.
 _MAX_LISTED_CLASSES = 200
 
 
@@ -44,15 +41,15 @@ class SplitOptions:
         ValueError: The options contradict each other, or one is out of its range.
     """
 
-    split: SplitRule = "random"
+    split: Literal["random", "tf_for_poets"] = "random"
     split_seed: int = 0
     val_fraction: float = 0.1
     test_fraction: float = 0.1
     folds: int | None = None
     fold: int = 0
-    group_by: GroupRule | None = None
+    group_by: Literal["photographer"] | None = None
     duplicates: DuplicateRule = "near"
-    contradictions: ContradictionRule = "train"
+    contradictions: Literal["train", "leave_out", "keep"] = "train"
     manifest: str | None = None
     quarantine: str | None = None
 
@@ -139,8 +136,8 @@ class _Assigner:
         self.info = info
         self.options = options
         self.pairs = pairs.indices
-        # Number of the group of duplicates of each image. Images that are left out connect others,
-        # too: of three duplicates the other two stay together without the first.
+        # Number of the group of duplicates of each image. Images that are left out still connect
+        # their duplicates, so those stay in one split.
         self.groups_of_duplicates = connected(len(index.paths), self.pairs)
         self.notes: list[str] = []
         self.quarantined, unknown = quarantined_images(index, info, quarantine=options.quarantine)
@@ -176,8 +173,8 @@ class _Assigner:
     def _conflicting(self) -> NDArray[np.bool_]:
         """Return ``(N,)`` whether an image is usable and has duplicates with another label."""
         groups = self.groups_of_duplicates
-        pairs = np.stack([groups, self.index.labels], axis=1)[self.usable]
-        num_labels = np.bincount(np.unique(pairs, axis=0)[:, 0], minlength=len(groups))
+        group_labels = np.stack([groups, self.index.labels], axis=1)[self.usable]
+        num_labels = np.bincount(np.unique(group_labels, axis=0)[:, 0], minlength=len(groups))
         conflicting: NDArray[np.bool_] = self.usable & (num_labels[groups] > 1)
         if conflicting.any():
             uses = {"train": "only trained on", "leave_out": "left out", "keep": "used like others"}
@@ -378,6 +375,6 @@ def split_table(index: FolderIndex, split: NDArray[np.object_]) -> list[str]:
     width = max(len(name) for name, _ in rows)
     lines = [title]
     for name, row in rows:
-        cells = [f"  {split} {count:>6,}" for split, count in zip(SPLITS, row, strict=True)]
+        cells = [f"  {SPLITS[k]} {count:>6,}" for k, count in enumerate(row)]
         lines.append(f"  {name:<{width}}{''.join(cells)}")
     return lines

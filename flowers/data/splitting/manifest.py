@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from flowers.data.image_folder import shortened
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -86,13 +88,10 @@ def split_of_manifest(
     used = [row for row in rows if row.split in SPLITS]
     changed = [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]
     if changed:
-        listing = ", ".join(changed[:5])
-        if len(changed) > 5:
-            listing += " ..."
         raise ValueError(
             f"`manifest`: {len(changed)} of its {len(used)} images are missing under `root` or "
-            f"differ in content or label: {listing}. Give the folder that the manifest was written "
-            "for, or leave `manifest` out for a new split."
+            f"differ in content or label: {shortened(changed)}. Give the folder that the manifest "
+            "was written for, or leave `manifest` out for a new split."
         )
     return {row.path: row.split for row in used}
 
@@ -112,26 +111,3 @@ def _digest(lines: Iterable[str]) -> str:
 def content_numbers(rows: Iterable[ManifestRow]) -> NDArray[np.int64]:
     """Return a number ``(N,)`` for the content of each image: the first 60 bits of its checksum."""
     return np.array([int(row.sha256[:15], 16) for row in rows], dtype=np.int64)
-
-
-def compare_fingerprints(mine: Mapping[str, str], stored: Mapping[str, str]) -> str:
-    """Return a warning if the images are not those of a checkpoint; otherwise nothing.
-
-    Args:
-        mine: Fingerprints of the data at hand.
-        stored: Fingerprints in the checkpoint.
-
-    Raises:
-        ValueError: The same images are split in another way, so training images would be evaluated.
-    """
-    if mine["data_fingerprint"] != stored["data_fingerprint"]:
-        return "holds other images than those that the checkpoint's run had"
-    if mine["split_fingerprint"] != stored["split_fingerprint"]:
-        raise ValueError(
-            "--data: the images are those the checkpoint was trained on, but they are split in "
-            "another way, so images it was trained on would be evaluated. Expected its split: "
-            "leave out all options of the split (folds, group_by, duplicates, contradictions, "
-            "quarantine too), or give the manifest.csv of its run folder with `manifest` (and "
-            "`duplicates` ignore, if it has duplicates in two splits)."
-        )
-    return ""

@@ -73,7 +73,7 @@ class Report:
         temperature: The checkpoint's temperature; None without calibration.
         rejection: The checkpoint's confidence threshold, chosen on the validation split; None
             without calibration.
-        facts: Tables of names and values by their titles, such as data, training, environment.
+        details: Tables of names and values by their titles, such as data, training, environment.
         curves: Scalars of the run by their names.
         marks: Epochs to mark in the curves, counted from 0, by their labels.
         mistakes: The most confident incorrect predictions.
@@ -85,7 +85,7 @@ class Report:
     predictions: PredictionTable
     temperature: float | None = None
     rejection: Rejection | None = None
-    facts: dict[str, dict[str, str]] = field(default_factory=dict)
+    details: dict[str, dict[str, str]] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     marks: Mapping[str, int] = field(default_factory=dict)
     mistakes: Sequence[Example] = ()
@@ -119,7 +119,7 @@ def report_numbers(report: Report) -> dict[str, Any]:
         numbers["rejection"] = _rejection_numbers(report.calibrated, report.rejection.threshold)
     numbers["classes"] = class_metrics(predictions)
     numbers["confusion"] = confusion(predictions).tolist()
-    numbers["facts"] = report.facts
+    numbers["details"] = report.details
     return numbers
 
 
@@ -195,12 +195,12 @@ def _sections(report: Report, figures: Mapping[str, Figure]) -> list[Section]:
             if report.temperature is not None:
                 note += " The probabilities are those after temperature scaling."
             sections.append(Section(title, note=note, cards=cards))
-    for title, facts in report.facts.items():
-        if len(facts) == 1:  # text of several lines, such as a configuration
-            [text] = facts.values()
+    for title, details in report.details.items():
+        if len(details) == 1:  # text of several lines, such as a configuration
+            [text] = details.values()
             sections.append(Section(title, text=text))
         else:
-            sections.append(Section(title, table=Table(list(facts.items()))))
+            sections.append(Section(title, table=Table(list(details.items()))))
     return sections
 
 
@@ -218,8 +218,11 @@ def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append((f"top-{_TOP_K} accuracy", f"{numbers[top_k]:.1%}"))
     for key, name in {"log_loss": "log loss", "ece": "expected calibration error (ECE)"}.items():
         value = f"{numbers[key]:.3f}"
-        if "temperature" in numbers:
-            value += f"; after temperature scaling {numbers[f'{key}_calibrated']:.3f}"
+        calibrated = numbers.get(f"{key}_calibrated")
+        if calibrated is not None:
+            value += f"; after temperature scaling {calibrated:.3f}"
+            if round(calibrated, 3) > round(numbers[key], 3):
+                value += ", worse on these images"
         rows.append((name, value))
     if rejection := numbers.get("rejection"):
         # With a threshold above 1 every prediction is rejected.

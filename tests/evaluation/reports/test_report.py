@@ -92,6 +92,12 @@ def test_calibration_and_rejection_are_measured_on_these_images():
     assert numbers["log_loss_calibrated"] == pytest.approx(log_loss)
 
 
+@pytest.mark.parametrize(("temperature", "is_worse"), [(1.0, False), (20.0, True)])
+def test_a_temperature_that_is_worse_on_these_images_is_called_so(temperature, is_worse):
+    text = report_markdown(Report("test", example(), temperature=temperature))
+    assert ("worse on these images" in text) == is_worse
+
+
 def test_a_report_without_any_answer_has_no_accuracy_of_answers():
     report = Report("test", example(), temperature=0.5, rejection=Rejection(2.0, 0.0, 1.0))
     assert report_numbers(report)["rejection"]["accuracy_of_answers"] is None
@@ -113,7 +119,7 @@ def test_the_page_has_the_numbers_figures_and_examples():
     report = Report(
         "Test of <x>",
         example(),
-        facts={"Data": {"folder": "<script>x</script>", "train": "10 images"}},
+        details={"Data": {"folder": "<script>x</script>", "train": "10 images"}},
         mistakes=[mistake],
         successes=[mistake._replace(overlay=None)],
         **CALIBRATED,
