@@ -97,6 +97,17 @@ def test_the_metrics_are_printed_even_if_the_report_cannot_be_written(evaluate, 
     assert not [file for file in tmp_path.rglob("*") if file.name in NAMES]
 
 
+@pytest.mark.filterwarnings("ignore:--")
+def test_a_report_says_that_the_data_are_not_those_of_the_training(evaluate, synthetic, tmp_path):
+    shutil.copytree(synthetic, tmp_path / "photos")
+    next((tmp_path / "photos" / "daisy").iterdir()).unlink()
+    status, _ = evaluate("--data.root", str(tmp_path / "photos"))
+    assert status == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert "holds other images" in report["details"]["Data"]["warning 1"]
+    assert "holds other images" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_a_report_does_not_overwrite_a_file_made_during_the_test(evaluate, tmp_path):
     status, printed = evaluate(
         "--report.folder", "new/reports", "--trainer.callbacks+", f"{__name__}.MakeReport"
