@@ -17,7 +17,6 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.tensorboard.summary import hparams
-from torchvision.utils import make_grid
 
 from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions
 from flowers.data import FlowersDataModule
@@ -159,11 +158,13 @@ class LogToTensorBoard(CollectsPredictions):
         self._wait_seconds += time.perf_counter() - self._last_batch_end
         self._num_images += len(batch.images)
         if trainer.global_step == 0 and batch_idx == 0 and batch.images.ndim == 4:
+            assert isinstance(pl_module, ClassificationTask)
             images: Tensor = batch.images[:_NUM_IMAGES].float()
-            grid = make_grid(images, nrow=4)
-            _write(trainer, lambda log: log.add_image("train/augmented_batch", grid, 0))
+            pixels = (images * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+            titles = [_target_text(target, pl_module.class_names) for target in batch.targets]
+            figure = gallery_figure([*pixels], titles)
+            _write(trainer, lambda log: log.add_figure("train/augmented_batch", figure, 0))
             if self.graph:
-                assert isinstance(pl_module, ClassificationTask)
                 _write(trainer, partial(_add_graph, pl_module.net, images[:1]))
 
     def on_train_batch_end(self, *args: object) -> None:
@@ -282,6 +283,14 @@ def _figures(
             titles.append(f"{label}, predicted\n{predicted} ({confidence:.0%})")
         figures["val/worst_mistakes"] = gallery_figure([*pixels], titles)
     return figures
+
+
+def _target_text(target: Tensor, class_names: list[str]) -> str:
+    """Return the class of a label, or the classes of a soft target with their probabilities."""
+    if target.ndim == 0:
+        return class_names[int(target)]
+    classes = target.nonzero()[:, 0].tolist()
+    return "\n".join(f"{class_names[label]} {target[label]:.0%}" for label in classes)
 
 
 def _add_graph(net: nn.Module, images: Tensor, log: Any) -> None:  # noqa: ANN401

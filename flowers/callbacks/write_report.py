@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import os
 import platform
+import shlex
+import sys
 import time
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from PIL import Image
@@ -124,7 +128,9 @@ class WriteReport(CollectsPredictions):
     ) -> Report:
         predictions = as_predictions(collected, data)
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        config = checkpoint.get("config", "not recorded")
+        config = yaml.safe_load(checkpoint.get("config", "{}"))
+        command = f"python -m flowers {shlex.join(sys.argv[1:])}"
+        date = datetime.now().astimezone().isoformat(" ", "minutes")
         curves = read_history(run)
         mistakes = worst_mistakes(predictions, self.num_examples)
         successes = best_successes(predictions, self.num_examples)
@@ -137,6 +143,7 @@ class WriteReport(CollectsPredictions):
         return Report(
             title=f"Test of {run.name}/{file.name}",
             predictions=predictions,
+            summary={"command": command, "date": date, **_recipe(config)},
             temperature=temperature,
             rejection=rejection,
             details={
@@ -144,7 +151,9 @@ class WriteReport(CollectsPredictions):
                 "Training": _training_details(run, curves, epoch=checkpoint["epoch"]),
                 "Test": self._test_details(task, num_images=len(data.indices["test"]), file=file),
                 "Environment": _environment(),
-                "Configuration of the training": {"config": config},
+                "Configuration of the training": {
+                    "config": yaml.safe_dump(_without_nulls(config), sort_keys=False)
+                },
             },
             curves=curves,
             marks={file.name: checkpoint["epoch"]},
@@ -190,6 +199,31 @@ def _training_details(run: Path, curves: dict[str, Curve], *, epoch: int) -> dic
     return details
 
 
+def _recipe(config: dict[str, Any]) -> dict[str, str]:
+    """Return network, images and training of a configuration, in a line each."""
+    if not {"model", "data", "trainer"} <= config.keys():
+        return {}
+    data = config["data"]
+    options = config["model"].get("init_args", {})
+    network = config["model"]["class_path"].rpartition(".")[2]
+    for name in ("arch", "widths"):
+        if name in options:
+            network += f", {name} {options[name]}"
+    crop_size = data.get("crop_size") or data["image_size"]
+    return {
+        "network": network,
+        "images": f"{data['image_size']} pixels, crops of {crop_size}, batch {data['batch_size']}",
+        "training": f"{config['trainer']['max_epochs']} epochs, learning rate {options.get('lr')}",
+    }
+
+
+def _without_nulls(config: Any) -> Any:  # noqa: ANN401
+    """Return a configuration without the options that are not set."""
+    if not isinstance(config, dict):
+        return config
+    return {key: _without_nulls(value) for key, value in config.items() if value is not None}
+
+
 def _environment() -> dict[str, str]:
     environment = {"python": platform.python_version()}
     for library in ("torch", "torchvision", "lightning", "flowers"):
@@ -231,13 +265,12 @@ def _examples(
     except ValueError as error:
         note = f"There are no overlays: {error}."
     credits = read_credits(data.index.root)
-    red = np.array([255.0, 0.0, 0.0])
     examples = []
     for number, position in enumerate(positions):
         image = images[number]
         overlay = None
         if heat is not None:
-            overlay = _jpeg(image + (red - image) * 0.6 * heat[number, :, :, None])
+            overlay = _jpeg(image * (0.2 + 0.8 * heat[number, :, :, None]))
         photographer = ""
         if predictions.paths[position] in credits:
             photographer = credits[predictions.paths[position]].photographer

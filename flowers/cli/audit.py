@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from flowers.cli.photo_picture import photo_picture
 from flowers.data import (
     KINDS,
     Audit,
     DuplicateRule,
     Finding,
     IgnoredFile,
+    QuarantineRow,
     audit_folder,
     default_cache_dir,
     ensure_root,
-    load_thumbnail,
     quarantine_text,
     read_credits,
     reasons_to_ignore,
@@ -29,6 +28,7 @@ from flowers.data import (
 from flowers.evaluation import (
     Bar,
     Card,
+    Download,
     LabelIssue,
     Picture,
     PredictionTable,
@@ -217,32 +217,41 @@ def _json(audited: Audit, issues: list[LabelIssue]) -> str:
 
 
 def _page(audited: Audit, groups: list[_Group]) -> str:
-    credits = read_credits(audited.root)
-
-    def picture(path: str) -> Picture:
-        jpeg = io.BytesIO()
-        with suppress(OSError):  # deleted since it was checked: only its name is shown
-            load_thumbnail(audited.root / path, longest=240).save(jpeg, "JPEG", quality=80)
-        credit = credits.get(path)
-        return Picture(jpeg.getvalue(), path, credit.photographer if credit else "")
-
     largest = max(audited.class_counts.values())
     class_counts = audited.class_counts.items()
     bars = [Bar(name, count / largest, f"{count:,}") for name, count in class_counts]
     num_findings = sum(len(group.findings) for group in groups)
     findings = f"{num_findings:,} findings" if groups else "No findings"
     note = f"{_size(audited)}. {findings}."
-    if audited.quarantine:
+    if groups:
         note += (
             f" {len(audited.quarantine):,} images are in the list `quarantine.csv` beside this "
-            "page: delete the lines you disagree with, then train with `--data.quarantine`."
+            "page, and ticked below. Tick others, save the list with the button, and train with "
+            "`--data.quarantine`."
         )
+    quarantine = {row.path: row for row in audited.quarantine}
+
+    def picture(path: str, *, reason: str) -> Picture:
+        row = quarantine.get(path, QuarantineRow(path, "", reason))
+        line = quarantine_text([row]).removeprefix(header)
+        picture = photo_picture(audited.root, path)
+        return picture._replace(row=line, ticked=path in quarantine)
+
+    header = quarantine_text([])
     sections = [Section(note=note), Section("Images per class", bars=bars)]
     sections += [_section(group, picture=picture) for group in groups]
-    return page_html(f"Audit of {audited.root.resolve().name}", sections)
+    pictured: set[str] = set()
+    for section in sections:
+        for card in section.cards:
+            pictured.update(picture.caption for picture in card.pictures)
+    others = [row for row in audited.quarantine if row.path not in pictured]
+    rows = [quarantine_text([row]).removeprefix(header) for row in others]
+    title = f"Audit of {audited.root.resolve().name}"
+    download = Download("quarantine.csv", header, rows) if groups else None
+    return page_html(title, sections, download=download)
 
 
-def _section(group: _Group, *, picture: Callable[[str], Picture]) -> Section:
+def _section(group: _Group, *, picture: Callable[..., Picture]) -> Section:
     """Return the section of a group, with pictures if the images can be decoded."""
     title, meaning, findings = group
     heading = f"{title} ({len(findings):,})"
@@ -252,5 +261,8 @@ def _section(group: _Group, *, picture: Callable[[str], Picture]) -> Section:
     if findings[0].kind in ("unreadable", "empty", "ignored", "imbalance"):
         rows = [(", ".join(finding.paths), finding.detail) for finding in first]
         return Section(heading, note=meaning, table=Table(rows))
-    cards = [Card(finding.detail, list(map(picture, finding.paths))) for finding in first]
+    cards = []
+    for finding in first:
+        pictures = [picture(path, reason=finding.kind) for path in finding.paths]
+        cards.append(Card(finding.detail, pictures))
     return Section(heading, note=meaning, cards=cards)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from flowers.cli.option_errors import flat_options
+from flowers.cli.photo_picture import photo_picture
 from flowers.data import read_manifest
 from flowers.evaluation import (
     Run,
@@ -54,8 +56,9 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
         results.append(read_run(folder, name=os.path.relpath(folder.absolute(), parent)))
     text = comparison_markdown(results)
     figures = comparison_figures(results)
+    picture = partial(photo_picture, _root(folders[0]))
     contents: dict[str, str | bytes] = {
-        "compare.html": comparison_html(results, figures),
+        "compare.html": comparison_html(results, figures, picture),
         "compare.json": comparison_json(results),
         "compare.md": text,
     }
@@ -122,6 +125,11 @@ def _checkpoint_of(report: Path) -> str:
         return str(json.loads(report.read_text(encoding="utf-8"))["details"]["Test"]["checkpoint"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _root(run: Path) -> Path:
+    """Return the folder of photos of a run, which may be missing."""
+    return Path(_options(run / "config.yaml").get("data.root", "."))
 
 
 def _options(file: Path) -> dict[str, Any]:

@@ -194,10 +194,11 @@ def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int
 
 
 def _contact_sheet(file: Path, *, total: int) -> Figure:
-    """Return a figure of up to 100 images, each with its class and probability."""
+    """Return a figure of up to 100 images with class and probability, in red if rejected."""
     numbers = {*np.linspace(0, total - 1, num=_SHEET_IMAGES).astype(int).tolist()}
     images = []
-    captions = []
+    captions: list[str] = []
+    rejected = []
     for number, (row, probs) in enumerate(_rows(file)):
         if number not in numbers:
             continue
@@ -209,9 +210,10 @@ def _contact_sheet(file: Path, *, total: int) -> Figure:
             title = f"{row['predicted']}, {max(probs):.0%}"
             if row["rejected"] == "True":
                 title += " (not sure)"
+                rejected.append(len(captions))
         name = Path(row["path"]).name
         if len(name) > _MAX_NAME:
             name = f"...{name[3 - _MAX_NAME :]}"
         captions.append(f"{name}\n{title}")
     columns = 4 if len(images) <= 16 else 10
-    return gallery_figure(images, captions, columns=columns)
+    return gallery_figure(images, captions, columns=columns, highlighted=rejected)

@@ -15,7 +15,7 @@ from flowers.data.image_folder import (
 from flowers.data.quality.audit import KINDS, Audit, Finding, audit_folder
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.quality.image_info import read_image_info
-from flowers.data.quality.quarantine import quarantine_text
+from flowers.data.quality.quarantine import QuarantineRow, quarantine_text
 from flowers.data.samplers import share
 from flowers.data.sources import ensure_root
 from flowers.data.sources.synthetic import SYNTHETIC_CLASSES, generate_flower, generate_flowers
@@ -32,6 +32,7 @@ __all__ = [
     "Finding",
     "FlowersDataModule",
     "IgnoredFile",
+    "QuarantineRow",
     "ResumableLoader",
     "audit_folder",
     "build_once",

@@ -34,7 +34,15 @@ from flowers.evaluation.reports.comparison_report import (
     comparison_json,
     comparison_markdown,
 )
-from flowers.evaluation.reports.page import Bar, Card, Picture, Section, Table, page_html
+from flowers.evaluation.reports.page import (
+    Bar,
+    Card,
+    Download,
+    Picture,
+    Section,
+    Table,
+    page_html,
+)
 from flowers.evaluation.reports.report import (
     Example,
     Report,
@@ -51,6 +59,7 @@ __all__ = [
     "Bar",
     "Card",
     "Curve",
+    "Download",
     "Example",
     "LabelIssue",
     "Picture",

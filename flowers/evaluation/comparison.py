@@ -84,6 +84,24 @@ class Run:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
 
+class Answer(NamedTuple):
+    """The prediction of a run for an image.
+
+    Args:
+        run: Name of the run.
+        path: Path of the image, relative to the root.
+        label: Class name of the image.
+        predicted: Predicted class name.
+        confidence: Probability of the predicted class.
+    """
+
+    run: str
+    path: str
+    label: str
+    predicted: str
+    confidence: float
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the p-value of McNemar's exact test of two networks on the same images.
 
@@ -189,3 +207,29 @@ def differing_options(runs: Sequence[Run]) -> dict[str, list[Any]]:
         if any(config.get(name) != configs[0].get(name) for config in configs):
             options[name] = [run.config.get(name) for run in runs]
     return options
+
+
+def disagreements(runs: Sequence[Run]) -> list[list[Answer]]:
+    """Return the answers of all tested runs for each shared image that they classify differently.
+
+    The images with the most confident incorrect predictions come first.
+    """
+    answers: dict[str, list[Answer]] = {}
+    tested = [run for run in runs if run.predictions is not None]
+    for run in tested:
+        assert run.predictions is not None
+        names = run.predictions.class_names
+        columns = (run.predictions.labels, run.predictions.predicted, run.predictions.confidence)
+        for path, label, predicted, confidence in zip(run.predictions.paths, *columns, strict=True):
+            answer = Answer(run.name, path, names[label], names[predicted], float(confidence))
+            answers.setdefault(path, []).append(answer)
+    different = []
+    for group in answers.values():
+        if len(group) == len(tested) and len({answer.predicted for answer in group}) > 1:
+            different.append(group)
+    return sorted(different, key=_largest_error, reverse=True)
+
+
+def _largest_error(answers: Sequence[Answer]) -> float:
+    errors = [answer.confidence for answer in answers if answer.predicted != answer.label]
+    return max(errors, default=0)

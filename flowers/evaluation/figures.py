@@ -17,7 +17,7 @@ from sklearn.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
@@ -182,17 +182,30 @@ def overlay_figure(curves: Mapping[str, Curve], *, title: str) -> Figure:
 
 
 def gallery_figure(
-    images: Sequence[NDArray[np.uint8]], titles: Sequence[str], *, columns: int = 4
+    images: Sequence[NDArray[np.uint8]],
+    titles: Sequence[str],
+    *,
+    columns: int = 4,
+    highlighted: Collection[int] = (),
 ) -> Figure:
-    """Return a grid of images ``(H, W, 3)``, each below its title."""
+    """Return a grid of images ``(H, W, 3)``, each below its title.
+
+    Args:
+        images: The images.
+        titles: Their titles, of one or several lines.
+        columns: Number of images in a row.
+        highlighted: Positions of the images whose title is red.
+    """
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(2.25 * columns, 2.8 * rows + 0.2), layout="constrained")
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     for axes in all_axes:
         axes.axis("off")
-    for axes, image, title in zip(all_axes, images, titles, strict=False):
+    for number, (axes, image) in enumerate(zip(all_axes, images, strict=False)):
         axes.imshow(image)
-        axes.set_title("\n".join(map(_plain, title.split("\n"))), fontsize=9)
+        title = "\n".join(map(_plain, titles[number].split("\n")))
+        colour = "firebrick" if number in highlighted else "black"
+        axes.set_title(title, fontsize=9, color=colour)
     return figure
 
 

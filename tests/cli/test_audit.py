@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
+import html
 import io
 import json
 import os
@@ -144,14 +147,28 @@ def test_the_page_needs_no_other_file_and_escapes_file_names(hostile):
         "dog/same.png CC-BY by <b>Bo & Co</b> - https://example.org/1\n"
     )
     _, _, page, _ = run(hostile)
-    assert "<script" not in page
+    [script] = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page  # a browser executes no other
+    assert page.count("<script") == 1
     assert "<b>Bo" not in page
     assert "a&lt;script&gt;alert(1)&lt;&amp;&#39;.jpg" in page
     assert "photo: &lt;b&gt;Bo &amp; Co&lt;/b&gt;" in page
-    assert not re.search(r'(src|href)=(?!"data:image/jpeg;base64,|"#)', page)
+    assert not re.search(r'(src|href)=(?!"data:image/jpeg;base64,|"#|"file:///)', page)
     assert (
         page.count("<img") == 3 * 2 + 7
     )  # three pairs; tiny, format, two modes, rotated, two animated
+
+
+def test_the_ticked_images_of_the_page_are_those_of_the_quarantine_list(hostile):
+    _, _, page, _ = run(hostile)
+    header = html.unescape(re.search(r'data-header="([^"]*)"', page)[1])
+    ticked = re.findall(r'<input type="checkbox" value="([^"]*)" checked', page)
+    lines = {html.unescape(line) for line in ticked}
+    [expected_header, *expected] = Path("out/quarantine.csv").read_text().splitlines(keepends=True)
+    assert header == expected_header
+    assert lines == set(expected)
+    assert '<input type="checkbox" value="dog/tiny.png,,tiny\n">' in page
 
 
 def test_the_quarantine_list_is_accepted_by_the_data_module(hostile):

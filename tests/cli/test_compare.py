@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from flowers.cli import compare
@@ -48,6 +49,21 @@ def test_the_page_has_the_numbers_of_all_runs(tmp_path, capsys):
     )
     with pytest.raises(FileExistsError, match="--out"):
         compare.compare([good, bad], out=made)
+
+
+def test_the_page_shows_the_photos_that_two_runs_classify_differently(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.new("RGB", (8, 8), "red").save(photos / "39.jpg")
+    config = f"data: {{root: {photos}}}"
+    good = make_run(tmp_path / "runs" / "good", [True] * 40, config=config)
+    bad = make_run(tmp_path / "runs" / "bad", [True] * 38 + [False] * 2, config=config)
+    compare.compare([good, bad], out=tmp_path / "out")
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert page.count('<div class="card">') == 2  # 38.jpg is missing: its name is shown
+    assert page.count("data:image/jpeg") == 1
+    assert f'<a href="{(photos / "39.jpg").as_uri()}">' in page
+    assert "Confusion matrices" in page
 
 
 def test_a_folder_made_during_the_comparison_is_not_overwritten(tmp_path, monkeypatch, capsys):

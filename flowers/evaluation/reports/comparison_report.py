@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from flowers.evaluation.comparison import LEVEL, differing_options, pairs, run_numbers
-from flowers.evaluation.figures import overlay_figure
-from flowers.evaluation.reports.page import Section, Table, page_html, page_markdown
+from flowers.evaluation.comparison import (
+    LEVEL,
+    differing_options,
+    disagreements,
+    pairs,
+    run_numbers,
+)
+from flowers.evaluation.figures import confusion_figure, overlay_figure
+from flowers.evaluation.metrics import confusion
+from flowers.evaluation.reports.page import Bar, Card, Section, Table, page_html, page_markdown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.figure import Figure
 
-    from flowers.evaluation.comparison import Run
+    from flowers.evaluation.comparison import Answer, Run
+    from flowers.evaluation.reports.page import Picture
 
 _CURVES = {
     "validation loss": "val/loss",
@@ -35,6 +43,7 @@ _TEST_NOTE = (
     "Log loss and expected calibration error (ECE) are those of the probabilities that `predict` "
     "gives. Compare accuracies directly only if the test images are the same."
 )
+_MAX_CARDS = 60
 _TRAINING_HEADER = ["run", "best validation accuracy", "epochs", "time"]
 _PAIR_HEADER = [
     "runs",
@@ -82,12 +91,41 @@ def comparison_markdown(runs: Sequence[Run]) -> str:
     return page_markdown("Comparison of runs", _sections(runs))
 
 
-def comparison_html(runs: Sequence[Run], figures: Mapping[str, Figure]) -> str:
-    """Return a comparison, with figures by their titles, as self-contained HTML."""
+def comparison_html(
+    runs: Sequence[Run], figures: Mapping[str, Figure], picture: Callable[[str], Picture]
+) -> str:
+    """Return a comparison as self-contained HTML.
+
+    Args:
+        runs: The runs.
+        figures: Figures of the curves by their titles.
+        picture: Returns the image of a path in the predictions.
+    """
     sections = _sections(runs)
     if figures:
         sections.append(Section("Curves", figures=figures))
+    matrices = {}
+    for run in runs:
+        if run.predictions is not None:
+            counts = confusion(run.predictions)
+            matrices[run.name] = confusion_figure(counts, run.predictions.class_names)
+    if matrices:
+        sections.append(Section("Confusion matrices", figures=matrices))
+    if cards := [_card(answers, picture) for answers in disagreements(runs)]:
+        title = f"Images with different predictions ({len(cards):,})"
+        note = "The most confident incorrect predictions come first."
+        if len(cards) > _MAX_CARDS:
+            note += f" The first {_MAX_CARDS} are shown."
+        sections.append(Section(title, note=note, cards=cards[:_MAX_CARDS]))
     return page_html("Comparison of runs", sections)
+
+
+def _card(answers: Sequence[Answer], picture: Callable[[str], Picture]) -> Card:
+    bars = []
+    for answer in answers:
+        label = f"{answer.run}: {answer.predicted}"
+        bars.append(Bar(label, answer.confidence, f"{answer.confidence:.1%}"))
+    return Card(f"label {answers[0].label}", [picture(answers[0].path)], bars)
 
 
 def _sections(runs: Sequence[Run]) -> list[Section]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import TYPE_CHECKING, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -51,11 +53,17 @@ class Picture(NamedTuple):
         jpeg: JPEG bytes; empty shows the caption alone.
         caption: Text below the image.
         credit: Name of the photographer; empty if unknown.
+        link: Address of the original, which the image links to; empty for none.
+        row: Line that a checkbox adds to the page's list of files; empty for no checkbox.
+        ticked: Whether the checkbox is ticked.
     """
 
     jpeg: bytes
     caption: str = ""
     credit: str = ""
+    link: str = ""
+    row: str = ""
+    ticked: bool = False
 
 
 class Card(NamedTuple):
@@ -74,7 +82,7 @@ class Section:
         title: Its heading.
         note: A paragraph below the heading; text in `backticks` is shown as code.
         table: A table.
-        text: Preformatted text of several lines.
+        text: Preformatted text of several lines, folded on the page.
         bars: A bar chart.
         figures: Figures by their captions.
         cards: A gallery of images.
@@ -89,8 +97,29 @@ class Section:
     cards: Sequence[Card] = ()
 
 
-def page_html(title: str, sections: Sequence[Section]) -> str:
-    """Return a self-contained page, in which all text is escaped: no file name can run a script."""
+@dataclass(frozen=True)
+class Download:
+    """A file that the page makes of the lines of its ticked pictures.
+
+    Args:
+        name: Name of the file.
+        header: Its first line, with its line break.
+        rows: Lines of pictures that are not on the page.
+    """
+
+    name: str
+    header: str
+    rows: Sequence[str] = ()
+
+
+def page_html(title: str, sections: Sequence[Section], *, download: Download | None = None) -> str:
+    """Return a self-contained page, in which all text is escaped: no file name can run a script.
+
+    Args:
+        title: Heading of the page.
+        sections: Its sections.
+        download: A file of the ticked pictures, with a button that saves it.
+    """
     environment = Environment(
         loader=PackageLoader("flowers.evaluation.reports", package_path=""),
         autoescape=True,
@@ -99,7 +128,11 @@ def page_html(title: str, sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"base64": _base64, "svg": _svg}
-    return environment.get_template("page.html.j2").render(title=title, sections=sections)
+    script = files("flowers.evaluation.reports").joinpath("page.js").read_text("utf-8")
+    digest = _base64(hashlib.sha256(script.encode()).digest())  # no other script is executed
+    return environment.get_template("page.html.j2").render(
+        title=title, sections=sections, download=download, script=script, digest=digest
+    )
 
 
 def page_markdown(title: str, sections: Sequence[Section]) -> str:

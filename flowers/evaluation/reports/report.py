@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _TOP_K = 5
 _MOST_CONFUSED = 10
-_GRAD_CAM_NOTE = "In red: the regions that contributed most to the predicted class (Grad-CAM)."
+_GRAD_CAM_NOTE = "Bright: the regions that contributed most to the predicted class (Grad-CAM)."
 
 
 class Example(NamedTuple):
@@ -70,6 +70,7 @@ class Report:
     Args:
         title: Heading of the page.
         predictions: Uncalibrated predictions.
+        summary: Names and values that tell what was run, such as the command.
         temperature: The checkpoint's temperature; None without calibration.
         rejection: The checkpoint's confidence threshold, chosen on the validation split; None
             without calibration.
@@ -83,6 +84,7 @@ class Report:
 
     title: str
     predictions: PredictionTable
+    summary: Mapping[str, str] = field(default_factory=dict)
     temperature: float | None = None
     rejection: Rejection | None = None
     details: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -177,7 +179,7 @@ def _rejection_numbers(calibrated: PredictionTable, threshold: float) -> dict[st
 def _sections(report: Report, figures: Mapping[str, Figure]) -> list[Section]:
     numbers = report_numbers(report)
     sections = [
-        Section(table=Table(_headline(numbers))),
+        Section(table=Table([*report.summary.items(), *_headline(numbers)])),
         Section("Classes", table=_class_table(numbers["classes"])),
     ]
     if confusions := _most_confused(report.predictions):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from flowers.evaluation import (
+    Picture,
     PredictionTable,
     Run,
     comparison_figures,
@@ -39,10 +40,13 @@ def test_every_format_has_the_verdict_and_escapes_names():
     text = comparison_markdown(runs)
     assert verdict in text
     assert "y\\|z" in text
-    page = comparison_html(runs, comparison_figures(runs))
+    page = comparison_html(runs, comparison_figures(runs), lambda path: Picture(b"", path))
     assert "&lt;x&gt; is better" in page
     assert "<script" not in page
-    assert page.count("data:image/svg+xml") == 1
+    assert page.count("data:image/svg+xml") == 3  # a curve, and a confusion matrix of each run
+    assert "Images with different predictions (30)" in page
+    assert page.count('<div class="card">') == 30
+    assert page.count("&lt;x&gt;: a") == page.count("y|z: b") == 30
 
 
 def test_a_run_without_a_test_shows_the_command_that_tests_it():

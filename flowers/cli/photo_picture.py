@@ -1,0 +1,31 @@
+"""The thumbnail of a photo on a page."""
+
+from __future__ import annotations
+
+import io
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from flowers.data import load_thumbnail, read_credits
+from flowers.evaluation import Picture
+
+_credits = lru_cache(maxsize=1)(read_credits)
+
+
+def photo_picture(root: Path, path: str) -> Picture:
+    """Return a thumbnail with its path, its photographer, and a link to the file.
+
+    If the file is missing or cannot be decoded, there is only the path.
+
+    Args:
+        root: Folder of the photos.
+        path: Path of the photo, relative to the root.
+    """
+    jpeg = io.BytesIO()
+    link = ""
+    with suppress(OSError):
+        load_thumbnail(root / path, longest=240).save(jpeg, "JPEG", quality=80)
+        link = (root / path).absolute().as_uri()
+    credit = _credits(root).get(path)
+    return Picture(jpeg.getvalue(), path, credit.photographer if credit else "", link)
