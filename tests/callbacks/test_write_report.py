@@ -34,10 +34,9 @@ def test_a_report_is_written_into_the_run_folder_and_a_second_one_gets_a_number(
     assert report["temperature"] == calibration["temperature"]
     assert report["details"]["Data"]["test"] == "15 images"
     assert report["details"]["Training"]["duration"].endswith(" min")
-    assert report["details"]["Configuration of the training"]["config"].startswith(
-        "seed_everything"
-    )
-    assert ": null" not in report["details"]["Configuration of the training"]["config"]
+    config = report["details"]["Configuration of the training"]["config"]
+    assert config.startswith("seed_everything")
+    assert ": null" not in config
     # Among the figures are the training curves, and the reliability before and after calibration.
     page = (run / "report.html").read_text()
     assert page.count("data:image/svg+xml") == 7
