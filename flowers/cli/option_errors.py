@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 TASKS = ("CNNTask", "TransferTask")
 _OWN_MODEL = re.compile(rf"(flowers\.(tasks\.)?)?({'|'.join(TASKS)})")
 _INIT_ARGS = ("model.init_args.", "model.")  # two names of an option
-_NULLS = ("", "~", "null")  # in YAML
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -173,7 +172,7 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
     for file, name, value in given:
         if not _is_known(name.replace("+", ""), known):
             return f"{file}--{name}: no such option{did_you_mean(f'--{name}', options)}"
-        if name in GROUPS and value in _NULLS:
+        if name in GROUPS and value in ("", "~", "null"):  # in YAML
             return f"{file}--{name}: expected its options, got nothing"
     return None
 

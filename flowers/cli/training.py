@@ -83,7 +83,7 @@ class _FirstBatch(Callback):
 
     has_begun = False
 
-    def on_train_batch_start(self, *args: object) -> None:
+    def on_train_batch_start(self, *args: object, **options: object) -> None:
         """Note it."""
         self.has_begun = True
 
