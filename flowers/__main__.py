@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import sys
@@ -9,7 +10,6 @@ import traceback
 from importlib import import_module
 from importlib.metadata import version
 from inspect import Parameter, getdoc, signature
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowers import runtime
@@ -18,7 +18,9 @@ from flowers.cli.option_errors import (
     OneLineErrors,
     add_flags,
     did_you_mean,
+    explain_error,
     find_mistake,
+    own_error,
     refuse,
 )
 
@@ -54,6 +56,7 @@ commands:
   python -m flowers predict photo.jpg --ckpt_path RUN      classify with a run's best checkpoint
   python -m flowers audit DIR                              check a folder of photos
   python -m flowers <command> --help                       options of a command
+The environment variable FLOWERS_DEBUG=1 shows the traceback of an error.
 """.format(commands="\n".join(f"  {name:<14} {purpose}" for name, purpose in COMMANDS.items()))
 
 _FIT = """flowers: fit: expected a configuration or a folder of photos, for example
@@ -89,11 +92,11 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        own_error = _own_error(error)
-        if own_error is not None:
-            print(f"flowers: {own_error}", file=sys.stderr)
-        else:  # a bug
+        answer = own_error(error)
+        if answer is None or os.environ.get("FLOWERS_DEBUG") == "1":  # None: a bug
             traceback.print_exc()
+        if answer is not None:
+            print(f"flowers: {answer}", file=sys.stderr)
         return 2 if command == "audit" else 1  # status 1 of audit means that there are findings
 
 
@@ -125,17 +128,6 @@ def _module(command: str) -> str:
     """Return the name of the module of a command."""
     is_training = command in LIGHTNING_COMMANDS or command == "calibrate"
     return "training" if is_training else command
-
-
-def _own_error(error: BaseException | None) -> BaseException | None:
-    """Return the error that this package raised, the given one or one of its causes, or None."""
-    while error is not None:
-        frames = traceback.extract_tb(error.__traceback__)
-        is_own = bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
-        if is_own and isinstance(error, ValueError | OSError | FloatingPointError):
-            return error
-        error = error.__cause__
-    return None
 
 
 def _run(command: str, args: list[str]) -> int:
@@ -190,9 +182,11 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     values = parser.parse_args(words).as_dict()
     try:
         return function(**values, **others)
-    except (ValueError, OSError) as error:
-        add_flags(error, flags)
-        raise
+    except (ValueError, OSError, RuntimeError, csv.Error) as error:
+        if own_error(error):
+            add_flags(error, flags)
+            raise
+        raise ValueError(explain_error(error, args)) from error
 
 
 def _split(args: Sequence[str], options: set[str]) -> tuple[list[str], list[str]]:

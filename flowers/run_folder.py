@@ -52,6 +52,13 @@ def claim_run_folder(
                 return folder.resolve()
 
 
+def discard_run_folder(run: Path) -> None:
+    """Delete the folder of a run that was refused, and the folder of run folders if it is empty."""
+    shutil.rmtree(run, ignore_errors=True)
+    with suppress(OSError):
+        run.parent.rmdir()
+
+
 def last_checkpoint(root: Path) -> str | None:
     """Return the ``last.ckpt`` of a run folder, or the newest under ``lightning_logs``, or None.
 

@@ -144,11 +144,10 @@ def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes:
             are requested, so that each would do all the work and overwrite the files of the others.
     """
     from lightning.fabric import Fabric  # noqa: PLC0415 (takes seconds)
-    from lightning.fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415
 
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes)
-    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # errors of any kind
         raise ValueError(
             f"--trainer.accelerator {accelerator} --trainer.devices {devices} --trainer.num_nodes "
             f"{num_nodes}: expected devices of this machine, got {error}"

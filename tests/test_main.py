@@ -110,6 +110,12 @@ def test_an_incorrect_option_is_one_message_and_a_bug_keeps_its_traceback(
     assert capsys.readouterr().err.endswith(
         "flowers: --model.lr: expected a number above 0, got -1.0\n"
     )
+    monkeypatch.setenv("FLOWERS_DEBUG", "1")
+    assert main(["fit", "--model.lr", "-1", "--data.root", str(synthetic)]) == 1
+    message = capsys.readouterr().err
+    assert "Traceback" in message
+    assert message.endswith("flowers: --model.lr: expected a number above 0, got -1.0\n")
+    monkeypatch.delenv("FLOWERS_DEBUG")
     transfer = ["--model", "TransferTask", "--model.arch", "resnet19"]
     assert main(["fit", *transfer, "--data.root", str(synthetic)]) == 1
     assert "flowers: --model.arch: expected one of alexnet" in capsys.readouterr().err
@@ -155,3 +161,13 @@ def test_the_package_is_imported_without_torch():
         assert isinstance(getattr(flowers, name), type)
     with pytest.raises(AttributeError, match="no attribute 'FlowersPredictor'"):
         _ = flowers.FlowersPredictor
+
+
+def test_an_error_of_the_system_in_a_function_is_one_message_with_the_option(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(runtime, "prepare", lambda: None)
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    assert main(["audit", "photos", "--predictions", "."]) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from flowers.cli import training
-from flowers.run_folder import claim_run_folder, write_folder, write_new
+from flowers.run_folder import claim_run_folder, discard_run_folder, write_folder, write_new
 
 PAIR = ("a.csv", "figures/b.png")
 
@@ -182,3 +182,14 @@ def test_a_last_ckpt_outside_a_run_folder_starts_a_run(load_last, finished_run, 
     training.main(["fit", *words, "--trainer.max_epochs=5"])
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["user"]
     assert load_last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 4
+
+
+def test_a_discarded_run_folder_leaves_the_runs_before(tmp_path):
+    runs = tmp_path / "lightning_logs"
+    first = claim_run_folder(runs)
+    second = claim_run_folder(runs)
+    (second / "checkpoints").mkdir()
+    discard_run_folder(second)
+    assert [*runs.iterdir()] == [first]
+    discard_run_folder(first)
+    assert not [*tmp_path.iterdir()]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from flowers.callbacks.cache_features import cache_features
 from flowers.data import FlowersDataModule
 from flowers.models import split_stages
-from flowers.tasks import ClassificationTask, TransferTask
+from flowers.tasks import ClassificationTask, CNNTask, TransferTask
 
 
 class FreezeBackbone(Callback):
@@ -55,16 +54,16 @@ class FreezeBackbone(Callback):
         """Check the task and the data before any work.
 
         Raises:
-            ValueError: The backbone stays frozen, but is not pretrained, or its features cannot be
-                cached.
+            ValueError: The backbone is not pretrained, or its features cannot be cached.
         """
-        if self.unfreeze_epoch is not None:
+        if self.unfreeze_epoch == 0:
             return
-        if not isinstance(task, TransferTask):
+        is_cached = self.unfreeze_epoch is None
+        if isinstance(task, CNNTask) or (is_cached and not isinstance(task, TransferTask)):
             raise ValueError(
-                "`unfreeze_epoch` null: expected a `TransferTask`, whose backbone is pretrained"
+                "`unfreeze_epoch`: expected 0, or a `TransferTask`, whose backbone is pretrained"
             )
-        if not (isinstance(data, FlowersDataModule) and data.cache):
+        if is_cached and not (isinstance(data, FlowersDataModule) and data.cache):
             raise ValueError(
                 "`unfreeze_epoch` null: expected `cache` true, which stores the features"
             )
@@ -79,17 +78,12 @@ class FreezeBackbone(Callback):
         """Compute the features of a backbone that stays frozen.
 
         Raises:
-            ValueError: As for ``check``; or the weights are not float32; or the strategy cannot
-                handle frozen parameters.
+            ValueError: As for ``check``; or the strategy cannot handle frozen parameters.
         """
         data = trainer.datamodule  # type: ignore[attr-defined]
         self.check(pl_module, data)
         if self.unfreeze_epoch is None:
             assert isinstance(pl_module, TransferTask)
-            if next(pl_module.parameters()).dtype != torch.float32:
-                raise ValueError(
-                    "`precision`: expected 32-true or a mixed one, because features are float32"
-                )
             data.features = cache_features(pl_module, data, views=self.views)
         elif self.unfreeze_epoch > 0 and not getattr(trainer.model, "find_unused_parameters", True):
             raise ValueError(

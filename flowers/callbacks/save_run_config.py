@@ -50,7 +50,7 @@ class SaveRunConfig(SaveConfigCallback):
         config = self.config.clone()
         for key in ("data.root", "data.manifest", "data.quarantine", "data.cache_dir"):
             if config.get(key) is not None:  # the checkpoint may be used from another folder
-                config[key] = str(Path(config[key]).expanduser().absolute())
+                config[key] = str(Path(config[key]).absolute())
         checkpoint["config"] = self.parser.dump(config, skip_none=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

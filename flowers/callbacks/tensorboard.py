@@ -60,6 +60,11 @@ class FailSafeTensorBoardLogger(TensorBoardLogger):
         )
         self.options = options or {}
 
+    @property
+    def log_dir(self) -> str:
+        """The run folder; Lightning would replace variables such as ``$HOME`` in its name."""
+        return str(Path(self.root_dir) / str(self.version))
+
     def attempt(self, write: Callable[[], None]) -> None:
         """Call a function that logs, unless logging has failed before."""
         if self._silenced:

@@ -73,7 +73,7 @@ class WriteReport(CollectsPredictions):
         """
         data = trainer.datamodule  # type: ignore[attr-defined]
         if self.folder and isinstance(data, FlowersDataModule):
-            data.check_outside(Path(self.folder).expanduser(), option="--report.folder")
+            data.check_outside(Path(self.folder), option="--report.folder")
         self._start = time.perf_counter()
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -93,7 +93,7 @@ class WriteReport(CollectsPredictions):
         run = file.parent
         if (run.parent / "config.yaml").exists():
             run = run.parent
-        self._target = Path(self.folder or run).expanduser()
+        self._target = Path(self.folder or run)
         report = self._report(collected, pl_module, data, file=file, run=run)
         print_classes(report_numbers(report)["classes"])
         figures = report_figures(report)

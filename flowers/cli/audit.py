@@ -89,7 +89,7 @@ def audit(
         ValueError: A folder to write into is inside the folder of photos, or an input is invalid.
         OSError: A folder or file cannot be read or written.
     """
-    cache = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    cache = Path(cache_dir) if cache_dir else default_cache_dir()
     folder = ensure_root(root)
     for option, path in {"--out": Path(out or "lightning_logs"), "--cache_dir": cache}.items():
         if path.resolve().is_relative_to(folder.resolve()):
@@ -103,10 +103,6 @@ def audit(
         )
     table = None
     if predictions is not None:
-        if not Path(predictions).is_file():
-            raise FileNotFoundError(
-                f"--predictions {predictions}: expected a file, as cross_validate writes it"
-            )
         table = read_predictions(predictions, needs_labels=False)
     audited = audit_folder(folder, cache_dir=cache, duplicates=duplicates, min_side=min_side)
     issues: list[LabelIssue] = []

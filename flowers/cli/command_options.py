@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # The classes of each group of options of ``fit``, ``validate`` and ``test``.
-_GROUPS = {
+GROUPS = {
     "trainer": ["lightning/pytorch/trainer/trainer.py:Trainer"],
     "early_stopping": ["lightning/pytorch/callbacks/early_stopping.py:EarlyStopping"],
     "lr_monitor": ["lightning/pytorch/callbacks/lr_monitor.py:LearningRateMonitor"],
@@ -40,7 +40,7 @@ def command_options(command: str, *, module: str) -> list[str]:
     names = ["help"]
     if command in ("fit", "validate", "test"):
         names += _OTHERS
-        for group, classes in _GROUPS.items():
+        for group, classes in GROUPS.items():
             names.append(group)
             for path in classes:
                 names += [f"{group}.{name}" for name in _parameters(path)]

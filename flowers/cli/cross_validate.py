@@ -54,9 +54,6 @@ def cross_validate(
     configs = option_values(options, "-c", "--config")
     if not configs:
         raise ValueError("--config: expected a configuration of fit, such as configs/cnn.yaml")
-    for file in configs:
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"--config {file}: expected a file")
     if folds < 2 or seeds < 1 or any(word.startswith("--data.fold") for word in options):
         raise ValueError(
             "--folds, --seeds: expected at least 2 folds and 1 seed, and no --data.fold beside them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from argparse import SUPPRESS, ArgumentParser
@@ -9,13 +10,18 @@ from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from pkgutil import resolve_name
+from traceback import extract_tb, walk_tb
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from flowers.cli.command_options import GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 TASKS = ("CNNTask", "TransferTask")
 _OWN_MODEL = re.compile(rf"(flowers\.(tasks\.)?)?({'|'.join(TASKS)})")
+_INIT_ARGS = ("model.init_args.", "model.")  # two names of an option
+_PACKAGE = Path(__file__).parents[1]
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
@@ -61,11 +67,65 @@ def add_flags(error: BaseException, flags: Mapping[str, str]) -> None:
         cause = cause.__cause__
 
 
+def own_error(error: BaseException | None) -> BaseException | None:
+    """Return the error that this package raised, the given one or one of its causes, or None."""
+    while error is not None:
+        frames = extract_tb(error.__traceback__)
+        is_own = bool(frames) and Path(frames[-1].filename).is_relative_to(_PACKAGE)
+        if is_own and isinstance(error, ValueError | OSError | FloatingPointError):
+            return error
+        error = error.__cause__
+    return None
+
+
+def explain_error(error: BaseException, words: Sequence[str]) -> str:
+    """Return an error of a library or the system in one line, after the options that it is about.
+
+    These are the given options whose name or value is in the message, or whose class raised the
+    error; all of them if there are none.
+
+    Args:
+        error: The error.
+        words: The command line after the command.
+    """
+    message = " ".join(str(error).split())
+    if not message or isinstance(error, LookupError):
+        message = f"{type(error).__name__} {message}"
+    frames = walk_tb(error.__traceback__)
+    classes = {type(frame.f_locals.get("self")).__name__ for frame, _ in frames}
+    about: list[str] = []
+    others: list[str] = []
+    for file, name, value in _given_options(words):
+        last = re.escape(name.rpartition(".")[2])
+        pattern = rf"\b{last}\b" if "_" in last else rf"`{last}\b|\b{last}="
+        if len(text := str(value)) > 1:
+            pattern += rf"|(?<!\w){re.escape(text)}(?!\w)"
+        is_about = re.search(pattern, message) or text.rpartition(".")[2] in classes
+        (about if is_about else others).append(f"{file}--{name} {text}".rstrip())
+    return ": ".join(filter(None, [", ".join(about or others), message]))
+
+
+def with_home(value: Any) -> Any:  # noqa: ANN401
+    """Return the value of an option with ``~`` at the beginning of its texts as the home folder."""
+    if isinstance(value, str | Path):
+        return type(value)(os.path.expanduser(value))  # noqa: PTH111 (unknown users are no error)
+    if isinstance(value, list):
+        return list(map(with_home, value))
+    if hasattr(value, "items"):  # a dictionary, or the options of a class
+        for name, part in list(value.items()):
+            value[name] = with_home(part)
+    return value
+
+
 class OneLineErrors:
     """A mixin for parsers of jsonargparse, whose errors otherwise begin with the whole usage."""
 
     exit_on_error: bool
     prog: str
+
+    def parse_args(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        """Return the options, with ``~`` in every path as the home folder."""
+        return with_home(super().parse_args(*args, **options))  # type: ignore[misc]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error in one line and exit.
@@ -90,38 +150,50 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
         options: All options of the command, with those of the models in ``TASKS``; without any,
             names are not checked.
     """
-    # Pairs of a prefix that names the configuration file, and an option or a class.
-    names = []
-    models = [("", model) for model in option_values(words, "--model", "--model.class_path")]
-    for word in takewhile(lambda word: word != "--", words):
-        if word.startswith("--") and " " not in word:  # argparse takes words with spaces for values
-            names.append(("", word[2:].partition("=")[0]))
-    for word in option_values(words, "-c", "--config"):
-        try:
-            config = _read_config(word)
-        except ValueError as error:
-            return str(error)
-        file = _file_prefix(word)
-        for name, value in flat_options(config):
-            names.append((file, name))
-            if name in ("model", "model.class_path") and isinstance(value, str):
-                models.append((file, value))
+    try:
+        given = [*_given_options(words)]
+    except ValueError as error:
+        return str(error)
+    models = []
+    for file, name, value in given:
+        if name in ("model", "model.class_path") and value and isinstance(value, str):
+            models.append((file, value))
     if len(models) == 1 and "torch" not in sys.modules:  # else a user's class may be imported
         [(file, model)] = models
         if model.isidentifier() and model not in TASKS:
             return f"{file}{_no_such_task(model)}"
     known = {option.removeprefix("--") for option in options}
     # A checkpoint may hold another class, and of two classes one may ignore options of the other.
-    is_unsure = len(models) > 1 or any(name == "ckpt_path" for _, name in names)
+    is_unsure = len(models) > 1 or any(name == "ckpt_path" for _, name, _ in given)
     if is_unsure or not all(_OWN_MODEL.fullmatch(model) for _, model in models):
         known = {name for name in known if not name.startswith("model.")}
     if not known:
         return None
-    for file, given in names:
-        name = given.replace("model.init_args.", "model.")
+    for file, name, value in given:
         if not _is_known(name.replace("+", ""), known):
             return f"{file}--{name}: no such option{did_you_mean(f'--{name}', options)}"
+        if name in GROUPS and value in ("", "~", "null"):  # in YAML
+            return f"{file}--{name}: expected its options, got nothing"
     return None
+
+
+def _given_options(words: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
+    """Yield the prefix that names the configuration, the name and the value of the given options.
+
+    Raises:
+        ValueError: A configuration is missing, or not a mapping in YAML.
+    """
+    words = [*takewhile(lambda word: word != "--", words)]
+    for word, following in zip(words, [*words, "--"][1:], strict=True):
+        if word.startswith("--") and " " not in word:  # argparse takes words with spaces for values
+            name, is_joined, value = word[2:].partition("=")
+            if not is_joined and not following.startswith("--"):
+                value = following
+            yield "", name.replace(*_INIT_ARGS), value
+    for word in option_values(words, "-c", "--config"):
+        file = f"{word}: " if Path(word).is_file() else ""  # nothing for inline YAML
+        for name, value in flat_options(_read_config(word)):
+            yield file, name.replace(*_INIT_ARGS), value
 
 
 def explain(message: str, words: Sequence[str]) -> str:
@@ -169,7 +241,7 @@ def option_values(words: Sequence[str], *options: str) -> list[str]:
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(*options, dest="values", action="append", nargs="?", default=[])
     values, _ = parser.parse_known_args(words)
-    return [value for value in values.values if value]
+    return [with_home(value) for value in values.values if value]
 
 
 def class_parser(cls: type, name: str = "model") -> Any:  # noqa: ANN401
@@ -257,7 +329,7 @@ def _read_config(word: str) -> dict[str, Any]:
     """
     import yaml  # noqa: PLC0415 (--help must not wait for it)
 
-    file = Path(word).expanduser()
+    file = Path(word)
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # every value remains text
     try:
         is_file = file.is_file()
@@ -267,7 +339,9 @@ def _read_config(word: str) -> dict[str, Any]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         source = word if is_file else "--config"
         raise ValueError(f"{source}, line {line}: no valid YAML, {error.problem}") from error
-    except (OSError, UnicodeError):
+    except (UnicodeError, yaml.reader.ReaderError) as error:
+        raise ValueError(f"{word}: expected a text file in UTF-8") from error
+    except OSError:
         return {}
     if isinstance(config, dict):
         return config
@@ -281,16 +355,10 @@ def _read_config(word: str) -> dict[str, Any]:
 
 def _file_with(option: str, words: Sequence[str]) -> str:
     """Return the configuration file with an option as the prefix of an error, or nothing."""
-    if any(word.partition("=")[0] == option for word in words):
-        return ""
-    for word in reversed(option_values(words, "--config")):
-        for name, _ in flat_options(_read_config(word)):
-            path = name.replace("model.init_args.", "model.")
-            if f"--{path}.".startswith(f"{option}."):
-                return _file_prefix(word)
-    return ""
-
-
-def _file_prefix(config: str) -> str:
-    """Return a configuration file as the prefix of an error; nothing for inline YAML."""
-    return f"{config}: " if Path(config).expanduser().is_file() else ""
+    prefix = ""
+    for file, name, _ in _given_options(words):
+        if not file and f"--{name}" == option:
+            return ""
+        if file and f"--{name}.".startswith(f"{option}."):
+            prefix = file
+    return prefix

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -46,14 +45,17 @@ from flowers.checkpoint import (
     stored_config,
     why_finished,
 )
+from flowers.cli.command_options import command_options
 from flowers.cli.option_errors import (
     OneLineErrors,
     add_flags,
+    explain_error,
     option_values,
+    own_error,
 )
 from flowers.cli.short_help import full_help, short_help
-from flowers.data import BatchAugmentation, FlowersDataModule
-from flowers.run_folder import last_checkpoint, run_folder
+from flowers.data import FlowersDataModule
+from flowers.run_folder import discard_run_folder, last_checkpoint, run_folder
 from flowers.runtime import check_num_nodes, launched_devices, plan_devices, silence_lightning
 from flowers.tasks import ClassificationTask, CNNTask, TransferTask, check_size
 
@@ -62,6 +64,13 @@ _TRAINER_DEFAULTS = {
     "log_every_n_steps": 5,  # Lightning's 50 draws no curve where an epoch has 20 steps
     "use_distributed_sampler": False,  # the data module's sampler counts every image once
 }
+# The smallest values of options that Lightning and torch do not check, or too late.
+_MINIMUM = {"trainer.num_sanity_val_steps": -1, "trainer.val_check_interval": 0.001}
+_MINIMUM |= dict.fromkeys(["early_stopping.min_delta", "early_stopping.patience"], 0)
+_MINIMUM["trainer.gradient_clip_val"] = 0
+_MINIMUM |= dict.fromkeys(["data.num_workers", "trainer.min_epochs", "trainer.min_steps"], 0)
+_MINIMUM |= dict.fromkeys(["trainer.check_val_every_n_epoch", "trainer.log_every_n_steps"], 1)
+_MINIMUM |= dict.fromkeys(["last_checkpoint.every_n_epochs", "trainer.accumulate_grad_batches"], 1)
 _DEFAULT_MODEL = "flowers.CNNTask"
 
 
@@ -69,8 +78,46 @@ class _Parser(OneLineErrors, LightningArgumentParser):
     """A parser with errors in one line."""
 
 
+class _FirstBatch(Callback):
+    """Notes the first batch. Errors before it are about options and what they name."""
+
+    has_begun = False
+
+    def on_train_batch_start(self, *args: object, **options: object) -> None:
+        """Note it."""
+        self.has_begun = True
+
+    on_validation_batch_start = on_test_batch_start = on_train_batch_start
+
+
 class FlowersCLI(LightningCLI):
     """``fit``, ``validate`` and ``test`` of a task on a ``FlowersDataModule``."""
+
+    def __init__(self, args: list[str]) -> None:
+        self._first_batch = _FirstBatch()
+        self._new_run: Path | None = None
+        try:
+            super().__init__(
+                ClassificationTask,
+                FlowersDataModule,
+                save_config_callback=SaveRunConfig,
+                save_config_kwargs={"save_to_log_dir": False},
+                trainer_defaults=_TRAINER_DEFAULTS | launched_devices(),
+                seed_everything_default=0,
+                parser_class=_Parser,
+                # option_errors.find_mistake does not know abbreviations
+                parser_kwargs={"prog": "python -m flowers", "allow_abbrev": False},
+                subclass_mode_model=True,
+                load_from_checkpoint_support=False,  # the task saves plain hyper-parameters itself
+                args=args,
+            )
+        except Exception as error:
+            if self._new_run is not None and not self._first_batch.has_begun:
+                discard_run_folder(self._new_run)
+            if self._first_batch.has_begun or own_error(error):
+                add_flags(error, _flags())
+                raise
+            raise ValueError(explain_error(error, args[1:])) from error
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -196,16 +243,17 @@ class FlowersCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Construct the trainer; ``before_fit`` adds the run folder."""
         options = self._get(self.config_init, "trainer")
+        options.callbacks = _as_list(options.callbacks)
         plan = plan_devices(
             accelerator=options.accelerator, devices=options.devices, num_nodes=options.num_nodes
         )
         progress = console_callbacks(options)
         is_bar = [isinstance(callback, ProgressBar) for callback in progress]
-        is_bar += [isinstance(callback, ProgressBar) for callback in options.callbacks or []]
+        is_bar += [isinstance(callback, ProgressBar) for callback in options.callbacks]
         kwargs["enable_progress_bar"] = any(is_bar)
         # Off by default, because PrintEpochs prints the number of parameters.
         kwargs["enable_model_summary"] = bool(options.enable_model_summary)
-        callbacks = [*self._option_callbacks(options), *progress]
+        callbacks = [self._first_batch, *self._option_callbacks(options), *progress]
         if self.subcommand != "fit":
             kwargs["logger"] = options.logger or False
             kwargs["enable_checkpointing"] = False
@@ -257,6 +305,8 @@ class FlowersCLI(LightningCLI):
         rank = getattr(rank_zero_only, "rank", 0)
         resumed = self._get(self.config_init, "ckpt_path")
         run = run_folder(folder / "lightning_logs", resumed=resumed, rank=rank)
+        if rank == 0 and not (run / "config.yaml").exists():
+            self._new_run = run
         self.trainer.loggers = [FailSafeTensorBoardLogger(run, options=self._logged_options())]
         if options.logger is not True:
             self.trainer.loggers += _as_list(options.logger)
@@ -285,7 +335,7 @@ class FlowersCLI(LightningCLI):
     def _warn_of_data_leakage(self) -> None:
         """Warn if the pretrained weights were trained on images of this run's other splits."""
         weights = self.config[str(self.subcommand)].get("model.init_args.weights") or ""
-        file = Path(weights).expanduser()
+        file = Path(weights)
         if file.suffix in (".ckpt", ".pth", ".pt") and file.is_file():
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
             leaks = self.datamodule.describe_leaks(checkpoint.get("FlowersDataModule", {}))
@@ -324,17 +374,21 @@ def _check_options(
         )
     if config.trainer.use_distributed_sampler:
         parser.error(
-            "--trainer.use_distributed_sampler: expected false, the data module's sampler is "
-            "distributed already"
+            "--trainer.use_distributed_sampler: expected false, the sampler does it already"
         )
-    if config.trainer.log_every_n_steps == 0:
+    for name, minimum in _MINIMUM.items():
+        value = config.get(name)
+        if isinstance(value, int | float) and not value >= minimum:  # not: NaN
+            parser.error(f"--{name}: expected at least {minimum}, got {value}")
+    if str(config.trainer.precision) in ("16-true", "bf16-true", "64-true", "64"):
+        parser.error("--trainer.precision: expected 32-true or a mixed one, images are float32")
+    if "LearningRateFinder" in str(config.trainer.callbacks):
         parser.error(
-            "--trainer.log_every_n_steps: expected at least 1; --trainer.logger false logs nothing"
+            "--trainer.callbacks LearningRateFinder: expected another callback, because the "
+            "schedule of every step would replace the rate that it finds; give --model.lr"
         )
     if command == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
-        parser.error(
-            "--trainer.max_steps: expected -1 when resuming; set --trainer.max_epochs instead"
-        )
+        parser.error("--trainer.max_steps: expected -1 when resuming; set --trainer.max_epochs")
     check_num_nodes(config.trainer.num_nodes)
 
 
@@ -362,57 +416,22 @@ def _end_if_finished(
 
 
 def main(args: list[str]) -> FlowersCLI:
-    """Run a command.
-
-    Args:
-        args: The command and its options, as on the command line.
+    """Run a command, which is given with its options as on the command line.
 
     Raises:
-        ValueError: An option is out of its range, or the checkpoint and the data do not match.
+        ValueError: An option is out of its range, or Lightning, torch or the system refuse it.
         OSError: Images cannot be decoded, or a file is missing.
     """
     silence_lightning()
-    try:
-        return FlowersCLI(
-            ClassificationTask,
-            FlowersDataModule,
-            save_config_callback=SaveRunConfig,
-            save_config_kwargs={"save_to_log_dir": False},
-            trainer_defaults=_TRAINER_DEFAULTS | launched_devices(),
-            seed_everything_default=0,
-            parser_class=_Parser,
-            # option_errors.find_mistake does not know abbreviations
-            parser_kwargs={"prog": "python -m flowers", "allow_abbrev": False},
-            subclass_mode_model=True,
-            load_from_checkpoint_support=False,  # the task saves plain hyper-parameters itself
-            args=args,
-        )
-    except (ValueError, OSError, FloatingPointError) as error:
-        add_flags(error, _flags())
-        raise
+    return FlowersCLI(args)
 
 
 def _flags() -> dict[str, str]:
     """Return the option of each parameter that an error of the library may name."""
-    flags = {"ckpt_path": "--ckpt_path", "TransferTask": "--model TransferTask"}
-    for name in ("max_epochs", "max_time", "precision", "strategy", "gradient_clip_val"):
-        flags[name] = f"--trainer.{name}"
-    groups = {
-        "calibration": Calibrate,
-        "checkpoint": SaveBest,
-        "freeze": FreezeBackbone,
-        "report": WriteReport,
-        "tensorboard": LogToTensorBoard,
-        "data": FlowersDataModule,
-    }
-    for group, owner in groups.items():
-        for name in signature(owner).parameters:
-            flags[name] = f"--{group}.{name}"
-    for task in (ClassificationTask, CNNTask, TransferTask):
-        for name in signature(task).parameters:
-            flags[name] = f"--model.{name}"
-    for name in signature(BatchAugmentation).parameters:
-        flags[f"augment.{name}"] = f"--data.augment.{name}"
+    flags = {"TransferTask": "--model TransferTask"}
+    for option in command_options("fit", module="training"):
+        flags[option.rpartition(".")[2].removeprefix("--")] = option
+        flags[option.removeprefix("--data.")] = option  # augment.…
     return flags
 
 

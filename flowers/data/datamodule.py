@@ -231,12 +231,15 @@ class FlowersDataModule(LightningDataModule):
 
         Raises:
             OSError: Images cannot be decoded (all are named), or the disk is full.
-            ValueError: No split can be made.
+            ValueError: No split can be made, or a class has no training images.
         """
         if self._is_set_up:
             return
         self._is_set_up = True
         self._check_images()
+        if stage == "fit" and 0 in self.class_counts("train"):
+            counts = dict(zip(self.class_names, self.class_counts("train"), strict=True))
+            raise ValueError(f"`manifest`: expected training images of every class, got {counts}")
         if self.cache:
             self.pixels.shape  # noqa: B018 (decodes now, not in the first batch)
         ignored = summarize_ignored(self.index.ignored)

@@ -162,11 +162,6 @@ def test_a_frozen_backbone_is_deterministic_while_training(data):
     train(task, data, FreezeBackbone(1), Compare(), limit_train_batches=2)
 
 
-def test_a_probe_in_true_half_precision_is_refused(data):
-    with pytest.raises(ValueError, match=r"`precision`: expected 32-true or a mixed one"):
-        train(make_task(data), data, FreezeBackbone(None), precision="bf16-true")
-
-
 def test_a_probe_has_the_validation_metrics_of_its_checkpoint_on_images(data, synthetic, tmp_path):
     task = make_task(data, ema_decay=None)
     trainer = train(task, data, FreezeBackbone(None), epochs=2)
@@ -204,9 +199,13 @@ def test_an_incorrect_option_is_named(options, message):
         FreezeBackbone(**options)
 
 
-def test_a_probe_needs_a_transfer_task_and_a_cache(data, synthetic):
-    with pytest.raises(ValueError, match="expected a `TransferTask`"):
-        train(CNNTask(data.class_names, widths=(8,)), data, FreezeBackbone(None))
+@pytest.mark.parametrize("unfreeze_epoch", [2, None])
+def test_a_random_backbone_is_not_frozen(data, unfreeze_epoch):
+    with pytest.raises(ValueError, match="expected 0, or a `TransferTask`"):
+        train(CNNTask(data.class_names, widths=(8,)), data, FreezeBackbone(unfreeze_epoch))
+
+
+def test_a_probe_needs_a_cache(synthetic):
     streamed = FlowersDataModule(
         str(synthetic), image_size=32, crop_size=32, cache=False, num_workers=0
     )

@@ -193,3 +193,14 @@ def test_an_error_in_a_figure_does_not_end_the_run(synthetic, monkeypatch):
 def test_an_interval_below_one_is_refused():
     with pytest.raises(ValueError, match=r"`every_n_epochs`"):
         LogToTensorBoard(every_n_epochs=0)
+
+
+def test_the_name_of_a_variable_in_a_run_folder_is_literal(synthetic, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    root = tmp_path / "$HOME"
+    words = ["--trainer.default_root_dir", str(root), "--trainer.max_epochs", "1"]
+    words += ["--trainer.log_every_n_steps", "1"]
+    training.main(["fit", "--data.root", str(synthetic), *SMALL, *words])
+    names = {path.name.partition(".")[0] for path in (root / "lightning_logs/version_0").iterdir()}
+    assert {"config", "events", "checkpoints"} <= names
+    assert [*tmp_path.iterdir()] == [root]

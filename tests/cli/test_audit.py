@@ -342,7 +342,7 @@ def test_predictions_of_missing_files_are_left_out(photos, capsys, tmp_path):
     assert result["label_issues"] == []
     assert "gone.png" not in page
     assert "2 more are missing, or have another label now" in capsys.readouterr().out
-    with pytest.raises(FileNotFoundError, match="--predictions nowhere"):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         audit.audit(str(root), predictions="nowhere.csv")
 
 

@@ -167,7 +167,7 @@ def test_an_incorrect_option_is_named_before_any_training(start, options, messag
 
 
 def test_a_missing_configuration_is_named():
-    with pytest.raises(FileNotFoundError, match=r"--config nowhere\.yaml: expected a file"):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         cross_validate(fit_options=["--config", "nowhere.yaml"])
     with pytest.raises(ValueError, match="--config: expected a configuration"):
         cross_validate()

@@ -10,7 +10,7 @@ from flowers import runtime, tasks
 from flowers.__main__ import main
 from flowers.cli import training
 from flowers.cli.command_options import command_options
-from flowers.cli.option_errors import TASKS, explain, find_mistake
+from flowers.cli.option_errors import TASKS, explain, explain_error, find_mistake, with_home
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -209,3 +209,49 @@ def test_an_incorrect_option_is_named(args, option, synthetic, capsys):
         training.main(["fit", "--data.root", str(synthetic), *args])
     assert caught.value.code == 2
     assert option in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("message", "option"),
+    [
+        ("You passed 1.5 for limit_train_batches", "--trainer.limit_train_batches 1.5"),
+        ("invalid strategy name: `strategy='foo'`", "--trainer.strategy foo"),
+        ("[Errno 17] File exists: '/dev/null'", "--data.cache_dir /dev/null"),
+        ("the learning rate", "given.yaml: --model.lr 3"),
+    ],
+)
+def test_an_error_of_a_library_names_the_option_that_it_is_about(message, option):
+    Path("given.yaml").write_text("model: {class_path: CNNTask, init_args: {lr: 3}}")
+    words = ["--trainer.limit_train_batches", "1.5", "--trainer.strategy=foo"]
+    words += ["--data.cache_dir", "/dev/null", "--config", "given.yaml"]
+    error = ValueError(message.replace("the learning rate", "`lr` is\n  odd"))
+    assert explain_error(error, words).startswith(f"{option}: ")
+    assert "\n" not in explain_error(error, words)
+
+
+def test_an_error_without_an_option_names_all_that_are_given():
+    words = ["--data.root", "photos", "--model.lr=3"]
+    assert explain_error(KeyError("x"), words) == "--data.root photos, --model.lr 3: KeyError 'x'"
+    assert explain_error(ZeroDivisionError("zero"), []) == "zero"
+
+
+@pytest.mark.parametrize("text", ["data: null", "data:", "trainer: {}\ndata: ~"])
+def test_a_group_of_options_without_any_is_a_mistake(text, fit_options):
+    Path("bad.yaml").write_text(text)
+    message = "bad.yaml: --data: expected its options, got nothing"
+    assert find_mistake(["--config", "bad.yaml"], fit_options) == message
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfed\x00a\x00", b"\x00\x01\x02", b"\x89PNG\r\n"])
+def test_a_configuration_that_is_no_text_is_a_mistake(content, fit_options):
+    Path("bad.yaml").write_bytes(content)
+    message = "bad.yaml: expected a text file in UTF-8"
+    assert find_mistake(["--config", "bad.yaml"], fit_options) == message
+
+
+def test_the_home_folder_is_expanded_in_every_part_of_a_value(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    value = {"a": ["~/x", Path("~/y")], "b": {"c": "~"}, "d": "x~", "e": "$HOME/x", "f": 3}
+    expanded = {"a": ["/home/me/x", Path("/home/me/y")], "b": {"c": "/home/me"}}
+    assert with_home(value) == expanded | {"d": "x~", "e": "$HOME/x", "f": 3}
+    assert with_home("~no_such_user/x") == "~no_such_user/x"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import DeviceStatsMonitor
 from lightning.pytorch.loggers import Logger
 
+from flowers import runtime
+from flowers.__main__ import main
 from flowers.cli import training
 from flowers.tasks import CNNTask
 
@@ -150,3 +155,129 @@ def test_evaluating_needs_a_checkpoint(command, synthetic, capsys):
     with pytest.raises(SystemExit):
         training.main([command, "--data.root", str(synthetic)])
     assert f"--ckpt_path: expected the checkpoint to {command}" in capsys.readouterr().err
+
+
+def refusal(words, monkeypatch, capsys) -> str:
+    """Return the line that answers a command, which leaves no run folder."""
+    monkeypatch.setattr(runtime, "prepare", lambda: None)  # it sets threads, for other tests too
+    try:
+        status = main(words)
+    except SystemExit as ended:
+        status = ended.code
+    assert status in (1, 2)
+    assert not Path("lightning_logs").exists()
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    [line] = [line for line in message.splitlines() if line.startswith("flowers: ")]
+    return line.removeprefix("flowers: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--trainer.gradient_clip_val -1", "expected at least 0, got -1"),
+        ("--trainer.accumulate_grad_batches -1", "expected at least 1, got -1"),
+        ("--trainer.accumulate_grad_batches 0", "expected at least 1, got 0"),
+        ("--trainer.num_sanity_val_steps -5", "expected at least -1, got -5"),
+        ("--trainer.check_val_every_n_epoch 0", "expected at least 1, got 0"),
+        ("--early_stopping.patience -1", "expected at least 0, got -1"),
+        ("--early_stopping.min_delta .nan", "expected at least 0, got nan"),
+        ("--last_checkpoint.every_n_epochs 0", "expected at least 1, got 0"),
+        ("--data.num_workers -1", "expected at least 0, got -1"),
+        ("--trainer.precision bf16-true", "expected 32-true or a mixed one"),
+        ("--freeze.unfreeze_epoch 3", "expected 0, or a --model TransferTask"),
+        ("--trainer.callbacks LearningRateFinder", "the schedule of every step would replace"),
+    ],
+)
+def test_a_value_out_of_its_bounds_is_refused(words, message, synthetic, monkeypatch, capsys):
+    answer = refusal(["fit", "--data.root", str(synthetic), *words.split()], monkeypatch, capsys)
+    assert answer.startswith(words.split()[0])
+    assert message in answer
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--trainer.max_epochs -5",
+        "--trainer.limit_train_batches 1.5",
+        "--trainer.val_check_interval 100",
+        "--trainer.max_time abc",
+        "--trainer.strategy foo",
+        "--trainer.accelerator tpu",
+        "--trainer.default_root_dir /proc/x",
+        "--trainer.logger WandbLogger",
+        "--trainer.profiler foo",
+        "--data.cache_dir /dev/null",
+    ],
+)
+def test_an_error_of_lightning_before_the_first_batch_is_a_line_with_the_option(
+    words, synthetic, monkeypatch, capsys
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    options = ["--data.root", str(synthetic), "--trainer.max_epochs", "2"]
+    answer = refusal(["fit", *options, *words.split()], monkeypatch, capsys)
+    assert answer.startswith(words.split()[0])
+
+
+class FailingCallback(Callback):
+    """Fails in the first batch, or before it."""
+
+    def __init__(self, hook: str) -> None:
+        def fail(*args: object) -> None:
+            raise RuntimeError("broken")
+
+        setattr(self, hook, fail)
+
+
+def test_an_error_in_a_batch_keeps_the_run_folder(fit_small, synthetic, tmp_path):
+    def fit(hook):
+        callback = {"class_path": f"{__name__}.FailingCallback", "init_args": {"hook": hook}}
+        fit_small(tmp_path, synthetic, "--trainer.callbacks", json.dumps([callback]))
+
+    with pytest.raises(ValueError, match=r"--trainer\.callbacks .*: broken"):
+        fit("on_sanity_check_start")
+    assert not (tmp_path / "lightning_logs").exists()
+    with pytest.raises(RuntimeError, match="broken"):
+        fit("on_train_batch_end")
+    assert (tmp_path / "lightning_logs" / "version_0" / "config.yaml").exists()
+
+
+def test_a_single_callback_needs_no_list(fit_small, synthetic, tmp_path):
+    options = ["--trainer.callbacks", "DeviceStatsMonitor", "--trainer.callbacks.cpu_stats=false"]
+    run = fit_small(tmp_path, synthetic, *options, "--trainer.max_epochs=1")
+    assert any(isinstance(callback, DeviceStatsMonitor) for callback in run.trainer.callbacks)
+
+
+def test_the_home_folder_is_expanded_in_every_path(synthetic, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "photos").symlink_to(synthetic)
+    logger = {"class_path": "CSVLogger", "init_args": {"save_dir": "~/csv"}}
+    config = {
+        "trainer": {
+            "default_root_dir": "~/runs",
+            "max_epochs": 1,
+            "logger": [logger],
+            "log_every_n_steps": 1,
+        },
+        "data": {"root": "~/photos", "cache_dir": "~/cache", "image_size": 32, "crop_size": 24},
+        "model": {"class_path": "CNNTask", "init_args": {"widths": [8]}},
+    }
+    Path("config.yaml").write_text(json.dumps(config))
+    training.main(["fit", "--config=~/config.yaml", "--trainer.accelerator=cpu"])
+    run = tmp_path / "runs" / "lightning_logs" / "version_0"
+    manifest = ["--data.manifest=~/runs/lightning_logs/version_0/manifest.csv"]
+    words = ["--ckpt_path=~/runs/lightning_logs/version_0", "--report.folder=~/report"]
+    training.main(["test", *words, *manifest])
+    assert (tmp_path / "report" / "report.html").exists()
+    assert [*(tmp_path / "csv").rglob("metrics.csv")]
+    assert (tmp_path / "cache").is_dir()
+    assert "~" not in (run / "config.yaml").read_text()
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize(("limit", "meaning"), [("1", "1 batch"), ("1.0", "100%")])
+def test_the_meaning_of_a_limit_of_one_is_logged(limit, meaning, fit_small, synthetic, caplog):
+    options = [f"--trainer.limit_train_batches={limit}", "--trainer.fast_dev_run=false"]
+    run = fit_small(Path(), synthetic, *options, "--trainer.max_epochs=1")
+    assert meaning in caplog.text
+    assert run.trainer.global_step == (1 if meaning == "1 batch" else 3)

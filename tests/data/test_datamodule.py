@@ -448,3 +448,16 @@ def test_evaluating_images_that_the_checkpoint_was_trained_on_is_reported(
         pytest.warns(UserWarning, match=leak),
     ):
         training.main(["test", *words])
+
+
+def test_a_class_without_training_images_is_named_before_a_training_but_can_be_tested(
+    synthetic, tmp_path
+):
+    rows = []
+    for row in module(synthetic).manifest_rows():
+        rows.append(row._replace(split="test") if row.label == "roses" else row)
+    file = tmp_path / "manifest.csv"
+    file.write_text(manifest_text(rows))
+    with pytest.raises(ValueError, match=r"`manifest`: expected training images .*'roses': 0"):
+        module(synthetic, manifest=str(file))
+    FlowersDataModule(str(synthetic), image_size=32, crop_size=24, manifest=str(file)).setup("test")
