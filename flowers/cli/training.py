@@ -65,12 +65,20 @@ _TRAINER_DEFAULTS = {
     "use_distributed_sampler": False,  # the data module's sampler counts every image once
 }
 # The smallest values of options that Lightning and torch do not check, or too late.
-_MINIMUM = {"trainer.num_sanity_val_steps": -1, "trainer.val_check_interval": 0.001}
-_MINIMUM |= dict.fromkeys(["early_stopping.min_delta", "early_stopping.patience"], 0)
-_MINIMUM["trainer.gradient_clip_val"] = 0
-_MINIMUM |= dict.fromkeys(["data.num_workers", "trainer.min_epochs", "trainer.min_steps"], 0)
-_MINIMUM |= dict.fromkeys(["trainer.check_val_every_n_epoch", "trainer.log_every_n_steps"], 1)
-_MINIMUM |= dict.fromkeys(["last_checkpoint.every_n_epochs", "trainer.accumulate_grad_batches"], 1)
+_MINIMUM = {
+    "data.num_workers": 0,
+    "early_stopping.min_delta": 0,
+    "early_stopping.patience": 0,
+    "last_checkpoint.every_n_epochs": 1,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.check_val_every_n_epoch": 1,
+    "trainer.gradient_clip_val": 0,
+    "trainer.log_every_n_steps": 1,
+    "trainer.min_epochs": 0,
+    "trainer.min_steps": 0,
+    "trainer.num_sanity_val_steps": -1,
+    "trainer.val_check_interval": 0.001,
+}
 _DEFAULT_MODEL = "flowers.CNNTask"
 
 
