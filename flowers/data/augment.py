@@ -48,8 +48,7 @@ def uniform_draws(indices: Tensor, *, seed: int, epoch: int, num: int) -> Tensor
 
 
 def _hash32(x: Tensor) -> Tensor:
-    # The products may wrap around in int64; their low 32 bits, all that is kept, are right all the
-    # same.
+    # The products may wrap around in int64, which does not change the low 32 bits that are kept.
     mask = 0xFFFFFFFF
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & mask
     x = ((x ^ (x >> 15)) * 0x846CA68B) & mask
@@ -63,7 +62,7 @@ class BatchAugmentation:
     Args:
         min_scale: Smallest area of a crop, as a fraction of the image (1: no crop); the largest is
             the whole image.
-        max_aspect: Largest ratio of a crop's sides.
+        max_aspect: Largest ratio of a crop's sides; large crops are nearer to a square, to fit.
         rotation: Largest rotation either way, in degrees.
         hflip_prob: Probability of a horizontal flip.
         brightness: Largest relative change of the brightness (0.4: a factor between 0.6 and 1.4).
@@ -87,24 +86,12 @@ class BatchAugmentation:
     cutmix_prob: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in (
-            "hflip_prob",
-            "erase_prob",
-            "mixup_prob",
-            "cutmix_prob",
-            "brightness",
-            "contrast",
-            "saturation",
-        ):
-            _expect(
-                0 <= getattr(self, name) <= 1, name, "a number from 0 to 1", getattr(self, name)
-            )
-        _expect(
-            0 < self.min_scale <= 1,
-            "min_scale",
-            "a fraction of the area above 0 and up to 1",
-            self.min_scale,
-        )
+        probs = ("hflip_prob", "erase_prob", "mixup_prob", "cutmix_prob")
+        for name in (*probs, "brightness", "contrast", "saturation"):
+            value = getattr(self, name)
+            _expect(0 <= value <= 1, name, "a number from 0 to 1", value)
+        scale = self.min_scale
+        _expect(0 < scale <= 1, "min_scale", "a fraction of the area above 0, up to 1", scale)
         _expect(self.max_aspect >= 1, "max_aspect", "a ratio of at least 1", self.max_aspect)
         _expect(0 <= self.rotation <= 180, "rotation", "degrees from 0 to 180", self.rotation)
         total = self.mixup_prob + self.cutmix_prob
@@ -130,9 +117,8 @@ class BatchAugmentation:
         factor = images.shape[-1] // size
         if factor > 1:
             images = functional.avg_pool2d(images.float(), factor)
-        out = torch.empty((len(images), size, size, 3), device=images.device).permute(
-            0, 3, 1, 2
-        )  # channels_last
+        out = torch.empty((len(images), size, size, 3), device=images.device)
+        out = out.permute(0, 3, 1, 2)  # channels_last
         chunk = _CPU_CHUNK if images.device.type == "cpu" else len(images)
         for start in range(0, len(images), chunk):
             part = slice(start, start + chunk)
@@ -156,9 +142,8 @@ class BatchAugmentation:
         """
         # torchvision draws from the global generator; it is put back as it was.
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(
-                int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
-            )
+            [mix_seed] = np.random.SeedSequence([seed, step]).generate_state(1).tolist()
+            torch.default_generator.manual_seed(mix_seed)
             choice = float(torch.rand(()))
             if choice >= self.cutmix_prob + self.mixup_prob:
                 return images, labels
@@ -168,18 +153,18 @@ class BatchAugmentation:
 
     def _augment(self, images: Tensor, draws: Tensor, size: int) -> Tensor:
         grid = _sampling_grid(self._affine(draws[:, :6]), size)
-        # Crops are at most a little larger than the result, so plain bilinear sampling does not
-        # alias.
-        out = functional.grid_sample(
-            images.float(), grid, padding_mode="border", align_corners=False
-        )
+        # Bilinear sampling does not alias: crops are at most a little larger than the result.
+        images = images.float()
+        out = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
         return self._erase(self._jitter(out.div_(255), draws[:, 6:9]), draws[:, 9:14])
 
     def _affine(self, draws: Tensor) -> Tensor:
         """Return matrices ``(B, 2, 3)`` from the result's coordinates in [-1, 1] to the image's."""
         area = self.min_scale + (1 - self.min_scale) * draws[:, 0]
-        aspect = torch.exp((2 * draws[:, 1] - 1) * math.log(self.max_aspect))
-        width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+        # Sides of a larger ratio than 1 / area would not fit into the image.
+        largest = (-area.log()).clamp(max=math.log(self.max_aspect))
+        aspect = torch.exp((2 * draws[:, 1] - 1) * largest)
+        width, height = (area * aspect).sqrt(), (area / aspect).sqrt()
         angle = (2 * draws[:, 2] - 1) * math.radians(self.rotation)
         flip = 1 - 2 * (draws[:, 3] < self.hflip_prob).float()
         x, y = (1 - width) * (2 * draws[:, 4] - 1), (1 - height) * (2 * draws[:, 5] - 1)
@@ -205,10 +190,8 @@ class BatchAugmentation:
         if self.erase_prob == 0:
             return images
         size = images.shape[-1]
-        side, stretch = (
-            size * (0.02 + 0.23 * draws[:, 1]).sqrt(),
-            torch.exp((draws[:, 4] - 0.5) * math.log(3)),
-        )
+        side = size * (0.02 + 0.23 * draws[:, 1]).sqrt()
+        stretch = torch.exp((draws[:, 4] - 0.5) * math.log(3))
         width, height = side * stretch, side / stretch
         left, top = (size - width) * draws[:, 2], (size - height) * draws[:, 3]
         pixels = torch.arange(size, device=images.device)
@@ -224,15 +207,11 @@ def _sampling_grid(affine: Tensor, size: int) -> Tensor:
     grid = affine.new_empty((len(affine), size, size, 2))
     for axis in (0, 1):
         along_x, along_y = (affine[:, axis, k, None] * centres for k in (0, 1))
-        torch.add(
-            (along_y + affine[:, axis, 2, None])[:, :, None],
-            along_x[:, None, :],
-            out=grid[..., axis],
-        )
+        along_y = along_y + affine[:, axis, 2, None]
+        torch.add(along_y[:, :, None], along_x[:, None, :], out=grid[..., axis])
     return grid
 
 
 def _expect(holds: bool, name: str, expected: str, got: object) -> None:
     if not holds:
-        msg = f"`augment.{name}`: expected {expected}, got {got}"
-        raise ValueError(msg)
+        raise ValueError(f"`augment.{name}`: expected {expected}, got {got}")
