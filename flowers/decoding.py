@@ -142,7 +142,10 @@ def open_image(file: ImageSource) -> Iterator[Image.Image]:
 
 def _open(file: str | Path | IO[bytes]) -> Image.Image:
     try:
-        return Image.open(file, formats=_DECODERS)
+        image = Image.open(file, formats=_DECODERS)
+        if not isinstance(image.info.get("xmp", b""), bytes | str):
+            del image.info["xmp"]  # a number: Pillow looks for an orientation in it, and fails
+        return image
     except UnidentifiedImageError as error:
         expected = f"expected one of {', '.join(_DECODERS)}"
         kind = "another kind of file or a broken one"

@@ -305,6 +305,21 @@ def test_a_photo_with_an_exif_tag_of_another_type_is_decoded(field_type):
     assert np.array_equal(odd, decoded(encoded(flower((24, 12)), format="JPEG", exif=plain)))
 
 
+@pytest.mark.parametrize("field_type", range(1, 14))
+def test_a_tiff_with_an_xmp_tag_of_another_type_is_turned_upright(field_type):
+    content = encoded(flower((24, 12)), format="TIFF").getvalue()
+    start = struct.unpack("<I", content[4:8])[0]
+    number = struct.unpack("<H", content[start : start + 2])[0]
+    tags = [content[start + 2 + 12 * i : start + 14 + 12 * i] for i in range(number)]
+    tags.append(struct.pack("<HHIHH", 274, 3, 1, 6, 0))
+    tags.append(struct.pack("<HHII", 700, field_type, 1, 0))
+    tags.sort(key=lambda tag: struct.unpack("<H", tag[:2])[0])
+    directory = struct.pack("<H", len(tags)) + b"".join(tags) + bytes(4)
+    odd = content[:4] + struct.pack("<I", len(content)) + content[8:] + directory
+    upright = flower((24, 12)).transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(decoded(io.BytesIO(odd)), decoded(upright))
+
+
 def test_a_photo_with_damaged_exif_data_is_decoded():
     for exif in (b"Exif\0\0junk", b"Exif\0\0II*\0\xff\xff\xff\xff", b"x"):
         odd = decoded(encoded(flower((24, 12)), format="PNG", exif=exif))
