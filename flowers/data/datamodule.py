@@ -41,7 +41,7 @@ from flowers.data.splitting.manifest import (
     fingerprints,
 )
 from flowers.data.transforms import to_float
-from flowers.decoding import Interpolation, Resize
+from flowers.decoding import Interpolation, Resize, allow_megapixels
 
 
 class FlowersDataModule(LightningDataModule):
@@ -64,6 +64,8 @@ class FlowersDataModule(LightningDataModule):
         resize: How an image is made square: ``stretch`` both sides, or ``crop`` the centre.
         interpolation: Interpolation of the resizing.
         batch_size: Number of images in a batch of each device.
+        max_megapixels: Largest photo, in megapixels; ``null`` for Pillow's limit, 179. Decoded, a
+            photo may take 3 bytes for each pixel of the limit.
         on_bad_image: How to treat an image that cannot be decoded: ``stop`` before training, or
             ``skip`` it.
         cache: Whether to decode the images once into a cache, or by worker processes in every
@@ -107,6 +109,7 @@ class FlowersDataModule(LightningDataModule):
         resize: Resize = "stretch",
         interpolation: Interpolation = "bicubic",
         batch_size: int = 32,
+        max_megapixels: int | None = None,
         on_bad_image: Literal["stop", "skip"] = "stop",
         cache: bool = True,
         cache_dir: str | None = None,
@@ -155,6 +158,7 @@ class FlowersDataModule(LightningDataModule):
             manifest=manifest,
             quarantine=quarantine,
         )
+        allow_megapixels(max_megapixels)
         self.on_bad_image = on_bad_image
         self.cache = cache
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
@@ -232,18 +236,14 @@ class FlowersDataModule(LightningDataModule):
 
     def class_counts(self, split: str) -> list[int]:
         """Return the number of images of each class in a split."""
-        counts = np.bincount(
-            self.index.labels[self.indices[split]], minlength=len(self.class_names)
-        )
-        return [int(count) for count in counts]
+        labels = self.index.labels[self.indices[split]]
+        return [*map(int, np.bincount(labels, minlength=len(self.class_names)))]
 
     def manifest_rows(self) -> list[ManifestRow]:
         """Return path, label, checksum and split of every image."""
         labels = [self.index.class_names[label] for label in self.index.labels]
-        columns = zip(
-            self.index.paths, labels, self.info.sha256, self.assignment.split, strict=True
-        )
-        return [ManifestRow(*row) for row in columns]
+        columns = (self.index.paths, labels, self.info.sha256, self.assignment.split)
+        return [ManifestRow(*row) for row in zip(*columns, strict=True)]
 
     def setup(self, stage: str) -> None:
         """Decode and split the images once, and report them.
@@ -409,9 +409,8 @@ class FlowersDataModule(LightningDataModule):
         """
         if not state_dict:
             return ""
-        evaluated = content_numbers(
-            row for row in self.manifest_rows() if row.split in ("val", "test")
-        )
+        rows = self.manifest_rows()
+        evaluated = content_numbers(row for row in rows if row.split in ("val", "test"))
         num_leaks = np.isin(evaluated, state_dict["trained_on"].numpy()).sum()
         if not num_leaks:
             return ""
