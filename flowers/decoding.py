@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import io
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    Conversion = Callable[[Image.Image], Image.Image]
 
 Resize = Literal["stretch", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -48,6 +51,14 @@ _UPRIGHT = {
 }
 # Bytes 4 to 12 of the photos that phones store as HEIC.
 _HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1"))
+# Bytes a pixel of a decoded image in Pillow, by its mode, 4 in others; and of decoders (measured).
+_PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
+_DECODER_BYTES = {"WEBP": 12, "AVIF": 8}
+# Larger images are converted in strips of so many pixels, which takes less memory.
+_STRIP_PIXELS = 2**20
+_JPEG_END = b"\xff\xd9"
+# Bytes that decode to pixels, first alone, then behind each marker at which decoding can restart.
+_JPEG_JUNK = b"\xff".join(bytes([first, *range(127, 255)]) for first in (127, *range(208, 216)))
 _GREYS = Image.frombytes("L", (256, 1), bytes(range(256)))
 # A profile that changes no colour by more than this, of 255, is one of sRGB. Of the 66 profiles in
 # flower_photos 42 change no colour by more than 1, the others some colour by at least 9.
@@ -55,6 +66,8 @@ _SAME_COLOUR = 2
 # A smaller relative difference of a PNG file's gamma is insignificant, as for libpng
 # (PNG_GAMMA_THRESHOLD).
 _SAME_GAMMA = 0.05
+# Pillow refuses PNG files with a compressed text over 1 MiB; all texts may have 64 MiB in sum.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
 def decode_image(
@@ -78,8 +91,7 @@ def decode_image(
 
     Raises:
         OSError: The file is of no format in ``IMAGE_FORMATS``, is truncated or broken, has
-            32-bit pixels, whose range is undefined, or more pixels than Pillow's limit for hostile
-            images.
+            pixels of an unknown range, or exceeds the limit of ``allow_megapixels``.
     """
     with open_image(file) as image:
         # Large JPEGs are decoded at 1/2, 1/4 or 1/8, but never below twice the size of the result.
@@ -92,6 +104,18 @@ def decode_image(
         size = (image_size, image_size)
         square = ImageOps.fit(rgb, size, method) if resize == "crop" else rgb.resize(size, method)
         return np.array(square)
+
+
+def allow_megapixels(megapixels: int | None) -> None:
+    """Replace Pillow's limit of 179 megapixels for images, in this process; None keeps it.
+
+    A decoded image may take 3 bytes for each pixel of the limit, by default 0.5 GiB. JPEG files
+    count as they are decoded, reduced.
+    """
+    if megapixels is not None and megapixels < 1:
+        raise ValueError(f"`max_megapixels`: expected at least 1, got {megapixels}")
+    if megapixels is not None:
+        Image.MAX_IMAGE_PIXELS = megapixels * 500_000  # Pillow refuses twice as many
 
 
 @contextmanager
@@ -110,13 +134,18 @@ def open_image(file: ImageSource) -> Iterator[Image.Image]:
             yield image
     except (OSError, MemoryError):
         raise
+    except Image.DecompressionBombError as error:
+        raise OSError(f"{error} `max_megapixels` allows larger photos.") from error
     except Exception as error:  # Pillow's decoders raise any error at broken bytes
         raise OSError(f"broken image: {error}") from error
 
 
 def _open(file: str | Path | IO[bytes]) -> Image.Image:
     try:
-        return Image.open(file, formats=_DECODERS)
+        image = Image.open(file, formats=_DECODERS)
+        if not isinstance(image.info.get("xmp", b""), bytes | str):
+            del image.info["xmp"]  # a number: Pillow looks for an orientation in it, and fails
+        return image
     except UnidentifiedImageError as error:
         expected = f"expected one of {', '.join(_DECODERS)}"
         kind = "another kind of file or a broken one"
@@ -137,38 +166,100 @@ def to_srgb(image: Image.Image) -> Image.Image:
         image: An image, which is left as it is, and returned where there is nothing to convert.
 
     Raises:
-        OSError: The pixels have 32 bits.
+        OSError: The pixels have an unknown range, or take too much memory.
     """
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-        raise OSError(
-            f"32-bit pixels (mode {image.mode}) have no known range: expected 8 or 16 bits"
-        )
-    image.load()
+        raise OSError(f"32-bit pixels (mode {image.mode}) or signed ones: expected 8 or 16 bits")
+    _check_memory(image)
+    is_deep = image.mode in ("RGB", "RGBA") and ";16" in str(getattr(image, "tile", [])[:1])
+    _load(image)
     convert = _conversion(image)
+    if image.mode.startswith("I"):
+        convert = _conversion_of_16_bits(image, convert)
+    elif is_deep and np.array(image.getextrema())[:3].max() < 16:
+        # Of 16-bit colours Pillow reads the upper 8 bits, and here only 4 of them are in use.
+        raise OSError("16-bit colours use only 12 bits: expected all 16; convert it to 8 bits")
+    elif image.has_transparency_data:
+        convert = partial(_over_white, convert=convert)
     transpose = _UPRIGHT.get(exif_orientation(image))
     if transpose is not None:
         image = image.transpose(transpose)
-    if image.mode.startswith("I"):
-        return _from_16_bits(image, convert)
-    if not image.has_transparency_data:
+    rows = max(1, _STRIP_PIXELS // image.width)
+    if rows >= image.height or (image.mode == "RGB" and convert is _assume_srgb):
         return convert(image)
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        rgb.paste(convert(strip), (0, top))
+    return rgb
+
+
+def _check_memory(image: Image.Image) -> None:
+    """Check the memory that an image will take, see ``allow_megapixels``."""
+    pixel_bytes = _PIXEL_BYTES.get(image.mode, 4) + _DECODER_BYTES.get(image.format or "", 0)
+    if image.mode != "RGB" or "icc_profile" in image.info:
+        pixel_bytes += 4  # of the converted image
+    num_bytes = image.width * image.height * pixel_bytes
+    if Image.MAX_IMAGE_PIXELS and num_bytes > 6 * Image.MAX_IMAGE_PIXELS:
+        raise OSError(
+            f"{image.width} x {image.height} pixels (mode {image.mode}) take {num_bytes:,} bytes: "
+            f"expected at most {6 * Image.MAX_IMAGE_PIXELS:,}. `max_megapixels` "
+            f"{-(-num_bytes // 3_000_000)} allows it."
+        )
+
+
+def _load(image: Image.Image) -> None:
+    """Decode an image; a JPEG file may lack its end marker, but no pixels."""
+    try:
+        image.load()
+    except OSError as error:
+        if not isinstance(image, JpegImageFile) or not image.fp or "truncated" not in str(error):
+            raise
+        file = image.fp
+        file.seek(0)
+        content = file.read().removesuffix(b"\xff")
+        pictures = set()
+        # In place of missing pixels the junk would be decoded.
+        for junk in (b"", _JPEG_JUNK):
+            with Image.open(io.BytesIO(content + junk + _JPEG_END), formats=_DECODERS) as whole:
+                _check_memory(whole)
+                pictures.add(hash(whole.tobytes()))
+        if len(pictures) > 1:
+            raise
+        image.fp = io.BytesIO(content + _JPEG_END)
+        image.load()
+        image.fp = file
+
+
+def _over_white(image: Image.Image, convert: Conversion) -> Image.Image:
     image = image.convert("RGBA")
     colours = convert(image)
     colours.putalpha(image.getchannel("A"))
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours).convert("RGB")
 
 
-def _from_16_bits(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Return a 16-bit grey image converted; ``image.convert("RGB")`` would clip it to white.
+def bits_in_use(image: Image.Image) -> int:
+    """Return the bits of a 16-bit grey image, 8 to 12 where its values need no more, or else 16.
+
+    Pixels of mode I, as in PPM files, are scaled to 16 bits by Pillow.
+    """
+    bits = int(np.asarray(image).max()).bit_length()
+    return 16 if bits > 12 or image.mode == "I" else max(bits, 8)
+
+
+def _conversion_of_16_bits(image: Image.Image, convert: Conversion) -> Conversion:
+    """Return what converts a 16-bit grey image; ``image.convert("RGB")`` would clip it to white.
 
     Between the 256 greys of 8 bits the conversion is interpolated: where a profile is linear, these
     are too few for the dark parts.
     """
     greys = np.asarray(convert(_GREYS))[0]
-    levels = np.arange(2**16) / 257
+    levels = np.arange(2**16) * 255 / (2 ** bits_in_use(image) - 1)
+    if getattr(image, "tag_v2", {262: 1}).get(262, 0) == 0:  # a TIFF file in which white is zero
+        levels = 255 - levels
     channels = [np.interp(levels, np.arange(256), channel) for channel in greys.T]
     table = np.stack(channels, axis=-1).astype(np.uint8)
-    return Image.fromarray(table[np.asarray(image).clip(0, 2**16 - 1)])
+    return lambda image: Image.fromarray(table[np.asarray(image).clip(0, 2**16 - 1)])
 
 
 def exif_orientation(image: Image.Image) -> int:
@@ -182,7 +273,7 @@ def exif_orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) else 1
 
 
-def _conversion(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+def _conversion(image: Image.Image) -> Conversion:
     """Return what converts an image's 8-bit pixels to sRGB."""
     profile = image.info.get("icc_profile")
     gamma = image.info.get("gamma")
@@ -201,7 +292,7 @@ def _assume_srgb(image: Image.Image) -> Image.Image:
 
 # A folder of photos has few profiles, and reading one takes longer than applying it.
 @lru_cache(maxsize=64)
-def _profile_conversion(profile: bytes, mode: str) -> Callable[[Image.Image], Image.Image]:
+def _profile_conversion(profile: bytes, mode: str) -> Conversion:
     """Return what converts images by an ICC profile.
 
     A profile that is broken or is not of their colours is ignored.

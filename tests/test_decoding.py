@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import subprocess
+import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +18,7 @@ from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from flowers import FlowerPredictor
 from flowers.data import load_image, load_thumbnail, read_image_info
-from flowers.decoding import IMAGE_FORMATS, decode_image
+from flowers.decoding import IMAGE_FORMATS, allow_megapixels, decode_image, to_srgb
 
 FORMATS = sorted({name for names in IMAGE_FORMATS.values() for name in names})
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -161,6 +163,117 @@ def test_an_image_of_too_many_pixels_is_refused_undecoded(monkeypatch):
         decoded(encoded(Image.new("RGB", (30, 30))))
 
 
+def png(size: tuple[int, int], depth: int, colour_type: int, content: bytes) -> io.BytesIO:
+    """Return a PNG file, see https://www.w3.org/TR/png-3/#11IHDR."""
+    header = struct.pack(">IIBBBBB", *size, depth, colour_type, 0, 0, 0)
+    file = b"\x89PNG\r\n\x1a\n"
+    chunks = {b"IHDR": header, b"PLTE": bytes(3), b"IDAT": zlib.compress(content), b"IEND": b""}
+    for name, data in chunks.items():
+        if name != b"PLTE" or colour_type == 3:
+            crc32 = zlib.crc32(name + data)
+            file += struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc32)
+    return io.BytesIO(file)
+
+
+GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("colour_type", [GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA])
+def test_an_image_that_would_take_much_memory_is_refused_undecoded(depth, colour_type):
+    if colour_type == PALETTE:
+        depth = 8
+    file = png((13_000, 13_000), depth, colour_type, bytes(1000))
+    with pytest.raises(OSError, match=r"13000 x 13000 pixels .* bytes: .*`max_megapixels` \d+"):
+        decoded(file)
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "I;16", "RGB", "RGBA", "CMYK", "YCbCr"])
+def test_the_limit_that_an_error_names_allows_the_image(mode, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700_000)
+    side = 1170
+    image = Image.new(mode, (side, side))
+    file = encoded(image, format="PNG" if mode in ("P", "I;16") else "TIFF")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(OSError, match="`max_megapixels`") as caught:
+            decoded(file)
+        limit = int(re.search(r"`max_megapixels` (\d+) allows", str(caught.value))[1])
+        allow_megapixels(limit)
+        assert decoded(file).shape == (32, 32, 3)
+
+
+def test_a_jpeg_counts_as_it_is_decoded(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    file = encoded(Image.new("CMYK", (160, 120)), format="JPEG")
+    assert decoded(file, image_size=8).shape == (8, 8, 3)
+    with pytest.raises(OSError, match="`max_megapixels`"):
+        decoded(file, image_size=80)
+
+
+def test_the_limit_of_megapixels_can_be_changed(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # to restore it
+    file = encoded(Image.new("RGB", (1100, 950)))
+    allow_megapixels(1)
+    with pytest.raises(OSError, match=r"1045000 pixels.* `max_megapixels` allows larger photos"):
+        decoded(file)
+    allow_megapixels(None)
+    with pytest.raises(OSError, match="`max_megapixels`"):
+        decoded(file)
+    allow_megapixels(3)
+    assert decoded(file).shape == (32, 32, 3)
+    with pytest.raises(ValueError, match="`max_megapixels`: expected at least 1, got 0"):
+        allow_megapixels(0)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I;16", "I"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_image_is_converted_as_its_parts(mode, orientation):
+    side = 1500  # more pixels than are converted at once
+    if mode.startswith("I"):
+        image = Image.fromarray(np.arange(side**2, dtype=np.uint16).reshape(side, side))
+        image = image.convert(mode)
+    else:
+        image = flower((side, side)).convert(mode)
+    if mode in ("P", "RGB"):
+        image.info["transparency"] = 3 if mode == "P" else (99, 99, 99)
+    part = image.crop((0, 1200, 300, 1500))
+    for other in (image, part):
+        other.getexif()[0x0112] = orientation
+    box = (0, 1200, 300, 1500) if orientation == 1 else (0, 0, 300, 300)
+    assert to_srgb(image).crop(box) == to_srgb(part)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("image_size", [16, 200])
+def test_a_jpeg_without_its_end_marker_is_decoded(options, mode, image_size, tmp_path):
+    noise = np.random.default_rng(1).integers(0, 256, (157, 203, 3), dtype=np.uint8)
+    image = Image.fromarray(noise).convert(mode)
+    content = encoded(image, format="JPEG", **options).getvalue()
+    whole = decoded(io.BytesIO(content), image_size=image_size)
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(content[:-2])
+    for source in (io.BytesIO(content[:-2]), io.BytesIO(content[:-1]), file):
+        assert np.array_equal(decoded(source, image_size=image_size), whole)
+    for lost in (80, 200, len(content) // 2):
+        with pytest.raises(OSError, match=r"truncated|broken data stream"):
+            decoded(io.BytesIO(content[:-lost]), image_size=image_size)
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iTXt", b"tEXt"])
+@pytest.mark.parametrize("after_pixels", [False, True])
+def test_a_png_with_a_long_text_is_decoded(kind, after_pixels):
+    text = 2**21 * b"x"
+    values = {b"zTXt": b"\0\0" + zlib.compress(text), b"tEXt": b"\0" + text}
+    values[b"iTXt"] = b"\0\1\0\0\0" + zlib.compress(text)
+    chunks = PngImagePlugin.PngInfo()
+    chunks.add(kind, b"prompt" + values[kind], after_idat=after_pixels)
+    file = encoded(flower(), pnginfo=chunks)
+    assert np.array_equal(decoded(file), decoded(encoded(flower())))
+
+
 def test_a_large_jpeg_decoded_small_looks_as_when_decoded_whole():
     ramp = np.linspace(0, 255, 800, dtype=np.uint8)
     whole = Image.fromarray(np.stack([np.tile(ramp, (600, 1))] * 3, axis=2))
@@ -192,6 +305,21 @@ def test_a_photo_with_an_exif_tag_of_another_type_is_decoded(field_type):
     assert np.array_equal(odd, decoded(encoded(flower((24, 12)), format="JPEG", exif=plain)))
 
 
+@pytest.mark.parametrize("field_type", range(1, 14))
+def test_a_tiff_with_an_xmp_tag_of_another_type_is_turned_upright(field_type):
+    content = encoded(flower((24, 12)), format="TIFF").getvalue()
+    start = struct.unpack("<I", content[4:8])[0]
+    number = struct.unpack("<H", content[start : start + 2])[0]
+    tags = [content[start + 2 + 12 * i : start + 14 + 12 * i] for i in range(number)]
+    tags.append(struct.pack("<HHIHH", 274, 3, 1, 6, 0))
+    tags.append(struct.pack("<HHII", 700, field_type, 1, 0))
+    tags.sort(key=lambda tag: struct.unpack("<H", tag[:2])[0])
+    directory = struct.pack("<H", len(tags)) + b"".join(tags) + bytes(4)
+    odd = content[:4] + struct.pack("<I", len(content)) + content[8:] + directory
+    upright = flower((24, 12)).transpose(Image.Transpose.ROTATE_270)
+    assert np.array_equal(decoded(io.BytesIO(odd)), decoded(upright))
+
+
 def test_a_photo_with_damaged_exif_data_is_decoded():
     for exif in (b"Exif\0\0junk", b"Exif\0\0II*\0\xff\xff\xff\xff", b"x"):
         odd = decoded(encoded(flower((24, 12)), format="PNG", exif=exif))
@@ -214,6 +342,45 @@ def test_every_mode_is_converted_to_the_visible_colour():
     red, green, blue = colour(encoded(inks, format="JPEG"))
     assert red > 230
     assert max(green, blue) < 30
+
+
+def white_is_zero(file: io.BytesIO) -> io.BytesIO:
+    """Return a TIFF file with its PhotometricInterpretation changed from black is zero."""
+    tag = struct.pack("<HHI", 262, 3, 1)
+    content = file.getvalue()
+    assert content.count(tag + b"\1\0") == 1
+    return io.BytesIO(content.replace(tag + b"\1\0", tag + b"\0\0"))
+
+
+@pytest.mark.parametrize("bits", [8, 9, 10, 11, 12, 16])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_grey_image_looks_the_same_at_every_depth(bits, compression):
+    image = flower().convert("L")
+    expected = decoded(encoded(image))
+    largest = 2**bits - 1
+    values = (np.asarray(image) / 255 * largest).round().astype(np.uint16)
+    deep = Image.fromarray(values)
+    assert np.abs(decoded(encoded(deep)) - expected).max() <= 1
+    options = {"format": "TIFF", "compression": compression}
+    assert np.abs(decoded(encoded(deep, **options)) - expected).max() <= 1
+    inverted = encoded(Image.fromarray(largest - values), **options)
+    assert np.abs(decoded(white_is_zero(inverted)) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("colour_type", [RGB, GREY_ALPHA, RGB_ALPHA])
+def test_deep_colours_of_which_pillow_would_read_only_4_bits_are_refused(colour_type):
+    num_channels = {RGB: 3, GREY_ALPHA: 2, RGB_ALPHA: 4}[colour_type]
+    for largest in (4095, 65535):
+        values = np.full((8, 8, num_channels), largest, dtype=">u2")
+        if colour_type != RGB:
+            values[..., -1] = 65535  # opaque
+        rows = b"".join(b"\0" + row.tobytes() for row in values)
+        file = png((8, 8), 16, colour_type, rows)
+        if largest == 65535:
+            assert colour(file) == [255, 255, 255]
+        else:
+            with pytest.raises(OSError, match="16-bit colours use only 12 bits"):
+                decoded(file)
 
 
 def test_an_image_in_memory_is_not_changed():

@@ -18,6 +18,7 @@ from flowers.data import (
     Finding,
     IgnoredFile,
     QuarantineRow,
+    allow_megapixels,
     audit_folder,
     default_cache_dir,
     ensure_root,
@@ -69,6 +70,7 @@ def audit(
     predictions: str | None = None,
     duplicates: DuplicateRule = "near",
     min_side: int = 32,
+    max_megapixels: int | None = None,
     cache_dir: str | None = None,
 ) -> int:
     """Find broken files, duplicates, conflicting labels and other faults of a data set.
@@ -82,6 +84,7 @@ def audit(
         predictions: The predictions.csv of cross_validate, to find label issues too.
         duplicates: Which images count as duplicates; use exact if different images look alike.
         min_side: Images with a shorter side are reported as tiny, in pixels.
+        max_megapixels: Largest image that is decoded, in megapixels; by default 179.
         cache_dir: Folder of the cache; by default flowers in $XDG_CACHE_HOME or ~/.cache.
 
     Raises:
@@ -89,6 +92,7 @@ def audit(
         ValueError: A folder to write into is inside the folder of photos, or an input is invalid.
         OSError: A folder or file cannot be read or written.
     """
+    allow_megapixels(max_megapixels)
     cache = Path(cache_dir) if cache_dir else default_cache_dir()
     folder = ensure_root(root)
     for option, path in {"--out": Path(out or "lightning_logs"), "--cache_dir": cache}.items():
@@ -98,9 +102,7 @@ def audit(
                 f"another, such as {option} {folder.resolve()}-{option.removeprefix('--')}"
             )
     if out is not None and Path(out).exists():
-        raise FileExistsError(
-            f"--out {out}: expected a new folder, got one that exists. Give another name."
-        )
+        raise FileExistsError(f"--out {out}: the folder exists. Give another name.")
     table = None
     if predictions is not None:
         table = read_predictions(predictions, needs_labels=False)
@@ -254,7 +256,7 @@ def _section(group: _Group, *, picture: Callable[..., Picture]) -> Section:
     if len(findings) > _MAX_FINDINGS:
         meaning += f" The first {_MAX_FINDINGS} are shown; all are in `audit.json`."
     first = findings[:_MAX_FINDINGS]
-    if findings[0].kind in ("unreadable", "empty", "ignored", "imbalance"):
+    if findings[0].kind in ("unreadable", "empty", "classes", "ignored", "imbalance"):
         rows = [(", ".join(finding.paths), finding.detail) for finding in first]
         return Section(heading, note=meaning, table=Table(rows))
     cards = []

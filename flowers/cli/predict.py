@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from flowers.data import find_images, load_thumbnail, share, summarize_ignored
+from flowers.data import allow_megapixels, find_images, load_thumbnail, share, summarize_ignored
 from flowers.deploy import FlowerPredictor
 from flowers.evaluation import (
     PREDICTION_COLUMNS,
@@ -51,6 +51,7 @@ def predict(
     contact_sheet: Path | None = None,
     tta: Views | None = None,
     batch_size: int = 32,
+    max_megapixels: int | None = None,
     accelerator: Literal["auto", "cpu", "gpu"] = "auto",
     devices: int | str | None = None,
     num_nodes: int | None = None,
@@ -69,6 +70,7 @@ def predict(
         contact_sheet: PNG or JPEG file to write with up to 100 of the photos, evenly spaced.
         tta: Test-time augmentation; by default that of the checkpoint.
         batch_size: Number of images that the network classifies together.
+        max_megapixels: Largest photo that is decoded, in megapixels; by default 179.
         accelerator: Kind of device; auto uses GPUs if there are any.
         devices: Number of GPUs or processes, or numbers of GPUs such as 0,2; by default all GPUs.
         num_nodes: Number of machines, with srun; by default 1.
@@ -79,15 +81,15 @@ def predict(
         OSError: A file cannot be read or written.
     """
     _check_outputs(out, contact_sheet)
+    allow_megapixels(max_megapixels)
     files, ignored = find_images(photos, option="photos")
     fabric = _launch(accelerator, devices=devices, num_nodes=num_nodes)
     rank = fabric.global_rank
     files = fabric.broadcast(files)  # another process may see other files
     if ignored and rank == 0:
         print(summarize_ignored(ignored))
-    predictor = FlowerPredictor(
-        ckpt_path, device=str(fabric.device), batch_size=batch_size, tta=tta
-    )
+    device = str(fabric.device)
+    predictor = FlowerPredictor(ckpt_path, device=device, batch_size=batch_size, tta=tta)
     parent: AbstractContextManager[Path] = nullcontext(out.parent)
     if rank == 0:
         parent = scratch_folder(out.parent, option="--out")

@@ -21,6 +21,7 @@ from flowers.data.sources import ensure_root
 from flowers.data.sources.synthetic import SYNTHETIC_CLASSES, generate_flower, generate_flowers
 from flowers.data.splitting.manifest import manifest_text, read_manifest
 from flowers.data.transforms import load_image, load_named, load_thumbnail, to_float
+from flowers.decoding import allow_megapixels
 
 __all__ = [
     "DECODING_FORMAT",
@@ -34,6 +35,7 @@ __all__ = [
     "IgnoredFile",
     "QuarantineRow",
     "ResumableLoader",
+    "allow_megapixels",
     "audit_folder",
     "build_once",
     "cache_key",

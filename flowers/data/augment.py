@@ -85,24 +85,12 @@ class BatchAugmentation:
     cutmix_prob: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in (
-            "hflip_prob",
-            "erase_prob",
-            "mixup_prob",
-            "cutmix_prob",
-            "brightness",
-            "contrast",
-            "saturation",
-        ):
-            _expect(
-                0 <= getattr(self, name) <= 1, name, "a number from 0 to 1", getattr(self, name)
-            )
-        _expect(
-            0 < self.min_scale <= 1,
-            "min_scale",
-            "a fraction of the area above 0 and up to 1",
-            self.min_scale,
-        )
+        probs = ("hflip_prob", "erase_prob", "mixup_prob", "cutmix_prob")
+        for name in (*probs, "brightness", "contrast", "saturation"):
+            value = getattr(self, name)
+            _expect(0 <= value <= 1, name, "a number from 0 to 1", value)
+        scale = self.min_scale
+        _expect(0 < scale <= 1, "min_scale", "a fraction of the area above 0, up to 1", scale)
         _expect(self.max_aspect >= 1, "max_aspect", "a ratio of at least 1", self.max_aspect)
         _expect(0 <= self.rotation <= 180, "rotation", "degrees from 0 to 180", self.rotation)
         total = self.mixup_prob + self.cutmix_prob
@@ -172,7 +160,10 @@ class BatchAugmentation:
         """Return matrices ``(B, 2, 3)`` from the result's coordinates in [-1, 1] to the image's."""
         area = self.min_scale + (1 - self.min_scale) * draws[:, 0]
         aspect = torch.exp((2 * draws[:, 1] - 1) * math.log(self.max_aspect))
+        # What does not fit into the image is cut off, but the area stays above the smallest one.
         width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+        height = height.maximum(self.min_scale / width)
+        width = width.maximum(self.min_scale / height)
         angle = (2 * draws[:, 2] - 1) * math.radians(self.rotation)
         flip = 1 - 2 * (draws[:, 3] < self.hflip_prob).float()
         x, y = (1 - width) * (2 * draws[:, 4] - 1), (1 - height) * (2 * draws[:, 5] - 1)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # Increase it when the decoding changes, to decode cached images again.
-DECODING_FORMAT = 4
+DECODING_FORMAT = 5
 # Shorter waits for another process are not worth a line.
 _QUIET_SECONDS = 2.0
 _CHECKSUMS = "checksums.json"

@@ -27,7 +27,7 @@ from flowers.data.sources import ensure_root
 from flowers.data.splitting.assign import Assignment, SplitOptions, assign_splits, split_table
 from flowers.data.splitting.manifest import SPLITS, ManifestRow, content_numbers, fingerprints
 from flowers.data.transforms import to_float
-from flowers.decoding import Interpolation, Resize
+from flowers.decoding import Interpolation, Resize, allow_megapixels
 
 
 class FlowersDataModule(LightningDataModule):
@@ -50,6 +50,8 @@ class FlowersDataModule(LightningDataModule):
         resize: How an image is made square: ``stretch`` both sides, or ``crop`` the centre.
         interpolation: Interpolation of the resizing.
         batch_size: Number of images in a batch of each device.
+        max_megapixels: Largest photo, in megapixels; ``null`` for Pillow's limit, 179. Decoded, a
+            photo may take 3 bytes for each pixel of the limit.
         on_bad_image: How to treat an image that cannot be decoded: ``stop`` before training, or
             ``skip`` it.
         cache: Whether to decode the images once into a cache, or by worker processes in every
@@ -93,6 +95,7 @@ class FlowersDataModule(LightningDataModule):
         resize: Resize = "stretch",
         interpolation: Interpolation = "bicubic",
         batch_size: int = 32,
+        max_megapixels: int | None = None,
         on_bad_image: Literal["stop", "skip"] = "stop",
         cache: bool = True,
         cache_dir: str | None = None,
@@ -141,6 +144,7 @@ class FlowersDataModule(LightningDataModule):
             manifest=manifest,
             quarantine=quarantine,
         )
+        allow_megapixels(max_megapixels)
         self.on_bad_image = on_bad_image
         self.cache = cache
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()

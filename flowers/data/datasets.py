@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_convert
 
@@ -192,6 +194,11 @@ def batch_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         collate_fn=default_convert,  # the data set returns batches
+        worker_init_fn=partial(_limit_pixels, Image.MAX_IMAGE_PIXELS),
         pin_memory=torch.cuda.is_available(),
         drop_last=sampler.shuffle and len(sampler) >= sampler.batch_size,
     )
+
+
+def _limit_pixels(limit: int | None, worker: int) -> None:
+    Image.MAX_IMAGE_PIXELS = limit  # as in the process that starts the worker

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from flowers.csv_files import csv_text, read_csv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,8 +94,7 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
 
 def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
     """Return the class names of a table and its rows, without images that could not be read."""
-    with Path(file).open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
-        header, *lines = list(filter(None, csv.reader(opened))) or [[]]
+    header, lines = read_csv(Path(file))
     num_columns = len(PREDICTION_COLUMNS)
     if tuple(header[:num_columns]) != PREDICTION_COLUMNS or not lines:
         raise ValueError(
@@ -122,8 +121,9 @@ def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
 
 def _row_probs(rows: list[list[str]], *, file: str | Path) -> NDArray[np.float64]:
     """Return the probabilities of each row ``(rows, K)``."""
-    try:
-        probs = np.array([row[len(PREDICTION_COLUMNS) :] for row in rows], dtype=np.float64)
+    cells = np.array([row[len(PREDICTION_COLUMNS) :] for row in rows])
+    try:  # where spreadsheets separate columns by semicolons, they write decimal commas
+        probs = np.strings.replace(cells, ",", ".").astype(np.float64)
     except ValueError as error:
         raise ValueError(f"{file}: expected a probability for every class ({error})") from error
     # The file has seven digits, so the sums are not exactly 1. Both conditions are false for NaN.
@@ -141,16 +141,14 @@ def predictions_csv(predictions: PredictionTable, *, threshold: float | None = N
         predictions: Predictions for labelled images.
         threshold: Predictions with a smaller confidence are rejected; None if it is unknown.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
     names = predictions.class_names
-    writer.writerow([*PREDICTION_COLUMNS, *names])
+    rows = []
     for path, label, probs in zip(
         predictions.paths, predictions.labels, predictions.probs, strict=True
     ):
         rejected = None if threshold is None else not probs.max() >= threshold
-        writer.writerow(prediction_row(path, probs, names, label=names[label], rejected=rejected))
-    return text.getvalue()
+        rows.append(prediction_row(path, probs, names, label=names[label], rejected=rejected))
+    return csv_text([*PREDICTION_COLUMNS, *names], rows)
 
 
 def prediction_row(

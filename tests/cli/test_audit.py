@@ -361,6 +361,17 @@ def test_predictions_of_predict_get_their_labels_from_the_folder(photos, tmp_pat
     assert [issue["path"] for issue in result["label_issues"]] == ["cat/000.png", "dog/000.png"]
 
 
+@pytest.mark.parametrize(("megapixels", "num_refused"), [("1", 1), ("3", 0)])
+def test_photos_larger_than_the_limit_are_reported(photos, monkeypatch, megapixels, num_refused):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # to restore it
+    root = photos(cat=3, dog=3)
+    Image.new("L", (1100, 950)).save(root / "cat" / "large.png")
+    _, facts, _, _ = run(root, "--min_side", "8", "--max_megapixels", megapixels)
+    refused = [finding for finding in facts["findings"] if finding["kind"] == "unreadable"]
+    assert len(refused) == num_refused
+    assert all("`max_megapixels`" in finding["detail"] for finding in refused)
+
+
 @pytest.mark.parametrize("option", ["--out", "--cache_dir"])
 def test_nothing_is_written_among_the_photos(photos, option):
     root = photos(cat=3, dog=3)

@@ -89,6 +89,17 @@ def test_predict_and_test_write_the_same_probabilities_for_any_batch_size(
         assert probs == pytest.approx([float(prob) for prob in batched[3:]], abs=2e-6)
 
 
+def test_a_photo_over_the_limit_is_an_error_that_names_the_option(
+    task_checkpoint, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # to restore it
+    Image.new("L", (1100, 950)).save(tmp_path / "large.png")
+    options = {"ckpt_path": str(task_checkpoint)}
+    assert predict([str(tmp_path / "large.png")], max_megapixels=1, **options) == 1
+    assert "`max_megapixels` allows larger photos" in capsys.readouterr().out
+    assert predict([str(tmp_path / "large.png")], max_megapixels=3, **options) == 0
+
+
 def test_test_and_predict_with_test_time_augmentation_agree(untested_run, synthetic):
     ckpt = ["--ckpt_path", str(untested_run)]
     plain = training.main(["test", *ckpt]).trainer.callback_metrics

@@ -66,6 +66,27 @@ def test_without_augmentation_images_are_unchanged(images):
     assert torch.allclose(augment(STILL, images), images / 255, atol=1e-5)
 
 
+def test_without_a_smaller_scale_nothing_is_cropped(images):
+    whole = BatchAugmentation(**{**STILL.__dict__, "max_aspect": 4 / 3})
+    assert torch.allclose(augment(whole, images), images / 255, atol=1e-5)
+
+
+@pytest.mark.parametrize("min_scale", [0.9, 0.6, 0.3])
+@pytest.mark.parametrize("max_aspect", [1, 4 / 3, 3])
+def test_a_crop_has_at_least_the_smallest_area_and_at_most_the_largest_ratio(min_scale, max_aspect):
+    size = 64
+    ramp = (4 * torch.arange(size)).expand(size, size)
+    coordinates = torch.stack([ramp, ramp.T, ramp]).to(torch.uint8).expand(300, -1, -1, -1)
+    options = {"min_scale": min_scale, "max_aspect": max_aspect}
+    crops = augment(BatchAugmentation(**{**STILL.__dict__, **options}), coordinates, size=size)
+    sides = (crops.amax(dim=(2, 3)) - crops.amin(dim=(2, 3)))[:, :2] * 255 / (4 * (size - 1))
+    area = sides.prod(dim=1)
+    assert min_scale - 0.02 < area.min() < min_scale + 0.1
+    assert 0.9 < area.max() < 1.01
+    ratio = sides.amax(dim=1) / sides.amin(dim=1)
+    assert ratio.max() < max_aspect + 0.05
+
+
 def test_flips_mirror_the_image(images):
     flip = BatchAugmentation(**{**STILL.__dict__, "hflip_prob": 1.0})
     assert torch.allclose(augment(flip, images), images.flip(3) / 255, atol=1e-4)

@@ -70,6 +70,21 @@ def test_workers_stream_the_same_images(synthetic):
         )
 
 
+def test_photos_up_to_the_limit_are_read_also_by_workers(photos, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # to restore it
+    root = photos(cat=10, dog=10)
+    Image.new("L", (1100, 950)).save(root / "cat" / "large.png")
+    with pytest.raises(OSError, match=r"large\.png: Image size .*`max_megapixels` allows larger"):
+        module(root, max_megapixels=1).setup("fit")
+    data = module(root, max_megapixels=3, cache=False, num_workers=1, duplicates="ignore")
+    data.setup("fit")
+    [number] = [i for i, path in enumerate(data.index.paths) if path.endswith("large.png")]
+    data.indices = {name: np.array([number]) for name in ("train", "val", "test")}
+    loader = data.val_dataloader()
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1)  # what a worker has that is not forked
+    assert [*batches(loader)] == [number]
+
+
 def test_identical_files_are_in_one_split(photos):
     root = photos(cat=20, dog=20)
     for number in range(20):

@@ -31,6 +31,15 @@ def test_predictions_are_read_as_they_were_written(write):
     assert read.probs == pytest.approx(written.probs, rel=1e-6)
 
 
+def test_predictions_saved_by_a_spreadsheet_program_are_read(write):
+    text = f"{HEADER}x.jpg,a,a,,,1,0\ny.jpg,b,b,,,2.5E-01,0.75\n"
+    expected = read_predictions(write(text))
+    read = read_predictions(write("\ufeff" + text.replace(",", ";").replace(".", ",")))
+    assert read.class_names == ("a", "b")
+    assert np.array_equal(read.probs, expected.probs)
+    assert read.probs.tolist() == [[1, 0], [0.25, 0.75]]
+
+
 def test_predictions_below_the_threshold_are_rejected():
     probs = np.array([[0.9, 0.1], [0.4, 0.6]])
     predictions = PredictionTable(("a", "b"), ("x.jpg", "y.jpg"), np.array([0, 0]), probs)

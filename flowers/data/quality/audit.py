@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,10 +16,9 @@ from flowers.data.splitting.manifest import SPLITS
 from flowers.decoding import IMAGE_FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-# Where the smallest class has a quarter of the images of the largest, accuracy says little about
-# it.
+# Accuracy says little about a class with a quarter of the images of the largest.
 _IMBALANCE = 4
 
 
@@ -36,6 +36,10 @@ KINDS = {
     ),
     "empty": Kind(
         "Class folders without an image", "Training stops: add images, or remove the folders."
+    ),
+    "classes": Kind(
+        "Classes that are probably one",
+        "Their names differ only in case, spaces, hyphens or underscores: merge the folders.",
     ),
     "contradiction": Kind(
         "Conflicting labels",
@@ -67,9 +71,11 @@ KINDS = {
     ),
     "mode": Kind(
         "Unusual pixels",
-        "All are converted to 8-bit RGB: transparency is blended with white, 16 bits are scaled to "
-        "8, CMYK is converted by its colour profile if it has one.",
+        "All are converted to 8-bit RGB: transparency is blended with white, 16 bits (or the bits "
+        "in use, if these are 12 or less) are scaled to 8, CMYK is converted by its colour profile "
+        "if it has one.",
     ),
+    "odd": Kind("Odd files", "They are decoded; other programs may show them otherwise, or fail."),
     "rotated": Kind(
         "Images with an EXIF orientation",
         "They are decoded upright; programs that ignore EXIF show them rotated.",
@@ -145,6 +151,7 @@ def audit_folder(
     to_train_on = "" if index.given_splits is None else " in the training split"
     for name in index.untrained_classes():
         findings.append(Finding("empty", (), f"{name}: no image{to_train_on}"))
+    findings += _similar_names(index.class_names)
     for file in index.ignored:
         findings.append(Finding("ignored", (file.path,), file.reason))
     findings += _imbalance(counts)
@@ -159,10 +166,8 @@ def _duplicates(
     index: FolderIndex, info: FolderInfo, *, rule: DuplicateRule, cache_dir: Path
 ) -> Iterator[Finding]:
     pairs = duplicate_pairs(info.sha256, info.thumbnails, rule=rule, cache_dir=cache_dir)
-    by_similarity = sorted(
-        zip(pairs.similarity.tolist(), pairs.indices.tolist(), strict=True), reverse=True
-    )
-    for value, (first, second) in by_similarity:
+    values = zip(pairs.similarity.tolist(), pairs.indices.tolist(), strict=True)
+    for value, (first, second) in sorted(values, reverse=True):
         similarity = min(value, 1.0)  # rounding errors make it larger
         paths = (index.paths[first], index.paths[second])
         kind = "similar"
@@ -193,8 +198,19 @@ def _image_findings(path: str, image: ImageInfo, *, min_side: int) -> Iterator[F
         yield Finding("mode", (path,), f"mode {image.mode}")
     if image.orientation != 1:
         yield Finding("rotated", (path,), f"EXIF orientation {image.orientation}")
-    if image.frames > 1 and image.format != "MPO":
-        yield Finding("animated", (path,), f"{image.frames} images")
+    if image.notes:
+        yield Finding("odd", (path,), image.notes)
+    if image.animated and image.format != "MPO":
+        yield Finding("animated", (path,), "several images")
+
+
+def _similar_names(class_names: Iterable[str]) -> Iterator[Finding]:
+    names = defaultdict(list)
+    for name in class_names:
+        names[re.sub(r"[\s_-]", "", name.casefold())].append(name)
+    for similar in names.values():
+        if len(similar) > 1:
+            yield Finding("classes", (), ", ".join(map(repr, similar)))
 
 
 def _imbalance(counts: Counter[str]) -> Iterator[Finding]:

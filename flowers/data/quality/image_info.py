@@ -10,19 +10,21 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from PIL.JpegImagePlugin import JpegImageFile
 
 from flowers.data.cache import build_once, cache_key, in_threads
 from flowers.data.transforms import load_image
-from flowers.decoding import exif_orientation, open_image
+from flowers.decoding import bits_in_use, exif_orientation, open_image
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL import Image
 
 # Increase it when the image info or the thumbnails change, to read all files again.
-_FORMAT = 3
+_FORMAT = 4
 THUMBNAIL_SIZE = 48
 # No photo is as large; reading such a file whole could take all memory.
 _MAX_BYTES = 2**30
@@ -41,7 +43,8 @@ class ImageInfo(NamedTuple):
         width: Width of the stored image, in pixels.
         height: Height of the stored image, in pixels.
         orientation: EXIF orientation of the stored image; 1 is upright.
-        frames: Number of images in the file; more than one in an animation.
+        animated: Whether the file has several images.
+        notes: What is unusual about the file, though it can be decoded; empty if nothing is.
     """
 
     sha256: str
@@ -51,7 +54,8 @@ class ImageInfo(NamedTuple):
     width: int = 0
     height: int = 0
     orientation: int = 1
-    frames: int = 1
+    animated: bool = False
+    notes: str = ""
 
 
 class FolderInfo(NamedTuple):
@@ -141,7 +145,10 @@ def _read(file: Path) -> tuple[ImageInfo, NDArray[np.uint8]]:
             )
             rgb = load_image(io.BytesIO(content), image_size=THUMBNAIL_SIZE, resize="stretch")
             info = info._replace(
-                orientation=exif_orientation(image), frames=getattr(image, "n_frames", 1)
+                orientation=exif_orientation(image),
+                notes=", ".join(_notes(image, content)),
+                # The number of images takes minutes in a TIFF file with tens of thousands.
+                animated=getattr(image, "is_animated", False),
             )
     except Exception as error:  # Pillow's readers raise whatever broken bytes lead them to
         _check_resources(file, error)
@@ -150,6 +157,16 @@ def _read(file: Path) -> tuple[ImageInfo, NDArray[np.uint8]]:
         return info._replace(error=str(error).split(" <_io")[0] or type(error).__name__), black
     grey = np.tensordot((0.299, 0.587, 0.114), rgb.float().numpy(), axes=1)  # ITU-R BT.601
     return info, grey.round().astype(np.uint8)
+
+
+def _notes(image: Image.Image, content: bytes) -> Iterator[str]:
+    if image.mode.startswith("I") and (bits := bits_in_use(image)) < 16:
+        yield f"{bits} of its 16 bits are in use"
+    # FF DA begins the coded pixels, FF D9 ends them; they have neither.
+    if isinstance(image, JpegImageFile) and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+        yield "its end marker is missing"
+    if max(map(len, getattr(image, "text", {}).values()), default=0) > 2**20:
+        yield "it has a text of more than 1 MiB"
 
 
 def _check_resources(file: Path, error: Exception) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from flowers.csv_files import csv_text, read_csv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,11 +28,7 @@ class QuarantineRow(NamedTuple):
 
 def quarantine_text(rows: Sequence[QuarantineRow]) -> str:
     """Return a quarantine list as CSV, with a header."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(QuarantineRow._fields)
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(QuarantineRow._fields, rows)
 
 
 def quarantined_images(
@@ -51,12 +47,10 @@ def quarantined_images(
     """
     if quarantine is None:
         return np.empty(0, dtype=np.int64), []
-    try:  # utf-8-sig: what spreadsheets write begins with a mark
-        text = Path(quarantine).read_text(encoding="utf-8-sig", errors="surrogateescape")
+    try:
+        columns, lines = read_csv(Path(quarantine))
     except OSError as error:
         raise type(error)(f"`quarantine` {quarantine}: {error.strerror}") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    columns = reader.fieldnames or ()
     # A manifest, which has a split too, would leave out everything.
     if not {"path", "sha256"} <= set(columns) or "split" in columns:
         raise ValueError(
@@ -66,10 +60,11 @@ def quarantined_images(
     position = {path: number for number, path in enumerate(index.paths)}
     quarantined: set[int] = set()
     unknown = []
-    for line in reader:
-        number = position.get(line["path"])
-        if number is not None and line["sha256"] in ("", None, info.sha256[number]):
+    for line in lines:
+        row = dict(zip(columns, line, strict=False))
+        number = position.get(row.get("path", ""))
+        if number is not None and row.get("sha256", "") in ("", info.sha256[number]):
             quarantined.add(number)
         else:
-            unknown.append(line["path"] or "a line without a path")
+            unknown.append(row.get("path") or "a line without a path")
     return np.array(sorted(quarantined), dtype=np.int64), unknown

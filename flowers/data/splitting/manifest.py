@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from flowers.csv_files import csv_text, read_csv
 from flowers.data.image_folder import shortened
 
 if TYPE_CHECKING:
@@ -34,11 +33,7 @@ class ManifestRow(NamedTuple):
 
 def manifest_text(rows: Sequence[ManifestRow]) -> str:
     """Return a manifest as CSV, with a header."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(ManifestRow._fields)
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text(ManifestRow._fields, rows)
 
 
 def read_manifest(file: str | Path) -> list[ManifestRow]:
@@ -48,9 +43,7 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
         OSError: The file cannot be read.
         ValueError: The file is no manifest.
     """
-    file = Path(file)
-    with file.open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
-        header, *lines = [*csv.reader(opened)] or [[]]
+    header, lines = read_csv(Path(file))
     rows = [ManifestRow(*line) for line in lines if len(line) == len(ManifestRow._fields)]
     if header != list(ManifestRow._fields) or len(rows) < len(lines) or not rows:
         raise ValueError(
@@ -60,16 +53,13 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     counts = Counter(row.path for row in rows)
     repeated = [path for path in counts if counts[path] > 1]
     if repeated:
-        raise ValueError(
-            f"`manifest` {file}: {len(repeated)} paths stand in it twice: {', '.join(repeated[:6])}"
-        )
-    expected = (*SPLITS, SKIPPED, QUARANTINED)
-    unknown = sorted({row.split for row in rows}.difference(expected))
+        paths = ", ".join(repeated[:6])
+        raise ValueError(f"`manifest` {file}: {len(repeated)} paths stand in it twice: {paths}")
+    splits = (*SPLITS, SKIPPED, QUARANTINED)
+    unknown = ", ".join(sorted({row.split for row in rows}.difference(splits)))
     if unknown:
-        raise ValueError(
-            f"`manifest` {file}: expected a split of {', '.join(expected)}, got "
-            f"{', '.join(unknown)}"
-        )
+        expected = ", ".join(splits)
+        raise ValueError(f"`manifest` {file}: expected a split of {expected}, got {unknown}")
     return rows
 
 

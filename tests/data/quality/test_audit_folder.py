@@ -40,6 +40,25 @@ def test_findings_are_in_the_order_of_their_kinds(root, tmp_path):
     assert kinds == [kind for kind in KINDS if kind in kinds]
 
 
+def test_class_names_that_differ_only_in_case_or_spaces_are_a_finding(photos, tmp_path):
+    root = photos(rose=2, Rose=2, tulip=2, rosemary=2)
+    shutil.copytree(root / "rose", root / "ROSE ")
+    audit = audit_folder(root, cache_dir=tmp_path / "cache", min_side=8)
+    [finding] = [finding for finding in audit.findings if finding.kind == "classes"]
+    assert (finding.paths, finding.detail) == ((), "'ROSE ', 'Rose', 'rose'")
+
+
+def test_odd_files_that_can_be_decoded_are_a_finding_and_not_in_quarantine(root, tmp_path):
+    Image.open(root / "cat" / "000.png").save(root / "cat" / "odd.jpg", quality=95)
+    whole = (root / "cat" / "odd.jpg").read_bytes()
+    (root / "cat" / "odd.jpg").write_bytes(whole[:-2])
+    (root / "cat" / "000.png").unlink()
+    audit = audit_folder(root, cache_dir=tmp_path / "cache", min_side=8)
+    [finding] = audit.findings
+    assert finding == ("odd", ("cat/odd.jpg",), "its end marker is missing", None)
+    assert audit.quarantine == []
+
+
 def test_the_quarantine_leaves_out_all_but_one_of_identical_files(root, tmp_path):
     shutil.copy(root / "dog" / "000.png", root / "dog" / "copy.png")
     audit = audit_folder(root, cache_dir=tmp_path / "cache", min_side=8)

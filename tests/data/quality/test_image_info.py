@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import resource
+import struct
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from flowers.data import index_folder, read_image_info
 from flowers.data.quality import image_info
@@ -40,8 +43,60 @@ def test_format_mode_and_size_are_read(folder, tmp_path):
     exif[0x0112] = 6
     Image.new("CMYK", (40, 30)).save(file, "JPEG", exif=exif)
     first, second, *_ = read(folder, tmp_path).images
-    assert first[2:] == ("JPEG", "CMYK", 40, 30, 6, 1)
-    assert second[2:] == ("PNG", "RGB", 32, 24, 1, 1)
+    assert first[2:] == ("JPEG", "CMYK", 40, 30, 6, False, "")
+    assert second[2:] == ("PNG", "RGB", 32, 24, 1, False, "")
+
+
+ODD = {
+    "12 bits.png": "12 of its 16 bits are in use",
+    "no end.jpg": "its end marker is missing",
+    "long text.png": "it has a text of more than 1 MiB",
+}
+
+
+def write_odd_files(folder: Path) -> None:
+    grey = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    Image.fromarray(grey).save(folder / "12 bits.png")
+    content = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x9286] = b"\xff\xd8\xff\xd9"  # as the end marker of a preview
+    Image.fromarray((grey // 16).astype(np.uint8)).save(content, "JPEG", exif=exif)
+    (folder / "no end.jpg").write_bytes(content.getvalue()[:-2])
+    text = PngImagePlugin.PngInfo()
+    text.add_text("prompt", 2**21 * "x", zip=True)
+    Image.new("RGB", (64, 64), "red").save(folder / "long text.png", pnginfo=text)
+
+
+def test_what_is_unusual_about_a_file_is_noted(tmp_path):
+    write_odd_files(tmp_path)
+    Image.fromarray(np.full((64, 64), 4096, dtype=np.uint16)).save(tmp_path / "16 bits.png")
+    Image.new("RGB", (64, 64)).save(tmp_path / "plain.jpg")
+    paths = [*ODD, "16 bits.png", "plain.jpg"]
+    info = read_image_info(tmp_path, paths, cache_dir=tmp_path / "cache")
+    assert info.errors == {}
+    assert [image.notes for image in info.images] == [*ODD.values(), "", ""]
+
+
+def tiff(num_frames: int) -> bytes:
+    """Return a TIFF file of grey images of a pixel."""
+    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: 1}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    size = 2 + len(entries) + 4
+    content = [b"II*\0" + struct.pack("<I", 8)]
+    for number in range(1, num_frames + 1):
+        following = 8 + number * size if number < num_frames else 0
+        content.append(struct.pack("<H", len(tags)) + entries + struct.pack("<I", following))
+    return b"".join(content)
+
+
+def test_a_tiff_with_very_many_images_is_read_at_once(tmp_path):
+    (tmp_path / "many.tif").write_bytes(tiff(40_000))
+    (tmp_path / "one.tif").write_bytes(tiff(1))
+    start = time.perf_counter()
+    info = read_image_info(tmp_path, ["many.tif", "one.tif"], cache_dir=tmp_path / "cache")
+    assert time.perf_counter() - start < 10  # minutes, were the images counted
+    assert info.errors == {}
+    assert [image.animated for image in info.images] == [True, False]
 
 
 def test_a_second_call_reads_nothing(folder, tmp_path, monkeypatch):

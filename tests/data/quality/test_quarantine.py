@@ -40,6 +40,8 @@ def test_a_list_written_by_a_spreadsheet_or_by_hand_is_read(tmp_path):
     file = tmp_path / "quarantine.csv"
     file.write_text("path,sha256,reason\ncat/0.jpg\ncat/1.jpg,,a wolf\n\n", encoding="utf-8-sig")
     assert read(file) == ([0, 1], [])
+    file.write_text("path;sha256;reason\ncat/0.jpg;sha0;a; wolf\n;;\n", encoding="utf-8-sig")
+    assert read(file) == ([0], [])
 
 
 def test_without_a_list_no_image_is_in_quarantine():

@@ -22,6 +22,13 @@ def test_a_manifest_reads_back_as_it_was_written(tmp_path):
     assert read_manifest(file) == ROWS
 
 
+def test_a_manifest_saved_by_a_spreadsheet_program_is_read(tmp_path):
+    file = tmp_path / "manifest.csv"
+    text = manifest_text(ROWS[3:]).replace(",", ";")
+    file.write_text(text, encoding="utf-8-sig")
+    assert read_manifest(file) == ROWS[3:]
+
+
 def test_the_split_of_a_manifest_is_the_one_it_states():
     files = FILES | {"dog/new.jpg": ("dog", "5" * 64)}
     assert split_of_manifest(ROWS, files=files) == {row.path: row.split for row in ROWS[:3]}

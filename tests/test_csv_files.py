@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from flowers.csv_files import csv_text, read_csv
+
+HEADER = ("path", "label", "reason")
+ROWS = [['a "b", c.jpg', "cat", "too; dark"], ["dog/\udcff.jpg", "", "x\ty"], ["d.jpg", "", ""]]
+
+
+def test_a_file_reads_back_as_it_was_written(tmp_path):
+    file = tmp_path / "list.csv"
+    file.write_bytes(csv_text(HEADER, ROWS).encode("utf-8", "surrogateescape"))
+    assert read_csv(file) == ([*HEADER], ROWS)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_file_saved_by_a_spreadsheet_program_is_read(separator, encoding, line_end, tmp_path):
+    lines = ["path,label,reason", "a.jpg,rosé,", ",,", '"b c.jpg",cat,dark', ""]
+    text = line_end.join(line.replace(",", separator) for line in lines)
+    file = tmp_path / "list.csv"
+    file.write_bytes(text.encode(encoding))
+    rows = [["a.jpg", "rosé", ""], ["b c.jpg", "cat", "dark"]]
+    assert read_csv(file) == ([*HEADER], rows)
+
+
+def test_an_empty_file_has_no_header(tmp_path):
+    file = tmp_path / "list.csv"
+    file.write_text("")
+    assert read_csv(file) == ([], [])
+
+
+def test_a_file_that_is_not_csv_is_named(tmp_path):
+    file = tmp_path / "list.csv"
+    file.write_text(f"path,label\n{200_000 * 'x'},cat\n")
+    with pytest.raises(ValueError, match=r"list\.csv: expected a CSV file, field larger"):
+        read_csv(file)
