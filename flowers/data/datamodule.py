@@ -42,6 +42,7 @@ from flowers.data.splitting.manifest import (
 )
 from flowers.data.transforms import to_float
 from flowers.decoding import Interpolation, Resize
+from flowers.names import printable
 
 
 class FlowersDataModule(LightningDataModule):
@@ -270,7 +271,8 @@ class FlowersDataModule(LightningDataModule):
         errors = []
         for number, error in self.info.errors.items():
             if number not in quarantined:
-                errors.append(f"\n  {self.index.root / self.index.paths[number]}: {error}")
+                file = self.index.root / self.index.paths[number]
+                errors.append("\n  " + printable(f"{file}: {error}"))
         if not errors:
             return
         message = f"{len(errors)} of {len(self.index.paths)} images cannot be decoded"

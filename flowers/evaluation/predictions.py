@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flowers.names import csv_cell, csv_name
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -97,10 +99,11 @@ def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
     with Path(file).open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
         header, *lines = list(filter(None, csv.reader(opened))) or [[]]
     num_columns = len(PREDICTION_COLUMNS)
-    if tuple(header[:num_columns]) != PREDICTION_COLUMNS or not lines:
+    is_ours = tuple(header[:num_columns]) == PREDICTION_COLUMNS and len(header) > num_columns + 1
+    if not is_ours or not lines:
         raise ValueError(
-            f"{file}: expected the columns {', '.join(PREDICTION_COLUMNS)} and the classes, as "
-            f"written by test, predict or cross_validate, and at least one row, "
+            f"{file}: expected the columns {', '.join(PREDICTION_COLUMNS)} and at least two "
+            f"classes, as written by test, predict or cross_validate, and at least one row, "
             f"got {', '.join(header) or 'an empty file'}"
         )
     for number, line in enumerate(lines, 2):
@@ -109,15 +112,10 @@ def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
                 f"{file}: expected {len(header)} columns in each line, got {len(line)} in line "
                 f"{number}"
             )
-    if len(header) < num_columns + 2:
-        raise ValueError(
-            f"{file}: expected the probabilities of at least two classes, "
-            f"got {len(header) - num_columns}"
-        )
-    rows = [line for line in lines if not line[num_columns - 1]]
+    rows = [list(map(csv_name, line)) for line in lines if not line[num_columns - 1]]
     if not rows:
         raise ValueError(f"{file}: expected predictions, got only images that could not be read")
-    return header[num_columns:], rows
+    return [csv_name(cell, *PREDICTION_COLUMNS) for cell in header[num_columns:]], rows
 
 
 def _row_probs(rows: list[list[str]], *, file: str | Path) -> NDArray[np.float64]:
@@ -144,13 +142,18 @@ def predictions_csv(predictions: PredictionTable, *, threshold: float | None = N
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     names = predictions.class_names
-    writer.writerow([*PREDICTION_COLUMNS, *names])
+    writer.writerow(header_row(names))
     for path, label, probs in zip(
         predictions.paths, predictions.labels, predictions.probs, strict=True
     ):
         rejected = None if threshold is None else not probs.max() >= threshold
         writer.writerow(prediction_row(path, probs, names, label=names[label], rejected=rejected))
     return text.getvalue()
+
+
+def header_row(class_names: Sequence[str]) -> list[str]:
+    """Return the names of all columns; a class named as one of the others has an apostrophe."""
+    return [*PREDICTION_COLUMNS, *(csv_cell(name, *PREDICTION_COLUMNS) for name in class_names)]
 
 
 def prediction_row(
@@ -172,9 +175,10 @@ def prediction_row(
     """
     predicted = class_names[int(np.argmax(probs))]
     rejected_cell = "" if rejected is None else str(rejected)
-    return [path, label, predicted, rejected_cell, "", *(f"{prob:.7g}" for prob in probs)]
+    names = map(csv_cell, (path, label, predicted))
+    return [*names, rejected_cell, "", *(f"{prob:.7g}" for prob in probs)]
 
 
 def error_row(path: str, error: str, class_names: Sequence[str]) -> list[str]:
     """Return the row of an image that could not be read."""
-    return [path, "", "", "", error, *[""] * len(class_names)]
+    return [csv_cell(path), "", "", "", csv_cell(error), *[""] * len(class_names)]

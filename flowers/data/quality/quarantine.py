@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from flowers.names import csv_cell, csv_name
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,7 +33,7 @@ def quarantine_text(rows: Sequence[QuarantineRow]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(QuarantineRow._fields)
-    writer.writerows(rows)
+    writer.writerows(map(csv_cell, row) for row in rows)
     return text.getvalue()
 
 
@@ -67,7 +69,7 @@ def quarantined_images(
     quarantined: set[int] = set()
     unknown = []
     for line in reader:
-        number = position.get(line["path"])
+        number = position.get(csv_name(line["path"] or ""))
         if number is not None and line["sha256"] in ("", None, info.sha256[number]):
             quarantined.add(number)
         else:

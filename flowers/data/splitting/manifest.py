@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from flowers.names import csv_cell, csv_name
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -35,7 +37,7 @@ def manifest_text(rows: Sequence[ManifestRow]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(ManifestRow._fields)
-    writer.writerows(rows)
+    writer.writerows(map(csv_cell, row) for row in rows)
     return text.getvalue()
 
 
@@ -49,7 +51,8 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     file = Path(file)
     with file.open(newline="", encoding="utf-8", errors="surrogateescape") as opened:
         header, *lines = [*csv.reader(opened)] or [[]]
-    rows = [ManifestRow(*line) for line in lines if len(line) == len(ManifestRow._fields)]
+    num_columns = len(ManifestRow._fields)
+    rows = [ManifestRow(*map(csv_name, line)) for line in lines if len(line) == num_columns]
     if header != list(ManifestRow._fields) or len(rows) < len(lines) or not rows:
         raise ValueError(
             f"`manifest` {file}: expected the columns {', '.join(ManifestRow._fields)}, got "
