@@ -6,6 +6,9 @@ import errno
 import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +17,7 @@ import pytest
 import yaml
 
 from flowers.cli import training
-from flowers.run_folder import claim_run_folder, write_folder, write_new
+from flowers.run_folder import claim_run_folder, scratch_folder, write_folder, write_new
 
 PAIR = ("a.csv", "figures/b.png")
 
@@ -182,3 +185,22 @@ def test_a_last_ckpt_outside_a_run_folder_starts_a_run(load_last, finished_run, 
     training.main(["fit", *words, "--trainer.max_epochs=5"])
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["user"]
     assert load_last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 4
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path):
+    code = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from flowers.run_folder import scratch_folder\n"
+        "with scratch_folder(Path(), option='--out') as folder:\n"
+        "    (folder / 'half.csv').touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len([*tmp_path.glob(".unfinished-*/half.csv")]) == 1
+    with scratch_folder(tmp_path, option="--out") as running:
+        assert [*tmp_path.iterdir()] == [running]
+        write_new(tmp_path, {"a.csv": "new"}, option="--out")
+        assert {*tmp_path.iterdir()} == {running, tmp_path / "a.csv"}
+    assert [*tmp_path.iterdir()] == [tmp_path / "a.csv"]

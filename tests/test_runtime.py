@@ -30,8 +30,16 @@ def no_launcher(monkeypatch):
 
 def test_without_a_launcher_lightning_starts_the_processes():
     assert launched_devices() == {}
-    assert plan_devices(**CPU, devices=4, num_nodes=1).world_size == 4
+    assert plan_devices(**CPU, devices=1, num_nodes=1).world_size == 1
     check_num_nodes(1)
+
+
+def test_more_processes_than_cores_are_refused(monkeypatch):
+    monkeypatch.setattr(runtime, "num_allowed_cores", lambda: 4)
+    assert plan_devices(**CPU, devices=4, num_nodes=1).world_size == 4
+    assert plan_devices(**CPU, devices=4, num_nodes=2).world_size == 8
+    with pytest.raises(ValueError, match=r"--trainer\.devices 5: expected at most 4"):
+        plan_devices(**CPU, devices=5, num_nodes=1)
 
 
 def test_torchrun_gives_the_number_of_processes(monkeypatch):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+import time
 from argparse import SUPPRESS, ArgumentParser
 from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from flowers.names import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,8 +42,16 @@ def refuse(message: str, command: str) -> NoReturn:
     Raises:
         SystemExit: With status 2.
     """
-    print(f"flowers: {message}\nOptions: {command} --help", file=sys.stderr)
+    print_error(f"{message}\nOptions: {command} --help")
     raise SystemExit(2)
+
+
+def print_error(message: object) -> None:
+    """Print an error; of several processes the first prints it, and its end ends the others."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(5)  # longer than a process takes to end
+    lines = f"flowers: {message}".split("\n")
+    print("\n".join(map(printable, lines)), file=sys.stderr)
 
 
 def add_flags(error: BaseException, flags: Mapping[str, str]) -> None:
