@@ -160,9 +160,9 @@ def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes:
             f"as {launcher} launched, got {fabric.world_size}; leave both out under torchrun, "
             f"otherwise give the devices of a machine and the number of machines"
         )
-    cores = max(num_allowed_cores(), num_launched)
-    if fabric.device.type == "cpu" and fabric.world_size > cores * num_nodes:
-        raise ValueError(f"--trainer.devices {devices}: expected at most {cores}, one for a core")
+    most = max(num_allowed_cores(), num_launched)
+    if fabric.device.type == "cpu" and fabric.world_size > most * num_nodes:
+        raise ValueError(f"--trainer.devices {devices}: expected at most {most}, one for each core")
     return fabric
 
 
