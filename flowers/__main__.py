@@ -21,6 +21,7 @@ from flowers.cli.option_errors import (
     explain_error,
     find_mistake,
     own_error,
+    print_error,
     refuse,
 )
 
@@ -83,20 +84,24 @@ def main(args: list[str] | None = None) -> int:
     is_silent = {"-h", "--help", "--print_config"} & set(words) or "LOCAL_RANK" in os.environ
     if _module(command) == "training" and not is_silent:
         print(f"flowers {command}: loading PyTorch and Lightning ...", file=sys.stderr, flush=True)
-    runtime.prepare()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
     try:
+        runtime.prepare()
         return _run(command, words)
-    except KeyboardInterrupt:
-        return 130
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning ends with status 1 after Ctrl-C.
+        if KeyboardInterrupt not in (type(error), type(error.__context__)):
+            raise
+        # It kills the first process if another ends with an error.
+        return 130 if os.environ.get("LOCAL_RANK", "0") == "0" else 0
     except Exception as error:
         answer = own_error(error)
         if answer is None or os.environ.get("FLOWERS_DEBUG") == "1":  # None: a bug
             traceback.print_exc()
         if answer is not None:
-            print(f"flowers: {answer}", file=sys.stderr)
+            print_error(answer)
         return 2 if command == "audit" else 1  # status 1 of audit means that there are findings
 
 

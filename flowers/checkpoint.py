@@ -1,19 +1,35 @@
-"""Reading a checkpoint safely, and the configuration and state of its run."""
+"""Reading weights and checkpoints safely, and the configuration and state of a run."""
 
 from __future__ import annotations
 
+import hashlib
+import math
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from pickletools import genops
+from typing import IO, Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, is_zipfile
 
 import torch
 import yaml
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 # Format of a checkpoint. Increase it with a change after which older checkpoints cannot be read.
 FORMAT = 3
+# What a pickle of weights and plain values calls. torch allows more, such as bytearray(10**12).
+_CALLS = re.compile(
+    r"collections OrderedDict|torch (Size|device|\w+Storage)|"
+    r"torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch\.nn\.parameter Parameter"
+)
+# The end of a name with a part of the SHA-256, as torch's hub names files. 20240131 is a date.
+_SHA256 = re.compile(r"-(?!(?:19|20)\d{6}\.)([0-9a-f]{8}|[0-9a-f]{10})\.")
+# With 20 aliases, a configuration is at most 3**6 times as long as its text.
+_MAX_ALIASES = 20
 # Options of the trainer that are read from a checkpoint: those of the training, not the machine.
 _TRAINER_OPTIONS = ["max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"]
 _TRAINER_OPTIONS += ["precision", "accumulate_grad_batches", "deterministic", "default_root_dir"]
@@ -30,8 +46,57 @@ def checkpoint_file(path: str | Path) -> Path:
     return best if best.is_file() else Path(path)
 
 
+def sha256_prefix(name: str) -> str:
+    """Return the beginning of a file's SHA-256 that its name carries; empty if there is none."""
+    match = _SHA256.search(name)
+    return match[1] if match else ""
+
+
+def load_weights(file: Path) -> Any:  # noqa: ANN401
+    """Return the weights and plain values in a file of ``torch.save``.
+
+    They are checked first: they run no code, and take hardly more memory than the file has bytes.
+
+    Raises:
+        ValueError: The file is damaged, or has other content.
+    """
+    prefix = sha256_prefix(file.name)
+    with file.open("rb") as opened:
+        if not hashlib.file_digest(opened, "sha256").hexdigest().startswith(prefix):
+            raise ValueError(f"a damaged file, whose SHA-256 is not {prefix}... as its name says")
+    is_archive = is_zipfile(file)
+    try:
+        with file.open("rb") as opened:
+            # Before version 1.6, torch wrote five pickles, one after the other.
+            pickles = _archive_pickles(opened) if is_archive else [opened] * 5
+            for code, name, _ in chain.from_iterable(map(genops, pickles)):
+                if code.name == "GLOBAL" and not _CALLS.fullmatch(str(name)):
+                    raise UnpicklingError
+        # Mapped into memory, weights cannot reach beyond the end of the file.
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
+    except BadZipFile as error:
+        raise ValueError("a damaged file. Copy it again.") from error
+    except UnpicklingError as error:  # torch's own message suggests to load it anyway
+        raise ValueError("code or other objects instead of weights and plain values") from error
+    except ValueError as error:
+        raise ValueError("another file, a part of one, or a compressed one") from error
+
+
+def _archive_pickles(file: IO[bytes]) -> list[Any]:
+    """Return the pickles of an archive, after checking its sizes and its CRC-32."""
+    with ZipFile(file) as archive:
+        entries = archive.infolist()
+        # torch compresses nothing, and parts larger than the file could fill the memory.
+        is_stored = all(entry.compress_type == ZIP_STORED for entry in entries)
+        if not is_stored or sum(entry.file_size for entry in entries) > file.seek(0, 2):
+            raise ValueError
+        if archive.testzip() is not None:  # torch does not verify the CRC-32
+            raise BadZipFile
+        return [archive.read(entry) for entry in entries if entry.filename.endswith(".pkl")]
+
+
 def read_checkpoint(file: str | Path) -> dict[str, Any]:
-    """Return a checkpoint, after checking that it is complete and undamaged.
+    """Return a checkpoint with its parsed configuration, after checking that it is undamaged.
 
     Args:
         file: The checkpoint.
@@ -46,29 +111,15 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
             f"{file}: expected a checkpoint file, as "
             f"lightning_logs/version_0/checkpoints/best.ckpt, got {kind}"
         )
-    if not is_zipfile(file):
-        raise ValueError(
-            f"{file}: expected a checkpoint of this project, got another file or a part of one"
-        )
     try:
-        with ZipFile(file) as archive:
-            # torch compresses nothing, and a compressed entry could fill the memory.
-            if any(entry.compress_type != ZIP_STORED for entry in archive.infolist()):
-                raise ValueError("compressed parts")
-            if archive.testzip() is not None:  # the archive's CRC-32, which torch does not verify
-                raise BadZipFile
-        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = load_weights(Path(file))
         assert checkpoint["hyper_parameters"]["class_names"]
+        checkpoint["config"] = read_config(checkpoint.get("config", "{}"))
     except Exception as error:  # torch.load raises errors of any kind
         reason = str(error).partition("\n")[0]
         if isinstance(error, KeyError):
             reason = f"one without {error}"
-        message = f"expected a checkpoint of this project, got {reason}"
-        if isinstance(error, BadZipFile):
-            message = "expected an undamaged file, got a damaged file. Copy it again."
-        if isinstance(error, UnpicklingError):  # torch's own message suggests to load it anyway
-            message = "expected weights and plain values, got code or other objects"
-        raise ValueError(f"{file}: {message}") from error
+        raise ValueError(f"{file}: expected a checkpoint of this project, got {reason}") from error
     number = checkpoint.get("format", "none")
     if number != FORMAT:
         raise ValueError(
@@ -76,6 +127,44 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
             "flowers that wrote it, or train again."
         )
     return checkpoint
+
+
+def read_config(text: str) -> dict[str, Any]:
+    """Return a configuration of a run; it is empty if the text has another form.
+
+    Raises:
+        ValueError: It is not valid YAML, or could fill the memory.
+    """
+    try:
+        events = [type(event) for event in yaml.parse(text, yaml.SafeLoader)]
+        if events.count(yaml.AliasEvent) > _MAX_ALIASES:
+            raise yaml.YAMLError(f"more than {_MAX_ALIASES} aliases. Write out their values.")
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"invalid YAML: {error}") from error
+    return config if isinstance(config, dict) else {}
+
+
+@contextmanager
+def limit_network(file: str | Path | None) -> Iterator[None]:
+    """Limit the networks that are constructed to the size of a checkpoint; None for no limit.
+
+    Raises:
+        ValueError: The options describe a larger network.
+    """
+    size = math.inf if file is None else Path(file).stat().st_size
+    num_tensors = 10 + size / 100  # a tensor takes more than 100 bytes of a file
+    num_values = 10**7 + size  # torchvision has a last layer of 1,000 classes, which is replaced
+
+    def count(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> None:
+        nonlocal num_tensors, num_values
+        num_tensors -= 1
+        num_values -= parameter.numel()
+        if min(num_tensors, num_values) < 0:
+            raise ValueError("expected options of the checkpoint's network, got a larger one")
+
+    with register_module_parameter_registration_hook(count):
+        yield
 
 
 def stored_config(
@@ -92,7 +181,7 @@ def stored_config(
     Raises:
         ValueError: The configuration names a class or function of another package.
     """
-    config: dict[str, Any] = yaml.safe_load(checkpoint.get("config", "{}"))
+    config: dict[str, Any] = dict(checkpoint["config"])
     class_path = str(config.get("model", {}).get("class_path", "flowers."))
     if not class_path.startswith("flowers.") and class_path != model:
         # A checkpoint must not run code of another package unless the user names it.
@@ -175,7 +264,7 @@ def check_optimizer(
     Raises:
         ValueError: ``--optimizer`` or ``--lr_scheduler`` are missing; the error lists them.
     """
-    config = yaml.safe_load(checkpoint.get("config", "{}"))
+    config = checkpoint["config"]
     words = []
     for name in ("optimizer", "lr_scheduler"):
         stored = config.get(name)

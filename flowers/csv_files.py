@@ -10,16 +10,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+# A spreadsheet takes a cell that begins with one of these for a formula; the apostrophe marks text.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def csv_cell(name: str, *reserved: str) -> str:
+    """Return a name as a cell, after an apostrophe if it is reserved or looks like a formula."""
+    return f"'{name}" if name.startswith(_FORMULA) or name in reserved else name
+
+
+def csv_name(cell: str, *reserved: str) -> str:
+    """Return the name in a cell that ``csv_cell`` made."""
+    name = cell[1:]
+    return name if cell == csv_cell(name, *reserved) else cell
+
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a header and rows as CSV."""
+    """Return a header and rows of names as CSV."""
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([header, *rows])
+    csv.writer(text).writerows([header, *(map(csv_cell, row) for row in rows)])
     return text.getvalue()
 
 
 def read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header of a CSV file and its other rows, without empty ones.
+    """Return the header of a CSV file, and the names in its other rows, without empty ones.
 
     A spreadsheet program may have saved it, with a byte-order mark and other separators: the most
     frequent one of comma, semicolon and tab in the header counts.
@@ -32,7 +46,7 @@ def read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
         delimiter = max(",;\t", key=opened.readline().count)
         opened.seek(0)
         try:
-            rows = [*filter(any, csv.reader(opened, delimiter=delimiter))] or [[]]
+            header, *rows = [*filter(any, csv.reader(opened, delimiter=delimiter))] or [[]]
         except csv.Error as error:
             raise ValueError(f"{file}: expected a CSV file, {error}") from error
-    return rows[0], rows[1:]
+    return header, [[csv_name(cell) for cell in row] for row in rows]

@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from filelock import FileLock, Timeout
+
 
 def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
     """Return the folder of a run: a new one, or that of the ``last.ckpt`` that it resumes.
@@ -139,6 +141,8 @@ def _publish(file: Path, name: Path, undo: ExitStack) -> None:
 def scratch_folder(parent: Path, *, option: str) -> Iterator[Path]:
     """Make a folder for unfinished files, on the disk where they will be published.
 
+    Folders that killed processes left there are removed.
+
     Args:
         parent: Folder of the finished files, made if it is missing.
         option: The option that names it.
@@ -148,7 +152,11 @@ def scratch_folder(parent: Path, *, option: str) -> Iterator[Path]:
     """
     with _naming(option, parent):
         parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".unfinished-", dir=parent) as folder:
+        for lock in parent.glob(".unfinished-*/.lock"):
+            with suppress(Timeout), FileLock(lock, timeout=0):  # its process was killed
+                shutil.rmtree(lock.parent)
+        own = TemporaryDirectory(prefix=".unfinished-", dir=parent)
+        with own as folder, FileLock(Path(folder, ".lock")):
             yield Path(folder)
 
 

@@ -140,8 +140,8 @@ def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes:
         num_nodes: Number of machines.
 
     Raises:
-        ValueError: This machine has no such devices; or more processes were launched than devices
-            are requested, so that each would do all the work and overwrite the files of the others.
+        ValueError: This machine has no such devices or fewer cores; or more processes were launched
+            than devices are requested, so that each would overwrite the files of the others.
     """
     from lightning.fabric import Fabric  # noqa: PLC0415 (takes seconds)
 
@@ -159,6 +159,9 @@ def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes:
             f"as {launcher} launched, got {fabric.world_size}; leave both out under torchrun, "
             f"otherwise give the devices of a machine and the number of machines"
         )
+    most = max(num_allowed_cores(), num_launched)
+    if fabric.device.type == "cpu" and fabric.world_size > most * num_nodes:
+        raise ValueError(f"--trainer.devices {devices}: expected at most {most}, one for each core")
     return fabric
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -12,9 +12,15 @@ import yaml
 
 from flowers import FlowerPredictor
 from flowers.callbacks import AtomicCheckpointIO
-from flowers.checkpoint import FORMAT, read_checkpoint, stored_config
+from flowers.checkpoint import (
+    FORMAT,
+    load_weights,
+    read_checkpoint,
+    read_config,
+    stored_config,
+)
 from flowers.cli import training
-from flowers.tasks import CNNTask
+from flowers.tasks import CNNTask, TransferTask
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -98,7 +104,7 @@ def test_a_damaged_checkpoint_is_refused(trained_run, tmp_path):
     name = next(name for name in archive.namelist() if "/data/" in name)
     start = whole.index(archive.read(name))
     file.write_bytes(whole[:start] + bytes([whole[start] ^ 1]) + whole[start + 1 :])
-    message = r"damaged\.ckpt: expected an undamaged file, got a damaged file"
+    message = r"damaged\.ckpt: expected a checkpoint of this project, got a damaged file"
     with pytest.raises(ValueError, match=message):
         FlowerPredictor(file)
     with pytest.raises(ValueError, match="got a damaged file"):
@@ -225,3 +231,107 @@ def test_resuming_a_finished_run_is_reported_and_changes_no_file(
     assert modification_times(tmp_path) == before
     training.main([*words, f"--{limit}=2"])
     assert load_last(run)["epoch"] > num_epochs
+
+
+class Call:
+    """Becomes a call of a function when its pickle is loaded."""
+
+    def __init__(self, function, *args):
+        self.call = (function, args)
+
+    def __reduce__(self):
+        return self.call
+
+
+HOSTILE_VALUES = {
+    "bytearray": Call(bytearray, 2**40),
+    "storage": Call(torch.UntypedStorage, 2**40),
+    "tensor": Call(torch.Tensor, 2**20, 2**20),
+    "code": Call(print, "loaded"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_VALUES)
+def test_a_checkpoint_takes_no_more_memory_than_its_file(name, best, tmp_path, capsys):
+    checkpoint = torch.load(best, weights_only=True)
+    torch.save(checkpoint | {"x": HOSTILE_VALUES[name]}, tmp_path / "x.ckpt")
+    reason = "code or other objects instead of weights and plain values"
+    message = rf"x\.ckpt: expected a checkpoint of this project, got {reason}$"
+    with pytest.raises(ValueError, match=message):
+        read_checkpoint(tmp_path / "x.ckpt")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_weight_beyond_the_end_of_its_file_is_refused(tmp_path):
+    file = tmp_path / "x.pth"
+    torch.save({"weight": torch.zeros(200)}, file)
+    with ZipFile(file) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with ZipFile(file, "w") as archive:
+        for name, content in parts.items():
+            # K and M are the opcodes of a number of one and of two bytes.
+            archive.writestr(name, content.replace(b"K\xc8", b"M\xff\xff"))
+    with pytest.raises(RuntimeError, match="storage"):
+        load_weights(file)
+
+
+def test_a_compressed_checkpoint_is_refused(best, tmp_path):
+    with ZipFile(best) as archive, ZipFile(tmp_path / "x.ckpt", "w", ZIP_DEFLATED) as compressed:
+        for name in archive.namelist():
+            compressed.writestr(name, archive.read(name))
+    with pytest.raises(ValueError, match="another file, a part of one, or a compressed one"):
+        read_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_a_file_of_an_old_torch_is_read_and_checked_too(tmp_path):
+    file = tmp_path / "x.pth"
+    torch.save({"a": torch.ones(3)}, file, _use_new_zipfile_serialization=False)
+    assert load_weights(file)["a"].tolist() == [1, 1, 1]
+    torch.save({"a": Call(bytearray, 2**40)}, file, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match="code or other objects"):
+        load_weights(file)
+
+
+@pytest.mark.parametrize("options", [{"depth": 1_000_000}, {"widths": (2**12, 2**12)}])
+def test_a_network_larger_than_the_weights_is_not_constructed(options, best, tmp_path):
+    checkpoint = torch.load(best, weights_only=True)
+    checkpoint["hyper_parameters"] |= options
+    config = yaml.safe_load(checkpoint["config"])
+    if "depth" in options:
+        config["model"]["init_args"] |= options
+    file = tmp_path / "x.ckpt"
+    write_with_config(file, checkpoint, config)
+    message = "expected options of the checkpoint's network, got a larger one"
+    with pytest.raises(ValueError, match=message):
+        FlowerPredictor(file)
+    if "depth" in options:
+        with pytest.raises(ValueError, match=message):
+            training.main(["test", "--ckpt_path", str(file)])
+
+
+def test_a_checkpoint_downloads_no_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    task = TransferTask(["a", "b"], arch="squeezenet1_1", weights="none")
+    data = {"image_size": 64, "resize": "stretch", "interpolation": "bicubic"}
+    checkpoint = {
+        "format": FORMAT,
+        "state_dict": task.state_dict(),
+        "hyper_parameters": dict(task.hparams) | {"weights": "DEFAULT"},
+        "FlowersDataModule": data,
+    }
+    config = {"model": {"class_path": "flowers.TransferTask"}}
+    write_with_config(tmp_path / "x.ckpt", checkpoint, config)
+    image = np.zeros((64, 64, 3), dtype=np.uint8)
+    assert FlowerPredictor(tmp_path / "x.ckpt", device="cpu")(image).label in ("a", "b")
+    assert not [*tmp_path.rglob("*.pth")]
+
+
+def test_a_stored_config_has_a_bounded_number_of_aliases(best, tmp_path):
+    checkpoint = torch.load(best, weights_only=True)
+    text = "a0: &a0 {x: 1, y: 2}\n"
+    for number in range(1, 40):
+        text += f"a{number}: &a{number} {{x: *a{number - 1}, y: *a{number - 1}}}\n"
+    torch.save(checkpoint | {"config": text}, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=r"x\.ckpt: .*more than 20 aliases"):
+        training.main(["test", "--ckpt_path", str(tmp_path / "x.ckpt")])
+    assert read_config("a: &a [1]\nb: *a\n") == {"a": [1], "b": [1]}

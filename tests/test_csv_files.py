@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowers.csv_files import csv_text, read_csv
+from flowers.csv_files import csv_cell, csv_name, csv_text, read_csv
 
 HEADER = ("path", "label", "reason")
 ROWS = [['a "b", c.jpg', "cat", "too; dark"], ["dog/\udcff.jpg", "", "x\ty"], ["d.jpg", "", ""]]
@@ -37,3 +37,16 @@ def test_a_file_that_is_not_csv_is_named(tmp_path):
     file.write_text(f"path,label\n{200_000 * 'x'},cat\n")
     with pytest.raises(ValueError, match=r"list\.csv: expected a CSV file, field larger"):
         read_csv(file)
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-rose", "@x", "\t=1", "'=1", "'", "''a", "label"])
+def test_a_name_that_looks_like_a_formula_is_text_and_reads_back(name):
+    cell = csv_cell(name, "label")
+    assert cell == f"'{name}"
+    assert csv_name(cell, "label") == name
+
+
+@pytest.mark.parametrize("name", ["", "a", "rose-1=2.jpg", "0.25", "it's"])
+def test_other_names_are_cells_as_they_are(name):
+    assert csv_cell(name, "label") == csv_name(name, "label") == name
+    assert csv_name("'tis.jpg") == "'tis.jpg"  # a cell of another program

@@ -130,6 +130,28 @@ def test_an_incorrect_option_is_one_message_and_a_bug_keeps_its_traceback(
     assert message.endswith("KeyError: 'bug'\n")
 
 
+@pytest.mark.parametrize(("rank", "status"), [("0", 130), ("1", 0)])
+def test_ctrl_c_ends_with_status_130_and_does_not_fail_a_process_of_lightning(
+    rank, status, monkeypatch, capsys, synthetic
+):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    def interrupted_lightning(args):
+        try:
+            interrupted()
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(runtime, "prepare", interrupted)
+    assert main(["fit", "--data.root", str(synthetic)]) == status
+    monkeypatch.setattr(runtime, "prepare", lambda: None)
+    monkeypatch.setattr(training, "main", interrupted_lightning)
+    assert main(["fit", "--data.root", str(synthetic)]) == status
+    assert capsys.readouterr().err == ""
+
+
 def test_fit_in_a_process_of_its_own(synthetic, tmp_path):
     words = ["--data.root", str(synthetic), "--data.image_size", "32", "--data.crop_size", "24"]
     words += [

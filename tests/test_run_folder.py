@@ -6,6 +6,9 @@ import errno
 import os
 import resource
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +17,13 @@ import pytest
 import yaml
 
 from flowers.cli import training
-from flowers.run_folder import claim_run_folder, discard_run_folder, write_folder, write_new
+from flowers.run_folder import (
+    claim_run_folder,
+    discard_run_folder,
+    scratch_folder,
+    write_folder,
+    write_new,
+)
 
 PAIR = ("a.csv", "figures/b.png")
 
@@ -193,3 +202,22 @@ def test_a_discarded_run_folder_leaves_the_runs_before(tmp_path):
     assert [*runs.iterdir()] == [first]
     discard_run_folder(first)
     assert not [*tmp_path.iterdir()]
+
+
+def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path):
+    code = (
+        "import os, signal\n"
+        "from pathlib import Path\n"
+        "from flowers.run_folder import scratch_folder\n"
+        "with scratch_folder(Path(), option='--out') as folder:\n"
+        "    (folder / 'half.csv').touch()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len([*tmp_path.glob(".unfinished-*/half.csv")]) == 1
+    with scratch_folder(tmp_path, option="--out") as running:
+        assert [*tmp_path.iterdir()] == [running]
+        write_new(tmp_path, {"a.csv": "new"}, option="--out")
+        assert {*tmp_path.iterdir()} == {running, tmp_path / "a.csv"}
+    assert [*tmp_path.iterdir()] == [tmp_path / "a.csv"]

@@ -30,8 +30,22 @@ def no_launcher(monkeypatch):
 
 def test_without_a_launcher_lightning_starts_the_processes():
     assert launched_devices() == {}
-    assert plan_devices(**CPU, devices=4, num_nodes=1).world_size == 4
+    assert plan_devices(**CPU, devices=1, num_nodes=1).world_size == 1
     check_num_nodes(1)
+
+
+def test_more_processes_than_cores_are_refused(monkeypatch, synthetic, tmp_path):
+    monkeypatch.setattr(runtime, "num_allowed_cores", lambda: 4)
+    assert plan_devices(**CPU, devices=4, num_nodes=1).world_size == 4
+    assert plan_devices(**CPU, devices=4, num_nodes=2).world_size == 8
+    with pytest.raises(ValueError, match=r"--trainer\.devices 5: expected at most 4"):
+        plan_devices(**CPU, devices=5, num_nodes=1)
+    words = ["--data.root", str(synthetic), "--trainer.accelerator", "cpu"]
+    with pytest.raises(
+        ValueError, match=r"--trainer\.devices 99: expected at most 4, one for a core"
+    ):
+        training.main(["fit", *words, "--trainer.devices", "99"])
+    assert not (tmp_path / "lightning_logs").exists()
 
 
 def test_torchrun_gives_the_number_of_processes(monkeypatch):

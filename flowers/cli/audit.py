@@ -39,6 +39,7 @@ from flowers.evaluation import (
     page_html,
     read_predictions,
 )
+from flowers.printable import printable
 from flowers.run_folder import write_folder
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _summary(audited: Audit, groups: list[_Group], *, folder: Path) -> str:
             f"Leave out {len(audited.quarantine):,} images with --data.quarantine "
             f"{folder / 'quarantine.csv'}"
         )
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _json(audited: Audit, issues: list[LabelIssue]) -> str:

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.markdown import Markdown
 
+from flowers.checkpoint import read_config
 from flowers.cli.option_errors import flat_options
 from flowers.cli.photo_picture import photo_picture
 from flowers.data import read_manifest
@@ -137,8 +137,7 @@ def _options(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return dict(flat_options(read_config(file.read_text(encoding="utf-8"))))
+    except ValueError as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{file}: expected a configuration, got {reason}") from error
-    return dict(flat_options(config)) if isinstance(config, dict) else {}

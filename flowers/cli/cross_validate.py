@@ -48,7 +48,7 @@ def cross_validate(
     Raises:
         ValueError: An option is out of its range, or the folder has other contents.
         OSError: A file cannot be read or written.
-        SystemExit: A run failed or was interrupted; finished runs are kept.
+        SystemExit: A run failed; finished runs are kept.
     """
     options = fit_options or []
     configs = option_values(options, "-c", "--config")
@@ -150,9 +150,8 @@ def _run_command(folder: Path, *words: str) -> None:
         )
         sys.exit(error.returncode)
     except KeyboardInterrupt:
-        sys.exit(
-            f"\nInterrupted. The results so far are in {folder.parent}; the same command resumes."
-        )
+        print(f"\nInterrupted. The same command resumes from {folder.parent}.", file=sys.stderr)
+        raise
 
 
 def _read_settings(file: Path) -> dict[str, Any]:

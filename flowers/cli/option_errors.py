@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from argparse import SUPPRESS, ArgumentParser
 from difflib import get_close_matches
 from itertools import takewhile
@@ -14,6 +15,7 @@ from traceback import extract_tb, walk_tb
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flowers.cli.command_options import GROUPS
+from flowers.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,8 +46,16 @@ def refuse(message: str, command: str) -> NoReturn:
     Raises:
         SystemExit: With status 2.
     """
-    print(f"flowers: {message}\nOptions: {command} --help", file=sys.stderr)
+    print_error(f"{message}\nOptions: {command} --help")
     raise SystemExit(2)
+
+
+def print_error(message: object) -> None:
+    """Print an error; of several processes the first prints it, and its end ends the others."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        time.sleep(5)  # longer than a process takes to end
+    lines = f"flowers: {message}".split("\n")
+    print("\n".join(map(printable, lines)), file=sys.stderr)
 
 
 def add_flags(error: BaseException, flags: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from flowers.csv_files import csv_cell, read_csv
 from flowers.data import allow_megapixels, find_images, load_thumbnail, share, summarize_ignored
 from flowers.deploy import FlowerPredictor
 from flowers.evaluation import (
@@ -21,9 +22,11 @@ from flowers.evaluation import (
     error_row,
     figure_bytes,
     gallery_figure,
+    header_row,
     prediction_row,
 )
 from flowers.models import Views
+from flowers.printable import printable
 from flowers.run_folder import publish, scratch_folder, write_new
 from flowers.runtime import check_num_nodes, launched_devices, plan_devices
 from flowers.tasks import Classification
@@ -103,9 +106,9 @@ def predict(
         with (folder / f"{rank}.csv").open("w", **_TEXT) as rows:
             writer = csv.writer(rows)
             if rank == 0:
-                writer.writerow([*PREDICTION_COLUMNS, *predictor.class_names])
+                writer.writerow(header_row(predictor.class_names))
             for path, result in zip(own, results, strict=True):
-                writer.writerow(_row(path, result, predictor.class_names))
+                writer.writerow(map(csv_cell, _row(path, result, predictor.class_names)))
         fabric.barrier()
         if rank != 0:
             return 0  # the first process prints the results of all
@@ -161,12 +164,10 @@ def _row(path: str, result: Classification | OSError, class_names: Sequence[str]
 
 def _rows(file: Path) -> Iterator[tuple[dict[str, str], list[float]]]:
     """Yield the named columns and the probabilities of each row of a predictions.csv."""
-    with file.open(**_TEXT) as opened:
-        rows = csv.reader(opened)
-        next(rows)
-        for row in rows:
-            columns = dict(zip(PREDICTION_COLUMNS, row, strict=False))
-            yield columns, [float(prob) for prob in row[len(PREDICTION_COLUMNS) :] if prob]
+    _, rows = read_csv(file)
+    for row in rows:
+        columns = dict(zip(PREDICTION_COLUMNS, row, strict=False))
+        yield columns, [float(prob) for prob in row[len(PREDICTION_COLUMNS) :] if prob]
 
 
 def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int:
@@ -177,7 +178,7 @@ def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int
         path = row["path"]
         if row["error"]:
             num_errors += 1
-            print(f"{path}: cannot be read ({row['error']})")
+            print(printable(f"{path}: cannot be read ({row['error']})"))
             continue
         is_rejected = row["rejected"] == "True"
         counts["not sure" if is_rejected else row["predicted"]] += 1
@@ -185,7 +186,7 @@ def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int
             prefix = "not sure: " if is_rejected else ""
             best = np.argsort(probs)[::-1][:3]
             classes = ", ".join(f"{class_names[i]} {probs[i]:.1%}" for i in best)
-            print(f"{path}: {prefix}{classes}")
+            print(printable(f"{path}: {prefix}{classes}"))
     if total > _MAX_LINES:
         for name, count in counts.most_common():
             print(f"{count:>9,}  {name}")
@@ -216,6 +217,6 @@ def _contact_sheet(file: Path, *, total: int) -> Figure:
         name = Path(row["path"]).name
         if len(name) > _MAX_NAME:
             name = f"...{name[3 - _MAX_NAME :]}"
-        captions.append(f"{name}\n{title}")
+        captions.append(f"{printable(name)}\n{title}")
     columns = 4 if len(images) <= 16 else 10
     return gallery_figure(images, captions, columns=columns, highlighted=rejected)

@@ -6,7 +6,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-import torch
 import yaml
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
@@ -41,6 +40,8 @@ from flowers.checkpoint import (
     check_network,
     check_optimizer,
     checkpoint_file,
+    limit_network,
+    load_weights,
     read_checkpoint,
     stored_config,
     why_finished,
@@ -244,7 +245,8 @@ class FlowersCLI(LightningCLI):
         weights = config.get("model.init_args.weights")
         if weights is not None and config.ckpt_path is not None:
             config["model.init_args.weights"] = "none"
-        super().instantiate_classes()
+        with limit_network(config.ckpt_path):
+            super().instantiate_classes()
         if weights is not None:
             config["model.init_args.weights"] = weights  # recorded in config.yaml
 
@@ -345,7 +347,7 @@ class FlowersCLI(LightningCLI):
         weights = self.config[str(self.subcommand)].get("model.init_args.weights") or ""
         file = Path(weights)
         if file.suffix in (".ckpt", ".pth", ".pt") and file.is_file():
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+            checkpoint = load_weights(file)
             leaks = self.datamodule.describe_leaks(checkpoint.get("FlowersDataModule", {}))
             if leaks:
                 rank_zero_warn(f"--model.weights {weights} {leaks}")
@@ -471,7 +473,7 @@ def calibrate(
     if run.model.calibration is None or not is_all(run.trainer.limit_val_batches):
         raise ValueError("--trainer.limit_val_batches: expected all validation images")
     file = run.config["validate"].ckpt_path
-    content = torch.load(file, map_location="cpu", weights_only=True)
+    content = load_weights(Path(file))
     content["calibration"] = run.model.calibration
     AtomicCheckpointIO().save_checkpoint(content, file)
     print(f"{file}: calibration stored")

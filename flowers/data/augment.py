@@ -160,10 +160,9 @@ class BatchAugmentation:
         """Return matrices ``(B, 2, 3)`` from the result's coordinates in [-1, 1] to the image's."""
         area = self.min_scale + (1 - self.min_scale) * draws[:, 0]
         aspect = torch.exp((2 * draws[:, 1] - 1) * math.log(self.max_aspect))
-        # What does not fit into the image is cut off, but the area stays above the smallest one.
-        width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
-        height = height.maximum(self.min_scale / width)
-        width = width.maximum(self.min_scale / height)
+        # A side that does not fit is 1; the other must then be the smallest area at least.
+        width = (area * aspect).sqrt().clamp(self.min_scale, 1)
+        height = (area / aspect).sqrt().clamp(self.min_scale, 1)
         angle = (2 * draws[:, 2] - 1) * math.radians(self.rotation)
         flip = 1 - 2 * (draws[:, 3] < self.hflip_prob).float()
         x, y = (1 - width) * (2 * draws[:, 4] - 1), (1 - height) * (2 * draws[:, 5] - 1)

@@ -11,6 +11,7 @@ import platform
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -70,6 +71,10 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path
         OSError: The cache cannot be read or written.
     """
     entry = cache_dir / key
+    for partial in cache_dir.glob(f"*.{platform.node()}.partial"):
+        lock = cache_dir / f"{partial.name.partition('.')[0]}.lock"
+        with suppress(Timeout), FileLock(lock, timeout=0):  # its process was killed
+            shutil.rmtree(partial)
     if _damage(entry):
         cache_dir.mkdir(parents=True, exist_ok=True)
         with _held(FileLock(cache_dir / f"{key}.lock")):

@@ -28,6 +28,7 @@ from flowers.data.splitting.assign import Assignment, SplitOptions, assign_split
 from flowers.data.splitting.manifest import SPLITS, ManifestRow, content_numbers, fingerprints
 from flowers.data.transforms import to_float
 from flowers.decoding import Interpolation, Resize, allow_megapixels
+from flowers.printable import printable
 
 
 class FlowersDataModule(LightningDataModule):
@@ -257,7 +258,8 @@ class FlowersDataModule(LightningDataModule):
         errors = []
         for number, error in self.info.errors.items():
             if number not in quarantined:
-                errors.append(f"\n  {self.index.root / self.index.paths[number]}: {error}")
+                file = self.index.root / self.index.paths[number]
+                errors.append("\n  " + printable(f"{file}: {error}"))
         if not errors:
             return
         message = f"{len(errors)} of {len(self.index.paths)} images cannot be decoded"

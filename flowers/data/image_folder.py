@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from flowers.decoding import IMAGE_EXTENSIONS
+from flowers.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -321,7 +322,7 @@ def reasons_to_ignore(files: Iterable[IgnoredFile]) -> str:
 
 def shortened(items: Sequence[str]) -> str:
     """Return the first eight items and the number of the others, as text."""
-    text = ", ".join(items[:_MAX_LISTED])
+    text = printable(", ".join(items[:_MAX_LISTED]))
     if len(items) > _MAX_LISTED:
         text += f" and {len(items) - _MAX_LISTED:,} more"
     return text

@@ -11,13 +11,12 @@ from typing import Any, get_args, overload
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from flowers import tasks
-from flowers.checkpoint import checkpoint_file, read_checkpoint
+from flowers.checkpoint import checkpoint_file, limit_network, read_checkpoint
 from flowers.data import load_image, to_float
 from flowers.models import Views
 from flowers.runtime import num_allowed_cores
@@ -69,7 +68,8 @@ class FlowerPredictor:
             )
         self.batch_size = batch_size
         try:
-            self._restore(content)
+            with limit_network(checkpoint):
+                self._restore(content)
         except Exception as error:  # invalid values raise errors of any kind
             reason = str(error).partition("\n")[0]
             raise ValueError(
@@ -198,13 +198,15 @@ def restore_task(checkpoint: dict[str, Any]) -> ClassificationTask:
     Raises:
         ValueError: The task is not part of this package.
     """
-    config = yaml.safe_load(checkpoint.get("config", "{}"))
-    name = str(config.get("model", {}).get("class_path", "flowers.CNNTask"))
+    name = str(checkpoint["config"].get("model", {}).get("class_path", "flowers.CNNTask"))
     # Only a task of this package is used: the name in a checkpoint must not import other code.
     task_class = getattr(tasks, name.removeprefix("flowers."), None)
     if not (isinstance(task_class, type) and issubclass(task_class, ClassificationTask)):
         raise ValueError(f"expected a checkpoint with a task of this package, got {name}")
-    task: ClassificationTask = task_class(**checkpoint["hyper_parameters"])
+    options = checkpoint["hyper_parameters"]
+    if issubclass(task_class, tasks.TransferTask):
+        options["weights"] = "none"
+    task: ClassificationTask = task_class(**options)
     task.load_state_dict(checkpoint["state_dict"])
     task.calibration = checkpoint.get("calibration")
     return task

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowers.csv_files import csv_text, read_csv
+from flowers.csv_files import csv_cell, csv_name, csv_text, read_csv
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,10 +96,11 @@ def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
     """Return the class names of a table and its rows, without images that could not be read."""
     header, lines = read_csv(Path(file))
     num_columns = len(PREDICTION_COLUMNS)
-    if tuple(header[:num_columns]) != PREDICTION_COLUMNS or not lines:
+    is_ours = tuple(header[:num_columns]) == PREDICTION_COLUMNS and len(header) > num_columns + 1
+    if not is_ours or not lines:
         raise ValueError(
-            f"{file}: expected the columns {', '.join(PREDICTION_COLUMNS)} and the classes, as "
-            f"written by test, predict or cross_validate, and at least one row, "
+            f"{file}: expected the columns {', '.join(PREDICTION_COLUMNS)} and at least two "
+            f"classes, as written by test, predict or cross_validate, and at least one row, "
             f"got {', '.join(header) or 'an empty file'}"
         )
     for number, line in enumerate(lines, 2):
@@ -108,15 +109,10 @@ def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
                 f"{file}: expected {len(header)} columns in each line, got {len(line)} in line "
                 f"{number}"
             )
-    if len(header) < num_columns + 2:
-        raise ValueError(
-            f"{file}: expected the probabilities of at least two classes, "
-            f"got {len(header) - num_columns}"
-        )
     rows = [line for line in lines if not line[num_columns - 1]]
     if not rows:
         raise ValueError(f"{file}: expected predictions, got only images that could not be read")
-    return header[num_columns:], rows
+    return [csv_name(cell, *PREDICTION_COLUMNS) for cell in header[num_columns:]], rows
 
 
 def _row_probs(rows: list[list[str]], *, file: str | Path) -> NDArray[np.float64]:
@@ -148,7 +144,12 @@ def predictions_csv(predictions: PredictionTable, *, threshold: float | None = N
     ):
         rejected = None if threshold is None else not probs.max() >= threshold
         rows.append(prediction_row(path, probs, names, label=names[label], rejected=rejected))
-    return csv_text([*PREDICTION_COLUMNS, *names], rows)
+    return csv_text(header_row(names), rows)
+
+
+def header_row(class_names: Sequence[str]) -> list[str]:
+    """Return the names of all columns; a class named as one of the others has an apostrophe."""
+    return [*PREDICTION_COLUMNS, *(csv_cell(name, *PREDICTION_COLUMNS) for name in class_names)]
 
 
 def prediction_row(

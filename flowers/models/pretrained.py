@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, NamedTuple
-from zipfile import ZipFile, is_zipfile
 
 import torch
 import torchvision.models
@@ -14,6 +13,7 @@ from filelock import FileLock
 from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
 
+from flowers.checkpoint import load_weights, sha256_prefix
 from flowers.models.classifier import ImageClassifier, Standardize
 from flowers.models.timm_networks import TIMM, timm_config, timm_network, timm_weights
 
@@ -240,11 +240,7 @@ def _read_weights(arch: str, weights: str) -> dict[str, Tensor]:
 
 
 def _load_state(file: Path) -> dict[str, Tensor]:
-    if is_zipfile(file):
-        with ZipFile(file) as archive:
-            if archive.testzip() is not None:  # its CRC-32, which torch does not verify
-                raise ValueError("a damaged file")
-    content = torch.load(file, map_location="cpu", weights_only=True)
+    content = load_weights(file)
     for wrapper in ("state_dict", "model"):  # keys of Lightning's and torchvision's checkpoints
         content = content.get(wrapper, content)
     state = {}
@@ -258,14 +254,12 @@ def _load_state(file: Path) -> dict[str, Tensor]:
 def _download(arch: str, weights: str) -> Path:
     url: str = _weights_entry(arch, weights).url
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    digest = re.search(r"-([0-9a-f]{8,})\.", file.name)
-    sha256_prefix = digest[1] if digest else None
     try:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{file}.lock"):
                 if not file.exists():
-                    torch.hub.download_url_to_file(url, str(file), sha256_prefix)
+                    torch.hub.download_url_to_file(url, str(file), sha256_prefix(file.name))
     except (OSError, RuntimeError) as error:
         raise OSError(
             f"`weights` {weights}: the weights of {arch} cannot be downloaded ({error}). Fetch "

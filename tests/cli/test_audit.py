@@ -293,6 +293,7 @@ def test_the_json_has_quarantine_credits_and_similarities(hostile):
 def test_a_file_name_that_is_not_utf8_is_printed(photos, monkeypatch):
     root = photos(cat=3, dog=3)
     (root / "cat" / "\udcff.gif").touch()
+    (root / "dog" / "escape\x1b[2J.png").touch()
     # It would set the number of threads for the following tests, too.
     monkeypatch.setattr(runtime, "prepare", lambda: None)
     written = io.BytesIO()
@@ -300,6 +301,7 @@ def test_a_file_name_that_is_not_utf8_is_printed(photos, monkeypatch):
     assert main(["audit", str(root), "--out", "out"]) == 1
     sys.stdout.flush()
     assert b"cat/\\udcff.gif" in written.getvalue()
+    assert rb"dog/escape\x1b[2J.png" in written.getvalue()
 
 
 def test_unequal_classes_are_a_finding(photos):

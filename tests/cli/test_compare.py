@@ -11,6 +11,11 @@ from torch.utils.tensorboard import SummaryWriter
 from flowers.cli import compare
 from flowers.evaluation import PredictionTable, predictions_csv
 
+# Each level has twice the values of the level before.
+ALIASES = b"a0: &a0 {x: 1, y: 2}\n"
+for level in range(1, 40):
+    ALIASES += b"a%d: &a%d {x: *a%d, y: *a%d}\n" % (level, level, level - 1, level - 1)
+
 
 def make_run(folder, is_correct, *, config="model: {lr: 1}"):
     """Write a run folder whose predictions are correct or incorrect as given."""
@@ -108,6 +113,7 @@ def test_the_newest_test_of_a_run_is_used_and_named(tmp_path, capsys):
     [
         ("config.yaml", b"a: [", "config.yaml: expected a configuration"),
         ("config.yaml", b"\xff\xfe\x00", "config.yaml: expected a configuration"),
+        ("config.yaml", ALIASES, "config.yaml: expected a configuration, .* more than 20 aliases"),
         ("predictions.csv", b"path\n", "predictions.csv: expected the columns"),
         ("manifest.csv", b"path\n", "manifest.csv: expected the columns"),
         ("summary.json", b"{}", "a cross-validation has its own summary.md"),

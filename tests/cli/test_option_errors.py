@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,14 @@ from flowers import runtime, tasks
 from flowers.__main__ import main
 from flowers.cli import training
 from flowers.cli.command_options import command_options
-from flowers.cli.option_errors import TASKS, explain, explain_error, find_mistake, with_home
+from flowers.cli.option_errors import (
+    TASKS,
+    explain,
+    explain_error,
+    find_mistake,
+    print_error,
+    with_home,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -255,3 +265,30 @@ def test_the_home_folder_is_expanded_in_every_part_of_a_value(monkeypatch):
     expanded = {"a": ["/home/me/x", Path("/home/me/y")], "b": {"c": "/home/me"}}
     assert with_home(value) == expanded | {"d": "x~", "e": "$HOME/x", "f": 3}
     assert with_home("~no_such_user/x") == "~no_such_user/x"
+
+
+def test_an_error_of_all_processes_is_printed_once():
+    # As a launcher does, which ends the other processes when the first has ended.
+    command = [sys.executable, "-m", "flowers", "fit", "--data.rot", "x"]
+    processes = []
+    for rank in ("0", "1"):
+        environ = os.environ | {"LOCAL_RANK": rank}
+        processes.append(subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True))
+    first, second = processes
+    _, printed = first.communicate()
+    second.kill()
+    _, repeated = second.communicate()
+    assert printed.count("--data.rot: no such option") == 1
+    assert repeated == ""
+
+
+def test_an_error_of_another_process_alone_is_printed_later(monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr("time.sleep", lambda seconds: print(f"waits {seconds} s", file=sys.stderr))
+    print_error("only here")
+    assert capsys.readouterr().err == "waits 5 s\nflowers: only here\n"
+
+
+def test_names_in_an_error_are_printed_without_control_characters(capsys):
+    print_error("`root`: no image in a\x1b[31mb\n  - add some")
+    assert capsys.readouterr().err == "flowers: `root`: no image in a\\x1b[31mb\n  - add some\n"

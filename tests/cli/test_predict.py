@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -126,20 +127,20 @@ def test_predict_uses_test_time_augmentation_as_the_predictor(task_checkpoint, s
 
 
 @pytest.mark.slow
-def test_three_processes_write_the_same_file_as_one(task_checkpoint, synthetic, tmp_path):
+def test_two_processes_write_the_same_file_as_one(task_checkpoint, synthetic, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     files = [str(synthetic / "roses"), str(tmp_path / "broken.jpg"), str(synthetic / "tulips")]
     command = [sys.executable, "-m", "flowers", "predict", *files]
     command += ["--ckpt_path", str(task_checkpoint), "--accelerator", "cpu", "--batch_size", "8"]
-    for name, devices in (("one", "1"), ("three", "3")):
+    for name, devices in (("one", "1"), ("two", "2")):
         words = ["--devices", devices, "--out", f"{name}.csv"]
         done = subprocess.run(
             [*command, *words], capture_output=True, text=True, check=False, timeout=120
         )
         assert done.returncode == 1, done.stderr  # a file could not be read
         assert "60 images classified, 1 could not be read" in done.stdout
-    assert Path("one.csv").read_bytes() == Path("three.csv").read_bytes()
-    assert {file.name for file in tmp_path.iterdir()} == {"broken.jpg", "one.csv", "three.csv"}
+    assert Path("one.csv").read_bytes() == Path("two.csv").read_bytes()
+    assert {file.name for file in tmp_path.iterdir()} == {"broken.jpg", "one.csv", "two.csv"}
 
 
 def test_a_photo_gets_a_line_with_its_three_most_probable_classes(trained_ckpt, synthetic, capsys):
@@ -194,6 +195,41 @@ def test_an_unreadable_file_is_a_row_with_its_error(trained_ckpt, synthetic, tmp
         read_predictions("predictions.csv")
     with Image.open(sheet) as opened:
         assert len(opened.convert("RGB").getcolors(10_000_000)) > 100
+
+
+def test_names_reach_the_terminal_and_a_spreadsheet_as_text(
+    trained_ckpt, synthetic, tmp_path, capsys
+):
+    photo = min((synthetic / "roses").iterdir())
+    names = ["+1\n\x1b[31m.png", "-broken\x1b[2J.png", "=1+1.png"]
+    for name in names:
+        shutil.copy(photo, name)
+    Path(names[1]).write_bytes(b"no image")
+    sheet = Path("sheet.png")
+    assert predict(names, ckpt_path=str(trained_ckpt), contact_sheet=sheet) == 1
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert r"+1\n\x1b[31m.png: " in printed
+    assert r"-broken\x1b[2J.png: cannot be read" in printed
+    assert [row["path"] for row in read_table("predictions.csv")] == [f"'{name}" for name in names]
+    read = read_predictions("predictions.csv", needs_labels=False)
+    assert list(read.paths) == [names[0], names[2]]
+
+
+@pytest.mark.slow
+def test_a_killed_predict_leaves_nothing_after_the_next_start(trained_ckpt, synthetic, tmp_path):
+    photo = tmp_path / "photo.png"
+    shutil.copy(min((synthetic / "roses").iterdir()), photo)
+    command = [sys.executable, "-m", "flowers", "predict", str(synthetic)]
+    command += ["--ckpt_path", str(trained_ckpt), "--batch_size", "1"]
+    with subprocess.Popen(command) as process:
+        while not [*tmp_path.glob(".unfinished-*/0.csv")]:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    assert [*tmp_path.glob(".unfinished-*")]
+    assert predict([str(photo)], ckpt_path=str(trained_ckpt)) == 0
+    assert {file.name for file in tmp_path.iterdir()} == {"photo.png", "predictions.csv"}
 
 
 def test_ignored_files_of_a_folder_are_counted_in_one_line(

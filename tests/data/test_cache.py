@@ -10,6 +10,7 @@ from contextlib import nullcontext, redirect_stdout
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from flowers.callbacks.cache_features import cache_features
 from flowers.data import (
@@ -300,6 +301,17 @@ def test_waiting_for_another_process_is_reported_and_a_killed_one_is_replaced(
         capsys.readouterr().out
         == f"Waiting for another process, which holds {tmp_path / 'key.lock'}\n"
     )
+
+
+def test_what_a_killed_process_left_of_another_entry_is_removed(tmp_path):
+    left, building, elsewhere = (tmp_path / f"{name}.partial" for name in ("a.x", "b.x", "c.other"))
+    for folder in (left, building, elsewhere):
+        folder.mkdir()
+        (folder / "half").touch()
+    with pytest.MonkeyPatch.context() as patch, FileLock(tmp_path / "b.lock"):
+        patch.setattr(cache.platform, "node", lambda: "x")
+        build_once(tmp_path, "key", lambda folder: (folder / "whole").touch())
+        assert sorted(tmp_path.glob("*.partial")) == [building, elsewhere]
 
 
 def test_of_two_machines_without_common_locks_the_entry_of_the_faster_one_is_used(

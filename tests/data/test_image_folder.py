@@ -165,6 +165,12 @@ def test_ignored_files_are_listed_with_the_reason(photos, tmp_path):
     assert ".jpg" in reasons["cat/notes.txt"]
 
 
+def test_names_of_ignored_files_are_printed_without_control_characters():
+    reason = "a pipe or a device"
+    files = [IgnoredFile("a\x1b[31m\nb", reason)]
+    assert summarize_ignored(files) == rf"1 file is ignored: {reason} (a\x1b[31m\nb)"
+
+
 def test_an_error_about_an_empty_class_says_what_is_ignored_in_it(photos):
     root = photos(cat=2, dog=2)
     (root / "emu").mkdir()

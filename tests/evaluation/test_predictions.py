@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -73,7 +75,7 @@ def test_labels_can_be_missing(write):
 
 @pytest.mark.parametrize("text", ["", "path,label\nx,a\n", "path,label,predicted,a,b\n", HEADER])
 def test_another_file_is_refused(write, text):
-    columns = "expected the columns path, label, predicted, rejected, error and the"
+    columns = "expected the columns path, label, predicted, rejected, error and at"
     with pytest.raises(ValueError, match=columns):
         read_predictions(write(text))
 
@@ -97,3 +99,19 @@ def test_one_class_is_refused(write):
 def test_invalid_probabilities_are_refused(probs, write):
     with pytest.raises(ValueError, match=r"p\.csv: expected (a )?probabilit"):
         read_predictions(write(f"{HEADER}x.jpg,a,b,,,{probs}\n"))
+
+
+def test_names_of_columns_and_formulas_are_text_and_read_back(write):
+    names = ("=1+1", "error", "label", "path", "rose")
+    paths = ("-2/1.jpg", "@x.jpg", "'+1.jpg", "a.jpg", "b.jpg")
+    written = PredictionTable(names, paths, np.arange(5), np.eye(5))
+    text = predictions_csv(written)
+    header, *rows = csv.reader(text.splitlines())
+    assert len({*header}) == len(header) == 10
+    for row in rows:
+        assert not any(cell.startswith(("=", "+", "-", "@")) for cell in row)
+    read = read_predictions(write(text))
+    assert (read.class_names, read.paths) == (names, paths)
+    assert read.labels.tolist() == [0, 1, 2, 3, 4]
+    # As written before names had an apostrophe.
+    assert read_predictions(write(text.replace("'", ""))).class_names == names

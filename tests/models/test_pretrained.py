@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from hashlib import sha256
+from zipfile import ZIP_DEFLATED, ZipFile
+
 import pytest
 import torch
 import torchvision.models
 from torch import nn
-from torchvision.models import get_model, list_models
+from torchvision.models import SqueezeNet1_1_Weights, get_model, list_models
 
 from flowers.models import preprocessing, pretrained
 
@@ -165,13 +168,46 @@ def test_without_a_connection_the_error_names_file_url_and_folder(tmp_path, monk
     assert not [*tmp_path.rglob("*.pth")]
 
 
-def test_weights_that_are_downloaded_need_no_connection(tmp_path, monkeypatch):
+def test_weights_that_are_downloaded_need_no_connection_but_their_sha256(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     state = get_model("squeezenet1_1", weights=None).state_dict()
-    torch.save(state, tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth")
+    torch.save(state, tmp_path / "w.pth")
+    content = (tmp_path / "w.pth").read_bytes()
+    name = f"squeezenet1_1-{sha256(content).hexdigest()[:8]}.pth"
+    entry = SqueezeNet1_1_Weights.DEFAULT.value
+    monkeypatch.setattr(entry, "url", f"https://download.pytorch.org/models/{name}")
+    (tmp_path / "hub" / "checkpoints" / name).write_bytes(content)
     net = pretrained("squeezenet1_1", 3)
     assert torch.equal(net.backbone.state_dict()["features.0.weight"], state["features.0.weight"])
+    monkeypatch.setattr(entry, "url", "https://download.pytorch.org/squeezenet1_1-b8a52dc0.pth")
+    (tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a damaged file, whose SHA-256 is not b8a52dc0\.\.\. as"):
+        pretrained("squeezenet1_1", 3)
+
+
+@pytest.mark.parametrize("name", ["w-20260131.pth", "w-fine-tuned.pth", "w-12345.pth"])
+def test_a_name_without_a_checksum_is_only_a_name(name, tmp_path):
+    state = get_model("squeezenet1_1", weights=None).state_dict()
+    torch.save(state, tmp_path / name)
+    pretrained("squeezenet1_1", 3, weights=str(tmp_path / name))
+
+
+def test_weights_with_code_are_refused_without_advice_to_run_it(tmp_path):
+    torch.save({"a": nn.Linear(2, 2)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="expected a state dict of resnet18, got code") as refused:
+        pretrained("resnet18", 3, weights=str(tmp_path / "w.pth"))
+    assert "weights_only" not in str(refused.value)
+
+
+def test_compressed_weights_are_refused(tmp_path):
+    torch.save({"a": torch.zeros(10**6)}, tmp_path / "w.pth")
+    z = ZipFile(tmp_path / "z.pth", "w", ZIP_DEFLATED)
+    with ZipFile(tmp_path / "w.pth") as archive, z:
+        for name in archive.namelist():
+            z.writestr(name, archive.read(name))
+    with pytest.raises(ValueError, match="or a compressed one"):
+        pretrained("resnet18", 3, weights=str(tmp_path / "z.pth"))
 
 
 def test_damaged_weights_are_refused(tmp_path):

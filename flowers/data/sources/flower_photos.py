@@ -16,6 +16,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 _ATTEMPTS = 3
+_BLOCK = 2**20  # bytes that are read at once
 
 
 class Archive(NamedTuple):
@@ -112,11 +113,12 @@ def _fetch(archive: Archive, partial: Path) -> None:
             response, "read", total=archive.size, initial=size, desc="Downloading", disable=None
         )
         with bar as content, partial.open(mode) as opened:
-            shutil.copyfileobj(content, opened)
-    if partial.stat().st_size < archive.size:
+            while size < archive.size and (block := content.read(min(_BLOCK, archive.size - size))):
+                opened.write(block)
+                size += len(block)
+    if size < archive.size:
         raise ConnectionError(
-            f"the connection was interrupted at {partial.stat().st_size:,} of {archive.size:,} "
-            "bytes"
+            f"the connection was interrupted at {size:,} of {archive.size:,} bytes"
         )
 
 

@@ -37,6 +37,21 @@ class SignalAtStart(Callback):
         signal.raise_signal(signal.SIGTERM)
 
 
+class InterruptAtStart(Callback):
+    """Sends this process Ctrl-C before the first step, where Python's handler answers it."""
+
+    def setup(self, trainer, pl_module, stage):
+        signal.raise_signal(signal.SIGINT)
+
+
+class InterruptTwice(Callback):
+    """Sends this process Ctrl-C twice in the first step."""
+
+    def on_train_batch_start(self, trainer, *args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
 class FailAtStart(Callback):
     """Raises an error before the first step."""
 

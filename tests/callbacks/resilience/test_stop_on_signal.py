@@ -12,6 +12,8 @@ import pytest
 import torch
 from interruptions import signal_after
 
+from flowers import runtime
+from flowers.__main__ import main
 from flowers.callbacks import SaveLast, StopOnSignal
 
 ENDLESS = ["--trainer.max_epochs", "1000", "--early_stopping.patience", "1000"]
@@ -41,6 +43,20 @@ def test_a_signal_before_the_first_step_ends_the_training_after_it(
         fit_small(tmp_path, synthetic, "--trainer.callbacks+", "interruptions.SignalAtStart")
     assert ended.value.code == 128 + signal.SIGTERM
     assert load_last(tmp_path / "lightning_logs" / "version_0")["global_step"] == 1
+
+
+@pytest.mark.parametrize("callback", ["InterruptAtStart", "InterruptTwice"])
+def test_ctrl_c_before_the_first_step_or_twice_ends_with_its_status(
+    callback, small_options, synthetic, monkeypatch, capsys
+):
+    monkeypatch.setattr(runtime, "prepare", lambda: None)
+    handler = signal.getsignal(signal.SIGINT)
+    words = [*small_options, "--data.root", str(synthetic)]
+    try:
+        assert main(["fit", *words, "--trainer.callbacks+", f"interruptions.{callback}"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_signal_during_the_exchange_of_signals_is_not_lost(monkeypatch):

@@ -6,9 +6,9 @@ import pytest
 
 from flowers.data.quality.quarantine import QuarantineRow, quarantine_text, quarantined_images
 
-PATHS = ("cat/0.jpg", "cat/1.jpg", 'dog/a, "quoted".jpg', "dog/\udcff.jpg")
+PATHS = ("cat/0.jpg", "cat/1.jpg", 'dog/a, "quoted".jpg', "dog/\udcff.jpg", "=1+1/-2.jpg")
 INDEX = SimpleNamespace(paths=PATHS)
-INFO = SimpleNamespace(sha256=["sha0", "sha1", "sha2", "sha3"])
+INFO = SimpleNamespace(sha256=["sha0", "sha1", "sha2", "sha3", "sha4"])
 
 
 def read(file):
@@ -22,7 +22,8 @@ def test_a_list_reads_back_as_it_was_written(tmp_path):
         rows.append(QuarantineRow(path, checksum, "blurred"))
     file = tmp_path / "quarantine.csv"
     file.write_bytes(quarantine_text(rows).encode("utf-8", "surrogateescape"))
-    assert read(file) == ([1, 2, 3], [])
+    assert read(file) == ([1, 2, 3, 4], [])
+    assert "'=1+1/-2.jpg,sha4" in file.read_text(errors="replace")
 
 
 def test_missing_and_changed_files_are_returned(tmp_path):

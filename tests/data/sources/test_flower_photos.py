@@ -6,6 +6,7 @@ import io
 import re
 import tarfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,11 @@ CONTENT = tar(
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves ``content`` or a range of it; interrupts the first ``cuts`` answers."""
+    """Serves ``content`` or a range of it; interrupts the first ``cuts`` answers, or never ends."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.cuts, self.resumes = CONTENT, 0, True
+        self.content, self.cuts, self.resumes, self.ends = CONTENT, 0, True, True
         self.starts: list[int] = []
 
     def archive(self) -> Archive:
@@ -57,12 +58,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.starts.append(start)
         body = self.server.content[start:]
         self.send_response(206 if self.server.resumes else 200)
-        self.send_header("Content-Length", str(len(body)))
+        if self.server.ends:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.server.cuts > 0:
             self.server.cuts -= 1
             body = body[: len(body) // 2]
         self.wfile.write(body)
+        with suppress(OSError):  # the client has gone
+            while not self.server.ends:
+                self.wfile.write(bytes(2**16))
 
     def log_message(self, *args: object) -> None:
         pass
@@ -120,6 +125,18 @@ def test_a_server_that_cannot_resume_starts_over(server, root):
     server.resumes, server.cuts = False, 1
     download_flower_photos(root, archive=server.archive())
     assert whole(root)
+
+
+@pytest.mark.parametrize("content", [CONTENT, b"something else"])
+def test_a_server_that_never_ends_is_read_up_to_the_known_size(content, server, root):
+    server.content, server.ends = content, False
+    if content == CONTENT:
+        download_flower_photos(root, archive=server.archive())
+        assert root.with_name("flower_photos.tgz").stat().st_size == len(CONTENT)
+    else:
+        with pytest.raises(ConnectionError, match="is not the archive with sha256"):
+            download_flower_photos(root, archive=server.archive())
+        assert not [*root.parent.glob("*.tgz*")]
 
 
 def test_an_archive_with_another_checksum_is_not_extracted(server, root):

@@ -12,6 +12,7 @@ ROWS = [
     ManifestRow("dog/\udcff.jpg", "dog", "3" * 64, "test"),  # a name that is not UTF-8
     ManifestRow("dog/bad.jpg", "dog", "4" * 64, "skipped"),
     ManifestRow("dog/mislabelled.jpg", "dog", "6" * 64, "quarantined"),
+    ManifestRow("=1+1/-2.jpg", "=1+1", "7" * 64, "skipped"),  # a formula for a spreadsheet
 ]
 FILES = {row.path: (row.label, row.sha256) for row in ROWS}
 
@@ -20,6 +21,7 @@ def test_a_manifest_reads_back_as_it_was_written(tmp_path):
     file = tmp_path / "manifest.csv"
     file.write_bytes(manifest_text(ROWS).encode("utf-8", "surrogateescape"))
     assert read_manifest(file) == ROWS
+    assert "\n'=1+1/-2.jpg,'=1+1," in manifest_text(ROWS)
 
 
 def test_a_manifest_saved_by_a_spreadsheet_program_is_read(tmp_path):

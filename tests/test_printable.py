@@ -1,0 +1,10 @@
+"""Names of files as text for a terminal."""
+
+from __future__ import annotations
+
+from flowers.printable import printable
+
+
+def test_control_characters_are_printed_as_escapes():
+    assert printable("a\x1b[31m\nb\udcff\u202ec") == r"a\x1b[31m\nb\udcff\u202ec"
+    assert printable("Gänseblümchen 雏菊.jpg") == "Gänseblümchen 雏菊.jpg"
