@@ -58,8 +58,8 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
     show = partial(results_html, predictor)
     unsure = f"Answers with a probability below {predictor.threshold:.1%} are not sure."
     sources: Any = ["upload", "webcam", "clipboard"]
-    # Grad-CAM hooks into the network, which therefore serves one person at a time.
-    queue: Any = {"concurrency_limit": 1, "concurrency_id": "network"}
+    # Grad-CAM hooks into the network, which therefore takes one call at a time.
+    queue: Any = {"concurrency_id": "network", "concurrency_limit": 1}
     # The JPEG of a camera with 100 megapixels has up to 50 MB.
     options: Any = {"max_file_size": "50mb", "footer_links": [], "quiet": True, "js": _PASTE}
     options["css"] = "#results { --block-padding: 0 }"
@@ -110,8 +110,8 @@ def results_html(predictor: FlowerPredictor, files: list[str]) -> str:
             cards.append(Card(message, []))
             continue
         probs = result.probabilities
-        row = evaluation.prediction_row(name, [*probs.values()], names, rejected=result.rejected)
-        rows.append(row)
+        values = [*probs.values()]
+        rows.append(evaluation.prediction_row(name, values, names, rejected=result.rejected))
         photo = load_thumbnail(file, longest=480)
         pictures = [Picture(_jpeg(photo), name)]
         try:
@@ -128,7 +128,7 @@ def results_html(predictor: FlowerPredictor, files: list[str]) -> str:
     title = f"{len(files)} photos"
     if len(files) == 1:
         title = cards[0].title
-        cards = [cards[0]._replace(title="")]
+        cards = [card._replace(title="") for card in cards if card.pictures]
     page = escape(evaluation.page_html(title, [Section(note=note, cards=cards)]))
     return _RESULTS.format(csv=content, page=page, width=34 if len(files) == 1 else 74)
 

@@ -199,6 +199,7 @@ def test_text_with_the_name_of_a_photo_gets_the_message_of_predict(open_page, pr
     upload(page, "text.jpg")
     [error] = predictor.stream(["text.jpg"])
     page.frame_locator("iframe").get_by_text(str(error)).wait_for()
+    assert cards(page).count() == 0
 
 
 @pytest.mark.slow
