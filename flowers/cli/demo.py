@@ -107,7 +107,7 @@ def results_html(predictor: FlowerPredictor, files: list[str]) -> str:
         if isinstance(result, OSError):
             message = str(result).replace(file, name)
             rows.append(evaluation.error_row(name, message, names))
-            cards.append(Card(message, []))
+            cards.append(Card("cannot be read", [Picture(b"", message)]))
             continue
         probs = result.probabilities
         values = [*probs.values()]
@@ -128,7 +128,7 @@ def results_html(predictor: FlowerPredictor, files: list[str]) -> str:
     title = f"{len(files)} photos"
     if len(files) == 1:
         title = cards[0].title
-        cards = [card._replace(title="") for card in cards if card.pictures]
+        cards = [cards[0]._replace(title="")]
     page = escape(evaluation.page_html(title, [Section(note=note, cards=cards)]))
     return _RESULTS.format(csv=content, page=page, width=34 if len(files) == 1 else 74)
 
