@@ -34,6 +34,7 @@ COMMANDS = {
     "test": "evaluate a checkpoint on the test split and write a report",
     "calibrate": "fit the temperature and the confidence threshold of a checkpoint",
     "predict": "classify photos with a checkpoint",
+    "demo": "classify photos in the browser",
     "audit": "find broken files, duplicates and conflicting labels before training",
     "compare": "compare runs, with a test on shared test images",
     "cross_validate": "train and test on every fold, with several seeds",

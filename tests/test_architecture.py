@@ -79,7 +79,7 @@ def test_lightning_stays_where_it_belongs(file: Path):
 
 @pytest.mark.parametrize("file", sorted((PACKAGE / "cli").glob("*.py")), ids=lambda file: file.name)
 def test_no_command_imports_another(file: Path):
-    commands = {"training", "audit", "compare", "cross_validate", "export", "predict"}
+    commands = {"training", "audit", "compare", "cross_validate", "demo", "export", "predict"}
     assert (
         not {name.split(".")[2] for name in imports(file) if name.startswith("flowers.cli.")}
         & commands

@@ -13,6 +13,7 @@ from flowers.cli import training
 from flowers.cli.audit import audit
 from flowers.cli.compare import compare
 from flowers.cli.cross_validate import cross_validate
+from flowers.cli.demo import demo
 from flowers.cli.export import export
 from flowers.cli.predict import predict
 from flowers.tasks import CNNTask, TransferTask
@@ -100,7 +101,7 @@ def test_the_front_page_is_short():
 def test_every_option_exists(capsys):
     with pytest.raises(SystemExit):
         training.main(["fit", "--help", "all"])
-    for function in (audit, compare, cross_validate, export, predict):
+    for function in (audit, compare, cross_validate, demo, export, predict):
         with pytest.raises(SystemExit):
             run_function(function, ["--help"])
     known = capsys.readouterr().out
