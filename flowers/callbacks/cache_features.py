@@ -20,80 +20,47 @@ _BATCH_SIZE = 32
 _FORMAT = 1
 
 
-def cache_features(
-    task: TransferTask, data: FlowersDataModule, *, views: int
-) -> list[NDArray[np.float32]]:
+def cache_features(task: TransferTask, data: FlowersDataModule) -> NDArray[np.float32]:
     """Return the features of the training and validation images, from the cache if possible.
 
     Args:
         task: The task with the backbone, on its device.
         data: The data module of the images; its cache stores the features.
-        views: Number of augmented views of each training image.
 
     Returns:
-        ``1 + views`` arrays ``(N, F)``, the plain images first; rows of other images are NaN.
+        Features ``(N, F)`` of the images without augmentation; rows of other images are NaN.
     """
     weights = hashlib.sha256()
     for module in (task.net.standardize, task.net.backbone):
         for name, tensor in module.state_dict().items():
             weights.update(name.encode())
             weights.update(tensor.cpu().contiguous().numpy().tobytes())
-    digest = weights.hexdigest()
-    train = data.indices["train"]
-    plain = np.sort(np.concatenate([train, data.indices["val"]]))
-    features = [_cached(task, data, plain, view=0, weights=digest)]
-    for view in range(1, views + 1):
-        features.append(_cached(task, data, train, view=view, weights=digest))
-    return features
-
-
-def _cached(
-    task: TransferTask,
-    data: FlowersDataModule,
-    indices: NDArray[np.int64],
-    *,
-    view: int,
-    weights: str,
-) -> NDArray[np.float32]:
-    """Return the features ``(N, F)`` of one view of some images; view 0 is the plain image."""
+    indices = np.sort(np.concatenate([data.indices["train"], data.indices["val"]]))
 
     def build(folder: Path) -> None:
-        np.save(folder / "features.npy", _compute(task, data, indices, view=view))
+        np.save(folder / "features.npy", _compute(task, data, indices))
 
-    augmentation = "plain"
-    if view:
-        augmentation = f"{data.augment} {data.seed} {data.crop_size} {view}"
     shape = f"{data.image_size} {data.resize} {data.interpolation}"
     images = [f"{index} {data.info.sha256[index]}" for index in indices]
     version = f"features {_FORMAT} {DECODING_FORMAT}"
-    key = cache_key(version, task.hparams["arch"], weights, augmentation, shape, *images)
-    features: NDArray[np.float32] = np.load(
-        build_once(data.cache_dir, key, build) / "features.npy", mmap_mode="r"
-    )
+    key = cache_key(version, task.hparams["arch"], weights.hexdigest(), shape, *images)
+    entry = build_once(data.cache_dir, key, build)
+    features: NDArray[np.float32] = np.load(entry / "features.npy", mmap_mode="r")
     return features
 
 
 @torch.inference_mode()
 def _compute(
-    task: TransferTask, data: FlowersDataModule, indices: NDArray[np.int64], *, view: int
+    task: TransferTask, data: FlowersDataModule, indices: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     features = None
     training = task.net.training
     net = task.net.eval()
     # data.batch_size may be too large: it is that of training the head alone.
     batches = np.array_split(indices, math.ceil(len(indices) / _BATCH_SIZE))
-    name = "the features"
-    if view:
-        name += f" of view {view}"
-    rank_zero_info(f"Computing {name} of {len(indices):,} images, once")
-    for batch in tqdm(batches, desc=f"Computing {name}", unit="batch", disable=None):
-        pixels = data.images(batch).to(task.device)
-        if view:
-            keys = torch.from_numpy(batch).to(task.device)
-            size = data.crop_size
-            images = data.augment(pixels, indices=keys, size=size, seed=data.seed, epoch=view)
-        else:
-            images = to_float(pixels)
+    rank_zero_info(f"Computing the features of {len(indices):,} images, once")
+    for batch in tqdm(batches, desc="Computing the features", unit="batch", disable=None):
+        images = to_float(data.images(batch).to(task.device))
         images = images.contiguous(memory_format=torch.channels_last)
         outputs = net.backbone(net.standardize(images)).float().cpu().numpy()
         if features is None:

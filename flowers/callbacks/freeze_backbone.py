@@ -24,30 +24,20 @@ class FreezeBackbone(Callback):
             its features are computed only once.
         stages: Number of parts of the backbone. Each epoch unfreezes one, from the last to the
             first; 1 unfreezes the whole backbone at once.
-        views: With ``unfreeze_epoch null``, number of augmented views of each training image beside
-            the plain image, without MixUp and CutMix.
 
     Raises:
         ValueError: An option is out of its range.
     """
 
-    def __init__(self, unfreeze_epoch: int | None = 0, *, stages: int = 1, views: int = 0) -> None:
+    def __init__(self, unfreeze_epoch: int | None = 0, *, stages: int = 1) -> None:
         if unfreeze_epoch is not None and unfreeze_epoch < 0:
             raise ValueError(f"`unfreeze_epoch`: expected 0 or more, got {unfreeze_epoch}")
         if stages < 1:
             raise ValueError(f"`stages`: expected 1 or more, got {stages}")
-        if views < 0:
-            raise ValueError(f"`views`: expected 0 or more, got {views}")
-        if views and unfreeze_epoch is not None:
-            raise ValueError(
-                "`views`: expected `unfreeze_epoch` null with it, because otherwise each epoch has "
-                "its own augmentation; give `views` 0"
-            )
         if stages > 1 and not unfreeze_epoch:
             raise ValueError("`stages`: expected `unfreeze_epoch` 1 or more with it")
         self.unfreeze_epoch = unfreeze_epoch
         self.stages = stages
-        self.views = views
         self._reported = 0
 
     def check(self, task: LightningModule, data: LightningDataModule) -> None:
@@ -84,7 +74,7 @@ class FreezeBackbone(Callback):
         self.check(pl_module, data)
         if self.unfreeze_epoch is None:
             assert isinstance(pl_module, TransferTask)
-            data.features = cache_features(pl_module, data, views=self.views)
+            data.features = cache_features(pl_module, data)
         elif self.unfreeze_epoch > 0 and not getattr(trainer.model, "find_unused_parameters", True):
             raise ValueError(
                 "`unfreeze_epoch`: expected `strategy` ddp_find_unused_parameters_true with it, "
@@ -117,7 +107,7 @@ class FreezeBackbone(Callback):
         pl_module.net.backbone.requires_grad_().train(pl_module.training)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, FlowersDataModule):
-            data.features = []
+            data.features = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         """Unfreeze the backbone after an error, too."""

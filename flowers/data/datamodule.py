@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import decode_all, default_cache_dir
-from flowers.data.datasets import Batch, SplitImages, batch_loader, draw_views, read_files
+from flowers.data.datasets import Batch, SplitImages, batch_loader, read_files
 from flowers.data.image_folder import index_folder, summarize_ignored
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.quality.image_info import FolderInfo, read_image_info
@@ -155,8 +155,8 @@ class FlowersDataModule(LightningDataModule):
         self.seed = seed
         self.index = index_folder(ensure_root(root))
         self.split_options.check_folder(self.index)
-        # Features (N, F) of a frozen backbone: of the plain images, then of augmented views.
-        self.features: list[NDArray[np.float32]] = []
+        # Features (N, F) of a frozen backbone, which are trained on in place of the images.
+        self.features: NDArray[np.float32] | None = None
         # How this data differs from that of the checkpoint that was loaded last.
         self.checkpoint_warnings: list[str] = []
         self._is_set_up = False
@@ -333,12 +333,9 @@ class FlowersDataModule(LightningDataModule):
 
     def _read(self, indices: NDArray[np.int64], keys: NDArray[np.int64]) -> Tensor:
         """Return bytes of images ``(B, 3, S, S)``, or their features ``(B, F)``."""
-        if not self.features:
+        if self.features is None:
             return self.images(indices)
-        epoch = None
-        if self.trainer is not None and self.trainer.training:
-            epoch = self.trainer.current_epoch
-        return draw_views(self.features, indices, keys, seed=self.seed, epoch=epoch)
+        return torch.from_numpy(self.features[indices])
 
     @property
     def crop_size(self) -> int:

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_convert
 
-from flowers.data.augment import uniform_draws
 from flowers.data.transforms import load_named
 
 if TYPE_CHECKING:
@@ -112,32 +111,6 @@ def read_files(
     """
     images = [load_named(index.root / index.paths[number], **decoding) for number in indices]
     return torch.stack(images).contiguous(memory_format=torch.channels_last)
-
-
-def draw_views(
-    features: Sequence[NDArray[np.float32]],
-    indices: NDArray[np.int64],
-    keys: NDArray[np.int64],
-    *,
-    seed: int,
-    epoch: int | None,
-) -> Tensor:
-    """Return the features ``(B, F)`` of a random view of each image, by (seed, epoch, key).
-
-    Args:
-        features: Features ``(N, F)`` of each view, the plain view first.
-        indices: The images ``(B,)``.
-        keys: Seeds of their views ``(B,)``.
-        seed: Seed of the run.
-        epoch: Number of the epoch; None for the plain view.
-    """
-    rows = features[0][indices]
-    if epoch is not None and len(features) > 1:
-        draws = uniform_draws(torch.from_numpy(keys), seed=seed, epoch=epoch, num=1)[:, 0].numpy()
-        for number, view in enumerate(features[1:], 1):
-            has_view = (draws * len(features)).astype(np.int64) == number
-            rows[has_view] = view[indices[has_view]]
-    return torch.from_numpy(rows)
 
 
 class ResumableLoader(DataLoader[Batch]):

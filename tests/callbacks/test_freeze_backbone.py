@@ -114,24 +114,19 @@ def test_the_optimizer_has_all_parameter_groups_from_the_first_step(data):
     assert rates == pytest.approx(expected | {"head": 1e-3})
 
 
-@pytest.mark.parametrize("views", [0, 2])
-def test_a_probe_trains_the_head_on_features_of_its_backbone(data, views):
+def test_a_probe_trains_the_head_on_features_of_its_backbone(data):
     task = make_task(data, dropout=0.0, ema_decay=None)
     before = copy.deepcopy(task.net.state_dict())
-    train(task, data, FreezeBackbone(None, views=views), epochs=2)
+    train(task, data, FreezeBackbone(None), epochs=2)
     assert changed(task, before) == {"head.1.weight", "head.1.bias"}
-    assert data.features == []  # the data module has its images again
-    features = cache_features(task, data, views=views)
-    assert len(features) == 1 + views
+    assert data.features is None  # the data module has its images again
+    features = cache_features(task, data)
     chosen = data.indices["val"][:4]
     images = torch.from_numpy(data.pixels[chosen]).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         expected = task.net.eval().backbone(task.net.standardize(images))
-    assert torch.allclose(expected, torch.from_numpy(features[0][chosen]), atol=1e-5)
-    assert np.isnan(features[0][data.indices["test"]]).all()  # they are not needed
-    if views:
-        train_images = data.indices["train"]
-        assert not (features[1][train_images] == features[2][train_images]).all()
+    assert torch.allclose(expected, torch.from_numpy(features[chosen]), atol=1e-5)
+    assert np.isnan(features[data.indices["test"]]).all()  # they are not needed
 
 
 def test_after_a_probe_the_data_module_has_images_again(data):
@@ -184,10 +179,6 @@ def test_a_probe_has_the_validation_metrics_of_its_checkpoint_on_images(data, sy
     [
         ({"unfreeze_epoch": -1}, "`unfreeze_epoch`: expected 0 or more"),
         ({"unfreeze_epoch": 1, "stages": 0}, "`stages`: expected 1 or more"),
-        (
-            {"unfreeze_epoch": 1, "views": 2},
-            "`views`: expected `unfreeze_epoch` null",
-        ),
         (
             {"unfreeze_epoch": 0, "stages": 2},
             "`stages`: expected `unfreeze_epoch` 1 or more",

@@ -101,10 +101,10 @@ FILES = ["info.json", "thumbnails.npy", "pairs.npz", "images.npy", "features.npy
 def read_everything(root, task, cache_dir):
     """Return all that a training reads back from the cache."""
     data = FlowersDataModule(str(root), image_size=32, crop_size=32, cache_dir=str(cache_dir))
-    features = cache_features(task, data, views=0)
+    features = cache_features(task, data)
     info = data.info
     pairs = duplicate_pairs(info.sha256, info.thumbnails, rule="near", cache_dir=cache_dir)
-    return data.manifest_rows(), info.images, info.thumbnails, data.pixels, *pairs, *features
+    return data.manifest_rows(), info.images, info.thumbnails, data.pixels, *pairs, features
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from flowers.data import index_folder
-from flowers.data.datasets import Batch, SplitImages, batch_loader, draw_views, read_files
+from flowers.data.datasets import Batch, SplitImages, batch_loader, read_files
 from flowers.data.samplers import ShardedSampler
 
 
@@ -93,28 +93,6 @@ def test_a_file_that_became_unreadable_is_named(photos):
     (index.root / index.paths[1]).write_bytes(b"gone bad")
     with pytest.raises(OSError, match=r"cat/001\.png"):
         dataset.__getitems__([0, 1])
-
-
-def test_evaluation_reads_plain_features_and_training_those_of_all_views():
-    views = [
-        np.full((50, 4), view, dtype=np.float32) + np.arange(50, dtype=np.float32)[:, None] / 100
-        for view in range(3)
-    ]
-    indices = np.arange(10, 40)
-    plain = draw_views(views, indices, indices, seed=0, epoch=None)
-    assert np.array_equal(plain.numpy(), views[0][indices])
-    epochs = [draw_views(views, indices, indices, seed=0, epoch=epoch) for epoch in range(4)]
-    assert not torch.equal(epochs[0], epochs[1])
-    assert torch.equal(epochs[1], draw_views(views, indices, indices, seed=0, epoch=1))
-    view_numbers = torch.cat(epochs)[:, 0].floor()
-    counts = [int((view_numbers == view).sum()) for view in range(3)]
-    assert counts == pytest.approx([40, 40, 40], abs=20)
-    # An image's draw depends on no other image.
-    assert torch.equal(
-        draw_views(views, indices[5:6], indices[5:6], seed=0, epoch=1)[0], epochs[1][5]
-    )
-    again = draw_views(views, indices, indices + 50, seed=0, epoch=1)
-    assert not torch.equal(again, epochs[1])
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 8, 6), (5, 7)])
