@@ -42,7 +42,7 @@ def test_more_processes_than_cores_are_refused(monkeypatch, synthetic, tmp_path)
         plan_devices(**CPU, devices=5, num_nodes=1)
     words = ["--data.root", str(synthetic), "--trainer.accelerator", "cpu"]
     with pytest.raises(
-        ValueError, match=r"--trainer\.devices 99: expected at most 4, one for a core"
+        ValueError, match=r"--trainer\.devices 99: expected at most 4, one for each core"
     ):
         training.main(["fit", *words, "--trainer.devices", "99"])
     assert not (tmp_path / "lightning_logs").exists()
