@@ -9,6 +9,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib import rcParams
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import (
     average_precision_score,
     precision_recall_curve,
@@ -162,6 +163,7 @@ def history_figure(
         axes.set_ylabel(title)
         _legend(axes, "best")
     all_axes[-1].set_xlabel("epochs trained")
+    all_axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -177,6 +179,7 @@ def overlay_figure(curves: Mapping[str, Curve], *, title: str) -> Figure:
     for name, curve in curves.items():
         _plot(axes, curve, label=_plain(name))
     axes.set(xlabel="epochs trained", ylabel=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(axes, "best")
     return figure
 

@@ -114,6 +114,7 @@ def test_the_history_has_the_logged_curves_and_marks_the_best_epoch():
     assert [line.get_label() for line in lines] == ["train", "val", "best.ckpt (after 2 epochs)"]
     assert lines[0].get_ydata().tolist() == [0.5, 0.25]
     assert list(lines[2].get_xdata()) == [2, 2]
+    assert all(tick == int(tick) for tick in figure.axes[-1].get_xticks())
 
 
 def test_the_history_has_the_largest_of_several_learning_rates():
