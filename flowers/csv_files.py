@@ -35,16 +35,17 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
     """Return the header of a CSV file, and the names in its other rows, without empty ones.
 
-    A spreadsheet program may have saved it, with a byte-order mark and other separators: the most
-    frequent one of comma, semicolon and tab in the header counts.
+    A spreadsheet program may have saved it, with a byte-order mark and another delimiter: that of
+    comma, semicolon and tab which occurs most often in the header.
 
     Raises:
         OSError: The file cannot be read.
         ValueError: It is not CSV.
     """
     with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as opened:
-        delimiter = max(",;\t", key=opened.readline().count)
+        line = opened.readline()
         opened.seek(0)
+        delimiter = "," if line.startswith("path,") else max(",;\t", key=line.count)
         try:
             header, *rows = [*filter(any, csv.reader(opened, delimiter=delimiter))] or [[]]
         except csv.Error as error:

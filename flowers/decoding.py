@@ -176,7 +176,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     convert = _conversion(image)
     if image.mode.startswith("I"):
         convert = _conversion_of_16_bits(image, convert)
-    elif is_deep and np.array(image.getextrema())[:3].max() < 16:
+    elif is_deep and 0 < np.array(image.getextrema())[:3].max() < 16:
         # Of 16-bit colours Pillow reads the upper 8 bits, and here only 4 of them are in use.
         raise OSError("16-bit colours use only 12 bits: expected all 16; convert it to 8 bits")
     elif image.has_transparency_data:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from unicodedata import category
+
 
 def printable(text: str) -> str:
     """Return a text in one line, with escape sequences in place of control characters."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    characters = []
+    for char in text:
+        is_shown = char.isprintable() or category(char) == "Zs"  # also other spaces
+        characters.append(char if is_shown else repr(char)[1:-1])
+    return "".join(characters)

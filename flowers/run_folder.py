@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
+
+# A process locks its folder for unfinished files within this time.
+_UNLOCKED_SECONDS = 10
 
 
 def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
@@ -153,8 +157,10 @@ def scratch_folder(parent: Path, *, option: str) -> Iterator[Path]:
     with _naming(option, parent):
         parent.mkdir(parents=True, exist_ok=True)
         for lock in parent.glob(".unfinished-*/.lock"):
-            with suppress(Timeout), FileLock(lock, timeout=0):  # its process was killed
-                shutil.rmtree(lock.parent)
+            with suppress(OSError):  # also a Timeout: its process is running
+                if time.time() - lock.parent.stat().st_mtime > _UNLOCKED_SECONDS:
+                    with FileLock(lock, timeout=0):
+                        shutil.rmtree(lock.parent)
         own = TemporaryDirectory(prefix=".unfinished-", dir=parent)
         with own as folder, FileLock(Path(folder, ".lock")):
             yield Path(folder)

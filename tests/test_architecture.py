@@ -18,7 +18,7 @@ ALLOWED = {
     "data": {"decoding", "csv_files", "printable", "runtime"},
     "evaluation": {"csv_files"},
     "tasks": {"checkpoint", "models"},
-    "callbacks": {"models", "tasks", "evaluation", "data", "run_folder"},
+    "callbacks": {"checkpoint", "models", "tasks", "evaluation", "data", "run_folder"},
     "deploy": {"checkpoint", "data", "models", "runtime", "tasks"},
     "decoding": set(),
     "csv_files": set(),

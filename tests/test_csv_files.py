@@ -50,3 +50,9 @@ def test_a_name_that_looks_like_a_formula_is_text_and_reads_back(name):
 def test_other_names_are_cells_as_they_are(name):
     assert csv_cell(name, "label") == csv_name(name, "label") == name
     assert csv_name("'tis.jpg") == "'tis.jpg"  # a cell of another program
+
+
+def test_names_with_other_delimiters_do_not_change_that_of_our_files(tmp_path):
+    header = ["path", "label", "a;b;c;d;e;f", "g;h;i;j;k"]
+    (tmp_path / "x.csv").write_text(csv_text(header, [["1.jpg", "x", "0.5", "0.5"]]), newline="")
+    assert read_csv(tmp_path / "x.csv") == (header, [["1.jpg", "x", "0.5", "0.5"]])

@@ -73,7 +73,8 @@ def test_the_tutorial_runs_and_prints_what_is_stored(tutorial, tmp_path):
         if MACHINE_DEPENDENT not in after.metadata.get("tags", []):
             assert text(before) == text(after), f"{after.id}: {HOW_TO_UPDATE}"
     printed = "".join(text(cell) for cell in code_cells(fresh))
-    for accuracy in re.findall(r"test accuracy: (\d+) of 100 images", printed):
-        assert int(accuracy) > 85
+    accuracies = re.findall(r"test accuracy: (\d+) of 100 images", printed)
+    assert accuracies
+    assert min(map(int, accuracies)) > 85
     [transfer] = re.findall(r"test accuracy after \d+ epochs: ([\d.]+)%", printed)
     assert float(transfer) > 85

@@ -22,6 +22,7 @@ from PIL import Image
 
 from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions, is_all
 from flowers.callbacks.console import print_classes
+from flowers.checkpoint import read_checkpoint
 from flowers.data import FlowersDataModule, read_credits, to_float
 from flowers.evaluation import (
     Curve,
@@ -127,10 +128,11 @@ class WriteReport(CollectsPredictions):
         run: Path,
     ) -> Report:
         predictions = as_predictions(collected, data)
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        config = yaml.safe_load(checkpoint.get("config", "{}"))
-        command = f"python -m flowers {shlex.join(sys.argv[1:])}"
-        date = datetime.now().astimezone().isoformat(" ", "minutes")
+        checkpoint = read_checkpoint(file)
+        config = checkpoint["config"]
+        summary = {"date": datetime.now().astimezone().isoformat(" ", "minutes")}
+        if "flowers" in Path(sys.argv[0]).parts[-2:]:  # else another program runs the test
+            summary["command"] = f"python -m flowers {shlex.join(sys.argv[1:])}"
         curves = read_history(run)
         mistakes = worst_mistakes(predictions, self.num_examples)
         successes = best_successes(predictions, self.num_examples)
@@ -143,7 +145,7 @@ class WriteReport(CollectsPredictions):
         return Report(
             title=f"Test of {run.name}/{file.name}",
             predictions=predictions,
-            summary={"command": command, "date": date, **_recipe(config)},
+            summary=summary | _recipe(config),
             temperature=temperature,
             rejection=rejection,
             details={

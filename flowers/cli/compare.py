@@ -56,7 +56,8 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
         results.append(read_run(folder, name=os.path.relpath(folder.absolute(), parent)))
     text = comparison_markdown(results)
     figures = comparison_figures(results)
-    picture = partial(photo_picture, _root(folders[0]))
+    root = Path(results[0].config.get("data.root") or ".")
+    picture = partial(photo_picture, root)
     contents: dict[str, str | bytes] = {
         "compare.html": comparison_html(results, figures, picture),
         "compare.json": comparison_json(results),
@@ -125,11 +126,6 @@ def _checkpoint_of(report: Path) -> str:
         return str(json.loads(report.read_text(encoding="utf-8"))["details"]["Test"]["checkpoint"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-def _root(run: Path) -> Path:
-    """Return the folder of photos of a run, which may be missing."""
-    return Path(_options(run / "config.yaml").get("data.root", "."))
 
 
 def _options(file: Path) -> dict[str, Any]:

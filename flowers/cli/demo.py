@@ -76,7 +76,7 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
 
             examples.click(show, examples, results, **queue)
             shown = photos.change(show_photos, photos, results, **queue)
-            shown.then(lambda: None, outputs=photos)  # for the next ones
+            shown.then(lambda: None, outputs=photos)  # clears the gallery for the next upload
         _, *urls = page.launch(
             server_name="127.0.0.1", share=share, prevent_thread_lock=True, **options
         )
@@ -86,11 +86,13 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
 
 def example_images(checkpoint: Path) -> list[str]:
     """Return up to ten test images of a run; none without its manifest or its photos."""
-    manifest = checkpoint.parent.parent / "manifest.csv"
-    if not manifest.is_file():
+    manifest = checkpoint.resolve().parent.parent / "manifest.csv"
+    root = read_checkpoint(checkpoint)["config"].get("data", {}).get("root")
+    try:
+        rows = read_manifest(manifest)
+    except (OSError, ValueError):
         return []
-    root = Path(read_checkpoint(checkpoint)["config"]["data"]["root"])
-    paths = [root / row.path for row in read_manifest(manifest) if row.split == "test"]
+    paths = [Path(root or ".") / row.path for row in rows if row.split == "test"]
     files = [str(path) for path in paths if path.is_file()]
     return files[:: len(files) // 10 + 1]
 
@@ -115,12 +117,13 @@ def results_html(predictor: FlowerPredictor, files: list[str]) -> str:
         pictures = [Picture(_jpeg(photo), name)]
         try:
             overlay = _overlay(predictor, file, photo, names.index(result.label))
-            pictures.append(Picture(_jpeg(overlay), "bright: what the network looked at"))
+            pictures.append(Picture(_jpeg(overlay), "bright: what counts for the class"))
         except ValueError as error:
             note = f"There are no overlays: {error}."
         bars = [Bar(label, prob, f"{prob:.1%}") for label, prob in probs.items()]
         bars.sort(key=lambda bar: bar.fraction, reverse=True)
-        cards.append(Card("not sure: " * result.rejected + result.label, pictures, bars))
+        title = f"not sure: {result.label}" if result.rejected else result.label
+        cards.append(Card(title, pictures, bars))
     table = csv_text(evaluation.header_row(names), rows)
     content = b64encode(table.encode("utf-8", "surrogateescape")).decode()
     title = f"{len(files)} photos"

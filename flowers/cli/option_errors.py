@@ -80,12 +80,16 @@ def add_flags(error: BaseException, flags: Mapping[str, str]) -> None:
 def own_error(error: BaseException | None) -> BaseException | None:
     """Return the error that this package raised, the given one or one of its causes, or None."""
     while error is not None:
-        frames = extract_tb(error.__traceback__)
-        is_own = bool(frames) and Path(frames[-1].filename).is_relative_to(_PACKAGE)
-        if is_own and isinstance(error, ValueError | OSError | FloatingPointError):
+        if isinstance(error, ValueError | OSError | FloatingPointError) and is_raised_here(error):
             return error
         error = error.__cause__
     return None
+
+
+def is_raised_here(error: BaseException) -> bool:
+    """Return whether this package raised an error, not a library that it calls."""
+    frames = extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(_PACKAGE)
 
 
 def explain_error(error: BaseException, words: Sequence[str]) -> str:

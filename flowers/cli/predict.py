@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from flowers.csv_files import csv_cell, read_csv
+from flowers.csv_files import csv_cell, csv_name
 from flowers.data import allow_megapixels, find_images, load_thumbnail, share, summarize_ignored
 from flowers.deploy import FlowerPredictor
 from flowers.evaluation import (
@@ -164,10 +164,12 @@ def _row(path: str, result: Classification | OSError, class_names: Sequence[str]
 
 def _rows(file: Path) -> Iterator[tuple[dict[str, str], list[float]]]:
     """Yield the named columns and the probabilities of each row of a predictions.csv."""
-    _, rows = read_csv(file)
-    for row in rows:
-        columns = dict(zip(PREDICTION_COLUMNS, row, strict=False))
-        yield columns, [float(prob) for prob in row[len(PREDICTION_COLUMNS) :] if prob]
+    with file.open(**_TEXT) as opened:
+        rows = csv.reader(opened)
+        next(rows)
+        for row in rows:
+            columns = dict(zip(PREDICTION_COLUMNS, map(csv_name, row), strict=False))
+            yield columns, [float(prob) for prob in row[len(PREDICTION_COLUMNS) :] if prob]
 
 
 def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int:
@@ -189,7 +191,7 @@ def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int
             print(printable(f"{path}: {prefix}{classes}"))
     if total > _MAX_LINES:
         for name, count in counts.most_common():
-            print(f"{count:>9,}  {name}")
+            print(printable(f"{count:>9,}  {name}"))
     num_images = total - num_errors
     images = "image" if num_images == 1 else "images"
     print(f"{num_images:,} {images} classified, {num_errors:,} could not be read: {file}")

@@ -44,13 +44,13 @@ from flowers.checkpoint import (
     load_weights,
     read_checkpoint,
     stored_config,
-    why_finished,
 )
 from flowers.cli.command_options import command_options
 from flowers.cli.option_errors import (
     OneLineErrors,
     add_flags,
     explain_error,
+    is_raised_here,
     option_values,
     own_error,
 )
@@ -123,7 +123,7 @@ class FlowersCLI(LightningCLI):
         except Exception as error:
             if self._new_run is not None and not self._first_batch.has_begun:
                 discard_run_folder(self._new_run)
-            if self._first_batch.has_begun or own_error(error):
+            if self._first_batch.has_begun or own_error(error) or is_raised_here(error):
                 add_flags(error, _flags())
                 raise
             raise ValueError(explain_error(error, args[1:])) from error
@@ -347,7 +347,10 @@ class FlowersCLI(LightningCLI):
         weights = self.config[str(self.subcommand)].get("model.init_args.weights") or ""
         file = Path(weights)
         if file.suffix in (".ckpt", ".pth", ".pt") and file.is_file():
-            checkpoint = load_weights(file)
+            try:
+                checkpoint = load_weights(file)
+            except ValueError as error:  # changed since the training began
+                raise ValueError(f"--model.weights {weights}: got {error}") from error
             leaks = self.datamodule.describe_leaks(checkpoint.get("FlowersDataModule", {}))
             if leaks:
                 rank_zero_warn(f"--model.weights {weights} {leaks}")
@@ -402,25 +405,31 @@ def _check_options(
     check_num_nodes(config.trainer.num_nodes)
 
 
-def _end_if_finished(
-    checkpoint: dict[str, Any],
-    config: Any,  # noqa: ANN401
-    *,
-    ckpt_path: str,
-) -> None:
-    """End with status 0 if a run has nothing left to train."""
+def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str) -> None:  # noqa: ANN401
+    """End with status 0 if a run has nothing left to train.
+
+    Raises:
+        ValueError: The checkpoint has no state of a training.
+    """
+    if "loops" not in checkpoint:
+        raise ValueError(
+            f"--ckpt_path {ckpt_path}: expected a checkpoint with the state of a training"
+        )
+    num_epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     max_epochs = config.trainer.max_epochs
-    reason = why_finished(
-        checkpoint,
-        max_epochs=-1 if max_epochs is None else max_epochs,
-        min_epochs=config.trainer.min_epochs,
-        monitor=config.checkpoint.monitor,
-        patience=config.early_stopping.patience,
-    )
+    patience = config.early_stopping.patience
+    reason = ""
+    if max_epochs is not None and 0 <= max_epochs <= num_epochs:
+        reason = f"--trainer.max_epochs is {max_epochs}"
+    elif num_epochs >= (config.trainer.min_epochs or 0):
+        for key, state in checkpoint.get("callbacks", {}).items():
+            is_ours = key.startswith("EarlyStopping") and f"'{config.checkpoint.monitor}'" in key
+            if is_ours and state["wait_count"] >= patience:
+                reason = f"--early_stopping.patience is {patience}"
     if reason:
         rank_zero_info(
-            f"--ckpt_path {ckpt_path}: this run is finished: {reason}. Raise that number to "
-            f"continue."
+            f"--ckpt_path {ckpt_path}: this run is finished after {num_epochs} epochs: {reason}. "
+            f"Raise that number to continue."
         )
         raise SystemExit(0)
 

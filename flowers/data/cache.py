@@ -73,7 +73,7 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path
     entry = cache_dir / key
     for partial in cache_dir.glob(f"*.{platform.node()}.partial"):
         lock = cache_dir / f"{partial.name.partition('.')[0]}.lock"
-        with suppress(Timeout), FileLock(lock, timeout=0):  # its process was killed
+        with suppress(OSError), FileLock(lock, timeout=0):  # its process was killed
             shutil.rmtree(partial)
     if _damage(entry):
         cache_dir.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import combinations, compress
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -214,19 +215,21 @@ def disagreements(runs: Sequence[Run]) -> list[list[Answer]]:
 
     The images with the most confident incorrect predictions come first.
     """
-    answers: dict[str, list[Answer]] = {}
     tested = [run for run in runs if run.predictions is not None]
+    has_sha256 = all(run.sha256 for run in tested)  # else the paths identify the images
+    answers: dict[str, dict[str, Answer]] = defaultdict(dict)
     for run in tested:
         assert run.predictions is not None
         names = run.predictions.class_names
         columns = (run.predictions.labels, run.predictions.predicted, run.predictions.confidence)
         for path, label, predicted, confidence in zip(run.predictions.paths, *columns, strict=True):
+            image = run.sha256.get(path, path) if has_sha256 else path
             answer = Answer(run.name, path, names[label], names[predicted], float(confidence))
-            answers.setdefault(path, []).append(answer)
+            answers[image][run.name] = answer
     different = []
     for group in answers.values():
-        if len(group) == len(tested) and len({answer.predicted for answer in group}) > 1:
-            different.append(group)
+        if len(group) == len(tested) and len({answer.predicted for answer in group.values()}) > 1:
+            different.append([*group.values()])
     return sorted(different, key=_largest_error, reverse=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from textwrap import shorten
@@ -13,7 +14,7 @@ from filelock import FileLock
 from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
 
-from flowers.checkpoint import load_weights, sha256_prefix
+from flowers.checkpoint import load_weights
 from flowers.models.classifier import ImageClassifier, Standardize
 from flowers.models.timm_networks import TIMM, timm_config, timm_network, timm_weights
 
@@ -231,12 +232,31 @@ def _read_weights(arch: str, weights: str) -> dict[str, Tensor]:
     if not file.is_file():
         raise FileNotFoundError(f"`weights` {weights}: no such file")
     try:
+        _check_sha256(file)
         return _load_state(file)
     except Exception as error:  # torch.load raises errors of any kind
         reason = str(error).partition("\n")[0]
         raise ValueError(
             f"`weights` {file}: expected a state dict of {arch}, got {reason}"
         ) from error
+
+
+def _sha256_prefix(name: str) -> str:
+    """Return the part of its SHA-256 in the name of a file of torch's hub; empty without one."""
+    match = re.fullmatch(r".+-([0-9a-f]{8,10})\.pth", name)
+    if match is None or match[1].isdigit():  # a date
+        return ""
+    return match[1]
+
+
+def _check_sha256(file: Path) -> None:
+    prefix = _sha256_prefix(file.name)
+    with file.open("rb") as opened:
+        if prefix and not hashlib.file_digest(opened, "sha256").hexdigest().startswith(prefix):
+            raise ValueError(
+                f"a file whose SHA-256 does not begin with {prefix} as its name says. Download it "
+                "again, or rename it if that is no checksum"
+            )
 
 
 def _load_state(file: Path) -> dict[str, Tensor]:
@@ -259,7 +279,7 @@ def _download(arch: str, weights: str) -> Path:
             file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{file}.lock"):
                 if not file.exists():
-                    torch.hub.download_url_to_file(url, str(file), sha256_prefix(file.name))
+                    torch.hub.download_url_to_file(url, str(file), _sha256_prefix(file.name))
     except (OSError, RuntimeError) as error:
         raise OSError(
             f"`weights` {weights}: the weights of {arch} cannot be downloaded ({error}). Fetch "

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from flowers.evaluation import PredictionTable, Run
-from flowers.evaluation.comparison import differing_options, mcnemar, pairs, run_numbers
+from flowers.evaluation.comparison import (
+    differing_options,
+    disagreements,
+    mcnemar,
+    pairs,
+    run_numbers,
+)
 from flowers.evaluation.training_curves import Curve
 
 
@@ -97,3 +103,19 @@ def test_only_options_that_differ_are_listed():
     second = Run("y", config={"lr": 3, "epochs": 2})
     assert differing_options([first, second, Run("z")]) == {"lr": [1, 3, None]}
     assert differing_options([first]) == {}
+
+
+def test_different_predictions_are_those_for_the_same_image():
+    right = table(PERFECT[:4])
+    wrong = table(outcomes((False, 1), (True, 3)))
+    first, second = Run("x", right), Run("y", wrong)
+    [answers] = disagreements([first, second])
+    assert [(answer.run, answer.predicted) for answer in answers] == [("x", "a"), ("y", "b")]
+    assert answers[0].path == "a/0.jpg"
+    other = {path: f"other {path}" for path in right.paths}
+    same = {path: path for path in right.paths}
+    assert not disagreements([replace(first, sha256=same), replace(second, sha256=other)])
+    renamed = replace(wrong, paths=tuple(f"new/{path}" for path in wrong.paths))
+    sha256 = dict(zip(renamed.paths, right.paths, strict=True))
+    [answers] = disagreements([replace(first, sha256=same), Run("y", renamed, sha256=sha256)])
+    assert answers[1].path == "new/a/0.jpg"

@@ -182,11 +182,13 @@ def test_weights_that_are_downloaded_need_no_connection_but_their_sha256(tmp_pat
     assert torch.equal(net.backbone.state_dict()["features.0.weight"], state["features.0.weight"])
     monkeypatch.setattr(entry, "url", "https://download.pytorch.org/squeezenet1_1-b8a52dc0.pth")
     (tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a damaged file, whose SHA-256 is not b8a52dc0\.\.\. as"):
+    with pytest.raises(ValueError, match="a file whose SHA-256 does not begin with b8a52dc0 as"):
         pretrained("squeezenet1_1", 3)
 
 
-@pytest.mark.parametrize("name", ["w-20260131.pth", "w-fine-tuned.pth", "w-12345.pth"])
+@pytest.mark.parametrize(
+    "name", ["w-20260131.pth", "w-1718030922.pth", "w-fine-tuned.pth", "w-12345.pth"]
+)
 def test_a_name_without_a_checksum_is_only_a_name(name, tmp_path):
     state = get_model("squeezenet1_1", weights=None).state_dict()
     torch.save(state, tmp_path / name)
@@ -206,7 +208,7 @@ def test_compressed_weights_are_refused(tmp_path):
     with ZipFile(tmp_path / "w.pth") as archive, z:
         for name in archive.namelist():
             z.writestr(name, archive.read(name))
-    with pytest.raises(ValueError, match="or a compressed one"):
+    with pytest.raises(ValueError, match="a file that torch"):
         pretrained("resnet18", 3, weights=str(tmp_path / "z.pth"))
 
 

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from flowers.data.cache import build_once, cache_key, in_threads
@@ -104,7 +105,7 @@ def read_image_info(root: Path, paths: Sequence[str], *, cache_dir: Path) -> Fol
 
     files = [root / path for path in paths]
     stamps = [_stamp(root, path) for path in paths]
-    key = cache_key(f"info {_FORMAT}", str(root.resolve()), *stamps)
+    key = cache_key(f"info {_FORMAT} {Image.MAX_IMAGE_PIXELS}", str(root.resolve()), *stamps)
     entry = build_once(cache_dir, key, build)
     stored = json.loads((entry / "info.json").read_text(encoding="utf-8"))
     images = [ImageInfo(*info) for info in stored]
