@@ -94,7 +94,10 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         ValueError: The file is not a checkpoint of the project, or has changed since it was saved.
     """
     if not Path(file).is_file():
+        last = Path(file) / "checkpoints" / "last.ckpt"
         kind = "a folder" if Path(file).is_dir() else "no such file"
+        if last.is_file():
+            kind = f"a run without best.ckpt, because no epoch was validated. Give {last}"
         raise FileNotFoundError(
             f"{file}: expected a checkpoint file, as "
             f"lightning_logs/version_0/checkpoints/best.ckpt, got {kind}"

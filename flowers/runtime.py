@@ -31,10 +31,12 @@ _WARNINGS = (
     ".*loading a checkpoint outside the 'fit' stage.*",
     "Precision .* is not supported by the model summary",
     "Checkpoint directory .* exists and is not empty",  # a run is resumed in its own folder
+    ".*is smaller than the logging interval.*",  # a small data set, whose epochs have a curve
     ".*isinstance.treespec, LeafSpec.*",  # Lightning uses a deprecated class of torch
 )
 _INFOS = (
     "Tip:",
+    "Found current_model_state in the checkpoint",
     "TPU available",
     "HPU available",
     "GPU available",

@@ -234,6 +234,13 @@ def test_resuming_a_finished_run_is_reported_and_changes_no_file(
     assert load_last(run)["epoch"] > num_epochs
 
 
+def test_a_run_without_a_best_checkpoint_names_its_last(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(FileNotFoundError, match=r"no epoch was validated\. Give .*last\.ckpt"):
+        read_checkpoint(tmp_path)
+
+
 class Call:
     """Becomes a call of a function when its pickle is loaded."""
 

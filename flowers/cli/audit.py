@@ -258,7 +258,7 @@ def _section(group: _Group, *, picture: Callable[..., Picture]) -> Section:
         meaning += f" The first {_MAX_FINDINGS} are shown; all are in `audit.json`."
     first = findings[:_MAX_FINDINGS]
     if findings[0].kind in ("unreadable", "empty", "classes", "ignored", "imbalance"):
-        rows = [(", ".join(finding.paths), finding.detail) for finding in first]
+        rows = [[*finding.paths, finding.detail] for finding in first]
         return Section(heading, note=meaning, table=Table(rows))
     cards = []
     for finding in first:

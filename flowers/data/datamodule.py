@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import decode_all, default_cache_dir
 from flowers.data.datasets import Batch, SplitImages, batch_loader, read_files
-from flowers.data.image_folder import index_folder, summarize_ignored
+from flowers.data.image_folder import index_folder, similar_names, summarize_ignored
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.quality.image_info import FolderInfo, read_image_info
 from flowers.data.quality.quarantine import quarantined_images
@@ -251,6 +251,8 @@ class FlowersDataModule(LightningDataModule):
         lines = [ignored, *self.assignment.notes, *split_table(self.index, self.assignment.split)]
         for line in filter(None, lines):
             rank_zero_info(line)
+        for names in similar_names(self.index.class_names):
+            rank_zero_warn(f"{names} are different classes; if they are one, move their images")
 
     def _check_images(self) -> None:
         quarantine = self.split_options.quarantine

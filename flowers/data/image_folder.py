@@ -95,6 +95,14 @@ class FolderIndex:
         return [self.class_names[label] for label in np.flatnonzero(counts == 0)]
 
 
+def similar_names(class_names: Iterable[str]) -> list[str]:
+    """Return the names that differ in case, spaces, hyphens or underscores only, in groups."""
+    names = defaultdict(list)
+    for name in class_names:
+        names[re.sub(r"[\s_-]", "", name.casefold())].append(name)
+    return [", ".join(map(repr, similar)) for similar in names.values() if len(similar) > 1]
+
+
 class Credit(NamedTuple):
     """The author of a photo.
 

@@ -17,6 +17,7 @@ import torch
 
 from flowers.callbacks import AtomicCheckpointIO, SaveBest
 from flowers.cli import training
+from flowers.evaluation import read_history
 
 
 def epochs(best: SaveBest, *results: tuple[float, float]) -> list[int]:
@@ -46,6 +47,16 @@ def test_the_best_epoch_has_the_highest_accuracy_and_among_equals_the_lowest_los
 
 def test_of_a_monitored_loss_the_lowest_is_the_best():
     assert epochs(SaveBest("val/loss"), (0.5, 2.0), (0.6, 3.0), (0.6, 1.0)) == [0, 2]
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_the_last_epoch_is_validated(epochs, fit_small, synthetic, tmp_path):
+    options = [f"--trainer.max_epochs={epochs}", "--trainer.check_val_every_n_epoch=2"]
+    run = fit_small(tmp_path, synthetic, *options)
+    folder = tmp_path / "lightning_logs" / "version_0"
+    assert len(read_history(folder)["val/acc"].values) == (epochs + 1) // 2
+    assert (folder / "checkpoints" / "best.ckpt").is_file()
+    assert run.trainer.current_epoch == epochs
 
 
 def test_after_a_failed_write_the_previous_checkpoint_is_unchanged(tmp_path, monkeypatch):

@@ -476,3 +476,9 @@ def test_a_class_without_training_images_is_named_before_a_training_but_can_be_t
     with pytest.raises(ValueError, match=r"`manifest`: expected training images .*'roses': 0"):
         module(synthetic, manifest=str(file))
     FlowersDataModule(str(synthetic), image_size=32, crop_size=24, manifest=str(file)).setup("test")
+
+
+def test_classes_that_differ_only_in_spelling_are_reported(photos):
+    data = FlowersDataModule(str(photos(rose=6, Rose=6, tulip=6)), image_size=8, crop_size=8)
+    with pytest.warns(UserWarning, match="'Rose', 'rose' are different classes"):
+        data.setup("fit")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from flowers.data.image_folder import FolderIndex, index_folder
+from flowers.data.image_folder import FolderIndex, index_folder, similar_names
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.quality.image_info import FolderInfo, ImageInfo, read_image_info
 from flowers.data.quality.quarantine import QuarantineRow
@@ -16,7 +15,7 @@ from flowers.data.splitting.manifest import SPLITS
 from flowers.decoding import IMAGE_FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 # Accuracy says little about a class with a quarter of the images of the largest.
 _IMBALANCE = 4
@@ -151,7 +150,8 @@ def audit_folder(
     to_train_on = "" if index.given_splits is None else " in the training split"
     for name in index.untrained_classes():
         findings.append(Finding("empty", (), f"{name}: no image{to_train_on}"))
-    findings += _similar_names(index.class_names)
+    for names_of_one_class in similar_names(index.class_names):
+        findings.append(Finding("classes", (), names_of_one_class))
     for file in index.ignored:
         findings.append(Finding("ignored", (file.path,), file.reason))
     findings += _imbalance(counts)
@@ -202,15 +202,6 @@ def _image_findings(path: str, image: ImageInfo, *, min_side: int) -> Iterator[F
         yield Finding("odd", (path,), image.notes)
     if image.animated and image.format != "MPO":
         yield Finding("animated", (path,), "several images")
-
-
-def _similar_names(class_names: Iterable[str]) -> Iterator[Finding]:
-    names = defaultdict(list)
-    for name in class_names:
-        names[re.sub(r"[\s_-]", "", name.casefold())].append(name)
-    for similar in names.values():
-        if len(similar) > 1:
-            yield Finding("classes", (), ", ".join(map(repr, similar)))
 
 
 def _imbalance(counts: Counter[str]) -> Iterator[Finding]:

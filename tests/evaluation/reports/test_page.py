@@ -30,7 +30,7 @@ def hostile_page() -> str:
 def test_all_text_is_escaped():
     page = hostile_page()
     assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&amp;&#39;&#34;") == 20
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;&amp;&#39;&#34;") == 21
 
 
 def test_the_page_needs_no_other_file():
