@@ -95,7 +95,7 @@ def main(args: list[str] | None = None) -> int:
         # Lightning ends with status 1 after Ctrl-C.
         if KeyboardInterrupt not in (type(error), type(error.__context__)):
             raise
-        # It kills the first process if another ends with an error.
+        # Lightning kills the first process if another one ends with an error.
         return 130 if os.environ.get("LOCAL_RANK", "0") == "0" else 0
     except Exception as error:
         answer = own_error(error)

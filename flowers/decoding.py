@@ -57,8 +57,8 @@ _DECODER_BYTES = {"WEBP": 12, "AVIF": 8}
 # Larger images are converted in strips of so many pixels, which takes less memory.
 _STRIP_PIXELS = 2**20
 _JPEG_END = b"\xff\xd9"
-# Bytes that decode to pixels, first alone, then behind each marker at which decoding can restart.
-_JPEG_JUNK = b"\xff".join(bytes([first, *range(127, 255)]) for first in (127, *range(208, 216)))
+# Padding that decodes to pixels, first alone, then after each restart marker.
+_JPEG_PADDING = b"\xff".join(bytes([first, *range(127, 255)]) for first in (127, *range(208, 216)))
 _GREYS = Image.frombytes("L", (256, 1), bytes(range(256)))
 # A profile that changes no colour by more than this, of 255, is one of sRGB. Of the 66 profiles in
 # flower_photos 42 change no colour by more than 1, the others some colour by at least 9.
@@ -218,13 +218,13 @@ def _load(image: Image.Image) -> None:
         file = image.fp
         file.seek(0)
         content = file.read().removesuffix(b"\xff")
-        pictures = set()
-        # In place of missing pixels the junk would be decoded.
-        for junk in (b"", _JPEG_JUNK):
-            with Image.open(io.BytesIO(content + junk + _JPEG_END), formats=_DECODERS) as whole:
+        decoded_hashes = set()
+        # If pixels are missing, the padding changes the decoded image.
+        for padding in (b"", _JPEG_PADDING):
+            with Image.open(io.BytesIO(content + padding + _JPEG_END), formats=_DECODERS) as whole:
                 _check_memory(whole)
-                pictures.add(hash(whole.tobytes()))
-        if len(pictures) > 1:
+                decoded_hashes.add(hash(whole.tobytes()))
+        if len(decoded_hashes) > 1:
             raise
         image.fp = io.BytesIO(content + _JPEG_END)
         image.load()

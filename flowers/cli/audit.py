@@ -50,7 +50,7 @@ _MAX_FINDINGS = 200
 _LABEL_ISSUES = (
     "Label issues",
     "Networks that were not trained on these images predict another class for them. Their number "
-    "is an estimate (confident learning), and networks err, too: look at an image before you "
+    "is an estimate (confident learning), and networks make mistakes: look at an image before you "
     "change its label. None of them is on the quarantine list. The most probable label errors come "
     "first.",
 )
@@ -228,29 +228,24 @@ def _page(audited: Audit, groups: list[_Group]) -> str:
             "page, and ticked below. Tick others, save the list with the button, and train with "
             "`--data.quarantine`."
         )
-    quarantine = {row.path: row for row in audited.quarantine}
-
-    def picture(path: str, *, reason: str) -> Picture:
-        row = quarantine.get(path, QuarantineRow(path, "", reason))
-        line = quarantine_text([row]).removeprefix(header)
-        picture = photo_picture(audited.root, path)
-        return picture._replace(row=line, ticked=path in quarantine)
-
     header = quarantine_text([])
+    lines = {}
+    for row in audited.quarantine:
+        lines[row.path] = quarantine_text([row]).removeprefix(header)
+
+    def thumbnail(path: str, *, reason: str) -> Picture:
+        other = quarantine_text([QuarantineRow(path, "", reason)]).removeprefix(header)
+        picture = photo_picture(audited.root, path)
+        return picture._replace(row=lines.get(path, other), ticked=path in lines)
+
     sections = [Section(note=note), Section("Images per class", bars=bars)]
-    sections += [_section(group, picture=picture) for group in groups]
-    pictured: set[str] = set()
-    for section in sections:
-        for card in section.cards:
-            pictured.update(picture.caption for picture in card.pictures)
-    others = [row for row in audited.quarantine if row.path not in pictured]
-    rows = [quarantine_text([row]).removeprefix(header) for row in others]
+    sections += [_section(group, thumbnail=thumbnail) for group in groups]
     title = f"Audit of {audited.root.resolve().name}"
-    download = Download("quarantine.csv", header, rows) if groups else None
+    download = Download("quarantine.csv", header, [*lines.values()]) if groups else None
     return page_html(title, sections, download=download)
 
 
-def _section(group: _Group, *, picture: Callable[..., Picture]) -> Section:
+def _section(group: _Group, *, thumbnail: Callable[..., Picture]) -> Section:
     """Return the section of a group, with pictures if the images can be decoded."""
     title, meaning, findings = group
     heading = f"{title} ({len(findings):,})"
@@ -262,6 +257,6 @@ def _section(group: _Group, *, picture: Callable[..., Picture]) -> Section:
         return Section(heading, note=meaning, table=Table(rows))
     cards = []
     for finding in first:
-        pictures = [picture(path, reason=finding.kind) for path in finding.paths]
+        pictures = [thumbnail(path, reason=finding.kind) for path in finding.paths]
         cards.append(Card(finding.detail, pictures))
     return Section(heading, note=meaning, cards=cards)

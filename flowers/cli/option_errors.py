@@ -51,7 +51,7 @@ def refuse(message: str, command: str) -> NoReturn:
 
 
 def print_error(message: object) -> None:
-    """Print an error; of several processes the first prints it, and its end ends the others."""
+    """Print an error. Other processes than the first wait, so that the launcher ends them first."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
         time.sleep(5)  # longer than a process takes to end
     lines = f"flowers: {message}".split("\n")
@@ -93,7 +93,7 @@ def is_raised_here(error: BaseException) -> bool:
 
 
 def explain_error(error: BaseException, words: Sequence[str]) -> str:
-    """Return an error of a library or the system in one line, after the options that it is about.
+    """Return an error of a library or the system in one line, after the options that caused it.
 
     These are the given options whose name or value is in the message, or whose class raised the
     error; all of them if there are none.
@@ -119,15 +119,15 @@ def explain_error(error: BaseException, words: Sequence[str]) -> str:
     return ": ".join(filter(None, [", ".join(about or others), message]))
 
 
-def with_home(value: Any) -> Any:  # noqa: ANN401
-    """Return the value of an option with ``~`` at the beginning of its texts as the home folder."""
+def expand_home(value: Any) -> Any:  # noqa: ANN401
+    """Return the value of an option with a leading ``~`` in its texts and paths expanded."""
     if isinstance(value, str | Path):
         return type(value)(os.path.expanduser(value))  # noqa: PTH111 (unknown users are no error)
     if isinstance(value, list):
-        return list(map(with_home, value))
+        return list(map(expand_home, value))
     if hasattr(value, "items"):  # a dictionary, or the options of a class
         for name, part in list(value.items()):
-            value[name] = with_home(part)
+            value[name] = expand_home(part)
     return value
 
 
@@ -139,7 +139,7 @@ class OneLineErrors:
 
     def parse_args(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
         """Return the options, with ``~`` in every path as the home folder."""
-        return with_home(super().parse_args(*args, **options))  # type: ignore[misc]
+        return expand_home(super().parse_args(*args, **options))  # type: ignore[misc]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error in one line and exit.
@@ -192,7 +192,7 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
 
 
 def _given_options(words: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
-    """Yield the prefix that names the configuration, the name and the value of the given options.
+    """Yield file prefix, name and value of each option of the command line and configurations.
 
     Raises:
         ValueError: A configuration is missing, or not a mapping in YAML.
@@ -255,7 +255,7 @@ def option_values(words: Sequence[str], *options: str) -> list[str]:
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(*options, dest="values", action="append", nargs="?", default=[])
     values, _ = parser.parse_known_args(words)
-    return [with_home(value) for value in values.values if value]
+    return [expand_home(value) for value in values.values if value]
 
 
 def class_parser(cls: type, name: str = "model") -> Any:  # noqa: ANN401

@@ -87,13 +87,13 @@ class _Parser(OneLineErrors, LightningArgumentParser):
     """A parser with errors in one line."""
 
 
-class _FirstBatch(Callback):
-    """Notes the first batch. Errors before it are about options and what they name."""
+class _RecordFirstBatch(Callback):
+    """Records that a batch has begun. Earlier errors are attributed to the options."""
 
     has_begun = False
 
     def on_train_batch_start(self, *args: object, **options: object) -> None:
-        """Note it."""
+        """Record it."""
         self.has_begun = True
 
     on_validation_batch_start = on_test_batch_start = on_train_batch_start
@@ -103,7 +103,7 @@ class FlowersCLI(LightningCLI):
     """``fit``, ``validate`` and ``test`` of a task on a ``FlowersDataModule``."""
 
     def __init__(self, args: list[str]) -> None:
-        self._first_batch = _FirstBatch()
+        self._first_batch = _RecordFirstBatch()
         self._new_run: Path | None = None
         try:
             super().__init__(

@@ -333,7 +333,7 @@ class FlowersDataModule(LightningDataModule):
             return torch.from_numpy(self.pixels[indices]).permute(0, 3, 1, 2)
         return read_files(indices, index=self.index, decoding=self.decoding)
 
-    def _read(self, indices: NDArray[np.int64], keys: NDArray[np.int64]) -> Tensor:
+    def _read(self, indices: NDArray[np.int64]) -> Tensor:
         """Return bytes of images ``(B, 3, S, S)``, or their features ``(B, F)``."""
         if self.features is None:
             return self.images(indices)

@@ -69,13 +69,13 @@ class SplitImages(Dataset[Batch]):
     """The images of one split, read a batch at a time.
 
     Args:
-        read: Maps indices ``(B,)`` of the folder and keys ``(B,)`` to bytes ``(B, 3, S, S)``, or to
-            the images' features ``(B, F)``.
+        read: Maps indices ``(B,)`` of the folder to bytes ``(B, 3, S, S)``, or to the images'
+            features ``(B, F)``.
         labels: Integers ``(N,)`` of all images of the folder.
         indices: The images of the split.
     """
 
-    read: Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]
+    read: Callable[[NDArray[np.int64]], Tensor]
     labels: NDArray[np.int64]
     indices: NDArray[np.int64]
 
@@ -88,21 +88,16 @@ class SplitImages(Dataset[Batch]):
         indices = self.indices[rows]
         keys = indices + len(self.labels) * repetitions
         arrays = (self.labels[indices], indices, keys)
-        return Batch(self.read(indices, keys), *map(torch.from_numpy, arrays))
+        return Batch(self.read(indices), *map(torch.from_numpy, arrays))
 
 
 def read_files(
-    indices: NDArray[np.int64],
-    keys: NDArray[np.int64] | None = None,
-    *,
-    index: FolderIndex,
-    decoding: dict[str, Any],
+    indices: NDArray[np.int64], *, index: FolderIndex, decoding: dict[str, Any]
 ) -> Tensor:
     """Return decoded files as bytes ``(B, 3, S, S)``, channels_last.
 
     Args:
         indices: The images ``(B,)``.
-        keys: Unused; ``SplitImages`` passes them.
         index: The folder.
         decoding: Options of ``load_image``.
 

@@ -15,11 +15,11 @@ from flowers.cli import training
 from flowers.cli.command_options import command_options
 from flowers.cli.option_errors import (
     TASKS,
+    expand_home,
     explain,
     explain_error,
     find_mistake,
     print_error,
-    with_home,
 )
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -263,8 +263,8 @@ def test_the_home_folder_is_expanded_in_every_part_of_a_value(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     value = {"a": ["~/x", Path("~/y")], "b": {"c": "~"}, "d": "x~", "e": "$HOME/x", "f": 3}
     expanded = {"a": ["/home/me/x", Path("/home/me/y")], "b": {"c": "/home/me"}}
-    assert with_home(value) == expanded | {"d": "x~", "e": "$HOME/x", "f": 3}
-    assert with_home("~no_such_user/x") == "~no_such_user/x"
+    assert expand_home(value) == expanded | {"d": "x~", "e": "$HOME/x", "f": 3}
+    assert expand_home("~no_such_user/x") == "~no_such_user/x"
 
 
 def test_an_error_of_all_processes_is_printed_once():

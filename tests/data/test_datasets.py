@@ -17,7 +17,7 @@ from flowers.data.samplers import ShardedSampler
 
 
 def reader(images):
-    return lambda indices, keys: torch.from_numpy(images[indices]).permute(0, 3, 1, 2)
+    return lambda indices: torch.from_numpy(images[indices]).permute(0, 3, 1, 2)
 
 
 def sampler(count, *, batch_size, shuffle=False, rank=0, world_size=1):

@@ -37,7 +37,7 @@ KINDS = {
         "Class folders without an image", "Training stops: add images, or remove the folders."
     ),
     "classes": Kind(
-        "Classes that are probably one",
+        "Class names that differ only in spelling",
         "Their names differ only in case, spaces, hyphens or underscores: merge the folders.",
     ),
     "contradiction": Kind(
@@ -74,7 +74,7 @@ KINDS = {
         "in use, if these are 12 or less) are scaled to 8, CMYK is converted by its colour profile "
         "if it has one.",
     ),
-    "odd": Kind("Odd files", "They are decoded; other programs may show them otherwise, or fail."),
+    "odd": Kind("Unusual files", "They are decoded; other programs may display or reject them."),
     "rotated": Kind(
         "Images with an EXIF orientation",
         "They are decoded upright; programs that ignore EXIF show them rotated.",

@@ -54,7 +54,7 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     repeated = [path for path in counts if counts[path] > 1]
     if repeated:
         paths = ", ".join(repeated[:6])
-        raise ValueError(f"`manifest` {file}: {len(repeated)} paths stand in it twice: {paths}")
+        raise ValueError(f"`manifest` {file}: {len(repeated)} paths are repeated: {paths}")
     splits = (*SPLITS, SKIPPED, QUARANTINED)
     unknown = ", ".join(sorted({row.split for row in rows}.difference(splits)))
     if unknown:

@@ -104,7 +104,7 @@ class Download:
     Args:
         name: Name of the file.
         header: Its first line, with its line break.
-        rows: Lines of pictures that are not on the page.
+        rows: Its lines before anything is ticked, also of images without a picture.
     """
 
     name: str

@@ -50,12 +50,13 @@ def test_ctrl_c_before_the_first_step_or_twice_ends_with_its_status(
     callback, small_options, synthetic, monkeypatch, capsys
 ):
     monkeypatch.setattr(runtime, "prepare", lambda: None)
-    handler = signal.getsignal(signal.SIGINT)
     words = [*small_options, "--data.root", str(synthetic)]
+    # After Ctrl-C, Lightning ignores the signal; another test may have left it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         assert main(["fit", *words, "--trainer.callbacks+", f"interruptions.{callback}"]) == 130
     finally:
-        signal.signal(signal.SIGINT, handler)  # Lightning ignores it from then on
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     assert "Traceback" not in capsys.readouterr().err
 
 

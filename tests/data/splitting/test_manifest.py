@@ -64,7 +64,7 @@ def test_a_path_listed_twice_is_refused(tmp_path):
     file = tmp_path / "manifest.csv"
     rows = [*ROWS, ROWS[0]._replace(split="test")]
     file.write_bytes(manifest_text(rows).encode("utf-8", "surrogateescape"))
-    with pytest.raises(ValueError, match="1 paths stand in it twice"):
+    with pytest.raises(ValueError, match="1 paths are repeated"):
         read_manifest(file)
 
 
