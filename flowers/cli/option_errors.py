@@ -218,7 +218,16 @@ def explain(message: str, words: Sequence[str]) -> str:
         words: The command line, to find the configuration with the error.
     """
     if unknown := re.search(r"unrecognized arguments: (\S+)", message):
-        return f"{unknown[1]}: not expected here, options begin with two dashes"
+        word = unknown[1]
+        option = ""
+        if word.endswith((".yaml", ".yml")):
+            option = "--config"
+        elif word.endswith(".ckpt") or Path(word, "checkpoints").is_dir():
+            option = "--ckpt_path"
+        elif Path(word).is_dir():
+            option = "--data.root"
+        hint = f"did you mean {option} {word}?" if option else "options begin with two dashes"
+        return f"{word}: not expected here, {hint}"
     keys = re.findall(r'Parser key "([^"]+)"', message)
     if not keys:
         text = " ".join(message.split()).replace("expected one argument", "expected a value")

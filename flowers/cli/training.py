@@ -383,7 +383,7 @@ def _check_options(
         parser.error("--model.class_names: expected no value, the names are those of the folders")
     if command != "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
         parser.error(
-            f"--ckpt_path: expected the checkpoint to {command}, an untrained network knows nothing"
+            f"--ckpt_path: expected the checkpoint to {command}, or a run folder for its best one"
         )
     if config.trainer.use_distributed_sampler:
         parser.error(

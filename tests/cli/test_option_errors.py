@@ -51,6 +51,9 @@ def answer(
         ("--xyz 3", "--xyz: no such option"),
         ("--data.root", "--data.root: expected a value"),
         ("photos", "photos: not expected here, options begin with two dashes"),
+        (".", ".: not expected here, did you mean --data.root .?"),
+        ("x/best.ckpt", "x/best.ckpt: not expected here, did you mean --ckpt_path x/best.ckpt?"),
+        ("a.yaml", "a.yaml: not expected here, did you mean --config a.yaml?"),
         ("--model.widht 3", "--model.widht: no such option, did you mean --model.widths?"),
         (
             "--model.init_args.widht 3",
