@@ -59,7 +59,7 @@ def claim_run_folder(
 
 
 def discard_run_folder(run: Path) -> None:
-    """Delete the folder of a run that was refused, and the folder of run folders if it is empty."""
+    """Delete the folder of a run that failed before its first batch, and an empty parent."""
     shutil.rmtree(run, ignore_errors=True)
     with suppress(OSError):
         run.parent.rmdir()

@@ -111,12 +111,13 @@ def comparison_html(
             matrices[run.name] = confusion_figure(counts, run.predictions.class_names)
     if matrices:
         sections.append(Section("Confusion matrices", figures=matrices))
-    if cards := [_card(answers, picture) for answers in disagreements(runs)]:
-        title = f"Images with different predictions ({len(cards):,})"
+    if different := disagreements(runs):
+        title = f"Images with different predictions ({len(different):,})"
         note = "The most confident incorrect predictions come first."
-        if len(cards) > _MAX_CARDS:
+        if len(different) > _MAX_CARDS:
             note += f" The first {_MAX_CARDS} are shown."
-        sections.append(Section(title, note=note, cards=cards[:_MAX_CARDS]))
+        cards = [_card(answers, picture) for answers in different[:_MAX_CARDS]]
+        sections.append(Section(title, note=note, cards=cards))
     return page_html("Comparison of runs", sections)
 
 
