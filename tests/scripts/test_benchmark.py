@@ -76,3 +76,13 @@ def test_commands_on_networks(benchmark, photos, tmp_path):
     output = benchmark("probe", "--root", photos(cat=30, dog=30), *options)
     assert output.count("val/acc ") == 2
     assert "flowers / torchvision: " in output
+
+
+@pytest.mark.slow
+def test_fine_tuning_beside_timm(benchmark, photos):
+    pytest.importorskip("timm")
+    root = photos(cat=30, dog=30)
+    output = benchmark("fine_tune", "--root", root, "--image_size", 32, "--epochs", 2)
+    assert "_timm: val/acc " in output
+    assert "flowers: val/acc " in output
+    assert "flowers / timm: " in output
