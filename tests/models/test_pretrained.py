@@ -142,8 +142,8 @@ def test_a_file_without_weights_is_refused(content, tmp_path):
         (
             "vit_b_16",
             "IMAGENET1K_SWAG_E2E_V1",
-            "expected weights for images of 224 pixels, as IMAGENET1K_V1, "
-            "IMAGENET1K_SWAG_LINEAR_V1, got some for 384",
+            "`weights`: expected IMAGENET1K_V1, IMAGENET1K_SWAG_LINEAR_V1, DEFAULT, none or the "
+            "path of a .pth file for vit_b_16 and images of 224 pixels, got IMAGENET1K_SWAG_E2E_V1",
         ),
     ],
 )
