@@ -210,7 +210,7 @@ def test_a_run_that_is_resumed_from_a_validation_inside_an_epoch(
     words = [*TINY, *CNN, "--data.crop_size", "[16,24]", "--data.batch_size", "20"]
     words += ["--data.root", str(synthetic), "--trainer.default_root_dir", str(tmp_path)]
     words += ["--trainer.max_epochs", "2", "--trainer.val_check_interval", "0.5"]
-    words += ["--checkpoint.monitor", "train/lr/dense", "--checkpoint.mode", mode]
+    words += ["--checkpoint.monitor", "train/lr/weights", "--checkpoint.mode", mode]
     training.main(["fit", *words, "--trainer.callbacks+", f"{__name__}.KeepBestOfFirstEpoch"])
     assert torch.load("first.ckpt", weights_only=True)["global_step"] == 3 * validations
     training.main(["fit", "--ckpt_path", "first.ckpt"])
