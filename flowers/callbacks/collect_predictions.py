@@ -37,6 +37,7 @@ class CollectsPredictions(Callback):
         pl_module: LightningModule,
         outputs: Any,  # noqa: ANN401
         *args: object,
+        **kwargs: object,
     ) -> None:
         """Keep the predictions of the batch."""
         indices, logits = outputs

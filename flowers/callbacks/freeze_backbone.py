@@ -98,7 +98,9 @@ class FreezeBackbone(Callback):
 
     on_train_start = on_train_epoch_start  # a run may resume inside an epoch
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+    def on_fit_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: object, **kwargs: object
+    ) -> None:
         """Unfreeze the backbone, and let the data module return images again."""
         assert isinstance(pl_module, ClassificationTask)
         pl_module.net.backbone.requires_grad_().train(pl_module.training)

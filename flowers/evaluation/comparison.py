@@ -115,6 +115,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
         only_first: Number of images that only the first network classifies correctly.
         only_second: Number of images that only the second network classifies correctly.
     """
+    if only_first == only_second:
+        return 1.0
     return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
