@@ -33,9 +33,6 @@ _SHA256 = re.compile(r".+-(?!\d+\.)([0-9a-f]{8,10})\.pth")
 # A checkpoint of this project stores a network under these prefixes.
 _BACKBONE = "net.backbone."
 _HEAD = "net.head."
-# Characters of an error about keys of the state dict.
-_MAX_KEYS = 60
-_MAX_ERROR = 300
 
 
 class Preprocessing(NamedTuple):
@@ -112,8 +109,9 @@ def pretrained(
         try:
             net.load_state_dict(used)
         except RuntimeError as error:
-            keys = shorten(", ".join(used), _MAX_KEYS, placeholder=" ...")
-            reason = shorten(str(error), _MAX_ERROR, placeholder=" ...")
+            # torch's error lists all keys, often hundreds.
+            keys = shorten(", ".join(used), 60, placeholder=" ...")
+            reason = shorten(str(error), 300, placeholder=" ...")
             raise ValueError(
                 f"`weights` {weights}: expected the weights of {arch}, got {keys}: {reason}"
             ) from error

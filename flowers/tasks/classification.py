@@ -131,9 +131,7 @@ class ClassificationTask(LightningModule):
     @property
     def evaluated_net(self) -> nn.Module:
         """The network with its test-time augmentation."""
-        if self.tta == "none":
-            return self.net
-        return AverageViews(self.net, self.tta)
+        return self.net if self.tta == "none" else AverageViews(self.net, self.tta)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch of images, targets (labels, or soft) and indices."""
