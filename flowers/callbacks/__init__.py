@@ -5,7 +5,6 @@
 """
 
 from flowers.callbacks.calibrate import Calibrate
-from flowers.callbacks.checkpoint import AtomicCheckpointIO, SaveBest, SaveLast
 from flowers.callbacks.collect_predictions import is_all
 from flowers.callbacks.console import PrintEpochs, PrintInterval, console_callbacks
 from flowers.callbacks.early_stopping import EarlyStopping
@@ -17,6 +16,7 @@ from flowers.callbacks.resilience.resume_epoch import ResumeEpoch
 from flowers.callbacks.resilience.seed_steps import SeedSteps
 from flowers.callbacks.resilience.stop_on_signal import StopOnSignal
 from flowers.callbacks.resilience.terminate_on_nan import TerminateOnNaN
+from flowers.callbacks.save_checkpoint import AtomicCheckpointIO, SaveBest, SaveLast
 from flowers.callbacks.save_run_config import SaveRunConfig
 from flowers.callbacks.tensorboard import FailSafeTensorBoardLogger, LogToTensorBoard
 from flowers.callbacks.warn_at_chance import WarnAtChance

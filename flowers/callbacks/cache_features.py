@@ -53,19 +53,18 @@ def cache_features(task: TransferTask, data: FlowersDataModule) -> NDArray[np.fl
 def _compute(
     task: TransferTask, data: FlowersDataModule, indices: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    features = None
     training = task.net.training
     net = task.net.eval()
     # data.batch_size may be too large: it is that of training the head alone.
     batches = np.array_split(indices, math.ceil(len(indices) / _BATCH_SIZE))
     rank_zero_info(f"Computing the features of {len(indices):,} images, once")
+    outputs = []
     for batch in tqdm(batches, desc="Computing the features", unit="batch", disable=None):
         images = to_float(data.images(batch).to(task.device))
         images = images.contiguous(memory_format=torch.channels_last)
-        outputs = net.backbone(net.standardize(images)).float().cpu().numpy()
-        if features is None:
-            features = np.full((len(data.index.paths), outputs.shape[1]), np.nan, dtype=np.float32)
-        features[batch] = outputs
+        outputs.append(net.backbone(net.standardize(images)).float().cpu().numpy())
     net.train(training)
-    assert features is not None
+    shape = (len(data.index.paths), outputs[0].shape[1])
+    features = np.full(shape, np.nan, dtype=np.float32)
+    features[indices] = np.concatenate(outputs)
     return features

@@ -8,7 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions
 from flowers.data import FlowersDataModule
 from flowers.evaluation import fit_rejection, fit_temperature, reliability, with_temperature
-from flowers.tasks import ClassificationTask
+from flowers.tasks import ClassificationTask, expect
 
 
 class Calibrate(CollectsPredictions):
@@ -24,11 +24,9 @@ class Calibrate(CollectsPredictions):
 
     def __init__(self, selective_accuracy: float = 0.99) -> None:
         super().__init__()
-        if not 0 < selective_accuracy <= 1:
-            raise ValueError(
-                f"`selective_accuracy`: expected a fraction above 0 and up to 1, got "
-                f"{selective_accuracy}"
-            )
+        is_fraction = 0 < selective_accuracy <= 1
+        expected = "a fraction above 0 and up to 1"
+        expect(is_fraction, "selective_accuracy", expected, selective_accuracy)
         self.selective_accuracy = selective_accuracy
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

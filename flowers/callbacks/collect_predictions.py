@@ -31,14 +31,13 @@ class CollectsPredictions(Callback):
 
     on_test_epoch_start = on_validation_epoch_start
 
-    def on_validation_batch_end(  # noqa: PLR0917 (Lightning's signature)
+    def on_validation_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *args: object,
+        **kwargs: object,
     ) -> None:
         """Keep the predictions of the batch."""
         indices, logits = outputs

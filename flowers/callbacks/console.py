@@ -32,13 +32,8 @@ class PrintEpochs(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the size of the network and the device."""
-        num_parameters = 0
-        num_frozen = 0
-        for parameter in pl_module.parameters():
-            num_parameters += parameter.numel()
-            if not parameter.requires_grad:
-                num_frozen += parameter.numel()
-        size = f"{num_parameters:,} parameters"
+        size = f"{sum(p.numel() for p in pl_module.parameters()):,} parameters"
+        num_frozen = sum(p.numel() for p in pl_module.parameters() if not p.requires_grad)
         if num_frozen:
             size += f", {num_frozen:,} of them frozen"
         device = trainer.strategy.root_device
@@ -64,18 +59,18 @@ class PrintEpochs(Callback):
             return
         if not self._seconds:
             print(_row("epoch", _METRICS, "time", "left"))
-        values = dict.fromkeys(_METRICS, "")
+        values = []
         for name in _METRICS:
             is_old = name.startswith("val/") and not self._is_validated
-            if name in trainer.callback_metrics and not is_old:
-                values[name] = f"{float(trainer.callback_metrics[name]):.4f}"
+            value = trainer.callback_metrics.get(name)
+            values.append("" if value is None or is_old else f"{float(value):.4f}")
         self._seconds.append(time.monotonic() - self._start)
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
         time_left = ""
         if epochs_left > 0:
             time_left = duration(sum(self._seconds) / len(self._seconds) * epochs_left)
         epoch = f"{trainer.current_epoch}/{trainer.max_epochs}"
-        print(_row(epoch, values.values(), duration(self._seconds[-1]), time_left), flush=True)
+        print(_row(epoch, values, duration(self._seconds[-1]), time_left), flush=True)
 
 
 def _row(epoch: str, values: Iterable[str], seconds: str, left: str) -> str:
@@ -94,9 +89,6 @@ def duration(seconds: float) -> str:
 
 class EpochBar(RichProgressBar):
     """A progress bar of the epoch, or of the evaluated split, below the table of epochs."""
-
-    def __init__(self) -> None:
-        super().__init__(refresh_rate=4)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """Return no metrics: the table shows them."""
@@ -159,5 +151,5 @@ def console_callbacks(trainer: Any) -> list[Callback]:  # noqa: ANN401
     """
     has_bar = any(isinstance(callback, ProgressBar) for callback in trainer.callbacks or [])
     if sys.stdout.isatty() and trainer.enable_progress_bar is not False and not has_bar:
-        return [PrintEpochs(), EpochBar()]
+        return [PrintEpochs(), EpochBar(refresh_rate=4)]
     return [PrintEpochs()]

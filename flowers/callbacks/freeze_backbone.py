@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from flowers.callbacks.cache_features import cache_features
 from flowers.data import FlowersDataModule
 from flowers.models import split_stages
-from flowers.tasks import ClassificationTask, CNNTask, TransferTask
+from flowers.tasks import ClassificationTask, CNNTask, TransferTask, expect
 
 
 class FreezeBackbone(Callback):
@@ -30,12 +30,11 @@ class FreezeBackbone(Callback):
     """
 
     def __init__(self, unfreeze_epoch: int | None = 0, *, stages: int = 1) -> None:
-        if unfreeze_epoch is not None and unfreeze_epoch < 0:
-            raise ValueError(f"`unfreeze_epoch`: expected 0 or more, got {unfreeze_epoch}")
-        if stages < 1:
-            raise ValueError(f"`stages`: expected 1 or more, got {stages}")
-        if stages > 1 and not unfreeze_epoch:
-            raise ValueError("`stages`: expected `unfreeze_epoch` 1 or more with it")
+        if unfreeze_epoch is not None:
+            expect(unfreeze_epoch >= 0, "unfreeze_epoch", "0 or more", unfreeze_epoch)
+        expect(stages >= 1, "stages", "1 or more", stages)
+        is_used = bool(unfreeze_epoch)
+        expect(stages == 1 or is_used, "stages", "`unfreeze_epoch` 1 or more with it", stages)
         self.unfreeze_epoch = unfreeze_epoch
         self.stages = stages
         self._reported = 0
@@ -92,16 +91,16 @@ class FreezeBackbone(Callback):
             stage.train(number >= num_frozen)
         if num_frozen != self._reported:
             trained = f"{self.stages - num_frozen} of {self.stages} stages of the backbone"
-            if num_frozen == self.stages:
-                trained = "only the head"
-            elif num_frozen == 0:
-                trained = "all of the backbone"
+            names = {self.stages: "only the head", 0: "all of the backbone"}
+            trained = names.get(num_frozen, trained)
             rank_zero_info(f"epoch {trainer.current_epoch}: training {trained}")
         self._reported = num_frozen
 
     on_train_start = on_train_epoch_start  # a run may resume inside an epoch
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: object, **kwargs: object
+    ) -> None:
         """Unfreeze the backbone, and let the data module return images again."""
         assert isinstance(pl_module, ClassificationTask)
         pl_module.net.backbone.requires_grad_().train(pl_module.training)
@@ -109,9 +108,7 @@ class FreezeBackbone(Callback):
         if isinstance(data, FlowersDataModule):
             data.features = None
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
-        """Unfreeze the backbone after an error, too."""
-        self.on_fit_end(trainer, pl_module)
+    on_exception = on_fit_end
 
     def num_frozen(self, epoch: int) -> int:
         """Return the number of stages, counted from the input, that are frozen in an epoch."""

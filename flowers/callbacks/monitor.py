@@ -21,18 +21,18 @@ def monitor_mode(monitor: str, mode: Mode | None) -> Mode:
         ValueError: The user's mode contradicts the metric, or is missing for an unknown metric.
     """
     _, _, name = monitor.partition("/")
-    known_mode = _MODES.get(name.partition("/")[0])
-    if mode is None and known_mode is None:
+    known_mode = _MODES.get(name.partition("/")[0], mode)
+    if known_mode is None:
         raise ValueError(
             f"`monitor` {monitor}: expected val/loss, val/acc, val/f1 or val/recall/<class>; for a "
             f"metric of your own give `mode` min or max"
         )
-    if mode is not None and known_mode not in (None, mode):
+    if mode not in (None, known_mode):
         raise ValueError(
             f"`mode` {mode}: expected {known_mode} for `monitor` {monitor}; leave it out (null), "
             f"it follows from the metric"
         )
-    return mode or known_mode or "max"
+    return known_mode
 
 
 def linked_mode(monitor: str, mode: Mode | None) -> Mode:

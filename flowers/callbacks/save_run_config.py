@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from flowers.callbacks.checkpoint import SaveBest
+from flowers.callbacks.save_checkpoint import SaveBest
 from flowers.callbacks.tensorboard import FailSafeTensorBoardLogger
 from flowers.data import FlowersDataModule, manifest_text
 from flowers.run_folder import write_new
@@ -22,12 +23,6 @@ class SaveRunConfig(SaveConfigCallback):
     options or other data adds numbered files and replaces none.
     """
 
-    @property
-    def config_text(self) -> str:
-        """The resolved configuration as YAML."""
-        text: str = self.parser.dump(self.config, skip_none=False)
-        return text
-
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the files when ``fit`` begins (Lightning calls this in one process only)."""
         logger = trainer.logger
@@ -35,12 +30,13 @@ class SaveRunConfig(SaveConfigCallback):
         if stage != "fit" or log_dir is None:
             return
         folder = Path(log_dir)
-        _write_new(folder / "config.yaml", self.config_text)
+        config = self.parser.dump(self.config, skip_none=False)
+        _write_new(folder / "config.yaml", config)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, FlowersDataModule):
             _write_new(folder / "manifest.csv", manifest_text(data.manifest_rows()))
         if isinstance(logger, FailSafeTensorBoardLogger):
-            text = f"```yaml\n{self.config_text}\n```"
+            text = f"```yaml\n{config}\n```"
             logger.attempt(lambda: logger.experiment.add_text("config", text, trainer.global_step))
 
     def on_save_checkpoint(
@@ -63,24 +59,17 @@ class SaveRunConfig(SaveConfigCallback):
 
 
 def _print_summary(best: SaveBest, trainer: Trainer) -> None:
-    checkpoint = _relative(Path(best.best_model_path))
-    run = _relative(Path(best.best_model_path).parent.parent)
+    file = Path(best.best_model_path)
+    run = Path(str(file.parents[1]).removeprefix(f"{Path.cwd()}{os.sep}"))
     loss = "" if best.monitor == "val/loss" else f" (val/loss {best.best_loss:.4f})"
     print(
         f"\nBest epoch       {best.best_epoch} of {trainer.current_epoch} (counted from 0)\n"
         f"  {best.monitor:<14} {best.best_model_score:.4f}{loss}, selected on these images\n"
         f"Run folder       {run}\n"
-        f"Best checkpoint  {checkpoint}\n"
+        f"Best checkpoint  {run / file.parent.name / file.name}\n"
         f"Test it          python -m flowers test --ckpt_path {shlex.quote(str(run))}\n"
         f"See the curves   tensorboard --logdir {shlex.quote(str(run.parent))}\n"
     )
-
-
-def _relative(path: Path) -> Path:
-    """Return a path relative to the working folder if it is inside, else unchanged."""
-    if path.is_relative_to(Path.cwd()):
-        return path.relative_to(Path.cwd())
-    return path
 
 
 def _write_new(file: Path, text: str) -> None:

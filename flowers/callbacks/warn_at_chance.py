@@ -42,11 +42,10 @@ class WarnAtChance(Callback):
         lowest_train, _ = _interval(train_acc, data, "train")
         counts = data.class_counts("val")
         chance = max(counts) / sum(counts)
-        is_at_chance = lowest_val <= chance and highest_val < lowest_train
-        if is_at_chance:
-            self._epochs_at_chance += 1
-        else:
+        if lowest_val > chance or highest_val >= lowest_train:
             self._epochs_at_chance = 0
+            return
+        self._epochs_at_chance += 1
         if self._epochs_at_chance == _NUM_EPOCHS:
             rank_zero_warn(
                 f"The validation accuracy ({val_acc:.1%}) has been at chance ({chance:.1%}: always "

@@ -52,8 +52,7 @@ def write_onnx(
 
     shapes = {"images": {0: torch.export.Dim("batch")}}
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["probabilities"]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they concern the exporter's own code
+    with warnings.catch_warnings(action="ignore"):  # they concern the exporter's own code
         program = torch.onnx.export(
             module, _example(images), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
         )
@@ -91,8 +90,8 @@ def write_torch_export(
         metadata: Content of ``metadata.json`` in the file.
     """
     shapes = {"images": {0: torch.export.Dim("batch")}}
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they concern the exporter's own code
+    # The warnings concern the exporter's own code.
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         program = torch.export.export(module, _example(images), dynamic_shapes=shapes)
         content = io.BytesIO()  # on a full disk, torch's own writer would abort the process
         torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata)})
@@ -101,8 +100,7 @@ def write_torch_export(
 
 def torch_export_runner(file: Path) -> Run:
     """Return a function that runs a torch.export file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         program = torch.export.load(file).module()
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from flowers.checkpoint import checkpoint_file, limit_network, read_checkpoint
 from flowers.data import load_image, to_float
 from flowers.models import Views
 from flowers.runtime import num_allowed_cores
-from flowers.tasks import Classification, ClassificationTask, classify
+from flowers.tasks import Classification, ClassificationTask, classify, expect
 
 # What an image may be given as.
 ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
@@ -62,10 +62,8 @@ class FlowerPredictor:
             raise ValueError(
                 f"`device` {device}: expected auto, cpu or a GPU of this machine, as cuda:0"
             ) from error
-        if batch_size < 1 or tta not in (None, *get_args(Views)):
-            raise ValueError(
-                f"expected `batch_size` 1 or more and a known `tta`, got {batch_size} and {tta}"
-            )
+        expect(batch_size >= 1, "batch_size", "1 or more", batch_size)
+        expect(tta in (None, *get_args(Views)), "tta", f"one of {get_args(Views)}", tta)
         self.batch_size = batch_size
         try:
             with limit_network(checkpoint):
@@ -128,29 +126,25 @@ class FlowerPredictor:
         """
         rest = iter(images)
         with ThreadPoolExecutor(num_allowed_cores()) as pool:
-            before: list[Future[Tensor | OSError]] = []
-            paths: list[str] = []
+            before: list[Future[tuple[str, Tensor | OSError]]] = []
             while (batch := [*islice(rest, self.batch_size)]) or before:
                 for image in batch:
                     if isinstance(image, Image.Image):
                         image.load()  # not in the threads, two of which may get the same image
                 waiting = [pool.submit(self._decode, image) for image in batch]
-                yield from self._results([future.result() for future in before], paths)
+                yield from self._classify([future.result() for future in before])
                 before = waiting
-                paths = list(map(_path, batch))
 
-    def _results(
-        self, decoded: Sequence[Tensor | OSError], paths: Sequence[str]
+    def _classify(
+        self, decoded: Sequence[tuple[str, Tensor | OSError]]
     ) -> Iterator[Classification | OSError]:
-        images = [image for image in decoded if isinstance(image, Tensor)]
-        if images:
-            rows = iter(self.probs(torch.stack(images)))
-        for image, path in zip(decoded, paths, strict=True):
+        images = [image for _, image in decoded if isinstance(image, Tensor)]
+        rows = iter(self.probs(torch.stack(images)).tolist() if images else [])
+        for path, image in decoded:
             if isinstance(image, OSError):
                 yield image
             else:
-                probs = next(rows)[None]
-                yield from classify(probs, self.class_names, threshold=self.threshold, paths=[path])
+                yield classify(next(rows), self.class_names, threshold=self.threshold, path=path)
 
     @torch.inference_mode()
     def probs(self, pixels: Tensor) -> Tensor:
@@ -160,21 +154,18 @@ class FlowerPredictor:
         probs: Tensor = (logits / self.temperature).softmax(dim=1)
         return probs
 
-    def _decode(self, image: ImageLike) -> Tensor | OSError:
-        path = _path(image)
+    def _decode(self, image: ImageLike) -> tuple[str, Tensor | OSError]:
+        """Return the path of an image, and its pixels or the error of reading it."""
+        path = str(image) if isinstance(image, str | Path) else ""
         try:
-            return load_image(_as_file(image), **self.decoding)
+            return path, load_image(_as_file(image), **self.decoding)
         except MemoryError:
-            return OSError(f"{path}: not enough memory to decode it".removeprefix(": "))
-        except OSError as error:
-            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
-            if path in str(error):  # Pillow's message has the path already
-                return kind(str(error))
-            return kind(f"{path}: {error}")
-
-
-def _path(image: ImageLike) -> str:
-    return str(image) if isinstance(image, str | Path) else ""
+            error = OSError("not enough memory to decode it")
+        except OSError as reason:
+            error = reason
+        if path in str(error):  # Pillow's message may have it already
+            return path, error
+        return path, type(error)(f"{path}: {error}")
 
 
 def _as_file(image: ImageLike) -> str | Path | io.BytesIO | Image.Image:

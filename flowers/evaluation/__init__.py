@@ -15,7 +15,6 @@ from flowers.evaluation.figures import (
     figure_bytes,
     gallery_figure,
     history_figure,
-    reliability_figure,
 )
 from flowers.evaluation.grad_cam import grad_cam
 from flowers.evaluation.label_issues import LabelIssue, label_issues
@@ -93,7 +92,6 @@ __all__ = [
     "read_history",
     "read_predictions",
     "reliability",
-    "reliability_figure",
     "report_figures",
     "report_html",
     "report_json",

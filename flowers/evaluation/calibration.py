@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from flowers.evaluation.predictions import PredictionTable
+from flowers.evaluation.predictions import PredictionTable
 
 _TINY = np.finfo(np.float64).tiny  # the smallest number whose logarithm is finite
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, compress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import combinations
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from flowers.evaluation.metrics import overall_metrics
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from flowers.evaluation.predictions import PredictionTable
-    from flowers.evaluation.training_curves import Curve
+from flowers.evaluation.predictions import PredictionTable
+from flowers.evaluation.training_curves import Curve
 
 LEVEL = 0.05  # the usual significance level
 
@@ -102,6 +98,11 @@ class Answer(NamedTuple):
     predicted: str
     confidence: float
 
+    @property
+    def is_correct(self) -> bool:
+        """Whether the predicted class is the label."""
+        return self.predicted == self.label
+
 
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the p-value of McNemar's exact test of two networks on the same images.
@@ -121,53 +122,27 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 def pairs(runs: Sequence[Run]) -> list[Pair]:
     """Return all pairs of tested runs, with p-values corrected for the number of pairs (Holm)."""
-    uncorrected = []
+    results = []
     for first, second in combinations(runs, 2):
-        if first.predictions is not None and second.predictions is not None:
-            uncorrected.append(_pair(first, second, first.predictions, second.predictions))
-    p_values = _holm(np.array([pair.p_value for pair in uncorrected]))
-    corrected = []
-    for pair, p_value in zip(uncorrected, p_values.tolist(), strict=True):
-        corrected.append(pair._replace(p_value_corrected=p_value))
-    return corrected
-
-
-def _pair(first: Run, second: Run, predictions: PredictionTable, others: PredictionTable) -> Pair:
-    """Return the comparison of two tested runs, with its uncorrected p-value."""
-    sha256: Mapping[str, str] = {}
-    other_sha256: Mapping[str, str] = {}
-    if first.sha256 and second.sha256:  # else the paths identify the images
-        sha256 = first.sha256
-        other_sha256 = second.sha256
-    images, correct = _image_sets(predictions, sha256)
-    other_images, other_correct = _image_sets(others, other_sha256)
-    shared = images & other_images
-    only_first = len((correct - other_correct) & shared)
-    only_second = len((other_correct - correct) & shared)
-    p_value = mcnemar(only_first, only_second)
-    return Pair(
-        first=first.name,
-        second=second.name,
-        shared=len(shared),
-        only_first=only_first,
-        only_second=only_second,
-        p_value=p_value,
-        p_value_corrected=p_value,
-        same_classes=set(predictions.class_names) == set(others.class_names),
-    )
-
-
-def _image_sets(
-    predictions: PredictionTable, sha256: Mapping[str, str]
-) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """Return (checksum, label) of all images and of those classified correctly.
-
-    The path stands in for an unknown checksum.
-    """
-    images = []
-    for path, label in zip(predictions.paths, predictions.labels, strict=True):
-        images.append((sha256.get(path, path), predictions.class_names[label]))
-    return set(images), set(compress(images, predictions.correct))
+        if first.predictions is None or second.predictions is None:
+            continue
+        shared = _shared_answers([first, second])
+        only_first = sum(one.is_correct and not other.is_correct for one, other in shared)
+        only_second = sum(other.is_correct and not one.is_correct for one, other in shared)
+        p_value = mcnemar(only_first, only_second)
+        pair = Pair(
+            first=first.name,
+            second=second.name,
+            shared=len(shared),
+            only_first=only_first,
+            only_second=only_second,
+            p_value=p_value,
+            p_value_corrected=p_value,
+            same_classes={*first.predictions.class_names} == {*second.predictions.class_names},
+        )
+        results.append(pair)
+    corrected = _holm(np.array([pair.p_value for pair in results])).tolist()
+    return [pair._replace(p_value_corrected=p) for pair, p in zip(results, corrected, strict=True)]
 
 
 def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -215,24 +190,35 @@ def disagreements(runs: Sequence[Run]) -> list[list[Answer]]:
 
     The images with the most confident incorrect predictions come first.
     """
-    tested = [run for run in runs if run.predictions is not None]
-    has_sha256 = all(run.sha256 for run in tested)  # else the paths identify the images
-    answers: dict[str, dict[str, Answer]] = defaultdict(dict)
-    for run in tested:
-        assert run.predictions is not None
-        names = run.predictions.class_names
-        columns = (run.predictions.labels, run.predictions.predicted, run.predictions.confidence)
-        for path, label, predicted, confidence in zip(run.predictions.paths, *columns, strict=True):
-            image = run.sha256.get(path, path) if has_sha256 else path
-            answer = Answer(run.name, path, names[label], names[predicted], float(confidence))
-            answers[image][run.name] = answer
     different = []
-    for group in answers.values():
-        if len(group) == len(tested) and len({answer.predicted for answer in group.values()}) > 1:
-            different.append([*group.values()])
+    for answers in _shared_answers([run for run in runs if run.predictions is not None]):
+        if len({answer.predicted for answer in answers}) > 1:
+            different.append(answers)
     return sorted(different, key=_largest_error, reverse=True)
 
 
+def _shared_answers(runs: Sequence[Run]) -> list[list[Answer]]:
+    """Return the answers of all runs for each image that all of them tested with the same label.
+
+    Checksums identify an image, or paths if a run has no checksums.
+    """
+    has_sha256 = all(run.sha256 for run in runs)
+    answers: dict[tuple[str, str], dict[str, Answer]] = defaultdict(dict)
+    for run in runs:
+        for answer in _answers(run):
+            image = run.sha256.get(answer.path, answer.path) if has_sha256 else answer.path
+            answers[image, answer.label][run.name] = answer
+    return [[*group.values()] for group in answers.values() if len(group) == len(runs)]
+
+
+def _answers(run: Run) -> Iterator[Answer]:
+    assert run.predictions is not None
+    names = run.predictions.class_names
+    columns = (run.predictions.labels, run.predictions.predicted, run.predictions.confidence)
+    for path, label, predicted, confidence in zip(run.predictions.paths, *columns, strict=True):
+        yield Answer(run.name, path, names[label], names[predicted], float(confidence))
+
+
 def _largest_error(answers: Sequence[Answer]) -> float:
-    errors = [answer.confidence for answer in answers if answer.predicted != answer.label]
+    errors = [answer.confidence for answer in answers if not answer.is_correct]
     return max(errors, default=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import chain
 from statistics import mean, stdev
 from typing import NamedTuple
 
@@ -39,15 +40,12 @@ def summarize(runs: Runs) -> dict[str, Summary]:
     Raises:
         ValueError: There are fewer than two folds.
     """
-    scores_by_run = {key: scores(predictions) for key, predictions in runs.items()}
+    folds = np.array([fold for _, fold in runs])
+    run_scores = [scores(predictions) for predictions in runs.values()]
     summary = {}
-    for name in next(iter(scores_by_run.values())):
-        values: list[float] = []
-        values_by_fold: dict[int, list[float]] = {}
-        for (_, fold), run_scores in scores_by_run.items():
-            values.append(run_scores[name])
-            values_by_fold.setdefault(fold, []).append(run_scores[name])
-        low, high = fold_interval(list(map(mean, values_by_fold.values())))
+    for name in run_scores[0]:
+        values = np.array([one[name] for one in run_scores])
+        low, high = fold_interval([mean(values[folds == fold]) for fold in np.unique(folds)])
         low = max(0.0, low)
         if name != "log loss":  # all other scores are fractions
             high = min(1.0, high)
@@ -73,15 +71,13 @@ def pool(runs: Runs) -> PredictionTable:
                 f"images, {len(expected):,} for the first seed. The data changed between the runs; "
                 "start again in a new folder."
             )
-    paths: list[str] = []
-    labels = []
-    probs = []
-    for predictions in runs.values():
-        paths += predictions.paths
-        labels.append(predictions.labels)
-        probs.append(predictions.probs)
-    class_names = predictions.class_names
-    return PredictionTable(class_names, tuple(paths), np.concatenate(labels), np.concatenate(probs))
+    tables = [*runs.values()]
+    return PredictionTable(
+        tables[0].class_names,
+        tuple(chain.from_iterable(table.paths for table in tables)),
+        np.concatenate([table.labels for table in tables]),
+        np.concatenate([table.probs for table in tables]),
+    )
 
 
 def summary_json(runs: Runs) -> str:
@@ -101,9 +97,8 @@ def summary_markdown(runs: Runs) -> str:
     for name, score in summarize(runs).items():
         interval = f"{score.low:.4f} to {score.high:.4f}"
         score_rows.append([name, f"{score.mean:.4f}", f"{score.sd:.4f}", interval])
-    confusion_rows = []
-    for name, row in zip(pooled.class_names, counts.tolist(), strict=True):
-        confusion_rows.append([name, *row])
+    rows = zip(pooled.class_names, counts.tolist(), strict=True)
+    confusion_rows = [[name, *row] for name, row in rows]
     score_table = Table(score_rows, ["score", "mean", "standard deviation", "95 % interval"])
     confusion_table = Table(confusion_rows, ["label, predicted as", *pooled.class_names])
     return (

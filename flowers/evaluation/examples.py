@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from flowers.evaluation.predictions import PredictionTable
+from flowers.evaluation.predictions import PredictionTable
 
 
 def worst_mistakes(predictions: PredictionTable, count: int) -> list[int]:

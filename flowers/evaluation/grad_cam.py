@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -> Tensor:

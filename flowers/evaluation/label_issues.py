@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from flowers.evaluation.predictions import PredictionTable
+from flowers.evaluation.predictions import PredictionTable
 
 
 class LabelIssue(NamedTuple):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest, t
 from sklearn.metrics import (
     confusion_matrix,
@@ -17,13 +19,7 @@ from sklearn.metrics import (
 )
 
 from flowers.evaluation.calibration import reliability
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from flowers.evaluation.predictions import PredictionTable
+from flowers.evaluation.predictions import PredictionTable
 
 
 def class_metrics(predictions: PredictionTable) -> dict[str, dict[str, float]]:

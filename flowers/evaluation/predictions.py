@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowers.csv_files import csv_cell, csv_name, csv_text, read_csv
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
 # The first columns of the file, before the columns of probabilities, one for each class.
 PREDICTION_COLUMNS = ("path", "label", "predicted", "rejected", "error")
@@ -70,7 +66,8 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
     """
     class_names, rows = _read_rows(file)
     row_paths, row_labels, *_ = zip(*rows, strict=True)
-    unknown = sorted({*row_labels} - {*class_names, ""})
+    label_numbers = {name: number for number, name in enumerate(class_names)} | {"": -1}
+    unknown = sorted(set(row_labels) - label_numbers.keys())
     if unknown:
         raise ValueError(
             f"{file}: expected a column for each label, got none for {', '.join(unknown)}"
@@ -82,10 +79,8 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
         )
     positions = {path: position for position, path in enumerate(dict.fromkeys(row_paths))}
     row_positions = [positions[path] for path in row_paths]
-    labels = np.full(len(positions), -1)
-    for position, label in zip(row_positions, row_labels, strict=True):
-        if label:
-            labels[position] = class_names.index(label)
+    labels = np.empty(len(positions), dtype=int)
+    labels[row_positions] = [label_numbers[label] for label in row_labels]
     sums = np.zeros((len(positions), len(class_names)))
     np.add.at(sums, row_positions, _row_probs(rows, file=file))
     probs = sums / np.bincount(row_positions)[:, None]

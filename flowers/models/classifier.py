@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
-from torch import nn
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
+from torch import Tensor, nn
 
 # Mean and standard deviation of ImageNet's training images, as in
 # https://pytorch.org/vision/stable/models.html. For a network trained from scratch, roughly correct

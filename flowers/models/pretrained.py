@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
+from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torchvision.models
 from filelock import FileLock
-from torch import nn
-from torchvision.models import get_model, get_model_weights, list_models
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 from flowers.checkpoint import load_weights
 from flowers.models.classifier import ImageClassifier, Standardize
 from flowers.models.timm_networks import TIMM, timm_config, timm_network, timm_weights
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor
-    from torchvision.models import WeightsEnum
-
-_IMAGENET_CLASSES = 1000
 # Position embeddings of a vision transformer belong to one image size, usually 224 pixels.
 _VIT_SIZE = 224
 # The auxiliary heads of these networks help only when training from scratch. `transform_input`
@@ -34,12 +28,11 @@ _INCEPTIONS = {"googlenet", "inception_v3"}
 _AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")
 # DenseNet's published files have the layer names of an old torchvision.
 _DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+# torchvision's published files end with a part of their SHA-256; digits alone are a date.
+_SHA256 = re.compile(r".+-(?!\d+\.)([0-9a-f]{8,10})\.pth")
 # A checkpoint of this project stores a network under these prefixes.
 _BACKBONE = "net.backbone."
 _HEAD = "net.head."
-# Characters of an error about keys of the state dict.
-_MAX_KEYS = 60
-_MAX_ERROR = 300
 
 
 class Preprocessing(NamedTuple):
@@ -69,16 +62,13 @@ def preprocessing(arch: str, weights: str) -> Preprocessing:
         ValueError: There is no such network, or there are no such weights.
     """
     if arch.startswith(TIMM):
-        _check_timm_weights(weights)
         config = timm_config(arch)
+        _check_name(weights, ["DEFAULT"], network=arch)
         size = config["input_size"][1]
         return Preprocessing(size, config["interpolation"], config["mean"], config["std"])
     preset = _weights_entry(arch, weights).transforms()
-    image_size = int(preset.crop_size[0])
-    if arch.startswith("vit_"):
-        image_size = _VIT_SIZE
-    interpolation = str(preset.interpolation.value)
-    return Preprocessing(image_size, interpolation, tuple(preset.mean), tuple(preset.std))
+    size = _VIT_SIZE if arch.startswith("vit_") else preset.crop_size[0]
+    return Preprocessing(size, preset.interpolation.value, tuple(preset.mean), tuple(preset.std))
 
 
 def pretrained(
@@ -109,7 +99,7 @@ def pretrained(
         num_features = net.head_hidden_size
         last_layer = str(timm_config(arch)["classifier"])
     else:
-        net, num_features, last_layer = _torchvision_backbone(arch, weights)
+        net, num_features, last_layer = _torchvision_backbone(arch)
     head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))
     if weights != "none":
         state = _read_weights(arch, weights)
@@ -119,75 +109,32 @@ def pretrained(
         try:
             net.load_state_dict(used)
         except RuntimeError as error:
-            keys = shorten(", ".join(used), _MAX_KEYS, placeholder=" ...")
-            reason = shorten(str(error), _MAX_ERROR, placeholder=" ...")
+            # torch's error lists all keys, often hundreds.
+            keys = shorten(", ".join(used), 60, placeholder=" ...")
+            reason = shorten(str(error), 300, placeholder=" ...")
             raise ValueError(
                 f"`weights` {weights}: expected the weights of {arch}, got {keys}: {reason}"
             ) from error
-        _load_head(head, state)
+        stored = {key.removeprefix(_HEAD): state[key] for key in state if key.startswith(_HEAD)}
+        with suppress(RuntimeError):  # there is none, or it has other classes
+            head.load_state_dict(stored)
     return ImageClassifier(Standardize(preset.mean, preset.std), net, head)
 
 
-def _torchvision_backbone(arch: str, weights: str) -> tuple[nn.Module, int, str]:
+def _torchvision_backbone(arch: str) -> tuple[nn.Module, int, str]:
     """Return a network without its last layer, its number of features, and that layer's name."""
-    net = _build(arch, weights)
-    last_layer = _last_layer(net)
-    _disable_dropout_before(net, last_layer)
-    old_layer = net.get_submodule(last_layer)
+    options = _INCEPTION_OPTIONS if arch in _INCEPTIONS else {}
+    net: nn.Module = get_model(arch, weights=None, **options)
+    layers = []
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Dropout) or list(module.parameters(recurse=False)):
+            layers.append((name, module))
+    (_, layer_before), (last_layer, old_layer) = layers[-2:]
+    if isinstance(layer_before, nn.Dropout):
+        layer_before.p = 0.0  # the new head has its own
     assert isinstance(old_layer, nn.Linear | nn.Conv2d)
     net.set_submodule(last_layer, nn.Identity())
     return net, old_layer.weight.shape[1], last_layer
-
-
-def _build(arch: str, weights: str) -> nn.Module:
-    entry = _weights_entry(arch, weights)
-    size = (_VIT_SIZE, _VIT_SIZE)
-    is_named = weights in type(entry).__members__
-    if arch.startswith("vit_") and is_named and entry.meta["min_size"] != size:
-        names = [other.name for other in type(entry) if other.meta["min_size"] == size]
-        raise ValueError(
-            f"`weights` {weights}: expected weights for images of {_VIT_SIZE} pixels, as "
-            f"{', '.join(names)}, got some for {entry.meta['min_size'][0]}"
-        )
-    options = _INCEPTION_OPTIONS if arch in _INCEPTIONS else {}
-    net: nn.Module = get_model(arch, weights=None, **options)
-    return net
-
-
-def _last_layer(net: nn.Module) -> str:
-    """Return the name of the last linear layer, or 1x1 convolution, with 1,000 outputs."""
-    last = ""
-    for name, module in net.named_modules():
-        is_linear = isinstance(module, nn.Linear)
-        is_pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
-        if (is_linear or is_pointwise) and len(module.weight) == _IMAGENET_CLASSES:
-            last = name
-    return last
-
-
-def _disable_dropout_before(net: nn.Module, last_layer: str) -> None:
-    """Disable the dropout right before the last layer; the new head has its own."""
-    dropout = None
-    for name, module in net.named_modules():
-        if name == last_layer:
-            break
-        if isinstance(module, nn.Dropout):
-            dropout = module
-        elif list(module.parameters(recurse=False)):
-            dropout = None
-    if dropout is not None:
-        dropout.p = 0.0
-
-
-def _load_head(head: nn.Sequential, state: Mapping[str, Tensor]) -> None:
-    """Load the head of a checkpoint of this project if its shapes match."""
-    stored = {key.removeprefix(_HEAD): state[key] for key in state if key.startswith(_HEAD)}
-    if _shapes(stored) == _shapes(head.state_dict()):
-        head.load_state_dict(stored)
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in state.items()}
 
 
 def _weights_entry(arch: str, weights: str) -> WeightsEnum:
@@ -196,21 +143,21 @@ def _weights_entry(arch: str, weights: str) -> WeightsEnum:
     if arch not in classifiers:
         raise ValueError(f"`arch`: expected one of {', '.join(classifiers)}, got {arch}")
     entries = get_model_weights(arch)
-    if weights == "none" or _is_file(weights):
-        return entries.DEFAULT
-    if weights not in entries.__members__:
-        names = ", ".join([*entries.__members__, "none"])
-        raise ValueError(
-            f"`weights`: expected {names} or the path of a .pth file for {arch}, got {weights}"
-        )
-    return entries[weights]
+    names = [*entries.__members__]
+    network = arch
+    if arch.startswith("vit_"):
+        size = (_VIT_SIZE, _VIT_SIZE)
+        names = [name for name in names if entries[name].meta["min_size"] == size]
+        network = f"{arch} and images of {_VIT_SIZE} pixels"
+    _check_name(weights, names, network=network)
+    return entries[weights] if weights in names else entries.DEFAULT
 
 
-def _check_timm_weights(weights: str) -> None:
-    if weights not in ("DEFAULT", "none") and not _is_file(weights):
+def _check_name(weights: str, names: list[str], *, network: str) -> None:
+    if weights not in (*names, "none") and not _is_file(weights):
         raise ValueError(
-            f"`weights`: expected DEFAULT, none or the path of a .pth file for a network of timm, "
-            f"got {weights}"
+            f"`weights`: expected {', '.join(names)}, none or the path of a .pth file for "
+            f"{network}, got {weights}"
         )
 
 
@@ -232,7 +179,6 @@ def _read_weights(arch: str, weights: str) -> dict[str, Tensor]:
     if not file.is_file():
         raise FileNotFoundError(f"`weights` {weights}: no such file")
     try:
-        _check_sha256(file)
         return _load_state(file)
     except Exception as error:  # torch.load raises errors of any kind
         reason = str(error).partition("\n")[0]
@@ -243,13 +189,12 @@ def _read_weights(arch: str, weights: str) -> dict[str, Tensor]:
 
 def _sha256_prefix(name: str) -> str:
     """Return the part of its SHA-256 in the name of a file of torch's hub; empty without one."""
-    match = re.fullmatch(r".+-([0-9a-f]{8,10})\.pth", name)
-    if match is None or match[1].isdigit():  # a date
-        return ""
-    return match[1]
+    match = _SHA256.fullmatch(name)
+    return match[1] if match else ""
 
 
-def _check_sha256(file: Path) -> None:
+def _load_state(file: Path) -> dict[str, Tensor]:
+    """Return the tensors in a file, after comparing it with the checksum in its name."""
     prefix = _sha256_prefix(file.name)
     with file.open("rb") as opened:
         if prefix and not hashlib.file_digest(opened, "sha256").hexdigest().startswith(prefix):
@@ -257,9 +202,6 @@ def _check_sha256(file: Path) -> None:
                 f"a file whose SHA-256 does not begin with {prefix} as its name says. Download it "
                 "again, or rename it if that is no checksum"
             )
-
-
-def _load_state(file: Path) -> dict[str, Tensor]:
     content = load_weights(file)
     for wrapper in ("state_dict", "model"):  # keys of Lightning's and torchvision's checkpoints
         content = content.get(wrapper, content)

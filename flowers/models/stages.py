@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from torch import nn
 
-if TYPE_CHECKING:
-    from torch.nn import Parameter
 
-
-class Stage(nn.Module):
-    """Blocks of a backbone that are frozen, or trained, together.
-
-    Args:
-        blocks: The blocks.
-        loose: Parameters outside all blocks, such as a position embedding.
-    """
-
-    def __init__(self, blocks: list[nn.Module], loose: list[Parameter]) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.loose = nn.ParameterList(loose)
-
-
-def split_stages(backbone: nn.Module, num_stages: int) -> list[Stage]:
+def split_stages(backbone: nn.Module, num_stages: int) -> list[nn.ModuleList]:
     """Divide a backbone into stages of about equally many blocks, in order from the input.
 
     Blocks keep the order in which they were registered, which in torchvision's networks is the
     order of computation. Stages share their modules with the backbone, and every parameter of the
-    backbone is in one stage.
+    backbone is in one stage: those outside all blocks, such as a position embedding, in the first.
 
     Args:
         backbone: The backbone.
         num_stages: Number of stages; with fewer blocks some are empty.
     """
     blocks = _blocks(backbone, half=_num_parameters(backbone) / 2)
-    in_blocks = {id(parameter) for parameter in nn.ModuleList(blocks).parameters()}
-    loose = [parameter for parameter in backbone.parameters() if id(parameter) not in in_blocks]
     stages = []
     for numbers in np.array_split(np.arange(len(blocks)), num_stages):
-        stages.append(Stage([blocks[number] for number in numbers], loose))
-        loose = []  # only the first stage has them
+        stages.append(nn.ModuleList(blocks[number] for number in numbers))
+    in_blocks = {id(parameter) for parameter in nn.ModuleList(blocks).parameters()}
+    others = [parameter for parameter in backbone.parameters() if id(parameter) not in in_blocks]
+    if others:
+        stages[0].append(nn.ParameterList(others))
     return stages
 
 
@@ -55,13 +37,11 @@ def _blocks(module: nn.Module, *, half: float) -> list[nn.Module]:
     blocks = []
     for child in module.children():
         size = _num_parameters(child)
-        if size == 0:
-            continue
         is_sequence = isinstance(child, nn.Sequential | nn.ModuleList)
         is_most = size > half and len(list(child.children())) > 0
         if is_sequence or is_most:
             blocks += _blocks(child, half=half)
-        else:
+        elif size > 0:
             blocks.append(child)
     return blocks
 

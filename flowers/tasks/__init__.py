@@ -1,6 +1,6 @@
 """LightningModules: loss, metrics and optimizer of a network."""
 
-from flowers.tasks.checks import check_size
+from flowers.tasks.checks import check_size, expect
 from flowers.tasks.classification import ClassificationTask, Prediction
 from flowers.tasks.classify import Classification, classify
 from flowers.tasks.cnn import CNNTask
@@ -14,4 +14,5 @@ __all__ = [
     "TransferTask",
     "check_size",
     "classify",
+    "expect",
 ]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor, nn
+from torch import Tensor, nn
 
 # Options that are stored in the optimizer's state.
 _RESTORED = ("lr", "weight_decay", "stage_decay")

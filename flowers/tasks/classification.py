@@ -91,7 +91,10 @@ class ClassificationTask(LightningModule):
             expect(0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
         self._loss_weights: list[float] | None = None
         if isinstance(class_weights, list):
-            _check_class_weights(class_weights, class_names)
+            is_valid = len(class_weights) == num_classes and any(class_weights)
+            is_valid &= all(0 <= weight < float("inf") for weight in class_weights)
+            expected = f"{num_classes} numbers of 0 or more, not all 0, for {class_names}"
+            expect(is_valid, "class_weights", expected, class_weights)
             self._loss_weights = class_weights
         # Convolutions are faster in channels_last, on a CPU and on a GPU's tensor cores.
         self.net = net.to(memory_format=torch.channels_last)
@@ -108,14 +111,11 @@ class ClassificationTask(LightningModule):
         self.calibration: dict[str, float] | None = None
         accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         f1 = MulticlassF1Score(num_classes, average="macro", validate_args=False)
-        metrics = MetricCollection({"acc": accuracy, "f1": f1})
+        # Lightning's own mean over processes rounds the mean number of images down.
+        metrics = MetricCollection({"loss": MeanMetric(), "acc": accuracy, "f1": f1})
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
-        # Lightning's own mean over processes rounds the mean number of images down.
-        self.train_loss = MeanMetric()
-        self.val_loss = MeanMetric()
-        self.test_loss = MeanMetric()
 
     @classmethod
     def data_defaults(cls, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,17 +131,13 @@ class ClassificationTask(LightningModule):
     @property
     def evaluated_net(self) -> nn.Module:
         """The network with its test-time augmentation."""
-        if self.tta == "none":
-            return self.net
-        return AverageViews(self.net, self.tta)
+        return self.net if self.tta == "none" else AverageViews(self.net, self.tta)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch of images, targets (labels, or soft) and indices."""
         images, targets, *_ = batch
         logits = self(images)
-        labels = targets
-        if targets.ndim == 2:
-            labels = targets.argmax(dim=1)
+        labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
         weight = None
         if self._loss_weights is not None:
             weight = logits.new_tensor(self._loss_weights)
@@ -152,37 +148,31 @@ class ClassificationTask(LightningModule):
         loss = functional.cross_entropy(
             logits, targets, weight=weight, label_smoothing=self.label_smoothing
         )
-        self.train_metrics.update(logits, labels)
         self.log("train/loss_step", loss)
-        self._log_epoch(self.train_loss, self.train_metrics, loss.detach(), len(images))
+        self._log_epoch(self.train_metrics, logits, labels, loss.detach())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:  # type: ignore[override]
         """Return the logits of a batch of the validation split."""
-        return self._evaluate(batch, self.val_loss, self.val_metrics)
+        return self._evaluate(batch, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> Prediction:  # type: ignore[override]
         """Return the logits of a batch of the test split."""
-        return self._evaluate(batch, self.test_loss, self.test_metrics)
+        return self._evaluate(batch, self.test_metrics)
 
-    def _evaluate(
-        self, batch: Batch, mean_loss: MeanMetric, metrics: MetricCollection
-    ) -> Prediction:
+    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> Prediction:
         images, labels, indices, *_ = batch
         logits = self(images).float()
-        metrics.update(logits, labels)
         # Without label smoothing and class weights, so that recipes can be compared.
         loss = functional.cross_entropy(logits, labels)
-        self._log_epoch(mean_loss, metrics, loss, len(images))
+        self._log_epoch(metrics, logits, labels, loss)
         return Prediction(indices, logits)
 
     def _log_epoch(
-        self, mean_loss: MeanMetric, metrics: MetricCollection, loss: Tensor, num_images: int
+        self, metrics: MetricCollection, logits: Tensor, labels: Tensor, loss: Tensor
     ) -> None:
-        mean_loss.update(loss, weight=num_images)
-        is_val = metrics is self.val_metrics
-        self.log(f"{metrics.prefix}loss", mean_loss, on_step=False, on_epoch=True, prog_bar=is_val)
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=is_val)
+        metrics.update(preds=logits, target=labels, value=loss, weight=len(labels))
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[Classification]:
         """Return the classification of each image of a batch, as ``FlowerPredictor`` does."""
@@ -191,7 +181,11 @@ class ClassificationTask(LightningModule):
         logits = self(images).float().cpu().double()
         probs = (logits / calibration["temperature"]).softmax(dim=1)
         paths = self.trainer.datamodule.image_paths(indices.cpu().numpy())  # type: ignore[attr-defined]
-        return classify(probs, self.class_names, threshold=calibration["threshold"], paths=paths)
+        classifications = []
+        for row, path in zip(probs.tolist(), paths, strict=True):
+            threshold = calibration["threshold"]
+            classifications.append(classify(row, self.class_names, threshold=threshold, path=path))
+        return classifications
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimizer's groups; every parameter is in one of them from the first step."""
@@ -223,7 +217,7 @@ class ClassificationTask(LightningModule):
         if self.ema_decay is None:
             return []
         # Unlike Lightning's EMAWeightAveraging, this update leaves frozen parameters unchanged.
-        return [WeightAveraging(multi_avg_fn=warmup_ema(self.ema_decay))]
+        return [WeightAveraging(multi_avg_fn=partial(warmup_ema, decay=self.ema_decay))]
 
     def on_fit_start(self) -> None:
         """Compute balanced class weights, and compile the network, if requested."""
@@ -290,10 +284,3 @@ class ClassificationTask(LightningModule):
         self.calibration = checkpoint.get("calibration")
         if self._trainer is not None and self._trainer.state.fn == "fit":
             warn_of_restored(self.hparams, checkpoint["hyper_parameters"])
-
-
-def _check_class_weights(class_weights: list[float], class_names: list[str]) -> None:
-    expected = f"{len(class_names)} numbers, one for each of {class_names}"
-    expect(len(class_weights) == len(class_names), "class_weights", expected, class_weights)
-    is_usable = all(0 <= weight < float("inf") for weight in class_weights) and any(class_weights)
-    expect(is_usable, "class_weights", "numbers of 0 or more, not all 0", class_weights)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
 
 
 @dataclass  # not frozen: Lightning moves the fields of what predict_step returns
@@ -31,21 +26,21 @@ class Classification:
 
 
 def classify(
-    probs: Tensor, class_names: Sequence[str], *, threshold: float, paths: Sequence[str]
-) -> list[Classification]:
-    """Return the classification of each image.
+    probs: Sequence[float], class_names: Sequence[str], *, threshold: float, path: str
+) -> Classification:
+    """Return the classification of an image.
 
     Args:
-        probs: Probabilities ``(B, K)``.
+        probs: Probabilities ``(K,)``.
         class_names: Names of the K classes.
         threshold: Confidence threshold; a less probable class is rejected.
-        paths: Files of the images; empty for an image without a file.
+        path: File of the image; empty for an image without a file.
     """
-    classifications = []
-    for row, path in zip(probs.tolist(), paths, strict=True):
-        probability = max(row)
-        label = class_names[row.index(probability)]
-        probabilities = dict(zip(class_names, row, strict=True))
-        rejected = not probability >= threshold  # also rejects NaN
-        classifications.append(Classification(label, probability, probabilities, rejected, path))
-    return classifications
+    probability = max(probs)
+    return Classification(
+        label=class_names[probs.index(probability)],
+        probability=probability,
+        probabilities=dict(zip(class_names, probs, strict=True)),
+        rejected=not probability >= threshold,  # also rejects NaN
+        path=path,
+    )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from flowers.models import Norm, flower_cnn
 from flowers.tasks.checks import expect
 from flowers.tasks.classification import ClassificationTask
-from flowers.tasks.muon import Muon, muon_groups
-
-if TYPE_CHECKING:
-    import torch
+from flowers.tasks.muon import Muon
 
 
 class CNNTask(ClassificationTask):
@@ -67,5 +66,4 @@ class CNNTask(ClassificationTask):
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Return Muon for the convolutions, AdamW for the dense layer, norms and biases."""
-        groups = muon_groups(self.net, weight_decay=self.weight_decay)
-        return Muon(groups, lr=self.lr)
+        return Muon(self.parameter_groups(), lr=self.lr)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor, nn
+from torch import Tensor
 
 _MOMENTUM = 0.95
 # Coefficients and number of the Newton-Schulz iterations are those of
@@ -22,7 +19,7 @@ _UPDATE_RMS = 0.2
 
 
 class Muon(torch.optim.AdamW):
-    """Muon for the groups with ``orthogonalize=True``, AdamW for the others.
+    """Muon for the weights of convolutions, AdamW for all other parameters.
 
     Muon updates a weight matrix by the orthogonal matrix nearest to the momentum, so that all
     directions are learned at the same speed (https://kellerjordan.github.io/posts/muon/). The
@@ -31,13 +28,8 @@ class Muon(torch.optim.AdamW):
     ``torch.optim.Muon`` does not support convolutions. Both optimizers are in one class, because
     Lightning's automatic optimization allows only one.
 
-    Args:
-        groups: Parameter groups; each needs ``orthogonalize``, which is False for AdamW.
-        lr: Learning rate of all groups.
+    Its arguments are those of AdamW.
     """
-
-    def __init__(self, groups: list[dict[str, Any]], *, lr: float) -> None:
-        super().__init__(groups, lr=lr)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
@@ -47,10 +39,8 @@ class Muon(torch.optim.AdamW):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            if not group["orthogonalize"]:
-                continue
             for weight in group["params"]:
-                if weight.grad is not None:
+                if weight.ndim == 4 and weight.grad is not None:
                     self._step(weight, weight.grad, group)
                     weight.grad = None  # AdamW skips parameters without a gradient
         super().step()
@@ -82,23 +72,3 @@ def orthogonalize(matrix: Tensor) -> Tensor:
         gram = result @ result.T
         result = a * result + (b * gram + c * gram @ gram) @ result
     return result
-
-
-def muon_groups(net: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the parameters as groups of ``Muon``: convolutions, other weights, norms and biases.
-
-    Args:
-        net: The network.
-        weight_decay: Weight decay of all weights; norms and biases have none.
-    """
-    convolutions = [weight for weight in net.parameters() if weight.ndim == 4]
-    dense = [weight for weight in net.parameters() if weight.ndim == 2]
-    vectors = [vector for vector in net.parameters() if vector.ndim < 2]
-    groups: list[dict[str, Any]] = [
-        {"params": convolutions, "weight_decay": weight_decay, "name": "convolutions"},
-        {"params": dense, "weight_decay": weight_decay, "name": "dense"},
-        {"params": vectors, "weight_decay": 0.0, "name": "norms_and_biases"},
-    ]
-    for group in groups:
-        group["orthogonalize"] = group["name"] == "convolutions"
-    return groups

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor, nn
 
 
 def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
@@ -41,20 +37,21 @@ def warmup_cosine(step: int, *, num_steps: int, warmup_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def warmup_ema(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """Return an update of averaged weights whose decay rises to its final value.
+def warmup_ema(
+    averages: list[Tensor], weights: list[Tensor], num_updates: Tensor, *, decay: float
+) -> None:
+    """Update averaged weights, with a decay that rises to its final value.
 
     With n updates before, the decay is ``min(decay, (1 + n) / (10 + n))``, so that a short training
     does not average its random first weights
     (https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage).
 
     Args:
+        averages: The averaged weights, which are changed.
+        weights: The weights of this step.
+        num_updates: Number of updates before.
         decay: Largest decay, per step.
     """
-
-    def update(averages: list[Tensor], weights: list[Tensor], num_updates: Tensor) -> None:
-        count = int(num_updates)
-        average = get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))  # type: ignore[no-untyped-call]
-        average(averages, weights, num_updates)
-
-    return update
+    count = int(num_updates)
+    average = get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))  # type: ignore[no-untyped-call]
+    average(averages, weights, num_updates)

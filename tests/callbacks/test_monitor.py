@@ -73,7 +73,7 @@ def test_an_unknown_metric_is_refused_before_there_is_a_run_folder(
 
 @pytest.mark.parametrize("monitor", ["val/loss", "val/recall/daisy"])
 def test_best_epoch_and_early_stopping_follow_the_metric(monitor, synthetic, tmp_path):
-    options = ["--checkpoint.monitor", monitor, "--trainer.max_epochs", "4", "--model.lr", "0.02"]
+    options = ["--checkpoint.monitor", monitor, "--trainer.max_epochs", "2", "--model.lr", "0.02"]
     run = training.main(["fit", "--data.root", str(synthetic), *SMALL, *options])
     best = run.trainer.checkpoint_callback
     early_stopping = run.trainer.early_stopping_callback

@@ -36,7 +36,7 @@ def test_a_run_logs_curves_learning_rate_and_configuration(finished_run):
     events = EventAccumulator(str(finished_run)).Reload()
     scalars = set(events.Tags()["scalars"])
     curves = {f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", "acc", "f1")}
-    assert scalars >= curves | {"train/loss_step", "train/lr/convolutions"}
+    assert scalars >= curves | {"train/loss_step", "train/lr/weights"}
     assert not any(tag.startswith("hp_") for tag in scalars)
     for curve in curves:
         assert len(events.Scalars(curve)) == 4

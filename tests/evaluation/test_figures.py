@@ -13,12 +13,12 @@ from flowers.evaluation import (
     gallery_figure,
     history_figure,
     reliability,
-    reliability_figure,
 )
 from flowers.evaluation.figures import (
     confidence_figure,
     overlay_figure,
     precision_recall_figure,
+    reliability_figure,
     roc_figure,
 )
 from flowers.evaluation.training_curves import Curve

@@ -10,7 +10,7 @@ def test_the_stages_of_every_family_cover_the_backbone_once_and_in_order(family)
     backbone = pretrained(family[0], 3, weights="none").backbone
     stages = split_stages(backbone, 4)
     assert len(stages) == 4
-    assert all(len(stage.blocks) for stage in stages)
+    assert all(len(stage) for stage in stages)
     parameters = []
     buffers = []
     for stage in stages:
@@ -35,10 +35,10 @@ def test_parameters_outside_of_all_blocks_are_in_the_first_stage():
     backbone = Backbone()
     first, second = split_stages(backbone, 2)
     assert any(parameter is backbone.position for parameter in first.parameters())
-    assert [*first.blocks] == [*backbone.blocks[:2]]
-    assert [*second.blocks] == [*backbone.blocks[2:]]
+    assert [*first][:2] == [*backbone.blocks[:2]]
+    assert [*second] == [*backbone.blocks[2:]]
 
 
 def test_with_fewer_blocks_than_stages_some_are_empty():
     stages = split_stages(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), 3)
-    assert [len(stage.blocks) for stage in stages] == [1, 1, 0]
+    assert [len(stage) for stage in stages] == [1, 1, 0]

@@ -34,9 +34,9 @@ def test_a_size_that_the_network_does_not_take_is_named():
     ("arch", "sizes", "message"),
     [
         (
-            "vit_b_16",
+            "timm/vit_tiny_patch16_224",
             (192, 192),
-            r"--data\.image_size: .* got 192 pixels \(Wrong image height! Expected 224",
+            r"--data\.image_size: .* got 192 pixels \(Input height \(192\) doesn't match",
         ),
         ("alexnet", (64, 16), r"--data\.crop_size: .* got 16 pixels"),
     ],
@@ -52,7 +52,7 @@ def test_sizes_are_checked_before_there_is_a_run_folder(arch, sizes, message, sy
 def test_weights_of_another_network_are_refused():
     net = flower_cnn(5, widths=(8, 16))
     stored = {f"net.{name}": value for name, value in net.state_dict().items()}
-    check_weights(net, stored | {"train_loss.value": torch.zeros(1)})
+    check_weights(net, stored | {"train_metrics.loss.mean_value": torch.zeros(1)})
     with pytest.raises(ValueError, match=r"`ckpt_path`: .* weights that differ, such as net\."):
         check_weights(flower_cnn(5, widths=(8, 24)), stored)
     stored.popitem()

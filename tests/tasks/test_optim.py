@@ -41,11 +41,11 @@ def test_without_a_warmup_it_starts_at_the_top_and_ends_at_zero():
 def test_the_average_of_any_number_of_steps_forgets_where_it_began(num_steps):
     average = [torch.tensor([1.0])]  # the first weights are 1, all later ones 0
     for step in range(1, num_steps + 1):
-        warmup_ema(0.995)(average, [torch.tensor([0.0])], torch.tensor(step))
+        warmup_ema(average, [torch.tensor([0.0])], torch.tensor(step), decay=0.995)
     assert average[0] < 0.19 if num_steps == 1 else average[0] < 1e-3
 
 
 def test_the_average_ends_with_the_decay_that_was_given():
     average = [torch.tensor([1.0])]
-    warmup_ema(0.9)(average, [torch.tensor([0.0])], torch.tensor(1000))
+    warmup_ema(average, [torch.tensor([0.0])], torch.tensor(1000), decay=0.9)
     assert average[0] == pytest.approx(0.9)

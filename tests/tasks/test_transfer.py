@@ -72,7 +72,7 @@ def test_a_probe_can_be_resumed_with_a_trainable_backbone(probed, tmp_path):
     best = probed / "checkpoints" / "best.ckpt"
     before = torch.load(best, weights_only=True)["state_dict"]
     words = ["--ckpt_path", str(best), "--trainer.default_root_dir", str(tmp_path)]
-    words += ["--freeze.unfreeze_epoch", "0", "--trainer.max_epochs", "4"]
+    words += ["--freeze.unfreeze_epoch", "0", "--trainer.max_epochs", "3"]
     after = training.main(["fit", *words]).model.state_dict()
     first = "net.backbone.features.0.0.weight"
     assert not torch.equal(after[first], before[first])
@@ -90,13 +90,14 @@ def test_a_resumed_training_warns_of_options_without_effect(probed, tmp_path):
 def test_images_and_augmentation_follow_the_weights_unless_they_are_given(synthetic):
     words = [*RANDOM, "--data.root", str(synthetic), "--data.batch_size", "2"]
     words += ["--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "true"]
-    run = training.main(["fit", *words, "--model.arch", "efficientnet_b0"])
+    words += ["--model.arch", ARCH]
+    run = training.main(["fit", *words])
     task = TransferTask(["a", "b"], weights="none")
     assert run.model.lr == task.lr  # not that of the default task
     assert run.model.ema_decay == task.ema_decay
     data = run.datamodule
-    assert (data.image_size, data.crop_size, data.interpolation) == (224, 224, "bicubic")
-    words += ["--model.arch", "mobilenet_v3_small", "--data.image_size", "64"]
+    assert (data.image_size, data.crop_size, data.interpolation) == (224, 224, "bilinear")
+    words += ["--data.image_size", "64"]
     data = training.main(["fit", *words]).datamodule
     assert (data.image_size, data.crop_size, data.interpolation) == (64, 64, "bilinear")
     assert (data.augment.cutmix_prob, data.augment.min_scale) == (0.0, 0.5)

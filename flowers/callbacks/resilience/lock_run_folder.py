@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 
 # The workers of a killed training hold its lock for up to five seconds.
 _TIMEOUT = 10.0
@@ -34,10 +34,8 @@ class LockRunFolder(Callback):
                 f"{self._lock.lock_file}.)"
             ) from error
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, *args: object, **kwargs: object) -> None:
         """Release the lock."""
         self._lock.release()
 
-    def on_exception(self, *args: object) -> None:
-        """Release the lock."""
-        self._lock.release()
+    on_exception = teardown

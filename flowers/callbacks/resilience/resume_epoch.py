@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ class ResumeEpoch(Callback):
     ) -> None:
         """Store the metrics of the epoch so far, of all processes."""
         checkpoint["train_metrics"] = {}
-        for name, metric in _metrics(pl_module).items():
+        for name, metric in _metrics(pl_module):
             state = {}
             with metric.sync_context():
                 for key, value in metric.metric_state.items():
@@ -55,7 +56,7 @@ class ResumeEpoch(Callback):
         if not is_inside_epoch or progress.is_last_batch:  # saved after the last step
             return
         if trainer.is_global_zero:  # the stored metrics are the sums over all processes
-            for name, metric in _metrics(pl_module).items():
+            for name, metric in _metrics(pl_module):
                 for key, value in self._metrics[name].items():
                     setattr(metric, key, value.to(metric.device))
         loader = trainer.train_dataloader
@@ -82,8 +83,6 @@ def _check_agreement(trainer: Trainer) -> None:
         )
 
 
-def _metrics(task: LightningModule) -> dict[str, Metric]:
+def _metrics(task: LightningModule) -> Iterable[tuple[str, Metric]]:
     assert isinstance(task, ClassificationTask)
-    metrics = dict(task.train_metrics.items(keep_base=True, copy_state=False))
-    metrics["loss"] = task.train_loss
-    return metrics
+    return task.train_metrics.items(keep_base=True, copy_state=False)

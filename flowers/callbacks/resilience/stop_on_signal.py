@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, Timer
 
-from flowers.callbacks.checkpoint import SaveLast
+from flowers.callbacks.save_checkpoint import SaveLast
 
 # Schedulers send SIGTERM, SLURM's --signal SIGUSR1 (which Windows lacks), and Ctrl-C SIGINT.
 _SIGNAL_NAMES = ("SIGTERM", "SIGUSR1", "SIGINT")
@@ -66,14 +66,7 @@ class StopOnSignal(Checkpoint):
             raise KeyboardInterrupt  # a second Ctrl-C ends at once
         self._received = number
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
         """Save and end training if a process received a signal or the time limit was reached.
 
         Raises:
@@ -85,8 +78,8 @@ class StopOnSignal(Checkpoint):
             # Lightning would end the epoch here as if it were complete.
             trainer.should_stop = False
             self._is_time_up = True
-        is_accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        if is_accumulating or _is_validation_due(trainer, batch_idx):
+        num_batches = trainer.fit_loop.batch_idx + 1
+        if num_batches % trainer.accumulate_grad_batches != 0 or _is_validation_due(trainer):
             return
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         exchanges = trainer.world_size == 1 or trainer.global_step % every == 0
@@ -123,14 +116,6 @@ class StopOnSignal(Checkpoint):
                 self._saved = callback.save_now(trainer)
 
     def _end(self, trainer: Trainer) -> NoReturn:
-        if trainer.is_global_zero:
-            self._print_end(trainer)
-        # With another status, Lightning might kill the first process before it ends.
-        if self._agreed == 0 or _is_started_by_lightning(trainer):
-            raise SystemExit(0)
-        raise SystemExit(128 + self._agreed)
-
-    def _print_end(self, trainer: Trainer) -> None:
         start = "python -m flowers fit"
         if trainer.world_size > 1:
             start = "start as many processes in the same way with"
@@ -139,35 +124,33 @@ class StopOnSignal(Checkpoint):
         if self._agreed:
             reason = signal.Signals(self._agreed).name
             hint = ""
-        print(
-            f"\n{reason}: ended in epoch {trainer.current_epoch} after step {trainer.global_step}. "
-            f"To resume: {start} --ckpt_path {shlex.quote(str(self._saved))}{hint}",
-            flush=True,
-        )
+        if trainer.is_global_zero:
+            print(
+                f"\n{reason}: ended in epoch {trainer.current_epoch} after step "
+                f"{trainer.global_step}. To resume: {start} --ckpt_path "
+                f"{shlex.quote(str(self._saved))}{hint}",
+                flush=True,
+            )
+        # With another status, Lightning might kill the first process before it ends.
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        is_started_by_lightning = environment and not environment.creates_processes_externally
+        if self._agreed == 0 or (is_started_by_lightning and trainer.local_rank > 0):
+            raise SystemExit(0)
+        raise SystemExit(128 + self._agreed)
 
 
 def _is_time_up(trainer: Trainer) -> bool:
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Timer):
-            remaining = callback.time_remaining()
-            if remaining is not None and remaining <= 0:
-                return True
-    return False
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    timers = [callback for callback in callbacks if isinstance(callback, Timer)]
+    remaining = [timer.time_remaining() for timer in timers]
+    return any(seconds is not None and seconds <= 0 for seconds in remaining)
 
 
-def _is_validation_due(trainer: Trainer, batch_idx: int) -> bool:
+def _is_validation_due(trainer: Trainer) -> bool:
     every: float | None = trainer.val_check_batch
     if every is None:
         return False
+    batch_idx = trainer.fit_loop.batch_idx
     if trainer.check_val_every_n_epoch is None:
         batch_idx = trainer.fit_loop.total_batch_idx
     return (batch_idx + 1) % every == 0
-
-
-def _is_started_by_lightning(trainer: Trainer) -> bool:
-    environment = getattr(trainer.strategy, "cluster_environment", None)
-    return (
-        trainer.local_rank > 0
-        and environment is not None
-        and not environment.creates_processes_externally
-    )

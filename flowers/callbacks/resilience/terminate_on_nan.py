@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NoReturn
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
-from flowers.callbacks.checkpoint import SaveBest
+from flowers.callbacks.save_checkpoint import SaveBest
 
 
 class TerminateOnNaN(Callback):
     """Ends training when the loss is NaN or infinite, before a checkpoint is written."""
 
     def __init__(self) -> None:
-        self._is_finite: Tensor | None = None
+        self._sum: float | Tensor = 0.0  # of the losses: NaN or infinite if one of them is
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: object,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, *args: object
     ) -> None:
-        """Test the loss on its device, and read the result only in steps that are logged.
+        """Add the loss on its device, and read the sum only in steps that are logged.
 
         Raises:
             FloatingPointError: A loss was NaN or infinite.
         """
-        if not isinstance(outputs, Mapping):
-            return
-        is_finite = torch.isfinite(outputs["loss"])
-        if self._is_finite is not None:
-            is_finite &= self._is_finite
-        self._is_finite = is_finite
+        if isinstance(outputs, Mapping):
+            self._sum = self._sum + outputs["loss"]
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.is_last_batch or (batch_idx + 1) % every == 0:
+        if trainer.is_last_batch or trainer.global_step % every == 0:
             self._check(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, *args: object) -> None:
@@ -51,9 +42,9 @@ class TerminateOnNaN(Callback):
         self._check(trainer)
 
     def _check(self, trainer: Trainer) -> None:
-        if self._is_finite is not None and not self._is_finite:
+        if not math.isfinite(self._sum):
             _stop(trainer, "training loss")
-        self._is_finite = None
+        self._sum = 0.0
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the validation loss: the last step may have made the weights NaN.
@@ -61,7 +52,7 @@ class TerminateOnNaN(Callback):
         Raises:
             FloatingPointError: The validation loss was NaN or infinite.
         """
-        if not torch.isfinite(torch.as_tensor(trainer.callback_metrics.get("val/loss", 0.0))):
+        if not math.isfinite(trainer.callback_metrics.get("val/loss", 0.0)):
             _stop(trainer, "validation loss")
 
 

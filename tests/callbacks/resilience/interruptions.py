@@ -30,6 +30,17 @@ class KillAfter(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class FailAfter(Callback):
+    """Raises an error in a step."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *args, **kwargs):
+        if trainer.global_step == self.step:
+            raise RuntimeError("no more")
+
+
 class SignalAtStart(Callback):
     """Sends this process SIGTERM where Lightning's own handler would end without saving."""
 
@@ -65,6 +76,10 @@ def signal_after(step: int) -> list[str]:
 
 def kill_after(step: int) -> list[str]:
     return _add_callback("KillAfter", step)
+
+
+def fail_after(step: int) -> list[str]:
+    return _add_callback("FailAfter", step)
 
 
 def _add_callback(name: str, step: int) -> list[str]:

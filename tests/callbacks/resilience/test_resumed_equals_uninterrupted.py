@@ -7,7 +7,7 @@ import signal
 
 import pytest
 import torch
-from interruptions import kill_after, signal_after
+from interruptions import fail_after, kill_after, signal_after
 from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.models import get_model
@@ -58,14 +58,6 @@ def assert_equal(ours, theirs):
             assert torch.equal(ours["train_metrics"][metric][name], value), (metric, name)
 
 
-def kill(forkserver, words):
-    """Run ``fit`` in another process, which kills itself."""
-    process = forkserver.Process(target=training.main, args=(["fit", *words],))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(fit_small, load_last, synthetic, tmp_path_factory):
     """Return the metrics and the last checkpoint of a run of three epochs."""
@@ -78,7 +70,11 @@ def test_a_run_that_was_killed(
     small_options, load_last, finished_run, *, synthetic, tmp_path, forkserver
 ):
     folders = ["--data.root", str(synthetic), "--trainer.default_root_dir", str(tmp_path)]
-    kill(forkserver, [*small_options, *folders, *kill_after(8)])
+    words = ["fit", *small_options, *folders, *kill_after(8)]
+    process = forkserver.Process(target=training.main, args=(words,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     run = run_of(tmp_path)
     assert load_last(run)["epoch"] == 1
     training.main(["fit", "--ckpt_path", str(run / "checkpoints" / "last.ckpt")])
@@ -168,24 +164,25 @@ def test_every_kind_of_run(words, load_last, synthetic, tmp_path):
     assert_equal(interrupted, load_last(run_of(tmp_path / "uninterrupted")))
 
 
-def test_a_run_that_was_killed_while_unfreezing(load_last, synthetic, tmp_path, forkserver):
+def test_a_run_that_failed_while_unfreezing(load_last, synthetic, tmp_path):
     torch.manual_seed(1)
     pretrained = get_model(ARCH, weights=None).state_dict()
     weights = tmp_path / "weights.pth"
     torch.save(pretrained, weights)
     words = [*TINY, "--data.root", str(synthetic), "--data.batch_size", "32", *TRANSFER]
-    words += ["--model.weights", str(weights), "--trainer.max_epochs", "4"]
+    words += ["--model.weights", str(weights), "--trainer.max_epochs", "3"]
     # The head learns alone, then with the last of two stages, then with both.
     words += ["--freeze.unfreeze_epoch", "1", "--freeze.stages", "2"]
-    killed = tmp_path / "killed"
-    kill(forkserver, [*words, "--trainer.default_root_dir", str(killed), *kill_after(8)])
+    failed = tmp_path / "failed"
+    with pytest.raises(RuntimeError, match="no more"):
+        training.main(["fit", *words, "--trainer.default_root_dir", str(failed), *fail_after(5)])
     uninterrupted = tmp_path / "uninterrupted"
     training.main(["fit", *words, "--trainer.default_root_dir", str(uninterrupted)])
     weights.unlink()  # a checkpoint is restored without them
-    assert load_last(run_of(killed))["epoch"] == 1
-    resume(killed)
+    assert load_last(run_of(failed))["epoch"] == 0
+    resume(failed)
     expected = load_last(run_of(uninterrupted))
-    assert_equal(load_last(run_of(killed)), expected)
+    assert_equal(load_last(run_of(failed)), expected)
     # All of the network has learnt in the end.
     first = "features.0.0.weight"
     assert not torch.equal(pretrained[first], expected["state_dict"][f"net.backbone.{first}"])
@@ -210,7 +207,7 @@ def test_a_run_that_is_resumed_from_a_validation_inside_an_epoch(
     words = [*TINY, *CNN, "--data.crop_size", "[16,24]", "--data.batch_size", "20"]
     words += ["--data.root", str(synthetic), "--trainer.default_root_dir", str(tmp_path)]
     words += ["--trainer.max_epochs", "2", "--trainer.val_check_interval", "0.5"]
-    words += ["--checkpoint.monitor", "train/lr/dense", "--checkpoint.mode", mode]
+    words += ["--checkpoint.monitor", "train/lr/weights", "--checkpoint.mode", mode]
     training.main(["fit", *words, "--trainer.callbacks+", f"{__name__}.KeepBestOfFirstEpoch"])
     assert torch.load("first.ckpt", weights_only=True)["global_step"] == 3 * validations
     training.main(["fit", "--ckpt_path", "first.ckpt"])

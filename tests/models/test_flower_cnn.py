@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from flowers.models import flower_cnn
-from flowers.models.cnn import MirrorConv2d
+from flowers.models.flower_cnn import MirrorConv2d
 
 
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])

@@ -18,10 +18,20 @@ from flowers.callbacks.monitor import Mode, monitor_mode
 class _SaveOne(ModelCheckpoint):
     """Keeps one file. The run folder may be moved before the run is resumed."""
 
+    @property
+    def file(self) -> Path:
+        """The file, also while it does not exist."""
+        return Path(str(self.dirpath)) / f"{self.filename}.ckpt"
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state, unless the run is resumed in another folder without this file."""
-        if self.dirpath is not None and (Path(self.dirpath) / f"{self.filename}.ckpt").exists():
-            super().load_state_dict(_moved(state_dict, str(self.dirpath)))
+        if self.file.exists():
+            moved = state_dict | {"dirpath": self.dirpath}
+            for name in ("best_model_path", "kth_best_model_path"):
+                moved[name] = state_dict[name] and str(self.file)
+            if state_dict["best_k_models"]:
+                moved["best_k_models"] = {str(self.file): state_dict["best_model_score"]}
+            super().load_state_dict(moved)
 
 
 class SaveBest(_SaveOne):
@@ -94,9 +104,8 @@ class SaveLast(_SaveOne):
 
     def save_now(self, trainer: Trainer) -> str:
         """Save the current state and return the file; all processes must call this method."""
-        file = str(Path(str(self.dirpath)) / f"{self.filename}.ckpt")
-        trainer.save_checkpoint(file, weights_only=False)
-        return file
+        trainer.save_checkpoint(self.file, weights_only=False)
+        return str(self.file)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -126,27 +135,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             partial.replace(file)
         except BaseException as error:
             partial.unlink(missing_ok=True)  # a partial file would keep a full disk full
-            cause: BaseException | None = error
-            if not isinstance(error, OSError):
-                cause = error.__context__  # torch raises its own error while handling the OSError
+            # torch raises its own error while handling the OSError.
+            cause = error if isinstance(error, OSError) else error.__context__
             if isinstance(cause, OSError):
                 message = f"{cause.strerror}, the previous checkpoint is unchanged"
                 raise OSError(cause.errno, message, str(file)) from error
             raise
-
-
-def _moved(state_dict: dict[str, Any], dirpath: str) -> dict[str, Any]:
-    """Return the state of a checkpoint callback, with its paths changed to another folder."""
-
-    def move(path: str) -> str:
-        if not path:
-            return path
-        return str(Path(dirpath) / Path(path).name)
-
-    moved = dict(state_dict)
-    moved["dirpath"] = dirpath
-    for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
-        moved[name] = move(state_dict[name])
-    scores = state_dict["best_k_models"].items()
-    moved["best_k_models"] = {move(path): score for path, score in scores}
-    return moved

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from flowers.models.classifier import ImageClassifier, Standardize
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
 
 Norm = Literal["batch", "group", "none"]
 
@@ -49,27 +45,24 @@ def flower_cnn(
     ]
     in_width = widths[0]
     for width in widths:
-        layers.append(_stage(in_width, width, depth=depth, norm=norm))
+        # Pooling comes before norm and ReLU, which then process a quarter of the pixels.
+        # Max-pooling commutes with ReLU.
+        stage = nn.Sequential(
+            MirrorConv2d(in_width, width, 3, padding=1, bias=bias),
+            nn.MaxPool2d(2),
+            _norm(norm, width),
+            nn.ReLU(inplace=True),
+            *[ResidualBlock(width, norm=norm) for _ in range(depth)],
+        )
+        layers.append(stage)
         in_width = width
-    head = [
+    head = nn.Sequential(
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Dropout(dropout),
         nn.Linear(in_width, num_classes),
-    ]
-    return ImageClassifier(Standardize(), nn.Sequential(*layers), nn.Sequential(*head))
-
-
-def _stage(in_width: int, out_width: int, *, depth: int, norm: Norm) -> nn.Sequential:
-    # Pooling comes before norm and ReLU, which then process a quarter of the pixels. Max-pooling
-    # commutes with ReLU.
-    return nn.Sequential(
-        MirrorConv2d(in_width, out_width, 3, padding=1, bias=norm == "none"),
-        nn.MaxPool2d(2),
-        _norm(norm, out_width),
-        nn.ReLU(inplace=True),
-        *[ResidualBlock(out_width, norm=norm) for _ in range(depth)],
     )
+    return ImageClassifier(Standardize(), nn.Sequential(*layers), head)
 
 
 class ResidualBlock(nn.Module):
