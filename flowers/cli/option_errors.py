@@ -210,6 +210,31 @@ def _given_options(words: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
             yield file, name.replace(*_INIT_ARGS), value
 
 
+class _RequiredArguments(OneLineErrors, ArgumentParser):
+    """A parser with errors in one line."""
+
+
+def check_required(words: Sequence[str], arguments: Mapping[str, bool], command: str) -> None:
+    """Exit with an error if an argument of a command is missing, as its own parser would.
+
+    Args:
+        words: The command line after the command.
+        arguments: The arguments of the command, and whether each is required.
+        command: The command, such as ``python -m flowers predict``.
+
+    Raises:
+        SystemExit: With status 2.
+    """
+    parser = _RequiredArguments(prog=command, add_help=False, allow_abbrev=False)
+    for name, is_required in arguments.items():
+        if name.startswith("--"):
+            parser.add_argument(name, nargs="?", required=is_required)
+        else:
+            parser.add_argument(name, nargs="+")
+    if not {"-h", "--help"} & set(words):
+        parser.parse_known_args(words)
+
+
 def explain(message: str, words: Sequence[str]) -> str:
     """Return a message of jsonargparse in one line.
 

@@ -142,11 +142,8 @@ def _launch(accelerator: str, *, devices: int | str | None, num_nodes: int | Non
     num_nodes = num_nodes or launched.get("num_nodes", 1)
     if devices is None:
         devices = launched.get("devices", "auto")
-    try:
-        check_num_nodes(num_nodes)
-        fabric = plan_devices(accelerator=accelerator, devices=devices, num_nodes=num_nodes)
-    except ValueError as error:  # it names the options of fit
-        raise ValueError(str(error).replace("--trainer.", "--")) from error
+    check_num_nodes(num_nodes)
+    fabric = plan_devices(accelerator=accelerator, devices=devices, num_nodes=num_nodes)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     threads = torch.get_num_threads()
     fabric.launch()

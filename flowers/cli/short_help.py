@@ -1,4 +1,4 @@
-"""Short and full help of Lightning's commands."""
+"""Short help of Lightning's commands."""
 
 from __future__ import annotations
 
@@ -81,16 +81,6 @@ def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN40
                 if is_own:
                     lines.append(_line(name, action))
     return "\n".join([*lines, f"All options: python -m flowers {command} --help all"])
-
-
-def full_help(parser: Any, model: type) -> str:  # noqa: ANN401
-    """Return all options of a command and a model.
-
-    Args:
-        parser: The parser of the command.
-        model: Class of the model.
-    """
-    return f"{parser.format_help()}\n{class_parser(model).format_help()}"
 
 
 def _line(name: str, action: Any, text: str = "") -> str:  # noqa: ANN401

@@ -49,12 +49,13 @@ from flowers.cli.command_options import command_options
 from flowers.cli.option_errors import (
     OneLineErrors,
     add_flags,
+    class_parser,
     explain_error,
     is_raised_here,
     option_values,
     own_error,
 )
-from flowers.cli.short_help import full_help, short_help
+from flowers.cli.short_help import short_help
 from flowers.data import FlowersDataModule
 from flowers.run_folder import discard_run_folder, last_checkpoint, run_folder
 from flowers.runtime import check_num_nodes, launched_devices, plan_devices, silence_lightning
@@ -185,16 +186,20 @@ class FlowersCLI(LightningCLI):
         if ckpt_path is not None:
             checkpoint = read_checkpoint(ckpt_path)
             model = _option_value(words, "--model")
-            values = stored_config(checkpoint, command, ckpt_path=ckpt_path, model=model)
-            stored = ["--config", yaml.safe_dump(values)]
-            config = self._parse_quietly(parser, command, [*stored, *words])
-            check_network(config.model, values.get("model", {}), ckpt_path=ckpt_path)
+            try:
+                values = stored_config(checkpoint, command, model=model)
+                stored = ["--config", yaml.safe_dump(values)]
+                config = self._parse_quietly(parser, command, [*stored, *words])
+                check_network(config.model, values.get("model", {}))
+                if command == "fit":
+                    check_optimizer(config, checkpoint["config"])
+            except ValueError as error:
+                raise ValueError(f"--ckpt_path {ckpt_path}: {error}") from error
         self._set_model_defaults(command, config.model)
         self.config = parser.parse_args([command, *stored, *words])
         config = self.config[command]
         _check_options(parser, command, config)
         if command == "fit" and ckpt_path is not None:
-            check_optimizer(config, checkpoint, ckpt_path=ckpt_path)
             _end_if_finished(checkpoint, config, ckpt_path=ckpt_path)
 
     @staticmethod
@@ -203,30 +208,32 @@ class FlowersCLI(LightningCLI):
         quiet = [word for word in words if not word.startswith("--print_config")]
         return parser.parse_args([command, *quiet])[command]
 
-    def _set_model_defaults(self, command: str, model: Any) -> None:  # noqa: ANN401
-        """Set the defaults of the data module for a model.
+    def _set_model_defaults(self, command: str, model: Any) -> type[ClassificationTask]:  # noqa: ANN401
+        """Set the defaults of the data module for a model, and return the model's class.
 
         The model's class becomes the default too: options that it shares with the default class
         would otherwise keep the defaults of that class.
         """
-        defaults = {"model": {"class_path": model.class_path}}
-        self._parser(command).set_defaults(defaults | _data_defaults(model))
+        task: type[ClassificationTask] = resolve_name(model.class_path)
+        defaults: dict[str, Any] = {"model": {"class_path": model.class_path}}
+        for name, value in task.data_defaults(model.get("init_args", {})).items():
+            defaults[f"data.{name}"] = value
+        self._parser(command).set_defaults(defaults)
+        return task
 
     def _print_help(self, command: str, words: list[str]) -> None:
         """Print the common options, or after ``--help all`` all of them, and end with status 0."""
-        help_word = "-h" if "-h" in words else "--help"
-        position = words.index(help_word)
-        others = words[:position] + words[position + 1 :]
-        is_full = words[position + 1 : position + 2] == ["all"]
+        is_full = option_values(words, "-h", "--help") == ["all"]
+        others = [word for word in words if word not in ("-h", "--help")]
         if is_full:
-            others.pop(position)
+            others.remove("all")
         model = self._parse_quietly(self.parser, command, others).model
-        self._set_model_defaults(command, model)
-        task = resolve_name(model.class_path)
+        task = self._set_model_defaults(command, model)
+        parser = self._parser(command)
         if is_full:
-            print(full_help(self._parser(command), task))
+            print(f"{parser.format_help()}\n{class_parser(task).format_help()}")
         else:
-            print(short_help(self._parser(command), task, command=command))
+            print(short_help(parser, task, command=command))
         raise SystemExit(0)
 
     def _parse_ckpt_path(self) -> None:
@@ -252,33 +259,35 @@ class FlowersCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Construct the trainer; ``before_fit`` adds the run folder."""
-        options = self._get(self.config_init, "trainer")
+        config = self.config_init[str(self.subcommand)]
+        options = config.trainer
         options.callbacks = _as_list(options.callbacks)
         plan = plan_devices(
             accelerator=options.accelerator, devices=options.devices, num_nodes=options.num_nodes
         )
         progress = console_callbacks(options)
-        is_bar = [isinstance(callback, ProgressBar) for callback in progress]
-        is_bar += [isinstance(callback, ProgressBar) for callback in options.callbacks]
-        kwargs["enable_progress_bar"] = any(is_bar)
+        bars = [bar for bar in [*progress, *options.callbacks] if isinstance(bar, ProgressBar)]
+        kwargs["enable_progress_bar"] = bool(bars)
         # Off by default, because PrintEpochs prints the number of parameters.
         kwargs["enable_model_summary"] = bool(options.enable_model_summary)
-        callbacks = [self._first_batch, *self._option_callbacks(options), *progress]
         if self.subcommand != "fit":
             kwargs["logger"] = options.logger or False
             kwargs["enable_checkpointing"] = False
+            own = config.report if self.subcommand == "test" else config.calibration
             # PrintInterval is first: the metrics are printed even if the report fails.
-            callbacks.insert(0, PrintInterval())
+            callbacks = [PrintInterval(), self._first_batch, own, *progress]
             return self._instantiate_trainer({**options, **kwargs}, callbacks)
-        callbacks += [SeedSteps(), TerminateOnNaN(), ResumeEpoch()]
+        callbacks = [self._first_batch, config.freeze, config.calibration, config.early_stopping]
+        if options.enable_checkpointing is not False:
+            callbacks += [config.checkpoint, config.last_checkpoint, StopOnSignal()]
+        if options.logger is not False:
+            callbacks += [config.lr_monitor, config.tensorboard]
+        callbacks += [*progress, SeedSteps(), TerminateOnNaN(), ResumeEpoch()]
         callbacks += [PrintEffectiveBatch(), WarnAtChance()]
-        if options.enable_checkpointing is not False:  # StopOnSignal needs SaveLast
-            callbacks.append(StopOnSignal())
         kwargs["plugins"] = [*_as_list(options.plugins), AtomicCheckpointIO()]
         if not options.fast_dev_run:
             kwargs["logger"] = False
-        unfreezes = self._get(self.config_init, "freeze").unfreeze_epoch
-        if options.strategy == "auto" and plan.world_size > 1 and unfreezes:
+        if options.strategy == "auto" and plan.world_size > 1 and config.freeze.unfreeze_epoch:
             # Frozen parameters have no gradients; DDP must be told to expect that.
             kwargs["strategy"] = "ddp_find_unused_parameters_true"
         return self._instantiate_trainer({**options, **kwargs}, callbacks)
@@ -288,13 +297,14 @@ class FlowersCLI(LightningCLI):
         self._check_image_size()
         for size in self.datamodule.crop_sizes:
             check_size(self.model.net, size, "--data.crop_size")
-        self._get(self.config_init, "freeze").check(self.model, self.datamodule)
-        options = self._get(self.config_init, "trainer")
+        config = self.config_init["fit"]
+        config.freeze.check(self.model, self.datamodule)
+        options = config.trainer
         if isinstance(self.model, CNNTask | TransferTask):  # others may log metrics of their own
             recalls = []
-            if "tensorboard" in _callback_groups("fit", options):
+            if options.logger is not False:
                 recalls = LogToTensorBoard.recall_classes(self.datamodule)
-            check_monitor(self._get(self.config_init, "checkpoint").monitor, recalls)
+            check_monitor(config.checkpoint.monitor, recalls)
         self.datamodule.setup("fit")
         self._warn_of_data_leakage()
         if options.logger is not False and not options.fast_dev_run:
@@ -322,10 +332,6 @@ class FlowersCLI(LightningCLI):
             self.trainer.loggers += _as_list(options.logger)
         if rank == 0:
             self.trainer.callbacks.insert(0, LockRunFolder(run))  # type: ignore[attr-defined]
-
-    def _option_callbacks(self, trainer: Any) -> list[Callback]:  # noqa: ANN401
-        groups = _callback_groups(str(self.subcommand), trainer)
-        return [self._get(self.config_init, group) for group in groups]
 
     def _logged_options(self) -> dict[str, Any]:
         """Return the options of data and training that the HParams tab shows."""
@@ -364,13 +370,9 @@ def _resolve_checkpoint(command: str, ckpt_path: str | None, *, root: Path) -> s
         last = last_checkpoint(root)
         rank_zero_info(f"--ckpt_path last: {last or 'there is none yet, training starts'}")
         return last
-    if not Path(ckpt_path).is_dir():
-        return ckpt_path
-    if command == "fit":  # resumes from the last epoch, not from the best
-        last = last_checkpoint(Path(ckpt_path))
-        if last:
-            return last
-    return str(checkpoint_file(ckpt_path))
+    # fit resumes from the last epoch, not from the best.
+    last = last_checkpoint(Path(ckpt_path)) if command == "fit" else None
+    return last or str(checkpoint_file(ckpt_path))
 
 
 def _check_options(
@@ -488,34 +490,10 @@ def calibrate(
     print(f"{file}: calibration stored")
 
 
-def _callback_groups(command: str, trainer: Any) -> list[str]:  # noqa: ANN401
-    """Return the option groups whose callbacks a command uses; it accepts the options of all."""
-    if command == "validate":
-        return ["calibration"]
-    if command == "test":
-        return ["report"]
-    groups = ["freeze", "calibration"]
-    if trainer.enable_checkpointing is not False:
-        groups += ["checkpoint", "last_checkpoint"]
-    groups.append("early_stopping")
-    if trainer.logger is not False:
-        groups += ["lr_monitor", "tensorboard"]
-    return groups
-
-
 def _option_value(words: list[str], option: str) -> str | None:
     """Return the value of an option in a command line."""
     values = option_values(words, option)
     return values[-1] if values else None
-
-
-def _data_defaults(model: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the defaults of the data module for a model."""
-    task = resolve_name(model.class_path)
-    if not issubclass(task, ClassificationTask):
-        return {}
-    defaults = task.data_defaults(model.get("init_args", {}))
-    return {f"data.{name}": value for name, value in defaults.items()}
 
 
 def _integer_seed(seed: bool | int) -> int:
