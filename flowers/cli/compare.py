@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markdown import Markdown
-
 from flowers.checkpoint import read_config
 from flowers.cli.option_errors import flat_options
 from flowers.cli.photo_picture import photo_picture
+from flowers.cli.print_markdown import print_markdown
 from flowers.data import read_manifest
 from flowers.evaluation import (
     Run,
@@ -66,10 +63,7 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
     for title, figure in figures.items():
         contents[f"{title.replace(' ', '_')}.png"] = figure_bytes(figure)
     target = write_folder(out, contents, name="compare")
-    if sys.stdout.isatty():
-        Console().print(Markdown(text))
-    else:
-        print(text)
+    print_markdown(text)
     print(f"See {os.path.relpath(target / 'compare.html')}")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from flowers.cli.option_errors import option_values
+from flowers.cli.print_markdown import print_markdown
 from flowers.evaluation import (
     PredictionTable,
     pool,
@@ -198,5 +199,7 @@ def _write_results(
         else:
             [file] = write_new(out, {name: text}, option="--out")
         written[name] = [file.name, _checksum(file)]
-    print(f"\n{summary}\nWritten to {out}: {', '.join(file for file, _ in written.values())}")
+    print()
+    print_markdown(summary)
+    print(f"\nWritten to {out}: {', '.join(file for file, _ in written.values())}")
     return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import partial
 from importlib.util import find_spec
 from itertools import cycle, islice
@@ -63,8 +64,9 @@ def export(
         missing = [name for name in _PACKAGES if find_spec(name) is None]
         if missing:
             raise ValueError(
-                f"--format onnx: {', '.join(missing)} are missing; install them: "
-                f"pip install -e '.[export]'"
+                f"--format onnx: {', '.join(missing)} must be installed: pip install -e "
+                "'.[export]'. torch.export needs nothing more: python -m flowers export "
+                f"{shlex.quote(checkpoint)} --format torch_export"
             )
     formats = {
         "onnx": (".onnx", write_onnx, onnx_runner),

@@ -235,7 +235,6 @@ def test_the_images_to_compare_with_can_be_given(checkpoint, synthetic, capsys):
 
 def test_a_missing_extra_is_named(checkpoint, monkeypatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
-    with pytest.raises(
-        ValueError, match=r"--format onnx: onnxscript .* pip install -e '\.\[export\]'"
-    ):
+    message = r"--format onnx: onnxscript .* pip install -e '\.\[export\]'.* flowers export "
+    with pytest.raises(ValueError, match=rf"{message}{checkpoint} --format torch_export"):
         export.export(str(checkpoint))
