@@ -14,18 +14,8 @@ from inspect import Parameter, getdoc, signature
 from typing import TYPE_CHECKING
 
 from flowers import runtime
+from flowers.cli import option_errors
 from flowers.cli.command_options import command_arguments, command_options
-from flowers.cli.option_errors import (
-    OneLineErrors,
-    add_flags,
-    check_required,
-    did_you_mean,
-    explain_error,
-    find_mistake,
-    own_error,
-    print_error,
-    refuse,
-)
 
 if TYPE_CHECKING:
     from argparse import Action
@@ -107,11 +97,11 @@ def main(args: list[str] | None = None) -> int:
         # Lightning kills the first process if another one ends with an error.
         return 130 if os.environ.get("LOCAL_RANK", "0") == "0" else 0
     except Exception as error:
-        answer = own_error(error)
+        answer = option_errors.own_error(error)
         if answer is None or os.environ.get("FLOWERS_DEBUG") == "1":  # None: a bug
             traceback.print_exc()
         if answer is not None:
-            print_error(answer)
+            option_errors.print_error(answer)
         return 2 if command == "audit" else 1  # status 1 of audit means that there are findings
 
 
@@ -127,7 +117,7 @@ def _answer_without_command(args: list[str]) -> int | None:
         print(_FIT, file=sys.stderr)
         return 2
     if args[0] not in COMMANDS:
-        question = did_you_mean(_SYNONYMS.get(args[0], args[0]), COMMANDS)
+        question = option_errors.did_you_mean(_SYNONYMS.get(args[0], args[0]), COMMANDS)
         print(
             f"flowers: expected a command first, got {args[0]!r}{question}\n"
             f"The commands are {', '.join(COMMANDS)}: python -m flowers COMMAND [options]",
@@ -139,12 +129,12 @@ def _answer_without_command(args: list[str]) -> int | None:
 
 def _refuse_mistakes(command: str, words: list[str], *, module: str) -> None:
     """End with status 2, before torch is imported, if options are misspelled or missing."""
-    mistake = find_mistake(words, command_options(command, module=module))
+    mistake = option_errors.find_mistake(words, command_options(command, module=module))
     if mistake:
-        refuse(mistake, f"python -m flowers {command}")
+        option_errors.refuse(mistake, f"python -m flowers {command}")
     if command not in LIGHTNING_COMMANDS:
         arguments = command_arguments(command, module=module)
-        check_required(words, arguments, f"python -m flowers {command}")
+        option_errors.check_required(words, arguments, f"python -m flowers {command}")
 
 
 def run_function(function: Callable[..., int | None], args: Sequence[str]) -> int | None:
@@ -161,7 +151,7 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     from docstring_parser import parse  # noqa: PLC0415 (slower than --help)
     from jsonargparse import ArgumentParser, DefaultHelpFormatter  # noqa: PLC0415
 
-    class Parser(OneLineErrors, ArgumentParser):
+    class Parser(option_errors.OneLineErrors, ArgumentParser):
         """A parser with errors in one line."""
 
     class Help(DefaultHelpFormatter):
@@ -204,10 +194,10 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     try:
         return function(**values, **others)
     except (ValueError, OSError, RuntimeError, csv.Error) as error:
-        if own_error(error):
-            add_flags(error, flags)
+        if own := option_errors.own_error(error):
+            option_errors.add_flags(own, flags)
             raise
-        raise ValueError(explain_error(error, args)) from error
+        raise ValueError(option_errors.explain_error(error, args)) from error
 
 
 def _split(args: Sequence[str], options: set[str]) -> tuple[list[str], list[str]]:

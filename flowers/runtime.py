@@ -38,7 +38,6 @@ _INFOS = (
     "Tip:",
     "Found current_model_state in the checkpoint",
     "TPU available",
-    "HPU available",
     "GPU available",
     "LOCAL_RANK: 0",
     "Restoring states from the checkpoint path",

@@ -9,22 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flowers import evaluation
 from flowers.checkpoint import read_config
 from flowers.cli.option_errors import flat_options
 from flowers.cli.photo_picture import photo_picture
 from flowers.cli.print_markdown import print_markdown
 from flowers.data import read_manifest
-from flowers.evaluation import (
-    Run,
-    comparison_figures,
-    comparison_html,
-    comparison_json,
-    comparison_markdown,
-    figure_bytes,
-    read_history,
-    read_predictions,
-    training_seconds,
-)
 from flowers.run_folder import write_folder
 
 
@@ -51,23 +41,23 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
     results = []
     for folder in folders:
         results.append(read_run(folder, name=os.path.relpath(folder.absolute(), parent)))
-    text = comparison_markdown(results)
-    figures = comparison_figures(results)
+    text = evaluation.comparison_markdown(results)
+    figures = evaluation.comparison_figures(results)
     root = Path(results[0].config.get("data.root") or ".")
     picture = partial(photo_picture, root)
     contents: dict[str, str | bytes] = {
-        "compare.html": comparison_html(results, figures, picture),
-        "compare.json": comparison_json(results),
+        "compare.html": evaluation.comparison_html(results, figures, picture),
+        "compare.json": evaluation.comparison_json(results),
         "compare.md": text,
     }
     for title, figure in figures.items():
-        contents[f"{title.replace(' ', '_')}.png"] = figure_bytes(figure)
+        contents[f"{title.replace(' ', '_')}.png"] = evaluation.figure_bytes(figure)
     target = write_folder(out, contents, name="compare")
     print_markdown(text)
     print(f"See {os.path.relpath(target / 'compare.html')}")
 
 
-def read_run(folder: Path, *, name: str) -> Run:
+def read_run(folder: Path, *, name: str) -> evaluation.Run:
     """Return the results in a run folder.
 
     Args:
@@ -85,7 +75,7 @@ def read_run(folder: Path, *, name: str) -> Run:
     for file in folder.glob("*.csv"):
         if match := re.fullmatch(r"predictions(?:-(\d+))?\.csv", file.name):
             tests[int(match[1] or 1)] = file
-    curves = read_history(folder) if folder.is_dir() else {}
+    curves = evaluation.read_history(folder) if folder.is_dir() else {}
     if not tests and not curves:
         raise ValueError(
             f"{folder}: expected a run folder with curves or predictions, such as "
@@ -93,23 +83,19 @@ def read_run(folder: Path, *, name: str) -> Run:
         )
     if not curves:
         print(f"{name}: no curves can be read")
-    predictions = None
-    report = folder / "report.json"
-    if tests:
-        newest = tests[max(tests)]
-        if len(tests) > 1:
-            print(f"{name} was tested {len(tests)} times: {newest.name}, the newest, is compared")
-        predictions = read_predictions(newest)
-        report = folder / newest.name.replace("predictions", "report").replace(".csv", ".json")
+    newest = tests.get(max(tests, default=1), folder / "predictions.csv")
+    if len(tests) > 1:
+        print(f"{name} was tested {len(tests)} times: {newest.name}, the newest, is compared")
+    report = newest.name.replace("predictions", "report").replace(".csv", ".json")
     manifest = folder / "manifest.csv"
     rows = read_manifest(manifest) if manifest.is_file() else []
-    return Run(
+    return evaluation.Run(
         name=name,
-        predictions=predictions,
+        predictions=evaluation.read_predictions(newest) if tests else None,
         curves=curves,
-        seconds=training_seconds(folder),
+        seconds=evaluation.training_seconds(folder),
         config=_options(folder / "config.yaml"),
-        checkpoint=_checkpoint_of(report),
+        checkpoint=_checkpoint_of(folder / report),
         sha256={row.path: row.sha256 for row in rows},
     )
 

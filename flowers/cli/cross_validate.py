@@ -13,16 +13,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from flowers import evaluation
 from flowers.cli.option_errors import option_values
 from flowers.cli.print_markdown import print_markdown
-from flowers.evaluation import (
-    PredictionTable,
-    pool,
-    predictions_csv,
-    read_predictions,
-    summary_json,
-    summary_markdown,
-)
 from flowers.run_folder import write_new
 
 _LOG_LINES = 15  # printed of a run that failed
@@ -92,7 +85,7 @@ def cross_validate(
 
 def _run_all(
     out: Path, options: list[str], *, folds: int, seeds: int
-) -> dict[tuple[int, int], PredictionTable]:
+) -> dict[tuple[int, int], evaluation.PredictionTable]:
     """Return the predictions of each seed and test fold; finished runs are not repeated."""
     keys = list(product(range(seeds), range(folds)))
     runs = {}
@@ -101,12 +94,11 @@ def _run_all(
         print(f"seed {seed + 1} of {seeds}, fold {fold + 1} of {folds}", end="", flush=True)
         start = time.perf_counter()
         folder = out / f"seed_{seed}-fold_{fold}"
-        is_finished = (folder / "predictions.csv").exists()
-        if not is_finished:
+        if not (folder / "predictions.csv").exists():
             words = [*options, "--data.folds", str(folds), "--data.fold", str(fold)]
             _run_fold(folder, [*words, "--seed_everything", str(seed)])
             seconds.append(time.perf_counter() - start)
-        runs[seed, fold] = read_predictions(folder / "predictions.csv")
+        runs[seed, fold] = evaluation.read_predictions(folder / "predictions.csv")
         print(f": test accuracy {runs[seed, fold].correct.mean():.1%}", end="")
         if seconds:
             left = sum(seconds) / len(seconds) * (len(keys) - number - 1) / 60
@@ -177,18 +169,20 @@ def _checksum(file: Path) -> str:
 
 
 def _write_results(
-    out: Path, runs: dict[tuple[int, int], PredictionTable], earlier: dict[str, list[str]]
+    out: Path,
+    runs: dict[tuple[int, int], evaluation.PredictionTable],
+    earlier: dict[str, list[str]],
 ) -> dict[str, list[str]]:
     """Write the results; earlier ones are replaced unless they were edited.
 
     Returns:
         The file name and checksum of each result.
     """
-    summary = summary_markdown(runs)
+    summary = evaluation.summary_markdown(runs)
     texts = {
         "summary.md": summary,
-        "summary.json": summary_json(runs),
-        "predictions.csv": predictions_csv(pool(runs)),
+        "summary.json": evaluation.summary_json(runs),
+        "predictions.csv": evaluation.predictions_csv(evaluation.pool(runs)),
     }
     written = {}
     for name, text in texts.items():

@@ -16,17 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from flowers import deploy
 from flowers.checkpoint import checkpoint_file
 from flowers.data import SYNTHETIC_CLASSES, find_images, generate_flower, load_named
-from flowers.deploy import (
-    Classifier,
-    FlowerPredictor,
-    Run,
-    onnx_runner,
-    torch_export_runner,
-    write_onnx,
-    write_torch_export,
-)
 from flowers.run_folder import check_new, publish, scratch_folder
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -69,16 +61,16 @@ def export(
                 f"{shlex.quote(checkpoint)} --format torch_export"
             )
     formats = {
-        "onnx": (".onnx", write_onnx, onnx_runner),
-        "torch_export": (".pt2", write_torch_export, torch_export_runner),
+        "onnx": (".onnx", deploy.write_onnx, deploy.onnx_runner),
+        "torch_export": (".pt2", deploy.write_torch_export, deploy.torch_export_runner),
     }
     suffix, write, runner = formats[format]
     file = out or checkpoint_file(checkpoint).with_suffix(suffix)
     check_new(file, option="--out")
     if file.suffix != suffix:
         raise ValueError(f"--out {file}: expected a name that ends with {suffix}")
-    predictor = FlowerPredictor(checkpoint, device="cpu")
-    module = Classifier(predictor.task.evaluated_net, predictor.temperature).eval()
+    predictor = deploy.FlowerPredictor(checkpoint, device="cpu")
+    module = deploy.Classifier(predictor.task.evaluated_net, predictor.temperature).eval()
     pixels = check_images(images, predictor.decoding)
     # The file gets its name only after the comparison.
     with scratch_folder(file.parent, option="--out") as folder:
@@ -96,7 +88,7 @@ def export(
     return 0
 
 
-def _metadata(predictor: FlowerPredictor) -> dict[str, str]:
+def _metadata(predictor: deploy.FlowerPredictor) -> dict[str, str]:
     """Return the metadata of the file: everything that is needed to use it."""
     size = predictor.decoding["image_size"]
     decoding = {name: str(value) for name, value in predictor.decoding.items()}
@@ -130,7 +122,7 @@ def check_images(photos: list[str] | None, decoding: dict[str, Any]) -> NDArray[
     return np.stack([image.permute(1, 2, 0).numpy() for image in images])
 
 
-def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
+def disagreement(run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
     """Return the difference between an exported file and its module; nothing if it is tolerable.
 
     Args:
@@ -154,7 +146,7 @@ def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
     return "" if is_same else f"expected a difference of at most {_TOLERANCE}"
 
 
-def _print_cost(file: Path, run: Run, module: nn.Module, images: NDArray[np.uint8]) -> None:
+def _print_cost(file: Path, run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) -> None:
     """Print the size of the file, and its latency and PyTorch's in interleaved runs."""
 
     @torch.inference_mode()

@@ -30,9 +30,8 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     """Return a question with the most similar of some words; empty if none is similar."""
     words = list(words)
     nearest = get_close_matches(word, words, n=1)
-    if word.startswith("--"):
-        name = word.rpartition(".")[2].lstrip("-")
-        nearest = [other for other in words if other.endswith(f".{name}")] or nearest
+    name = word.rpartition(".")[2].lstrip("-")
+    nearest = [other for other in words if other.endswith(f".{name}")] or nearest
     return f", did you mean {nearest[0]}?" if nearest else ""
 
 
@@ -62,19 +61,11 @@ def add_flags(error: BaseException, flags: Mapping[str, str]) -> None:
     """Replace the parameters that an error names in backquotes by their options.
 
     Args:
-        error: The error; its causes are changed, too.
+        error: An error of this package.
         flags: The option of each parameter, such as ``--data.image_size`` of ``image_size``.
     """
-
-    def with_flags(arg: object) -> object:
-        if not isinstance(arg, str):
-            return arg
-        return re.sub(r"`([\w.]+)`", lambda match: flags.get(match[1], match[0]), arg)
-
-    cause: BaseException | None = error
-    while cause is not None:
-        cause.args = tuple(map(with_flags, cause.args))
-        cause = cause.__cause__
+    message = re.sub(r"`([\w.]+)`", lambda match: flags.get(match[1], match[0]), str(error))
+    error.args = (message,)
 
 
 def own_error(error: BaseException | None) -> BaseException | None:

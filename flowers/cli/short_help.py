@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -98,8 +99,6 @@ def _line(name: str, action: Any, text: str = "") -> str:  # noqa: ANN401
 
 def _as_typed(value: Any) -> str:  # noqa: ANN401
     """Return a value as on the command line."""
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_as_typed, value))}]"
     if class_path := getattr(value, "class_path", None):
         return str(class_path).rpartition(".")[2]
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

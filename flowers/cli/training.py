@@ -12,30 +12,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from flowers.callbacks import (
-    AtomicCheckpointIO,
-    Calibrate,
-    EarlyStopping,
-    FailSafeTensorBoardLogger,
-    FreezeBackbone,
-    LockRunFolder,
-    LogToTensorBoard,
-    PrintEffectiveBatch,
-    PrintInterval,
-    ResumeEpoch,
-    SaveBest,
-    SaveLast,
-    SaveRunConfig,
-    SeedSteps,
-    StopOnSignal,
-    TerminateOnNaN,
-    WarnAtChance,
-    WriteReport,
-    check_monitor,
-    console_callbacks,
-    is_all,
-    linked_mode,
-)
+from flowers import callbacks
 from flowers.checkpoint import (
     check_network,
     check_optimizer,
@@ -81,7 +58,6 @@ _MINIMUM = {
     "trainer.num_sanity_val_steps": -1,
     "trainer.val_check_interval": 0.001,
 }
-_DEFAULT_MODEL = "flowers.CNNTask"
 
 
 class _Parser(OneLineErrors, LightningArgumentParser):
@@ -110,7 +86,7 @@ class FlowersCLI(LightningCLI):
             super().__init__(
                 ClassificationTask,
                 FlowersDataModule,
-                save_config_callback=SaveRunConfig,
+                save_config_callback=callbacks.SaveRunConfig,
                 save_config_kwargs={"save_to_log_dir": False},
                 trainer_defaults=_TRAINER_DEFAULTS | launched_devices(),
                 seed_everything_default=0,
@@ -124,8 +100,9 @@ class FlowersCLI(LightningCLI):
         except Exception as error:
             if self._new_run is not None and not self._first_batch.has_begun:
                 discard_run_folder(self._new_run)
-            if self._first_batch.has_begun or own_error(error) or is_raised_here(error):
-                add_flags(error, _flags())
+            if own := own_error(error):
+                add_flags(own, _flags())
+            if self._first_batch.has_begun or own or is_raised_here(error):
                 raise
             raise ValueError(explain_error(error, args[1:])) from error
 
@@ -137,17 +114,17 @@ class FlowersCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks as option groups, and link options that several parts need."""
-        parser.add_lightning_class_args(SaveBest, "checkpoint")
-        parser.add_lightning_class_args(SaveLast, "last_checkpoint")
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(callbacks.SaveBest, "checkpoint")
+        parser.add_lightning_class_args(callbacks.SaveLast, "last_checkpoint")
+        parser.add_lightning_class_args(callbacks.EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
-        parser.add_lightning_class_args(FreezeBackbone, "freeze")
-        parser.add_lightning_class_args(Calibrate, "calibration")
-        parser.add_lightning_class_args(LogToTensorBoard, "tensorboard")
-        parser.add_lightning_class_args(WriteReport, "report")
+        parser.add_lightning_class_args(callbacks.FreezeBackbone, "freeze")
+        parser.add_lightning_class_args(callbacks.Calibrate, "calibration")
+        parser.add_lightning_class_args(callbacks.LogToTensorBoard, "tensorboard")
+        parser.add_lightning_class_args(callbacks.WriteReport, "report")
         parser.set_defaults(
             {
-                "model": {"class_path": _DEFAULT_MODEL},
+                "model": {"class_path": "flowers.CNNTask"},
                 "early_stopping.patience": 15,
                 # True fails in an epoch without validation.
                 "early_stopping.check_on_train_epoch_end": False,
@@ -160,7 +137,7 @@ class FlowersCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=_integer_seed)
         parser.link_arguments("checkpoint.monitor", "early_stopping.monitor")
         parser.link_arguments(
-            ("checkpoint.monitor", "checkpoint.mode"), "early_stopping.mode", linked_mode
+            ("checkpoint.monitor", "checkpoint.mode"), "early_stopping.mode", callbacks.linked_mode
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -175,7 +152,7 @@ class FlowersCLI(LightningCLI):
         given = _option_value(words, "--ckpt_path")
         root = None
         if given is None or given == "last":
-            config = self._parse_quietly(parser, command, words)
+            config = self._parse_quietly(command, words)
             given = config.ckpt_path  # a configuration may name it
             root = config.trainer.default_root_dir
         ckpt_path = _resolve_checkpoint(command, given, root=Path(root or "."))
@@ -189,7 +166,7 @@ class FlowersCLI(LightningCLI):
             try:
                 values = stored_config(checkpoint, command, model=model)
                 stored = ["--config", yaml.safe_dump(values)]
-                config = self._parse_quietly(parser, command, [*stored, *words])
+                config = self._parse_quietly(command, [*stored, *words])
                 check_network(config.model, values.get("model", {}))
                 if command == "fit":
                     check_optimizer(config, checkpoint["config"])
@@ -198,15 +175,14 @@ class FlowersCLI(LightningCLI):
         self._set_model_defaults(command, config.model)
         self.config = parser.parse_args([command, *stored, *words])
         config = self.config[command]
-        _check_options(parser, command, config)
+        self._check_options(command, config)
         if command == "fit" and ckpt_path is not None:
             _end_if_finished(checkpoint, config, ckpt_path=ckpt_path)
 
-    @staticmethod
-    def _parse_quietly(parser: LightningArgumentParser, command: str, words: list[str]) -> Any:  # noqa: ANN401
+    def _parse_quietly(self, command: str, words: list[str]) -> Any:  # noqa: ANN401
         """Return the options of a command without printing them for ``--print_config``."""
         quiet = [word for word in words if not word.startswith("--print_config")]
-        return parser.parse_args([command, *quiet])[command]
+        return self.parser.parse_args([command, *quiet])[command]
 
     def _set_model_defaults(self, command: str, model: Any) -> type[ClassificationTask]:  # noqa: ANN401
         """Set the defaults of the data module for a model, and return the model's class.
@@ -221,13 +197,38 @@ class FlowersCLI(LightningCLI):
         self._parser(command).set_defaults(defaults)
         return task
 
+    def _check_options(self, command: str, config: Any) -> None:  # noqa: ANN401
+        """End with status 2 if options contradict each other."""
+        error = self.parser.error
+        trainer = config.trainer
+        if config.get("model.init_args.class_names") is not None:
+            error("--model.class_names: expected no value, the names are those of the folders")
+        if command != "fit" and config.ckpt_path is None and not trainer.fast_dev_run:
+            error(f"--ckpt_path: expected the checkpoint to {command}, or a run folder with one")
+        if trainer.use_distributed_sampler:
+            error("--trainer.use_distributed_sampler: expected false, the sampler does it already")
+        for name, minimum in _MINIMUM.items():
+            value = config.get(name)
+            if isinstance(value, int | float) and not value >= minimum:  # not: NaN
+                error(f"--{name}: expected at least {minimum}, got {value}")
+        if str(trainer.precision) in ("16-true", "bf16-true", "64-true", "64"):
+            error("--trainer.precision: expected 32-true or a mixed one, images are float32")
+        if "LearningRateFinder" in str(trainer.callbacks):
+            error(
+                "--trainer.callbacks LearningRateFinder: expected another callback, because the "
+                "schedule of every step would replace the rate that it finds; give --model.lr"
+            )
+        if command == "fit" and config.ckpt_path is not None and trainer.max_steps != -1:
+            error("--trainer.max_steps: expected -1 when resuming; set --trainer.max_epochs")
+        check_num_nodes(trainer.num_nodes)
+
     def _print_help(self, command: str, words: list[str]) -> None:
         """Print the common options, or after ``--help all`` all of them, and end with status 0."""
         is_full = option_values(words, "-h", "--help") == ["all"]
         others = [word for word in words if word not in ("-h", "--help")]
         if is_full:
             others.remove("all")
-        model = self._parse_quietly(self.parser, command, others).model
+        model = self._parse_quietly(command, others).model
         task = self._set_model_defaults(command, model)
         parser = self._parser(command)
         if is_full:
@@ -265,7 +266,7 @@ class FlowersCLI(LightningCLI):
         plan = plan_devices(
             accelerator=options.accelerator, devices=options.devices, num_nodes=options.num_nodes
         )
-        progress = console_callbacks(options)
+        progress = callbacks.console_callbacks(options)
         bars = [bar for bar in [*progress, *options.callbacks] if isinstance(bar, ProgressBar)]
         kwargs["enable_progress_bar"] = bool(bars)
         # Off by default, because PrintEpochs prints the number of parameters.
@@ -273,24 +274,24 @@ class FlowersCLI(LightningCLI):
         if self.subcommand != "fit":
             kwargs["logger"] = options.logger or False
             kwargs["enable_checkpointing"] = False
-            own = config.report if self.subcommand == "test" else config.calibration
+            result = config.report if self.subcommand == "test" else config.calibration
             # PrintInterval is first: the metrics are printed even if the report fails.
-            callbacks = [PrintInterval(), self._first_batch, own, *progress]
-            return self._instantiate_trainer({**options, **kwargs}, callbacks)
-        callbacks = [self._first_batch, config.freeze, config.calibration, config.early_stopping]
+            own = [callbacks.PrintInterval(), self._first_batch, result, *progress]
+            return self._instantiate_trainer({**options, **kwargs}, own)
+        own = [self._first_batch, config.freeze, config.calibration, config.early_stopping]
         if options.enable_checkpointing is not False:
-            callbacks += [config.checkpoint, config.last_checkpoint, StopOnSignal()]
+            own += [config.checkpoint, config.last_checkpoint, callbacks.StopOnSignal()]
         if options.logger is not False:
-            callbacks += [config.lr_monitor, config.tensorboard]
-        callbacks += [*progress, SeedSteps(), TerminateOnNaN(), ResumeEpoch()]
-        callbacks += [PrintEffectiveBatch(), WarnAtChance()]
-        kwargs["plugins"] = [*_as_list(options.plugins), AtomicCheckpointIO()]
+            own += [config.lr_monitor, config.tensorboard]
+        own += [*progress, callbacks.SeedSteps(), callbacks.TerminateOnNaN()]
+        own += [callbacks.ResumeEpoch(), callbacks.PrintEffectiveBatch(), callbacks.WarnAtChance()]
+        kwargs["plugins"] = [*_as_list(options.plugins), callbacks.AtomicCheckpointIO()]
         if not options.fast_dev_run:
             kwargs["logger"] = False
         if options.strategy == "auto" and plan.world_size > 1 and config.freeze.unfreeze_epoch:
             # Frozen parameters have no gradients; DDP must be told to expect that.
             kwargs["strategy"] = "ddp_find_unused_parameters_true"
-        return self._instantiate_trainer({**options, **kwargs}, callbacks)
+        return self._instantiate_trainer({**options, **kwargs}, own)
 
     def before_fit(self) -> None:
         """Check options and data, and then open the run folder."""
@@ -303,8 +304,8 @@ class FlowersCLI(LightningCLI):
         if isinstance(self.model, CNNTask | TransferTask):  # others may log metrics of their own
             recalls = []
             if options.logger is not False:
-                recalls = LogToTensorBoard.recall_classes(self.datamodule)
-            check_monitor(config.checkpoint.monitor, recalls)
+                recalls = callbacks.LogToTensorBoard.recall_classes(self.datamodule)
+            callbacks.check_monitor(config.checkpoint.monitor, recalls)
         self.datamodule.setup("fit")
         self._warn_of_data_leakage()
         if options.logger is not False and not options.fast_dev_run:
@@ -327,23 +328,21 @@ class FlowersCLI(LightningCLI):
         run = run_folder(folder / "lightning_logs", resumed=resumed, rank=rank)
         if rank == 0 and not (run / "config.yaml").exists():
             self._new_run = run
-        self.trainer.loggers = [FailSafeTensorBoardLogger(run, options=self._logged_options())]
+        logger = callbacks.FailSafeTensorBoardLogger(run, options=self._logged_options())
+        self.trainer.loggers = [logger]
         if options.logger is not True:
             self.trainer.loggers += _as_list(options.logger)
         if rank == 0:
-            self.trainer.callbacks.insert(0, LockRunFolder(run))  # type: ignore[attr-defined]
+            lock = callbacks.LockRunFolder(run)
+            self.trainer.callbacks.insert(0, lock)  # type: ignore[attr-defined]
 
     def _logged_options(self) -> dict[str, Any]:
         """Return the options of data and training that the HParams tab shows."""
         data = self.datamodule
-        options = {
-            "image_size": data.image_size,
-            "crop_size": " ".join(map(str, data.crop_sizes)),
-            "batch_size": data.batch_size,
-            "sampler": data.sampler,
-            "max_epochs": self._get(self.config_init, "trainer").max_epochs,
-            "seed": data.seed,
-        }
+        names = ("image_size", "batch_size", "sampler", "seed")
+        options = {name: getattr(data, name) for name in names}
+        options["crop_size"] = " ".join(map(str, data.crop_sizes))
+        options["max_epochs"] = self._get(self.config_init, "trainer").max_epochs
         for name, value in vars(data.augment).items():
             options[f"augment/{name}"] = value
         return options
@@ -373,38 +372,6 @@ def _resolve_checkpoint(command: str, ckpt_path: str | None, *, root: Path) -> s
     # fit resumes from the last epoch, not from the best.
     last = last_checkpoint(Path(ckpt_path)) if command == "fit" else None
     return last or str(checkpoint_file(ckpt_path))
-
-
-def _check_options(
-    parser: LightningArgumentParser,
-    command: str,
-    config: Any,  # noqa: ANN401
-) -> None:
-    """End with status 2 if options contradict each other."""
-    if config.get("model.init_args.class_names") is not None:
-        parser.error("--model.class_names: expected no value, the names are those of the folders")
-    if command != "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
-        parser.error(
-            f"--ckpt_path: expected the checkpoint to {command}, or a run folder for its best one"
-        )
-    if config.trainer.use_distributed_sampler:
-        parser.error(
-            "--trainer.use_distributed_sampler: expected false, the sampler does it already"
-        )
-    for name, minimum in _MINIMUM.items():
-        value = config.get(name)
-        if isinstance(value, int | float) and not value >= minimum:  # not: NaN
-            parser.error(f"--{name}: expected at least {minimum}, got {value}")
-    if str(config.trainer.precision) in ("16-true", "bf16-true", "64-true", "64"):
-        parser.error("--trainer.precision: expected 32-true or a mixed one, images are float32")
-    if "LearningRateFinder" in str(config.trainer.callbacks):
-        parser.error(
-            "--trainer.callbacks LearningRateFinder: expected another callback, because the "
-            "schedule of every step would replace the rate that it finds; give --model.lr"
-        )
-    if command == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
-        parser.error("--trainer.max_steps: expected -1 when resuming; set --trainer.max_epochs")
-    check_num_nodes(config.trainer.num_nodes)
 
 
 def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str) -> None:  # noqa: ANN401
@@ -481,12 +448,12 @@ def calibrate(
     if selective_accuracy is not None:
         words += ["--calibration.selective_accuracy", str(selective_accuracy)]
     run = main(["validate", *words])
-    if run.model.calibration is None or not is_all(run.trainer.limit_val_batches):
+    if run.model.calibration is None or not callbacks.is_all(run.trainer.limit_val_batches):
         raise ValueError("--trainer.limit_val_batches: expected all validation images")
     file = run.config["validate"].ckpt_path
     content = load_weights(Path(file))
     content["calibration"] = run.model.calibration
-    AtomicCheckpointIO().save_checkpoint(content, file)
+    callbacks.AtomicCheckpointIO().save_checkpoint(content, file)
     print(f"{file}: calibration stored")
 
 
@@ -507,6 +474,4 @@ def _integer_seed(seed: bool | int) -> int:
 def _as_list(value: Any) -> list[Any]:  # noqa: ANN401
     if value is None:
         return []
-    if isinstance(value, list | tuple):
-        return list(value)
-    return [value]
+    return list(value) if isinstance(value, list | tuple) else [value]

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from flowers import evaluation
 from flowers.cli import compare
 from flowers.evaluation import PredictionTable, predictions_csv
 
@@ -76,14 +77,14 @@ def test_the_page_shows_the_photos_that_two_runs_classify_differently(tmp_path):
 
 def test_a_folder_made_during_the_comparison_is_not_overwritten(tmp_path, monkeypatch, capsys):
     runs = [make_run(tmp_path / "runs" / name, [True] * 4) for name in ("one", "two")]
-    figures = compare.comparison_figures
+    figures = evaluation.comparison_figures
 
     def comparison_figures(runs):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "compare.md").write_text("mine")
         return figures(runs)
 
-    monkeypatch.setattr(compare, "comparison_figures", comparison_figures)
+    monkeypatch.setattr(evaluation, "comparison_figures", comparison_figures)
     compare.compare(runs, out=Path("out"))
     assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [
         ("compare.md", "mine")
