@@ -204,7 +204,7 @@ class FlowersCLI(LightningCLI):
         if config.get("model.init_args.class_names") is not None:
             error("--model.class_names: expected no value, the names are those of the folders")
         if command != "fit" and config.ckpt_path is None and not trainer.fast_dev_run:
-            error(f"--ckpt_path: expected the checkpoint to {command}, or a run folder with one")
+            error(f"--ckpt_path: expected the checkpoint to {command}, or its run folder")
         if trainer.use_distributed_sampler:
             error("--trainer.use_distributed_sampler: expected false, the sampler does it already")
         for name, minimum in _MINIMUM.items():
