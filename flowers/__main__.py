@@ -56,7 +56,7 @@ commands:
 The environment variable FLOWERS_DEBUG=1 shows the traceback of an error.
 """.format(commands="\n".join(f"  {name:<14} {purpose}" for name, purpose in COMMANDS.items()))
 
-_FIT = """flowers: fit: expected a configuration or a folder of photos, for example
+_FIT = """fit: expected a configuration or a folder of photos, for example
   python -m flowers fit --config configs/quickstart.yaml            train on synthetic flowers
   python -m flowers fit --config configs/cnn.yaml --data.root DIR   train on DIR/<class>/<image>
   python -m flowers fit --help                                      the common options"""
@@ -114,15 +114,12 @@ def _answer_without_command(args: list[str]) -> int | None:
         print(f"flowers {version('flowers')}")
         return 0
     if args == ["fit"]:
-        print(_FIT, file=sys.stderr)
+        option_errors.print_error(_FIT)
         return 2
     if args[0] not in COMMANDS:
         question = option_errors.did_you_mean(_SYNONYMS.get(args[0], args[0]), COMMANDS)
-        print(
-            f"flowers: expected a command first, got {args[0]!r}{question}\n"
-            f"The commands are {', '.join(COMMANDS)}: python -m flowers COMMAND [options]",
-            file=sys.stderr,
-        )
+        commands = f"The commands are {', '.join(COMMANDS)}: python -m flowers COMMAND [options]"
+        option_errors.print_error(f"expected a command, got {args[0]!r}{question}\n{commands}")
         return 2
     return None
 

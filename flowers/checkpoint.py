@@ -99,8 +99,7 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         if last.is_file():
             kind = f"a run without best.ckpt, because no epoch was validated. Give {last}"
         raise FileNotFoundError(
-            f"{file}: expected a checkpoint file, as "
-            f"lightning_logs/version_0/checkpoints/best.ckpt, got {kind}"
+            f"{file}: expected a checkpoint file, as RUN/checkpoints/best.ckpt, got {kind}"
         )
     try:
         checkpoint: dict[str, Any] = load_weights(Path(file))
@@ -176,9 +175,7 @@ def stored_config(
     class_path = str(config.get("model", {}).get("class_path", "flowers."))
     if not class_path.startswith("flowers.") and class_path != model:
         # A checkpoint must not run code of another package unless the user names it.
-        raise ValueError(
-            f"its model is not part of this package; give it with --model {class_path}"
-        )
+        raise ValueError(f"its model is not part of this package; give --model {class_path}")
     # For the same reason optimizer, callbacks, loggers and plug-ins have to be given again.
     for name in ("optimizer", "lr_scheduler"):
         config.pop(name, None)

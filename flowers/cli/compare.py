@@ -34,9 +34,7 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ValueError(f"runs: expected two or more different run folders, got {' '.join(runs)}")
     if out is not None and out.exists():
-        raise FileExistsError(
-            f"--out {out}: expected a new folder, got one that exists. Give another name."
-        )
+        raise FileExistsError(f"--out {out}: expected a new folder, got one that exists")
     parent = os.path.commonpath([folder.absolute().parent for folder in folders])
     results = []
     for folder in folders:
@@ -68,19 +66,14 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
         ValueError: There are neither predictions nor curves in it.
     """
     if (folder / "summary.json").exists():
-        raise ValueError(
-            f"{folder}: expected the folder of one run; a cross-validation has its own summary.md"
-        )
+        raise ValueError(f"{folder}: expected one run; a cross-validation has its own summary.md")
     tests = {}
     for file in folder.glob("*.csv"):
         if match := re.fullmatch(r"predictions(?:-(\d+))?\.csv", file.name):
             tests[int(match[1] or 1)] = file
     curves = evaluation.read_history(folder) if folder.is_dir() else {}
     if not tests and not curves:
-        raise ValueError(
-            f"{folder}: expected a run folder with curves or predictions, such as "
-            f"lightning_logs/version_0"
-        )
+        raise ValueError(f"{folder}: expected a run folder with curves or predictions")
     if not curves:
         print(f"{name}: no curves can be read")
     newest = tests.get(max(tests, default=1), folder / "predictions.csv")

@@ -49,9 +49,7 @@ def cross_validate(
     if not configs:
         raise ValueError("--config: expected a configuration of fit, such as configs/cnn.yaml")
     if folds < 2 or seeds < 1 or any(word.startswith("--data.fold") for word in options):
-        raise ValueError(
-            "--folds, --seeds: expected at least 2 folds and 1 seed, and no --data.fold beside them"
-        )
+        raise ValueError("--folds, --seeds: expected at least 2 folds and 1 seed, no --data.fold")
     settings = {
         "folds": folds,
         "options": options,
@@ -61,15 +59,10 @@ def cross_validate(
     earlier = _read_settings(settings_file)
     out.mkdir(parents=True, exist_ok=True)
     if not earlier and any(not file.name.startswith(".") for file in out.iterdir()):
-        raise ValueError(
-            f"--out {out}: expected a new folder or that of a cross-validation, got one with other "
-            f"files"
-        )
+        raise ValueError(f"--out {out}: expected a new folder or that of a cross-validation")
     is_same = all(earlier.get(name) == value for name, value in settings.items())
     if any(out.rglob("*.ckpt")) and not is_same:
-        raise ValueError(
-            f"--out {out}: a cross-validation with other settings has this folder; give another one"
-        )
+        raise ValueError(f"--out {out}: a cross-validation with other settings has this folder")
     try:
         with FileLock(out / ".lock").acquire(timeout=0):
             results = earlier.get("results", {})
@@ -78,9 +71,7 @@ def cross_validate(
             results = _write_results(out, runs, results)
             _replace(settings_file, json.dumps(settings | {"results": results}))
     except Timeout:
-        raise ValueError(
-            f"--out {out}: another cross-validation writes into it; wait, or give another folder"
-        ) from None
+        raise ValueError(f"--out {out}: another cross-validation writes into it") from None
 
 
 def _run_all(
@@ -137,10 +128,7 @@ def _run_command(folder: Path, *words: str) -> None:
     except subprocess.CalledProcessError as error:
         last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
         print("\n" + "\n".join(last), file=sys.stderr)
-        print(
-            f"{words[0]} failed, its output is in {log}; the same command resumes from there.",
-            file=sys.stderr,
-        )
+        print(f"{words[0]} failed, see {log}. The same command resumes it.", file=sys.stderr)
         sys.exit(error.returncode)
     except KeyboardInterrupt:
         print(f"\nInterrupted. The same command resumes from {folder.parent}.", file=sys.stderr)

@@ -138,10 +138,9 @@ def disagreement(run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) 
     # Of two equally probable classes, either is correct.
     prob_of_predicted = np.take_along_axis(expected, probs.argmax(axis=1)[:, None], axis=1)[:, 0]
     agreement = float((prob_of_predicted >= expected.max(axis=1) - _TOLERANCE).mean())
-    print(
-        f"{len(images)} images: the same class for {agreement:.1%}, largest difference of a "
-        f"probability {largest:.2g}"
-    )
+    noun = "image" if len(images) == 1 else "images"
+    print(f"{len(images)} {noun}: the same class for {agreement:.1%}", end=", ")
+    print(f"largest difference of a probability {largest:.2g}")
     is_same = agreement == 1 and largest <= _TOLERANCE
     return "" if is_same else f"expected a difference of at most {_TOLERANCE}"
 
@@ -162,7 +161,5 @@ def _print_cost(file: Path, run: deploy.Run, module: nn.Module, images: NDArray[
         for _ in range(20):
             file_ms = min(file_ms, 1000 * timeit(partial(run, batch), number=1))
             torch_ms = min(torch_ms, 1000 * timeit(partial(run_torch, batch), number=1))
-        print(
-            f"batch of {size:>2}: {file_ms:.1f} ms, PyTorch {torch_ms:.1f} ms, "
-            f"{torch_ms / file_ms:.1f} times as fast"
-        )
+        ratio = f"{torch_ms / file_ms:.1f} times as fast"
+        print(f"batch of {size:>2}: {file_ms:.1f} ms, PyTorch {torch_ms:.1f} ms, {ratio}")

@@ -22,16 +22,8 @@ from flowers.checkpoint import (
     read_checkpoint,
     stored_config,
 )
+from flowers.cli import option_errors
 from flowers.cli.command_options import command_options
-from flowers.cli.option_errors import (
-    OneLineErrors,
-    add_flags,
-    class_parser,
-    explain_error,
-    is_raised_here,
-    option_values,
-    own_error,
-)
 from flowers.cli.short_help import short_help
 from flowers.data import FlowersDataModule
 from flowers.run_folder import discard_run_folder, last_checkpoint, run_folder
@@ -60,7 +52,7 @@ _MINIMUM = {
 }
 
 
-class _Parser(OneLineErrors, LightningArgumentParser):
+class _Parser(option_errors.OneLineErrors, LightningArgumentParser):
     """A parser with errors in one line."""
 
 
@@ -100,11 +92,11 @@ class FlowersCLI(LightningCLI):
         except Exception as error:
             if self._new_run is not None and not self._first_batch.has_begun:
                 discard_run_folder(self._new_run)
-            if own := own_error(error):
-                add_flags(own, _flags())
-            if self._first_batch.has_begun or own or is_raised_here(error):
+            if own := option_errors.own_error(error):
+                option_errors.add_flags(own, _flags())
+            if self._first_batch.has_begun or own or option_errors.is_raised_here(error):
                 raise
-            raise ValueError(explain_error(error, args[1:])) from error
+            raise ValueError(option_errors.explain_error(error, args[1:])) from error
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -131,14 +123,12 @@ class FlowersCLI(LightningCLI):
                 "lr_monitor.logging_interval": "step",
             }
         )
-        parser.link_arguments(
-            "data.class_names", "model.init_args.class_names", apply_on="instantiate"
-        )
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=_integer_seed)
-        parser.link_arguments("checkpoint.monitor", "early_stopping.monitor")
-        parser.link_arguments(
-            ("checkpoint.monitor", "checkpoint.mode"), "early_stopping.mode", callbacks.linked_mode
-        )
+        link = parser.link_arguments
+        link("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        link("seed_everything", "data.seed", compute_fn=_integer_seed)
+        link("checkpoint.monitor", "early_stopping.monitor")
+        best = ("checkpoint.monitor", "checkpoint.mode")
+        link(best, "early_stopping.mode", compute_fn=callbacks.linked_mode)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line over the configuration that a checkpoint stores."""
@@ -224,7 +214,7 @@ class FlowersCLI(LightningCLI):
 
     def _print_help(self, command: str, words: list[str]) -> None:
         """Print the common options, or after ``--help all`` all of them, and end with status 0."""
-        is_full = option_values(words, "-h", "--help") == ["all"]
+        is_full = option_errors.option_values(words, "-h", "--help") == ["all"]
         others = [word for word in words if word not in ("-h", "--help")]
         if is_full:
             others.remove("all")
@@ -232,7 +222,7 @@ class FlowersCLI(LightningCLI):
         task = self._set_model_defaults(command, model)
         parser = self._parser(command)
         if is_full:
-            print(f"{parser.format_help()}\n{class_parser(task).format_help()}")
+            print(f"{parser.format_help()}\n{option_errors.class_parser(task).format_help()}")
         else:
             print(short_help(parser, task, command=command))
         raise SystemExit(0)
@@ -381,9 +371,7 @@ def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str)
         ValueError: The checkpoint has no state of a training.
     """
     if "loops" not in checkpoint:
-        raise ValueError(
-            f"--ckpt_path {ckpt_path}: expected a checkpoint with the state of a training"
-        )
+        raise ValueError(f"--ckpt_path {ckpt_path}: has no state of a training")
     num_epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     max_epochs = config.trainer.max_epochs
     patience = config.early_stopping.patience
@@ -398,7 +386,7 @@ def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str)
     if reason:
         rank_zero_info(
             f"--ckpt_path {ckpt_path}: this run is finished after {num_epochs} epochs: {reason}. "
-            f"Raise that number to continue."
+            "Raise that number to continue."
         )
         raise SystemExit(0)
 
@@ -459,15 +447,13 @@ def calibrate(
 
 def _option_value(words: list[str], option: str) -> str | None:
     """Return the value of an option in a command line."""
-    values = option_values(words, option)
+    values = option_errors.option_values(words, option)
     return values[-1] if values else None
 
 
 def _integer_seed(seed: bool | int) -> int:
     if isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ValueError(
-            f"--seed_everything: expected a whole number from 0 to 2**32 - 1, got {seed}"
-        )
+        raise ValueError(f"--seed_everything: expected 0 to 2**32 - 1, got {seed}")
     return seed
 
 
