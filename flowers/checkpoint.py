@@ -171,15 +171,14 @@ def stored_config(
     Raises:
         ValueError: The configuration names a class or function of another package.
     """
-    config: dict[str, Any] = dict(checkpoint["config"])
+    # A checkpoint must not run code of another package unless the user names it, therefore
+    # optimizer, callbacks, loggers and plug-ins have to be given again.
+    skipped = ("optimizer", "lr_scheduler", "trainer")
+    config = {name: part for name, part in checkpoint["config"].items() if name not in skipped}
     class_path = str(config.get("model", {}).get("class_path", "flowers."))
     if not class_path.startswith("flowers.") and class_path != model:
-        # A checkpoint must not run code of another package unless the user names it.
         raise ValueError(f"its model is not part of this package; give --model {class_path}")
-    # For the same reason optimizer, callbacks, loggers and plug-ins have to be given again.
-    for name in ("optimizer", "lr_scheduler"):
-        config.pop(name, None)
-    trainer = config.get("trainer", {})
+    trainer = checkpoint["config"].get("trainer", {})
     config["trainer"] = {name: trainer[name] for name in _TRAINER_OPTIONS if name in trainer}
     model_options = config.get("model", {}).get("init_args", {})
     has_code = _has_class(config | {"model": model_options})

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from flowers import evaluation
 from flowers.cli.option_errors import option_values
 from flowers.cli.print_markdown import print_markdown
-from flowers.run_folder import write_new
+from flowers.run_folder import last_checkpoint, write_new
 
 _LOG_LINES = 15  # printed of a run that failed
 
@@ -103,19 +103,11 @@ def _run_fold(folder: Path, options: list[str]) -> None:
     folder.mkdir(exist_ok=True)
     trained = folder / "trained"
     if not trained.exists():
-        last = _newest_run(folder) / "checkpoints" / "last.ckpt"
-        words = [*options, "--trainer.default_root_dir", str(folder)]
-        if last.exists():
-            words = ["--ckpt_path", str(last)]
-        _run_command(folder, "fit", *words)
+        words = ["--trainer.default_root_dir", str(folder), "--ckpt_path", "last"]
+        _run_command(folder, "fit", *options, *words)
         trained.touch()
-    best = _newest_run(folder) / "checkpoints" / "best.ckpt"
+    best = Path(last_checkpoint(folder) or folder).with_name("best.ckpt")
     _run_command(folder, "test", "--ckpt_path", str(best), "--report.folder", str(folder))
-
-
-def _newest_run(folder: Path) -> Path:
-    runs = folder.glob("lightning_logs/version_*")
-    return max(runs, key=lambda run: int(run.name.rpartition("_")[2]), default=folder)
 
 
 def _run_command(folder: Path, *words: str) -> None:

@@ -152,8 +152,7 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
 
     Args:
         words: The command line after the command.
-        options: All options of the command, with those of the models in ``TASKS``; without any,
-            names are not checked.
+        options: All options of the command, with those of the models in ``TASKS``.
     """
     try:
         given = [*_given_options(words)]
@@ -172,8 +171,6 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
     is_unsure = len(models) > 1 or any(name == "ckpt_path" for _, name, _ in given)
     if is_unsure or not all(_OWN_MODEL.fullmatch(model) for _, model in models):
         known = {name for name in known if not name.startswith("model.")}
-    if not known:
-        return None
     for file, name, value in given:
         if not _is_known(name.replace("+", ""), known):
             return f"{file}--{name}: no such option{did_you_mean(f'--{name}', options)}"
