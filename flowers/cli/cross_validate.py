@@ -19,6 +19,9 @@ from flowers.cli.print_markdown import print_markdown
 from flowers.run_folder import last_checkpoint, write_new
 
 _LOG_LINES = 15  # printed of a run that failed
+# The predictions by seed and test fold; file name and checksum of each result.
+Runs = dict[tuple[int, int], evaluation.PredictionTable]
+Results = dict[str, list[str]]
 
 
 def cross_validate(
@@ -50,11 +53,8 @@ def cross_validate(
         raise ValueError("--config: expected a configuration of fit, such as configs/cnn.yaml")
     if folds < 2 or seeds < 1 or any(word.startswith("--data.fold") for word in options):
         raise ValueError("--folds, --seeds: expected at least 2 folds and 1 seed, no --data.fold")
-    settings = {
-        "folds": folds,
-        "options": options,
-        "configs": [Path(file).read_text() for file in configs],
-    }
+    texts = [Path(file).read_text(encoding="utf-8") for file in configs]
+    settings = {"folds": folds, "options": options, "configs": texts}
     settings_file = out / "settings.json"
     earlier = _read_settings(settings_file)
     out.mkdir(parents=True, exist_ok=True)
@@ -74,9 +74,7 @@ def cross_validate(
         raise ValueError(f"--out {out}: another cross-validation writes into it") from None
 
 
-def _run_all(
-    out: Path, options: list[str], *, folds: int, seeds: int
-) -> dict[tuple[int, int], evaluation.PredictionTable]:
+def _run_all(out: Path, options: list[str], *, folds: int, seeds: int) -> Runs:
     """Return the predictions of each seed and test fold; finished runs are not repeated."""
     keys = list(product(range(seeds), range(folds)))
     runs = {}
@@ -148,16 +146,8 @@ def _checksum(file: Path) -> str:
     return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
-def _write_results(
-    out: Path,
-    runs: dict[tuple[int, int], evaluation.PredictionTable],
-    earlier: dict[str, list[str]],
-) -> dict[str, list[str]]:
-    """Write the results; earlier ones are replaced unless they were edited.
-
-    Returns:
-        The file name and checksum of each result.
-    """
+def _write_results(out: Path, runs: Runs, earlier: Results) -> Results:
+    """Write the results; earlier ones are replaced unless they were edited."""
     summary = evaluation.summary_markdown(runs)
     texts = {
         "summary.md": summary,
