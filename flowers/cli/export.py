@@ -78,7 +78,7 @@ def export(
         print(f"Exporting {checkpoint} as {format} ...", flush=True)
         write(module, pixels, unchecked, metadata=_metadata(predictor))
         run = runner(unchecked)
-        print(f"Comparing the file with the checkpoint on {len(pixels)} images ...", flush=True)
+        print("Comparing the file with the checkpoint ...", flush=True)
         difference = disagreement(run, module, pixels)
         if difference:
             print(f"{file} is deleted, it disagrees with the checkpoint: {difference}")
@@ -139,8 +139,10 @@ def disagreement(run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) 
     prob_of_predicted = np.take_along_axis(expected, probs.argmax(axis=1)[:, None], axis=1)[:, 0]
     agreement = float((prob_of_predicted >= expected.max(axis=1) - _TOLERANCE).mean())
     noun = "image" if len(images) == 1 else "images"
-    print(f"{len(images)} {noun}: the same class for {agreement:.1%}", end=", ")
-    print(f"largest difference of a probability {largest:.2g}")
+    result = (
+        f"the same class for {agreement:.1%}, largest difference of a probability {largest:.2g}"
+    )
+    print(f"{len(images)} {noun}: {result}")
     is_same = agreement == 1 and largest <= _TOLERANCE
     return "" if is_same else f"expected a difference of at most {_TOLERANCE}"
 

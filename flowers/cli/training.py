@@ -385,7 +385,7 @@ def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str)
                 reason = f"--early_stopping.patience is {patience}"
     if reason:
         rank_zero_info(
-            f"--ckpt_path {ckpt_path}: this run is finished after {num_epochs} epochs: {reason}. "
+            f"--ckpt_path {ckpt_path}: this run is finished (epochs: {num_epochs}): {reason}. "
             "Raise that number to continue."
         )
         raise SystemExit(0)
