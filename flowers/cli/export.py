@@ -139,10 +139,8 @@ def disagreement(run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) 
     prob_of_predicted = np.take_along_axis(expected, probs.argmax(axis=1)[:, None], axis=1)[:, 0]
     agreement = float((prob_of_predicted >= expected.max(axis=1) - _TOLERANCE).mean())
     noun = "image" if len(images) == 1 else "images"
-    result = (
-        f"the same class for {agreement:.1%}, largest difference of a probability {largest:.2g}"
-    )
-    print(f"{len(images)} {noun}: {result}")
+    same = f"the same class for {agreement:.1%}"
+    print(f"{len(images)} {noun}: {same}, largest difference of a probability {largest:.2g}")
     is_same = agreement == 1 and largest <= _TOLERANCE
     return "" if is_same else f"expected a difference of at most {_TOLERANCE}"
 
