@@ -191,8 +191,8 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     try:
         return function(**values, **others)
     except (ValueError, OSError, RuntimeError, csv.Error) as error:
-        if own := option_errors.own_error(error):
-            option_errors.add_flags(own, flags)
+        if option_errors.own_error(error):
+            option_errors.add_flags(error, flags)
             raise
         raise ValueError(option_errors.explain_error(error, args)) from error
 

@@ -61,11 +61,15 @@ def add_flags(error: BaseException, flags: Mapping[str, str]) -> None:
     """Replace the parameters that an error names in backquotes by their options.
 
     Args:
-        error: An error of this package.
+        error: The error; its causes are changed, too.
         flags: The option of each parameter, such as ``--data.image_size`` of ``image_size``.
     """
-    message = re.sub(r"`([\w.]+)`", lambda match: flags.get(match[1], match[0]), str(error))
-    error.args = (message,)
+    cause: BaseException | None = error
+    while cause is not None:
+        if cause.args and isinstance(message := cause.args[0], str):
+            message = re.sub(r"`([\w.]+)`", lambda name: flags.get(name[1], name[0]), message)
+            cause.args = (message, *cause.args[1:])
+        cause = cause.__cause__
 
 
 def own_error(error: BaseException | None) -> BaseException | None:

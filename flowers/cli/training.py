@@ -92,9 +92,9 @@ class FlowersCLI(LightningCLI):
         except Exception as error:
             if self._new_run is not None and not self._first_batch.has_begun:
                 discard_run_folder(self._new_run)
-            if own := option_errors.own_error(error):
-                option_errors.add_flags(own, _flags())
-            if self._first_batch.has_begun or own or option_errors.is_raised_here(error):
+            is_own = option_errors.own_error(error) or option_errors.is_raised_here(error)
+            if self._first_batch.has_begun or is_own:
+                option_errors.add_flags(error, _flags())
                 raise
             raise ValueError(option_errors.explain_error(error, args[1:])) from error
 
