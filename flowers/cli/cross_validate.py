@@ -89,7 +89,7 @@ def _run_all(out: Path, options: list[str], *, folds: int, seeds: int) -> Runs:
             seconds.append(time.perf_counter() - start)
         runs[seed, fold] = evaluation.read_predictions(folder / "predictions.csv")
         print(f": test accuracy {runs[seed, fold].correct.mean():.1%}", end="")
-        if seconds:
+        if seconds and number + 1 < len(keys):
             left = sum(seconds) / len(seconds) * (len(keys) - number - 1) / 60
             print(f", {left:.0f} min left", end="")
         print(flush=True)

@@ -183,7 +183,7 @@ def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int
             print(printable(f"{count:>9,}  {name}"))
     num_images = total - num_errors
     images = "image" if num_images == 1 else "images"
-    print(f"{num_images:,} {images} classified, {num_errors:,} could not be read: {file}")
+    print(f"{num_images:,} {images} classified, {num_errors:,} could not be read. See {file}")
     return num_errors
 
 

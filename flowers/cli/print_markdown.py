@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.console import Console
 from rich.markdown import Markdown
 
@@ -14,4 +16,5 @@ def print_markdown(text: str) -> None:
         text = text.removeprefix("# ")  # the title would be centred
     with console.capture() as captured:
         console.print(Markdown(text))
-    print("\n".join(map(str.rstrip, captured.get().splitlines())))
+    lines = map(str.rstrip, captured.get().splitlines())
+    print(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n"))
