@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import sys
 import traceback
 from importlib import import_module
@@ -13,19 +14,11 @@ from inspect import Parameter, getdoc, signature
 from typing import TYPE_CHECKING
 
 from flowers import runtime
-from flowers.cli.command_options import command_options
-from flowers.cli.option_errors import (
-    OneLineErrors,
-    add_flags,
-    did_you_mean,
-    explain_error,
-    find_mistake,
-    own_error,
-    print_error,
-    refuse,
-)
+from flowers.cli import option_errors
+from flowers.cli.command_options import command_arguments, command_options
 
 if TYPE_CHECKING:
+    from argparse import Action
     from collections.abc import Callable, Sequence
 
 COMMANDS = {
@@ -45,6 +38,8 @@ LIGHTNING_COMMANDS = {"fit", "validate", "test"}
 # Names in other programs.
 _SYNONYMS = {"train": "fit", "val": "validate", "eval": "test", "evaluate": "test"}
 _SYNONYMS |= {"classify": "predict"}
+# Types of options in the help; that of a text says nothing.
+_TYPES = {"int": "whole number", "float": "number", "Path": "path"}
 
 HELP = """usage: python -m flowers <command> ...
 
@@ -61,7 +56,7 @@ commands:
 The environment variable FLOWERS_DEBUG=1 shows the traceback of an error.
 """.format(commands="\n".join(f"  {name:<14} {purpose}" for name, purpose in COMMANDS.items()))
 
-_FIT = """flowers: fit: expected a configuration or a folder of photos, for example
+_FIT = """fit: expected a configuration or a folder of photos, for example
   python -m flowers fit --config configs/quickstart.yaml            train on synthetic flowers
   python -m flowers fit --config configs/cnn.yaml --data.root DIR   train on DIR/<class>/<image>
   python -m flowers fit --help                                      the common options"""
@@ -79,18 +74,22 @@ def main(args: list[str] | None = None) -> int:
     if status is not None:
         return status
     command, *words = args
-    mistake = find_mistake(words, command_options(command, module=_module(command)))
-    if mistake:
-        refuse(mistake, f"python -m flowers {command}")
+    is_training = command in LIGHTNING_COMMANDS or command == "calibrate"
+    module = "training" if is_training else command
+    _refuse_mistakes(command, words, module=module)
     is_silent = {"-h", "--help", "--print_config"} & set(words) or "LOCAL_RANK" in os.environ
-    if _module(command) == "training" and not is_silent:
+    if is_training and not is_silent:
         print(f"flowers {command}: loading PyTorch and Lightning ...", file=sys.stderr, flush=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
     try:
         runtime.prepare()
-        return _run(command, words)
+        imported = import_module(f"flowers.cli.{module}")
+        if command in LIGHTNING_COMMANDS:
+            imported.main(args)
+            return 0
+        return run_function(getattr(imported, command), words) or 0
     except (KeyboardInterrupt, SystemExit) as error:
         # Lightning ends with status 1 after Ctrl-C.
         if KeyboardInterrupt not in (type(error), type(error.__context__)):
@@ -98,11 +97,11 @@ def main(args: list[str] | None = None) -> int:
         # Lightning kills the first process if another one ends with an error.
         return 130 if os.environ.get("LOCAL_RANK", "0") == "0" else 0
     except Exception as error:
-        answer = own_error(error)
+        answer = option_errors.own_error(error)
         if answer is None or os.environ.get("FLOWERS_DEBUG") == "1":  # None: a bug
             traceback.print_exc()
         if answer is not None:
-            print_error(answer)
+            option_errors.print_error(answer)
         return 2 if command == "audit" else 1  # status 1 of audit means that there are findings
 
 
@@ -115,33 +114,24 @@ def _answer_without_command(args: list[str]) -> int | None:
         print(f"flowers {version('flowers')}")
         return 0
     if args == ["fit"]:
-        print(_FIT, file=sys.stderr)
+        option_errors.print_error(_FIT)
         return 2
     if args[0] not in COMMANDS:
-        question = did_you_mean(args[0], COMMANDS)
-        if args[0] in _SYNONYMS:
-            question = f", did you mean {_SYNONYMS[args[0]]}?"
-        print(
-            f"flowers: expected a command first, got {args[0]!r}{question}\n"
-            f"The commands are {', '.join(COMMANDS)}: python -m flowers COMMAND [options]",
-            file=sys.stderr,
-        )
+        question = option_errors.did_you_mean(_SYNONYMS.get(args[0], args[0]), COMMANDS)
+        commands = f"The commands are {', '.join(COMMANDS)}: python -m flowers COMMAND [options]"
+        option_errors.print_error(f"expected a command, got {args[0]!r}{question}\n{commands}")
         return 2
     return None
 
 
-def _module(command: str) -> str:
-    """Return the name of the module of a command."""
-    is_training = command in LIGHTNING_COMMANDS or command == "calibrate"
-    return "training" if is_training else command
-
-
-def _run(command: str, args: list[str]) -> int:
-    module = import_module(f"flowers.cli.{_module(command)}")
-    if command in LIGHTNING_COMMANDS:
-        module.main([command, *args])
-        return 0
-    return run_function(getattr(module, command), args) or 0
+def _refuse_mistakes(command: str, words: list[str], *, module: str) -> None:
+    """End with status 2, before torch is imported, if options are misspelled or missing."""
+    mistake = option_errors.find_mistake(words, command_options(command, module=module))
+    if mistake:
+        option_errors.refuse(mistake, f"python -m flowers {command}")
+    if command not in LIGHTNING_COMMANDS:
+        arguments = command_arguments(command, module=module)
+        option_errors.check_required(words, arguments, f"python -m flowers {command}")
 
 
 def run_function(function: Callable[..., int | None], args: Sequence[str]) -> int | None:
@@ -156,10 +146,21 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
         args: The words after the command.
     """
     from docstring_parser import parse  # noqa: PLC0415 (slower than --help)
-    from jsonargparse import ArgumentParser  # noqa: PLC0415
+    from jsonargparse import ArgumentParser, DefaultHelpFormatter  # noqa: PLC0415
 
-    class Parser(OneLineErrors, ArgumentParser):
+    class Parser(option_errors.OneLineErrors, ArgumentParser):
         """A parser with errors in one line."""
+
+    class Help(DefaultHelpFormatter):
+        """Help in words instead of Python's types."""
+
+        def _get_type_str(self, action: Action) -> str | None:
+            python_type = str(super()._get_type_str(action))
+            return _TYPES.get(" ".join(re.findall(r"\b(?:int|float|str|Path)\b", python_type)))
+
+        def _expand_help(self, action: Action) -> str:
+            text = super()._expand_help(action)
+            return text.replace(", default: null)", ")").replace(" (default: null)", "")
 
     doc = parse(getdoc(function) or "")
     helps = {parameter.arg_name: parameter.description for parameter in doc.params}
@@ -168,6 +169,7 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
         prog=f"python -m flowers {function.__name__}",
         description=f"{doc.short_description}\n\n{doc.long_description or ''}",
         allow_abbrev=False,
+        formatter_class=Help,
     )
     flags = {}
     others: dict[str, list[str]] = {name: [] for name in parameters if name.endswith("_options")}
@@ -189,10 +191,10 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     try:
         return function(**values, **others)
     except (ValueError, OSError, RuntimeError, csv.Error) as error:
-        if own_error(error):
-            add_flags(error, flags)
+        if option_errors.own_error(error):
+            option_errors.add_flags(error, flags)
             raise
-        raise ValueError(explain_error(error, args)) from error
+        raise ValueError(option_errors.explain_error(error, args)) from error
 
 
 def _split(args: Sequence[str], options: set[str]) -> tuple[list[str], list[str]]:

@@ -99,8 +99,7 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         if last.is_file():
             kind = f"a run without best.ckpt, because no epoch was validated. Give {last}"
         raise FileNotFoundError(
-            f"{file}: expected a checkpoint file, as "
-            f"lightning_logs/version_0/checkpoints/best.ckpt, got {kind}"
+            f"{file}: expected a checkpoint file, as RUN/checkpoints/best.ckpt, got {kind}"
         )
     try:
         checkpoint: dict[str, Any] = load_weights(Path(file))
@@ -160,39 +159,31 @@ def limit_network(file: str | Path | None) -> Iterator[None]:
 
 
 def stored_config(
-    checkpoint: dict[str, Any], command: str, *, ckpt_path: str, model: str | None = None
+    checkpoint: dict[str, Any], command: str, *, model: str | None = None
 ) -> dict[str, Any]:
     """Return the configuration in a checkpoint: all for ``fit``, model and data otherwise.
 
     Args:
         checkpoint: What ``read_checkpoint`` returns.
         command: Name of the command.
-        ckpt_path: The checkpoint's file, for errors.
         model: The model's class on the command line, which may be from another package.
 
     Raises:
         ValueError: The configuration names a class or function of another package.
     """
-    config: dict[str, Any] = dict(checkpoint["config"])
+    # A checkpoint must not run code of another package unless the user names it, therefore
+    # optimizer, callbacks, loggers and plug-ins have to be given again.
+    skipped = ("optimizer", "lr_scheduler", "trainer")
+    config = {name: part for name, part in checkpoint["config"].items() if name not in skipped}
     class_path = str(config.get("model", {}).get("class_path", "flowers."))
     if not class_path.startswith("flowers.") and class_path != model:
-        # A checkpoint must not run code of another package unless the user names it.
-        raise ValueError(
-            f"--ckpt_path {ckpt_path}: its model is not part of this package; give it with --model "
-            f"{class_path}"
-        )
-    # For the same reason optimizer, callbacks, loggers and plug-ins have to be given again.
-    for name in ("optimizer", "lr_scheduler"):
-        config.pop(name, None)
-    trainer = config.get("trainer", {})
+        raise ValueError(f"its model is not part of this package; give --model {class_path}")
+    trainer = checkpoint["config"].get("trainer", {})
     config["trainer"] = {name: trainer[name] for name in _TRAINER_OPTIONS if name in trainer}
     model_options = config.get("model", {}).get("init_args", {})
     has_code = _has_class(config | {"model": model_options})
     if has_code or not isinstance(config.get("data", {}).get("augment", {}), dict):
-        raise ValueError(
-            f"--ckpt_path {ckpt_path}: its configuration names code other than a model of this "
-            f"package"
-        )
+        raise ValueError("its configuration names code other than a model of this package")
     if command != "fit":
         config = {name: config[name] for name in ("model", "data") if name in config}
         # Nothing is cropped, and another image size may be given.
@@ -207,13 +198,12 @@ def _has_class(value: Any) -> bool:  # noqa: ANN401
     return isinstance(value, list) and any(map(_has_class, value))
 
 
-def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_path: str) -> None:
+def check_network(given: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
     """Check that the options define the network of a checkpoint.
 
     Args:
         given: The configuration of the model: the checkpoint's, overridden by the command line.
         stored: The configuration of the model in the checkpoint.
-        ckpt_path: The checkpoint's file, for the error.
 
     Raises:
         ValueError: The networks differ; both are named.
@@ -224,9 +214,8 @@ def check_network(given: Mapping[str, Any], stored: Mapping[str, Any], *, ckpt_p
     given_network = _describe_network(given)
     if stored_network != given_network:
         raise ValueError(
-            f"--ckpt_path {ckpt_path}: its network is {stored_network}, the options (or a "
-            f"--config) define {given_network}. Leave out the options of the network, or leave out "
-            "--ckpt_path to train a new one."
+            f"its network is {stored_network}, the options (or a --config) define {given_network}. "
+            "Leave out the options of the network, or leave out --ckpt_path to train a new one."
         )
 
 
@@ -243,30 +232,26 @@ def _describe_network(model: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def check_optimizer(
-    given: Mapping[str, Any], checkpoint: Mapping[str, Any], *, ckpt_path: str
-) -> None:
+def check_optimizer(given: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
     """Check that the optimizer of a resumed run is given, since a checkpoint names no code to run.
 
     Args:
         given: The configuration of ``fit``.
-        checkpoint: What ``read_checkpoint`` returns.
-        ckpt_path: The checkpoint's file, for the error.
+        stored: The configuration in the checkpoint.
 
     Raises:
         ValueError: ``--optimizer`` or ``--lr_scheduler`` are missing; the error lists them.
     """
-    config = checkpoint["config"]
     words = []
     for name in ("optimizer", "lr_scheduler"):
-        stored = config.get(name)
-        if stored and not given.get(name):
-            words.append(f"--{name} {stored['class_path']}")
-            for option, value in stored.get("init_args", {}).items():
+        group = stored.get(name)
+        if group and not given.get(name):
+            words.append(f"--{name} {group['class_path']}")
+            for option, value in group.get("init_args", {}).items():
                 if value is not None:
                     words.append(f"--{name}.{option} {shlex.quote(str(value))}")
     if words:
         raise ValueError(
-            f"--ckpt_path {ckpt_path}: its run was given an optimizer or a schedule, "
-            f"which are not read from a checkpoint. Give again: {' '.join(words)}"
+            "its run was given an optimizer or a schedule, which are not read from a checkpoint. "
+            f"Give again: {' '.join(words)}"
         )

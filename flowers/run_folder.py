@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -105,9 +106,7 @@ def publish(finished: Mapping[Path, Path]) -> list[Path]:
     Args:
         finished: The name of each finished file or folder, on the same disk.
     """
-    number = 0
-    while True:
-        number += 1
+    for number in count(1):
         names = list(finished.values())
         if number > 1:
             names = [name.with_stem(f"{name.stem}-{number}") for name in names]

@@ -38,7 +38,6 @@ _INFOS = (
     "Tip:",
     "Found current_model_state in the checkpoint",
     "TPU available",
-    "HPU available",
     "GPU available",
     "LOCAL_RANK: 0",
     "Restoring states from the checkpoint path",
@@ -127,9 +126,8 @@ def check_num_nodes(num_nodes: int) -> None:
     num_launched, _ = _launched_processes()
     if num_nodes > num_launched and _OTHER_LAUNCHERS.isdisjoint(os.environ):
         raise ValueError(
-            f"--trainer.num_nodes {num_nodes}: expected a launch on each of the machines, got one "
-            f"on this machine only; use torchrun --nnodes, which needs no --trainer.num_nodes, or "
-            f"srun"
+            f"`num_nodes` {num_nodes}: expected a launch on each of the machines, got one on this "
+            "machine only; use torchrun --nnodes, which needs no `num_nodes`, or srun"
         )
 
 
@@ -151,19 +149,19 @@ def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes:
         fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes)
     except Exception as error:  # errors of any kind
         raise ValueError(
-            f"--trainer.accelerator {accelerator} --trainer.devices {devices} --trainer.num_nodes "
-            f"{num_nodes}: expected devices of this machine, got {error}"
+            f"`accelerator` {accelerator} `devices` {devices} `num_nodes` {num_nodes}: expected "
+            f"devices of this machine, got {error}"
         ) from error
     num_launched, launcher = _launched_processes()
     if num_launched > fabric.world_size:
         raise ValueError(
-            f"--trainer.devices, --trainer.num_nodes: expected {num_launched} processes, as many "
-            f"as {launcher} launched, got {fabric.world_size}; leave both out under torchrun, "
-            f"otherwise give the devices of a machine and the number of machines"
+            f"`devices`, `num_nodes`: expected {num_launched} processes, as many as {launcher} "
+            f"launched, got {fabric.world_size}; leave both out under torchrun, otherwise give the "
+            "devices of a machine and the number of machines"
         )
     most = max(num_allowed_cores(), num_launched)
     if fabric.device.type == "cpu" and fabric.world_size > most * num_nodes:
-        raise ValueError(f"--trainer.devices {devices}: expected at most {most}, one for each core")
+        raise ValueError(f"`devices` {devices}: expected at most {most}, one for each core")
     return fabric
 
 

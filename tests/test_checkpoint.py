@@ -143,7 +143,7 @@ def test_callbacks_and_classes_from_elsewhere_in_a_stored_config_are_not_used(be
     config["trainer"]["callbacks"] = [{"class_path": "lightning.pytorch.callbacks.LambdaCallback"}]
     file = tmp_path / "hostile.ckpt"
     write_with_config(file, checkpoint, config)
-    options = stored_config(read_checkpoint(file), "fit", ckpt_path=str(file))
+    options = stored_config(read_checkpoint(file), "fit")
     assert "callbacks" not in options["trainer"]
     config["model"]["class_path"] = "antigravity.Task"
     write_with_config(file, checkpoint, config)
@@ -172,7 +172,7 @@ def test_a_stored_config_imports_no_code(command, hostile, best, tmp_path, monke
     file = tmp_path / "x.ckpt"
     write_with_config(file, checkpoint, config)
     if "optimizer" in hostile:  # left out, as callbacks are
-        options = stored_config(read_checkpoint(file), command, ckpt_path=str(file))
+        options = stored_config(read_checkpoint(file), command)
         assert not {"optimizer", "lr_scheduler"} & options.keys()
         return
     message = "its configuration names code other than a model of this package"

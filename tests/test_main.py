@@ -79,7 +79,12 @@ def test_parameters_before_the_star_are_positional(capsys):
     with pytest.raises(SystemExit):
         run_function(command, ["--help"])
     printed = capsys.readouterr().out
-    for words in ("Do something.", "Files.", "In pixels. (type: int, default: 3)", "More files."):
+    for words in (
+        "Do something.",
+        "Files.",
+        "In pixels. (type: whole number, default: 3)",
+        "More files.",
+    ):
         assert words in printed
 
 

@@ -13,6 +13,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from flowers import runtime
+from flowers.__main__ import run_function
 from flowers.checkpoint import read_checkpoint
 from flowers.cli import training
 from flowers.cli.predict import predict
@@ -38,7 +39,7 @@ def test_more_processes_than_cores_are_refused(monkeypatch, synthetic, tmp_path)
     monkeypatch.setattr(runtime, "num_allowed_cores", lambda: 4)
     assert plan_devices(**CPU, devices=4, num_nodes=1).world_size == 4
     assert plan_devices(**CPU, devices=4, num_nodes=2).world_size == 8
-    with pytest.raises(ValueError, match=r"--trainer\.devices 5: expected at most 4"):
+    with pytest.raises(ValueError, match="`devices` 5: expected at most 4"):
         plan_devices(**CPU, devices=5, num_nodes=1)
     words = ["--data.root", str(synthetic), "--trainer.accelerator", "cpu"]
     with pytest.raises(
@@ -60,7 +61,7 @@ def test_torchrun_gives_the_number_of_processes(monkeypatch):
     check_num_nodes(2)
     with pytest.raises(
         ValueError,
-        match=r"--trainer\.num_nodes: .* 6 processes, as many as torchrun launched, got 1",
+        match=r"`num_nodes`: .* 6 processes, as many as torchrun launched, got 1",
     ):
         plan_devices(**CPU, devices=1, num_nodes=1)
 
@@ -80,8 +81,9 @@ def test_fit_on_several_machines_needs_a_launcher(words):
 
 
 def test_predict_on_several_machines_needs_a_launcher(synthetic):
+    words = [str(synthetic), "--ckpt_path", "best.ckpt", "--num_nodes", "2"]
     with pytest.raises(ValueError, match=r"--num_nodes 2: .* use torchrun --nnodes, .* or srun"):
-        predict([str(synthetic)], ckpt_path="best.ckpt", num_nodes=2)
+        run_function(predict, words)
 
 
 @pytest.mark.parametrize("name", ["MASTER_ADDR", "OMPI_COMM_WORLD_SIZE"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 # The classes of each group of options of ``fit``, ``validate`` and ``test``.
 GROUPS = {
@@ -37,25 +38,39 @@ def command_options(command: str, *, module: str) -> list[str]:
         command: Name of the command.
         module: Name of the file in ``flowers/cli`` without its ending.
     """
-    names = ["help"]
     if command in ("fit", "validate", "test"):
-        names += _OTHERS
+        names = ["help", *_OTHERS]
         for group, classes in GROUPS.items():
             names.append(group)
             for path in classes:
-                names += [f"{group}.{name}" for name in _parameters(path)]
+                names += [f"{group}.{name}" for name in _parameters(_definition(path))]
         return [f"--{name}" for name in names]
-    options = []
-    for name in _parameters(f"flowers/cli/{module}.py:{command}"):
+    options = ["--help"]
+    for name in command_arguments(command, module=module):
         if name.endswith("_options"):  # takes the options of another command
-            options += command_options(name.removesuffix("_options"), module="training")
-        else:
-            names.append(name)
-    return [*(f"--{name}" for name in names), *options]
+            other = name.removeprefix("--").removesuffix("_options")
+            options += command_options(other, module="training")
+        elif name.startswith("--"):
+            options.append(name)
+    return options
 
 
-def _parameters(path: str) -> list[str]:
-    """Return the keyword-only parameters of a function, or all parameters of a class.
+def command_arguments(command: str, *, module: str) -> dict[str, bool]:
+    """Return the arguments of a command that is a function, and whether each is required.
+
+    Args:
+        command: Name of the command.
+        module: Name of the file in ``flowers/cli`` without its ending.
+    """
+    function = _definition(f"flowers/cli/{module}.py:{command}").args
+    required = {argument.arg: True for argument in function.args}
+    for option, default in zip(function.kwonlyargs, function.kw_defaults, strict=True):
+        required[f"--{option.arg}"] = default is None
+    return required
+
+
+def _definition(path: str) -> Any:  # noqa: ANN401
+    """Return the syntax tree of a function or a class.
 
     Args:
         path: Package, file and name, as ``flowers/cli/audit.py:audit``.
@@ -66,15 +81,11 @@ def _parameters(path: str) -> list[str]:
     assert spec is not None
     assert spec.origin is not None
     tree = ast.parse((Path(spec.origin).parent / inside).read_text(encoding="utf-8"))
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == name:
-            return [argument.arg for argument in node.args.kwonlyargs]
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return _constructor_parameters(node)
-    raise LookupError(path)
+    [node] = [node for node in tree.body if getattr(node, "name", "") == name]
+    return node
 
 
-def _constructor_parameters(node: ast.ClassDef) -> list[str]:
+def _parameters(node: ast.ClassDef) -> list[str]:
     """Return the parameters of the constructor, or the fields of a dataclass."""
     fields = []
     for statement in node.body:

@@ -5,29 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markdown import Markdown
-
+from flowers import evaluation
 from flowers.checkpoint import read_config
 from flowers.cli.option_errors import flat_options
 from flowers.cli.photo_picture import photo_picture
+from flowers.cli.print_markdown import print_markdown
 from flowers.data import read_manifest
-from flowers.evaluation import (
-    Run,
-    comparison_figures,
-    comparison_html,
-    comparison_json,
-    comparison_markdown,
-    figure_bytes,
-    read_history,
-    read_predictions,
-    training_seconds,
-)
 from flowers.run_folder import write_folder
 
 
@@ -47,33 +34,28 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ValueError(f"runs: expected two or more different run folders, got {' '.join(runs)}")
     if out is not None and out.exists():
-        raise FileExistsError(
-            f"--out {out}: expected a new folder, got one that exists. Give another name."
-        )
+        raise FileExistsError(f"--out {out}: expected a new folder, got one that exists")
     parent = os.path.commonpath([folder.absolute().parent for folder in folders])
     results = []
     for folder in folders:
         results.append(read_run(folder, name=os.path.relpath(folder.absolute(), parent)))
-    text = comparison_markdown(results)
-    figures = comparison_figures(results)
+    text = evaluation.comparison_markdown(results)
+    figures = evaluation.comparison_figures(results)
     root = Path(results[0].config.get("data.root") or ".")
     picture = partial(photo_picture, root)
     contents: dict[str, str | bytes] = {
-        "compare.html": comparison_html(results, figures, picture),
-        "compare.json": comparison_json(results),
+        "compare.html": evaluation.comparison_html(results, figures, picture),
+        "compare.json": evaluation.comparison_json(results),
         "compare.md": text,
     }
     for title, figure in figures.items():
-        contents[f"{title.replace(' ', '_')}.png"] = figure_bytes(figure)
+        contents[f"{title.replace(' ', '_')}.png"] = evaluation.figure_bytes(figure)
     target = write_folder(out, contents, name="compare")
-    if sys.stdout.isatty():
-        Console().print(Markdown(text))
-    else:
-        print(text)
+    print_markdown(text)
     print(f"See {os.path.relpath(target / 'compare.html')}")
 
 
-def read_run(folder: Path, *, name: str) -> Run:
+def read_run(folder: Path, *, name: str) -> evaluation.Run:
     """Return the results in a run folder.
 
     Args:
@@ -84,38 +66,29 @@ def read_run(folder: Path, *, name: str) -> Run:
         ValueError: There are neither predictions nor curves in it.
     """
     if (folder / "summary.json").exists():
-        raise ValueError(
-            f"{folder}: expected the folder of one run; a cross-validation has its own summary.md"
-        )
+        raise ValueError(f"{folder}: expected one run; a cross-validation has its own summary.md")
     tests = {}
     for file in folder.glob("*.csv"):
         if match := re.fullmatch(r"predictions(?:-(\d+))?\.csv", file.name):
             tests[int(match[1] or 1)] = file
-    curves = read_history(folder) if folder.is_dir() else {}
+    curves = evaluation.read_history(folder) if folder.is_dir() else {}
     if not tests and not curves:
-        raise ValueError(
-            f"{folder}: expected a run folder with curves or predictions, such as "
-            f"lightning_logs/version_0"
-        )
+        raise ValueError(f"{folder}: expected a run folder with curves or predictions")
     if not curves:
         print(f"{name}: no curves can be read")
-    predictions = None
-    report = folder / "report.json"
-    if tests:
-        newest = tests[max(tests)]
-        if len(tests) > 1:
-            print(f"{name} was tested {len(tests)} times: {newest.name}, the newest, is compared")
-        predictions = read_predictions(newest)
-        report = folder / newest.name.replace("predictions", "report").replace(".csv", ".json")
+    newest = tests.get(max(tests, default=1), folder / "predictions.csv")
+    if len(tests) > 1:
+        print(f"{name} was tested {len(tests)} times: {newest.name}, the newest, is compared")
+    report = newest.name.replace("predictions", "report").replace(".csv", ".json")
     manifest = folder / "manifest.csv"
     rows = read_manifest(manifest) if manifest.is_file() else []
-    return Run(
+    return evaluation.Run(
         name=name,
-        predictions=predictions,
+        predictions=evaluation.read_predictions(newest) if tests else None,
         curves=curves,
-        seconds=training_seconds(folder),
+        seconds=evaluation.training_seconds(folder),
         config=_options(folder / "config.yaml"),
-        checkpoint=_checkpoint_of(report),
+        checkpoint=_checkpoint_of(folder / report),
         sha256={row.path: row.sha256 for row in rows},
     )
 

@@ -13,18 +13,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from flowers import evaluation
 from flowers.cli.option_errors import option_values
-from flowers.evaluation import (
-    PredictionTable,
-    pool,
-    predictions_csv,
-    read_predictions,
-    summary_json,
-    summary_markdown,
-)
-from flowers.run_folder import write_new
+from flowers.cli.print_markdown import print_markdown
+from flowers.run_folder import last_checkpoint, write_new
 
 _LOG_LINES = 15  # printed of a run that failed
+# The predictions by seed and test fold; file name and checksum of each result.
+Runs = dict[tuple[int, int], evaluation.PredictionTable]
+Results = dict[str, list[str]]
 
 
 def cross_validate(
@@ -55,27 +52,17 @@ def cross_validate(
     if not configs:
         raise ValueError("--config: expected a configuration of fit, such as configs/cnn.yaml")
     if folds < 2 or seeds < 1 or any(word.startswith("--data.fold") for word in options):
-        raise ValueError(
-            "--folds, --seeds: expected at least 2 folds and 1 seed, and no --data.fold beside them"
-        )
-    settings = {
-        "folds": folds,
-        "options": options,
-        "configs": [Path(file).read_text() for file in configs],
-    }
+        raise ValueError("--folds, --seeds: expected at least 2 folds and 1 seed, no --data.fold")
+    texts = [Path(file).read_text(encoding="utf-8") for file in configs]
+    settings = {"folds": folds, "options": options, "configs": texts}
     settings_file = out / "settings.json"
     earlier = _read_settings(settings_file)
     out.mkdir(parents=True, exist_ok=True)
     if not earlier and any(not file.name.startswith(".") for file in out.iterdir()):
-        raise ValueError(
-            f"--out {out}: expected a new folder or that of a cross-validation, got one with other "
-            f"files"
-        )
+        raise ValueError(f"--out {out}: expected a new folder or that of a cross-validation")
     is_same = all(earlier.get(name) == value for name, value in settings.items())
     if any(out.rglob("*.ckpt")) and not is_same:
-        raise ValueError(
-            f"--out {out}: a cross-validation with other settings has this folder; give another one"
-        )
+        raise ValueError(f"--out {out}: a cross-validation with other settings has this folder")
     try:
         with FileLock(out / ".lock").acquire(timeout=0):
             results = earlier.get("results", {})
@@ -84,14 +71,10 @@ def cross_validate(
             results = _write_results(out, runs, results)
             _replace(settings_file, json.dumps(settings | {"results": results}))
     except Timeout:
-        raise ValueError(
-            f"--out {out}: another cross-validation writes into it; wait, or give another folder"
-        ) from None
+        raise ValueError(f"--out {out}: another cross-validation writes into it") from None
 
 
-def _run_all(
-    out: Path, options: list[str], *, folds: int, seeds: int
-) -> dict[tuple[int, int], PredictionTable]:
+def _run_all(out: Path, options: list[str], *, folds: int, seeds: int) -> Runs:
     """Return the predictions of each seed and test fold; finished runs are not repeated."""
     keys = list(product(range(seeds), range(folds)))
     runs = {}
@@ -100,14 +83,13 @@ def _run_all(
         print(f"seed {seed + 1} of {seeds}, fold {fold + 1} of {folds}", end="", flush=True)
         start = time.perf_counter()
         folder = out / f"seed_{seed}-fold_{fold}"
-        is_finished = (folder / "predictions.csv").exists()
-        if not is_finished:
+        if not (folder / "predictions.csv").exists():
             words = [*options, "--data.folds", str(folds), "--data.fold", str(fold)]
             _run_fold(folder, [*words, "--seed_everything", str(seed)])
             seconds.append(time.perf_counter() - start)
-        runs[seed, fold] = read_predictions(folder / "predictions.csv")
+        runs[seed, fold] = evaluation.read_predictions(folder / "predictions.csv")
         print(f": test accuracy {runs[seed, fold].correct.mean():.1%}", end="")
-        if seconds:
+        if seconds and number + 1 < len(keys):
             left = sum(seconds) / len(seconds) * (len(keys) - number - 1) / 60
             print(f", {left:.0f} min left", end="")
         print(flush=True)
@@ -119,19 +101,11 @@ def _run_fold(folder: Path, options: list[str]) -> None:
     folder.mkdir(exist_ok=True)
     trained = folder / "trained"
     if not trained.exists():
-        last = _newest_run(folder) / "checkpoints" / "last.ckpt"
-        words = [*options, "--trainer.default_root_dir", str(folder)]
-        if last.exists():
-            words = ["--ckpt_path", str(last)]
-        _run_command(folder, "fit", *words)
+        words = ["--trainer.default_root_dir", str(folder), "--ckpt_path", "last"]
+        _run_command(folder, "fit", *options, *words)
         trained.touch()
-    best = _newest_run(folder) / "checkpoints" / "best.ckpt"
+    best = Path(last_checkpoint(folder) or folder).with_name("best.ckpt")
     _run_command(folder, "test", "--ckpt_path", str(best), "--report.folder", str(folder))
-
-
-def _newest_run(folder: Path) -> Path:
-    runs = folder.glob("lightning_logs/version_*")
-    return max(runs, key=lambda run: int(run.name.rpartition("_")[2]), default=folder)
 
 
 def _run_command(folder: Path, *words: str) -> None:
@@ -144,10 +118,7 @@ def _run_command(folder: Path, *words: str) -> None:
     except subprocess.CalledProcessError as error:
         last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
         print("\n" + "\n".join(last), file=sys.stderr)
-        print(
-            f"{words[0]} failed, its output is in {log}; the same command resumes from there.",
-            file=sys.stderr,
-        )
+        print(f"{words[0]} failed, see {log}. The same command resumes it.", file=sys.stderr)
         sys.exit(error.returncode)
     except KeyboardInterrupt:
         print(f"\nInterrupted. The same command resumes from {folder.parent}.", file=sys.stderr)
@@ -175,19 +146,13 @@ def _checksum(file: Path) -> str:
     return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
-def _write_results(
-    out: Path, runs: dict[tuple[int, int], PredictionTable], earlier: dict[str, list[str]]
-) -> dict[str, list[str]]:
-    """Write the results; earlier ones are replaced unless they were edited.
-
-    Returns:
-        The file name and checksum of each result.
-    """
-    summary = summary_markdown(runs)
+def _write_results(out: Path, runs: Runs, earlier: Results) -> Results:
+    """Write the results; earlier ones are replaced unless they were edited."""
+    summary = evaluation.summary_markdown(runs)
     texts = {
         "summary.md": summary,
-        "summary.json": summary_json(runs),
-        "predictions.csv": predictions_csv(pool(runs)),
+        "summary.json": evaluation.summary_json(runs),
+        "predictions.csv": evaluation.predictions_csv(evaluation.pool(runs)),
     }
     written = {}
     for name, text in texts.items():
@@ -198,5 +163,7 @@ def _write_results(
         else:
             [file] = write_new(out, {name: text}, option="--out")
         written[name] = [file.name, _checksum(file)]
-    print(f"\n{summary}\nWritten to {out}: {', '.join(file for file, _ in written.values())}")
+    print()
+    print_markdown(summary)
+    print(f"\nWritten to {out}: {', '.join(file for file, _ in written.values())}")
     return written

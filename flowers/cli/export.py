@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import partial
 from importlib.util import find_spec
 from itertools import cycle, islice
@@ -15,17 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from flowers import deploy
 from flowers.checkpoint import checkpoint_file
 from flowers.data import SYNTHETIC_CLASSES, find_images, generate_flower, load_named
-from flowers.deploy import (
-    Classifier,
-    FlowerPredictor,
-    Run,
-    onnx_runner,
-    torch_export_runner,
-    write_onnx,
-    write_torch_export,
-)
 from flowers.run_folder import check_new, publish, scratch_folder
 
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -63,20 +56,21 @@ def export(
         missing = [name for name in _PACKAGES if find_spec(name) is None]
         if missing:
             raise ValueError(
-                f"--format onnx: {', '.join(missing)} are missing; install them: "
-                f"pip install -e '.[export]'"
+                f"--format onnx: {', '.join(missing)} must be installed: pip install -e "
+                "'.[export]'. torch.export needs nothing more: python -m flowers export "
+                f"{shlex.quote(checkpoint)} --format torch_export"
             )
     formats = {
-        "onnx": (".onnx", write_onnx, onnx_runner),
-        "torch_export": (".pt2", write_torch_export, torch_export_runner),
+        "onnx": (".onnx", deploy.write_onnx, deploy.onnx_runner),
+        "torch_export": (".pt2", deploy.write_torch_export, deploy.torch_export_runner),
     }
     suffix, write, runner = formats[format]
     file = out or checkpoint_file(checkpoint).with_suffix(suffix)
     check_new(file, option="--out")
     if file.suffix != suffix:
         raise ValueError(f"--out {file}: expected a name that ends with {suffix}")
-    predictor = FlowerPredictor(checkpoint, device="cpu")
-    module = Classifier(predictor.task.evaluated_net, predictor.temperature).eval()
+    predictor = deploy.FlowerPredictor(checkpoint, device="cpu")
+    module = deploy.Classifier(predictor.task.evaluated_net, predictor.temperature).eval()
     pixels = check_images(images, predictor.decoding)
     # The file gets its name only after the comparison.
     with scratch_folder(file.parent, option="--out") as folder:
@@ -84,7 +78,7 @@ def export(
         print(f"Exporting {checkpoint} as {format} ...", flush=True)
         write(module, pixels, unchecked, metadata=_metadata(predictor))
         run = runner(unchecked)
-        print(f"Comparing the file with the checkpoint on {len(pixels)} images ...", flush=True)
+        print("Comparing the file with the checkpoint ...", flush=True)
         difference = disagreement(run, module, pixels)
         if difference:
             print(f"{file} is deleted, it disagrees with the checkpoint: {difference}")
@@ -94,7 +88,7 @@ def export(
     return 0
 
 
-def _metadata(predictor: FlowerPredictor) -> dict[str, str]:
+def _metadata(predictor: deploy.FlowerPredictor) -> dict[str, str]:
     """Return the metadata of the file: everything that is needed to use it."""
     size = predictor.decoding["image_size"]
     decoding = {name: str(value) for name, value in predictor.decoding.items()}
@@ -128,7 +122,7 @@ def check_images(photos: list[str] | None, decoding: dict[str, Any]) -> NDArray[
     return np.stack([image.permute(1, 2, 0).numpy() for image in images])
 
 
-def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
+def disagreement(run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
     """Return the difference between an exported file and its module; nothing if it is tolerable.
 
     Args:
@@ -144,15 +138,14 @@ def disagreement(run: Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
     # Of two equally probable classes, either is correct.
     prob_of_predicted = np.take_along_axis(expected, probs.argmax(axis=1)[:, None], axis=1)[:, 0]
     agreement = float((prob_of_predicted >= expected.max(axis=1) - _TOLERANCE).mean())
-    print(
-        f"{len(images)} images: the same class for {agreement:.1%}, largest difference of a "
-        f"probability {largest:.2g}"
-    )
+    noun = "image" if len(images) == 1 else "images"
+    same = f"the same class for {agreement:.1%}"
+    print(f"{len(images)} {noun}: {same}, largest difference of a probability {largest:.2g}")
     is_same = agreement == 1 and largest <= _TOLERANCE
     return "" if is_same else f"expected a difference of at most {_TOLERANCE}"
 
 
-def _print_cost(file: Path, run: Run, module: nn.Module, images: NDArray[np.uint8]) -> None:
+def _print_cost(file: Path, run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) -> None:
     """Print the size of the file, and its latency and PyTorch's in interleaved runs."""
 
     @torch.inference_mode()
@@ -168,7 +161,5 @@ def _print_cost(file: Path, run: Run, module: nn.Module, images: NDArray[np.uint
         for _ in range(20):
             file_ms = min(file_ms, 1000 * timeit(partial(run, batch), number=1))
             torch_ms = min(torch_ms, 1000 * timeit(partial(run_torch, batch), number=1))
-        print(
-            f"batch of {size:>2}: {file_ms:.1f} ms, PyTorch {torch_ms:.1f} ms, "
-            f"{torch_ms / file_ms:.1f} times as fast"
-        )
+        ratio = f"{torch_ms / file_ms:.1f} times as fast"
+        print(f"batch of {size:>2}: {file_ms:.1f} ms, PyTorch {torch_ms:.1f} ms, {ratio}")

@@ -30,9 +30,8 @@ def did_you_mean(word: str, words: Iterable[str]) -> str:
     """Return a question with the most similar of some words; empty if none is similar."""
     words = list(words)
     nearest = get_close_matches(word, words, n=1)
-    if word.startswith("--"):
-        name = word.rpartition(".")[2].lstrip("-")
-        nearest = [other for other in words if other.endswith(f".{name}")] or nearest
+    name = word.rpartition(".")[2].lstrip("-")
+    nearest = [other for other in words if other.endswith(f".{name}")] or nearest
     return f", did you mean {nearest[0]}?" if nearest else ""
 
 
@@ -65,15 +64,11 @@ def add_flags(error: BaseException, flags: Mapping[str, str]) -> None:
         error: The error; its causes are changed, too.
         flags: The option of each parameter, such as ``--data.image_size`` of ``image_size``.
     """
-
-    def with_flags(arg: object) -> object:
-        if not isinstance(arg, str):
-            return arg
-        return re.sub(r"`([\w.]+)`", lambda match: flags.get(match[1], match[0]), arg)
-
     cause: BaseException | None = error
     while cause is not None:
-        cause.args = tuple(map(with_flags, cause.args))
+        if cause.args and isinstance(message := cause.args[0], str):
+            message = re.sub(r"`([\w.]+)`", lambda name: flags.get(name[1], name[0]), message)
+            cause.args = (message, *cause.args[1:])
         cause = cause.__cause__
 
 
@@ -161,8 +156,7 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
 
     Args:
         words: The command line after the command.
-        options: All options of the command, with those of the models in ``TASKS``; without any,
-            names are not checked.
+        options: All options of the command, with those of the models in ``TASKS``.
     """
     try:
         given = [*_given_options(words)]
@@ -181,8 +175,6 @@ def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
     is_unsure = len(models) > 1 or any(name == "ckpt_path" for _, name, _ in given)
     if is_unsure or not all(_OWN_MODEL.fullmatch(model) for _, model in models):
         known = {name for name in known if not name.startswith("model.")}
-    if not known:
-        return None
     for file, name, value in given:
         if not _is_known(name.replace("+", ""), known):
             return f"{file}--{name}: no such option{did_you_mean(f'--{name}', options)}"
@@ -208,6 +200,31 @@ def _given_options(words: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
         file = f"{word}: " if Path(word).is_file() else ""  # nothing for inline YAML
         for name, value in flat_options(_read_config(word)):
             yield file, name.replace(*_INIT_ARGS), value
+
+
+class _RequiredArguments(OneLineErrors, ArgumentParser):
+    """A parser with errors in one line."""
+
+
+def check_required(words: Sequence[str], arguments: Mapping[str, bool], command: str) -> None:
+    """Exit with an error if an argument of a command is missing, as its own parser would.
+
+    Args:
+        words: The command line after the command.
+        arguments: The arguments of the command, and whether each is required.
+        command: The command, such as ``python -m flowers predict``.
+
+    Raises:
+        SystemExit: With status 2.
+    """
+    parser = _RequiredArguments(prog=command, add_help=False, allow_abbrev=False)
+    for name, is_required in arguments.items():
+        if name.startswith("--"):
+            parser.add_argument(name, nargs="?", required=is_required)
+        else:
+            parser.add_argument(name, nargs="+")
+    if not {"-h", "--help"} & set(words):
+        parser.parse_known_args(words)
 
 
 def explain(message: str, words: Sequence[str]) -> str:

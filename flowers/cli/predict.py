@@ -14,17 +14,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from flowers import evaluation
 from flowers.csv_files import csv_cell, csv_name
 from flowers.data import allow_megapixels, find_images, load_thumbnail, share, summarize_ignored
 from flowers.deploy import FlowerPredictor
-from flowers.evaluation import (
-    PREDICTION_COLUMNS,
-    error_row,
-    figure_bytes,
-    gallery_figure,
-    header_row,
-    prediction_row,
-)
 from flowers.models import Views
 from flowers.printable import printable
 from flowers.run_folder import publish, scratch_folder, write_new
@@ -106,7 +99,7 @@ def predict(
         with (folder / f"{rank}.csv").open("w", **_TEXT) as rows:
             writer = csv.writer(rows)
             if rank == 0:
-                writer.writerow(header_row(predictor.class_names))
+                writer.writerow(evaluation.header_row(predictor.class_names))
             for path, result in zip(own, results, strict=True):
                 writer.writerow(map(csv_cell, _row(path, result, predictor.class_names)))
         fabric.barrier()
@@ -121,7 +114,8 @@ def predict(
     num_errors = _print_results(file, predictor.class_names, total=len(files))
     if contact_sheet is not None:
         figure = _contact_sheet(file, total=len(files))
-        content = {contact_sheet.name: figure_bytes(figure, contact_sheet.suffix[1:], dpi=100)}
+        image = evaluation.figure_bytes(figure, contact_sheet.suffix[1:], dpi=100)
+        content = {contact_sheet.name: image}
         [sheet] = write_new(contact_sheet.parent, content, option="--contact_sheet")
         print(f"Contact sheet    {sheet}")
     return min(num_errors, 1)
@@ -131,9 +125,7 @@ def _check_outputs(out: Path, contact_sheet: Path | None) -> None:
     if not out.name or out.is_dir():
         raise ValueError(f"--out {out}: expected the name of a CSV file")
     if contact_sheet and (contact_sheet.suffix not in (".png", ".jpg") or contact_sheet == out):
-        raise ValueError(
-            f"--contact_sheet {contact_sheet}: expected the name of a .png or .jpg file"
-        )
+        raise ValueError(f"--contact_sheet {contact_sheet}: expected a name in .png or .jpg")
 
 
 def _launch(accelerator: str, *, devices: int | str | None, num_nodes: int | None) -> Fabric:
@@ -142,11 +134,8 @@ def _launch(accelerator: str, *, devices: int | str | None, num_nodes: int | Non
     num_nodes = num_nodes or launched.get("num_nodes", 1)
     if devices is None:
         devices = launched.get("devices", "auto")
-    try:
-        check_num_nodes(num_nodes)
-        fabric = plan_devices(accelerator=accelerator, devices=devices, num_nodes=num_nodes)
-    except ValueError as error:  # it names the options of fit
-        raise ValueError(str(error).replace("--trainer.", "--")) from error
+    check_num_nodes(num_nodes)
+    fabric = plan_devices(accelerator=accelerator, devices=devices, num_nodes=num_nodes)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     threads = torch.get_num_threads()
     fabric.launch()
@@ -157,9 +146,9 @@ def _launch(accelerator: str, *, devices: int | str | None, num_nodes: int | Non
 
 def _row(path: str, result: Classification | OSError, class_names: Sequence[str]) -> list[str]:
     if isinstance(result, OSError):
-        return error_row(path, str(result), class_names)
+        return evaluation.error_row(path, str(result), class_names)
     probs = [result.probabilities[name] for name in class_names]
-    return prediction_row(path, probs, class_names, rejected=result.rejected)
+    return evaluation.prediction_row(path, probs, class_names, rejected=result.rejected)
 
 
 def _rows(file: Path) -> Iterator[tuple[dict[str, str], list[float]]]:
@@ -168,8 +157,8 @@ def _rows(file: Path) -> Iterator[tuple[dict[str, str], list[float]]]:
         rows = csv.reader(opened)
         next(rows)
         for row in rows:
-            columns = dict(zip(PREDICTION_COLUMNS, map(csv_name, row), strict=False))
-            yield columns, [float(prob) for prob in row[len(PREDICTION_COLUMNS) :] if prob]
+            columns = dict(zip(evaluation.PREDICTION_COLUMNS, map(csv_name, row), strict=False))
+            yield columns, [float(prob) for prob in row[len(columns) :] if prob]
 
 
 def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int:
@@ -194,7 +183,7 @@ def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int
             print(printable(f"{count:>9,}  {name}"))
     num_images = total - num_errors
     images = "image" if num_images == 1 else "images"
-    print(f"{num_images:,} {images} classified, {num_errors:,} could not be read: {file}")
+    print(f"{num_images:,} {images} classified, {num_errors:,} could not be read. See {file}")
     return num_errors
 
 
@@ -221,4 +210,4 @@ def _contact_sheet(file: Path, *, total: int) -> Figure:
             name = f"...{name[3 - _MAX_NAME :]}"
         captions.append(f"{printable(name)}\n{title}")
     columns = 4 if len(images) <= 16 else 10
-    return gallery_figure(images, captions, columns=columns, highlighted=rejected)
+    return evaluation.gallery_figure(images, captions, columns=columns, highlighted=rejected)

@@ -1,7 +1,8 @@
-"""Short and full help of Lightning's commands."""
+"""Short help of Lightning's commands."""
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -83,16 +84,6 @@ def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN40
     return "\n".join([*lines, f"All options: python -m flowers {command} --help all"])
 
 
-def full_help(parser: Any, model: type) -> str:  # noqa: ANN401
-    """Return all options of a command and a model.
-
-    Args:
-        parser: The parser of the command.
-        model: Class of the model.
-    """
-    return f"{parser.format_help()}\n{class_parser(model).format_help()}"
-
-
 def _line(name: str, action: Any, text: str = "") -> str:  # noqa: ANN401
     """Return a line for an option; its text is by default the first sentence of its help."""
     if not text:
@@ -108,8 +99,6 @@ def _line(name: str, action: Any, text: str = "") -> str:  # noqa: ANN401
 
 def _as_typed(value: Any) -> str:  # noqa: ANN401
     """Return a value as on the command line."""
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(_as_typed, value))}]"
     if class_path := getattr(value, "class_path", None):
         return str(class_path).rpartition(".")[2]
-    return {"None": "null", "True": "true", "False": "false"}.get(str(value), str(value))
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

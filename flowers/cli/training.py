@@ -12,30 +12,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
-from flowers.callbacks import (
-    AtomicCheckpointIO,
-    Calibrate,
-    EarlyStopping,
-    FailSafeTensorBoardLogger,
-    FreezeBackbone,
-    LockRunFolder,
-    LogToTensorBoard,
-    PrintEffectiveBatch,
-    PrintInterval,
-    ResumeEpoch,
-    SaveBest,
-    SaveLast,
-    SaveRunConfig,
-    SeedSteps,
-    StopOnSignal,
-    TerminateOnNaN,
-    WarnAtChance,
-    WriteReport,
-    check_monitor,
-    console_callbacks,
-    is_all,
-    linked_mode,
-)
+from flowers import callbacks
 from flowers.checkpoint import (
     check_network,
     check_optimizer,
@@ -45,16 +22,9 @@ from flowers.checkpoint import (
     read_checkpoint,
     stored_config,
 )
+from flowers.cli import option_errors
 from flowers.cli.command_options import command_options
-from flowers.cli.option_errors import (
-    OneLineErrors,
-    add_flags,
-    explain_error,
-    is_raised_here,
-    option_values,
-    own_error,
-)
-from flowers.cli.short_help import full_help, short_help
+from flowers.cli.short_help import short_help
 from flowers.data import FlowersDataModule
 from flowers.run_folder import discard_run_folder, last_checkpoint, run_folder
 from flowers.runtime import check_num_nodes, launched_devices, plan_devices, silence_lightning
@@ -80,10 +50,9 @@ _MINIMUM = {
     "trainer.num_sanity_val_steps": -1,
     "trainer.val_check_interval": 0.001,
 }
-_DEFAULT_MODEL = "flowers.CNNTask"
 
 
-class _Parser(OneLineErrors, LightningArgumentParser):
+class _Parser(option_errors.OneLineErrors, LightningArgumentParser):
     """A parser with errors in one line."""
 
 
@@ -109,7 +78,7 @@ class FlowersCLI(LightningCLI):
             super().__init__(
                 ClassificationTask,
                 FlowersDataModule,
-                save_config_callback=SaveRunConfig,
+                save_config_callback=callbacks.SaveRunConfig,
                 save_config_kwargs={"save_to_log_dir": False},
                 trainer_defaults=_TRAINER_DEFAULTS | launched_devices(),
                 seed_everything_default=0,
@@ -123,10 +92,11 @@ class FlowersCLI(LightningCLI):
         except Exception as error:
             if self._new_run is not None and not self._first_batch.has_begun:
                 discard_run_folder(self._new_run)
-            if self._first_batch.has_begun or own_error(error) or is_raised_here(error):
-                add_flags(error, _flags())
+            is_own = option_errors.own_error(error) or option_errors.is_raised_here(error)
+            if self._first_batch.has_begun or is_own:
+                option_errors.add_flags(error, _flags())
                 raise
-            raise ValueError(explain_error(error, args[1:])) from error
+            raise ValueError(option_errors.explain_error(error, args[1:])) from error
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -136,31 +106,29 @@ class FlowersCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks as option groups, and link options that several parts need."""
-        parser.add_lightning_class_args(SaveBest, "checkpoint")
-        parser.add_lightning_class_args(SaveLast, "last_checkpoint")
-        parser.add_lightning_class_args(EarlyStopping, "early_stopping")
+        parser.add_lightning_class_args(callbacks.SaveBest, "checkpoint")
+        parser.add_lightning_class_args(callbacks.SaveLast, "last_checkpoint")
+        parser.add_lightning_class_args(callbacks.EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(LearningRateMonitor, "lr_monitor")
-        parser.add_lightning_class_args(FreezeBackbone, "freeze")
-        parser.add_lightning_class_args(Calibrate, "calibration")
-        parser.add_lightning_class_args(LogToTensorBoard, "tensorboard")
-        parser.add_lightning_class_args(WriteReport, "report")
+        parser.add_lightning_class_args(callbacks.FreezeBackbone, "freeze")
+        parser.add_lightning_class_args(callbacks.Calibrate, "calibration")
+        parser.add_lightning_class_args(callbacks.LogToTensorBoard, "tensorboard")
+        parser.add_lightning_class_args(callbacks.WriteReport, "report")
         parser.set_defaults(
             {
-                "model": {"class_path": _DEFAULT_MODEL},
+                "model": {"class_path": "flowers.CNNTask"},
                 "early_stopping.patience": 15,
                 # True fails in an epoch without validation.
                 "early_stopping.check_on_train_epoch_end": False,
                 "lr_monitor.logging_interval": "step",
             }
         )
-        parser.link_arguments(
-            "data.class_names", "model.init_args.class_names", apply_on="instantiate"
-        )
-        parser.link_arguments("seed_everything", "data.seed", compute_fn=_integer_seed)
-        parser.link_arguments("checkpoint.monitor", "early_stopping.monitor")
-        parser.link_arguments(
-            ("checkpoint.monitor", "checkpoint.mode"), "early_stopping.mode", linked_mode
-        )
+        link = parser.link_arguments
+        link("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        link("seed_everything", "data.seed", compute_fn=_integer_seed)
+        link("checkpoint.monitor", "early_stopping.monitor")
+        best = ("checkpoint.monitor", "checkpoint.mode")
+        link(best, "early_stopping.mode", compute_fn=callbacks.linked_mode)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line over the configuration that a checkpoint stores."""
@@ -174,7 +142,7 @@ class FlowersCLI(LightningCLI):
         given = _option_value(words, "--ckpt_path")
         root = None
         if given is None or given == "last":
-            config = self._parse_quietly(parser, command, words)
+            config = self._parse_quietly(command, words)
             given = config.ckpt_path  # a configuration may name it
             root = config.trainer.default_root_dir
         ckpt_path = _resolve_checkpoint(command, given, root=Path(root or "."))
@@ -185,48 +153,78 @@ class FlowersCLI(LightningCLI):
         if ckpt_path is not None:
             checkpoint = read_checkpoint(ckpt_path)
             model = _option_value(words, "--model")
-            values = stored_config(checkpoint, command, ckpt_path=ckpt_path, model=model)
-            stored = ["--config", yaml.safe_dump(values)]
-            config = self._parse_quietly(parser, command, [*stored, *words])
-            check_network(config.model, values.get("model", {}), ckpt_path=ckpt_path)
+            try:
+                values = stored_config(checkpoint, command, model=model)
+                stored = ["--config", yaml.safe_dump(values)]
+                config = self._parse_quietly(command, [*stored, *words])
+                check_network(config.model, values.get("model", {}))
+                if command == "fit":
+                    check_optimizer(config, checkpoint["config"])
+            except ValueError as error:
+                raise ValueError(f"--ckpt_path {ckpt_path}: {error}") from error
         self._set_model_defaults(command, config.model)
         self.config = parser.parse_args([command, *stored, *words])
         config = self.config[command]
-        _check_options(parser, command, config)
+        self._check_options(command, config)
         if command == "fit" and ckpt_path is not None:
-            check_optimizer(config, checkpoint, ckpt_path=ckpt_path)
             _end_if_finished(checkpoint, config, ckpt_path=ckpt_path)
 
-    @staticmethod
-    def _parse_quietly(parser: LightningArgumentParser, command: str, words: list[str]) -> Any:  # noqa: ANN401
+    def _parse_quietly(self, command: str, words: list[str]) -> Any:  # noqa: ANN401
         """Return the options of a command without printing them for ``--print_config``."""
         quiet = [word for word in words if not word.startswith("--print_config")]
-        return parser.parse_args([command, *quiet])[command]
+        return self.parser.parse_args([command, *quiet])[command]
 
-    def _set_model_defaults(self, command: str, model: Any) -> None:  # noqa: ANN401
-        """Set the defaults of the data module for a model.
+    def _set_model_defaults(self, command: str, model: Any) -> type[ClassificationTask]:  # noqa: ANN401
+        """Set the defaults of the data module for a model, and return the model's class.
 
         The model's class becomes the default too: options that it shares with the default class
         would otherwise keep the defaults of that class.
         """
-        defaults = {"model": {"class_path": model.class_path}}
-        self._parser(command).set_defaults(defaults | _data_defaults(model))
+        task: type[ClassificationTask] = resolve_name(model.class_path)
+        defaults: dict[str, Any] = {"model": {"class_path": model.class_path}}
+        for name, value in task.data_defaults(model.get("init_args", {})).items():
+            defaults[f"data.{name}"] = value
+        self._parser(command).set_defaults(defaults)
+        return task
+
+    def _check_options(self, command: str, config: Any) -> None:  # noqa: ANN401
+        """End with status 2 if options contradict each other."""
+        error = self.parser.error
+        trainer = config.trainer
+        if config.get("model.init_args.class_names") is not None:
+            error("--model.class_names: expected no value, the names are those of the folders")
+        if command != "fit" and config.ckpt_path is None and not trainer.fast_dev_run:
+            error(f"--ckpt_path: expected the checkpoint to {command}, or its run folder")
+        if trainer.use_distributed_sampler:
+            error("--trainer.use_distributed_sampler: expected false, the sampler does it already")
+        for name, minimum in _MINIMUM.items():
+            value = config.get(name)
+            if isinstance(value, int | float) and not value >= minimum:  # not: NaN
+                error(f"--{name}: expected at least {minimum}, got {value}")
+        if str(trainer.precision) in ("16-true", "bf16-true", "64-true", "64"):
+            error("--trainer.precision: expected 32-true or a mixed one, images are float32")
+        if "LearningRateFinder" in str(trainer.callbacks):
+            error(
+                "--trainer.callbacks LearningRateFinder: expected another callback, because the "
+                "schedule of every step would replace the rate that it finds; give --model.lr"
+            )
+        if command == "fit" and config.ckpt_path is not None and trainer.max_steps != -1:
+            error("--trainer.max_steps: expected -1 when resuming; set --trainer.max_epochs")
+        check_num_nodes(trainer.num_nodes)
 
     def _print_help(self, command: str, words: list[str]) -> None:
         """Print the common options, or after ``--help all`` all of them, and end with status 0."""
-        help_word = "-h" if "-h" in words else "--help"
-        position = words.index(help_word)
-        others = words[:position] + words[position + 1 :]
-        is_full = words[position + 1 : position + 2] == ["all"]
+        is_full = option_errors.option_values(words, "-h", "--help") == ["all"]
+        others = [word for word in words if word not in ("-h", "--help")]
         if is_full:
-            others.pop(position)
-        model = self._parse_quietly(self.parser, command, others).model
-        self._set_model_defaults(command, model)
-        task = resolve_name(model.class_path)
+            others.remove("all")
+        model = self._parse_quietly(command, others).model
+        task = self._set_model_defaults(command, model)
+        parser = self._parser(command)
         if is_full:
-            print(full_help(self._parser(command), task))
+            print(f"{parser.format_help()}\n{option_errors.class_parser(task).format_help()}")
         else:
-            print(short_help(self._parser(command), task, command=command))
+            print(short_help(parser, task, command=command))
         raise SystemExit(0)
 
     def _parse_ckpt_path(self) -> None:
@@ -252,49 +250,52 @@ class FlowersCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Construct the trainer; ``before_fit`` adds the run folder."""
-        options = self._get(self.config_init, "trainer")
+        config = self.config_init[str(self.subcommand)]
+        options = config.trainer
         options.callbacks = _as_list(options.callbacks)
         plan = plan_devices(
             accelerator=options.accelerator, devices=options.devices, num_nodes=options.num_nodes
         )
-        progress = console_callbacks(options)
-        is_bar = [isinstance(callback, ProgressBar) for callback in progress]
-        is_bar += [isinstance(callback, ProgressBar) for callback in options.callbacks]
-        kwargs["enable_progress_bar"] = any(is_bar)
+        progress = callbacks.console_callbacks(options)
+        bars = [bar for bar in [*progress, *options.callbacks] if isinstance(bar, ProgressBar)]
+        kwargs["enable_progress_bar"] = bool(bars)
         # Off by default, because PrintEpochs prints the number of parameters.
         kwargs["enable_model_summary"] = bool(options.enable_model_summary)
-        callbacks = [self._first_batch, *self._option_callbacks(options), *progress]
         if self.subcommand != "fit":
             kwargs["logger"] = options.logger or False
             kwargs["enable_checkpointing"] = False
+            result = config.report if self.subcommand == "test" else config.calibration
             # PrintInterval is first: the metrics are printed even if the report fails.
-            callbacks.insert(0, PrintInterval())
-            return self._instantiate_trainer({**options, **kwargs}, callbacks)
-        callbacks += [SeedSteps(), TerminateOnNaN(), ResumeEpoch()]
-        callbacks += [PrintEffectiveBatch(), WarnAtChance()]
-        if options.enable_checkpointing is not False:  # StopOnSignal needs SaveLast
-            callbacks.append(StopOnSignal())
-        kwargs["plugins"] = [*_as_list(options.plugins), AtomicCheckpointIO()]
+            own = [callbacks.PrintInterval(), self._first_batch, result, *progress]
+            return self._instantiate_trainer({**options, **kwargs}, own)
+        own = [self._first_batch, config.freeze, config.calibration, config.early_stopping]
+        if options.enable_checkpointing is not False:
+            own += [config.checkpoint, config.last_checkpoint, callbacks.StopOnSignal()]
+        if options.logger is not False:
+            own += [config.lr_monitor, config.tensorboard]
+        own += [*progress, callbacks.SeedSteps(), callbacks.TerminateOnNaN()]
+        own += [callbacks.ResumeEpoch(), callbacks.PrintEffectiveBatch(), callbacks.WarnAtChance()]
+        kwargs["plugins"] = [*_as_list(options.plugins), callbacks.AtomicCheckpointIO()]
         if not options.fast_dev_run:
             kwargs["logger"] = False
-        unfreezes = self._get(self.config_init, "freeze").unfreeze_epoch
-        if options.strategy == "auto" and plan.world_size > 1 and unfreezes:
+        if options.strategy == "auto" and plan.world_size > 1 and config.freeze.unfreeze_epoch:
             # Frozen parameters have no gradients; DDP must be told to expect that.
             kwargs["strategy"] = "ddp_find_unused_parameters_true"
-        return self._instantiate_trainer({**options, **kwargs}, callbacks)
+        return self._instantiate_trainer({**options, **kwargs}, own)
 
     def before_fit(self) -> None:
         """Check options and data, and then open the run folder."""
         self._check_image_size()
         for size in self.datamodule.crop_sizes:
             check_size(self.model.net, size, "--data.crop_size")
-        self._get(self.config_init, "freeze").check(self.model, self.datamodule)
-        options = self._get(self.config_init, "trainer")
+        config = self.config_init["fit"]
+        config.freeze.check(self.model, self.datamodule)
+        options = config.trainer
         if isinstance(self.model, CNNTask | TransferTask):  # others may log metrics of their own
             recalls = []
-            if "tensorboard" in _callback_groups("fit", options):
-                recalls = LogToTensorBoard.recall_classes(self.datamodule)
-            check_monitor(self._get(self.config_init, "checkpoint").monitor, recalls)
+            if options.logger is not False:
+                recalls = callbacks.LogToTensorBoard.recall_classes(self.datamodule)
+            callbacks.check_monitor(config.checkpoint.monitor, recalls)
         self.datamodule.setup("fit")
         self._warn_of_data_leakage()
         if options.logger is not False and not options.fast_dev_run:
@@ -317,27 +318,21 @@ class FlowersCLI(LightningCLI):
         run = run_folder(folder / "lightning_logs", resumed=resumed, rank=rank)
         if rank == 0 and not (run / "config.yaml").exists():
             self._new_run = run
-        self.trainer.loggers = [FailSafeTensorBoardLogger(run, options=self._logged_options())]
+        logger = callbacks.FailSafeTensorBoardLogger(run, options=self._logged_options())
+        self.trainer.loggers = [logger]
         if options.logger is not True:
             self.trainer.loggers += _as_list(options.logger)
         if rank == 0:
-            self.trainer.callbacks.insert(0, LockRunFolder(run))  # type: ignore[attr-defined]
-
-    def _option_callbacks(self, trainer: Any) -> list[Callback]:  # noqa: ANN401
-        groups = _callback_groups(str(self.subcommand), trainer)
-        return [self._get(self.config_init, group) for group in groups]
+            lock = callbacks.LockRunFolder(run)
+            self.trainer.callbacks.insert(0, lock)  # type: ignore[attr-defined]
 
     def _logged_options(self) -> dict[str, Any]:
         """Return the options of data and training that the HParams tab shows."""
         data = self.datamodule
-        options = {
-            "image_size": data.image_size,
-            "crop_size": " ".join(map(str, data.crop_sizes)),
-            "batch_size": data.batch_size,
-            "sampler": data.sampler,
-            "max_epochs": self._get(self.config_init, "trainer").max_epochs,
-            "seed": data.seed,
-        }
+        names = ("image_size", "batch_size", "sampler", "seed")
+        options = {name: getattr(data, name) for name in names}
+        options["crop_size"] = " ".join(map(str, data.crop_sizes))
+        options["max_epochs"] = self._get(self.config_init, "trainer").max_epochs
         for name, value in vars(data.augment).items():
             options[f"augment/{name}"] = value
         return options
@@ -364,45 +359,9 @@ def _resolve_checkpoint(command: str, ckpt_path: str | None, *, root: Path) -> s
         last = last_checkpoint(root)
         rank_zero_info(f"--ckpt_path last: {last or 'there is none yet, training starts'}")
         return last
-    if not Path(ckpt_path).is_dir():
-        return ckpt_path
-    if command == "fit":  # resumes from the last epoch, not from the best
-        last = last_checkpoint(Path(ckpt_path))
-        if last:
-            return last
-    return str(checkpoint_file(ckpt_path))
-
-
-def _check_options(
-    parser: LightningArgumentParser,
-    command: str,
-    config: Any,  # noqa: ANN401
-) -> None:
-    """End with status 2 if options contradict each other."""
-    if config.get("model.init_args.class_names") is not None:
-        parser.error("--model.class_names: expected no value, the names are those of the folders")
-    if command != "fit" and config.ckpt_path is None and not config.trainer.fast_dev_run:
-        parser.error(
-            f"--ckpt_path: expected the checkpoint to {command}, or a run folder for its best one"
-        )
-    if config.trainer.use_distributed_sampler:
-        parser.error(
-            "--trainer.use_distributed_sampler: expected false, the sampler does it already"
-        )
-    for name, minimum in _MINIMUM.items():
-        value = config.get(name)
-        if isinstance(value, int | float) and not value >= minimum:  # not: NaN
-            parser.error(f"--{name}: expected at least {minimum}, got {value}")
-    if str(config.trainer.precision) in ("16-true", "bf16-true", "64-true", "64"):
-        parser.error("--trainer.precision: expected 32-true or a mixed one, images are float32")
-    if "LearningRateFinder" in str(config.trainer.callbacks):
-        parser.error(
-            "--trainer.callbacks LearningRateFinder: expected another callback, because the "
-            "schedule of every step would replace the rate that it finds; give --model.lr"
-        )
-    if command == "fit" and config.ckpt_path is not None and config.trainer.max_steps != -1:
-        parser.error("--trainer.max_steps: expected -1 when resuming; set --trainer.max_epochs")
-    check_num_nodes(config.trainer.num_nodes)
+    # fit resumes from the last epoch, not from the best.
+    last = last_checkpoint(Path(ckpt_path)) if command == "fit" else None
+    return last or str(checkpoint_file(ckpt_path))
 
 
 def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str) -> None:  # noqa: ANN401
@@ -412,9 +371,7 @@ def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str)
         ValueError: The checkpoint has no state of a training.
     """
     if "loops" not in checkpoint:
-        raise ValueError(
-            f"--ckpt_path {ckpt_path}: expected a checkpoint with the state of a training"
-        )
+        raise ValueError(f"--ckpt_path {ckpt_path}: has no state of a training")
     num_epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     max_epochs = config.trainer.max_epochs
     patience = config.early_stopping.patience
@@ -428,8 +385,8 @@ def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str)
                 reason = f"--early_stopping.patience is {patience}"
     if reason:
         rank_zero_info(
-            f"--ckpt_path {ckpt_path}: this run is finished after {num_epochs} epochs: {reason}. "
-            f"Raise that number to continue."
+            f"--ckpt_path {ckpt_path}: this run is finished (epochs: {num_epochs}): {reason}. "
+            "Raise that number to continue."
         )
         raise SystemExit(0)
 
@@ -479,56 +436,28 @@ def calibrate(
     if selective_accuracy is not None:
         words += ["--calibration.selective_accuracy", str(selective_accuracy)]
     run = main(["validate", *words])
-    if run.model.calibration is None or not is_all(run.trainer.limit_val_batches):
+    if run.model.calibration is None or not callbacks.is_all(run.trainer.limit_val_batches):
         raise ValueError("--trainer.limit_val_batches: expected all validation images")
     file = run.config["validate"].ckpt_path
     content = load_weights(Path(file))
     content["calibration"] = run.model.calibration
-    AtomicCheckpointIO().save_checkpoint(content, file)
+    callbacks.AtomicCheckpointIO().save_checkpoint(content, file)
     print(f"{file}: calibration stored")
-
-
-def _callback_groups(command: str, trainer: Any) -> list[str]:  # noqa: ANN401
-    """Return the option groups whose callbacks a command uses; it accepts the options of all."""
-    if command == "validate":
-        return ["calibration"]
-    if command == "test":
-        return ["report"]
-    groups = ["freeze", "calibration"]
-    if trainer.enable_checkpointing is not False:
-        groups += ["checkpoint", "last_checkpoint"]
-    groups.append("early_stopping")
-    if trainer.logger is not False:
-        groups += ["lr_monitor", "tensorboard"]
-    return groups
 
 
 def _option_value(words: list[str], option: str) -> str | None:
     """Return the value of an option in a command line."""
-    values = option_values(words, option)
+    values = option_errors.option_values(words, option)
     return values[-1] if values else None
-
-
-def _data_defaults(model: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Return the defaults of the data module for a model."""
-    task = resolve_name(model.class_path)
-    if not issubclass(task, ClassificationTask):
-        return {}
-    defaults = task.data_defaults(model.get("init_args", {}))
-    return {f"data.{name}": value for name, value in defaults.items()}
 
 
 def _integer_seed(seed: bool | int) -> int:
     if isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ValueError(
-            f"--seed_everything: expected a whole number from 0 to 2**32 - 1, got {seed}"
-        )
+        raise ValueError(f"--seed_everything: expected 0 to 2**32 - 1, got {seed}")
     return seed
 
 
 def _as_list(value: Any) -> list[Any]:  # noqa: ANN401
     if value is None:
         return []
-    if isinstance(value, list | tuple):
-        return list(value)
-    return [value]
+    return list(value) if isinstance(value, list | tuple) else [value]

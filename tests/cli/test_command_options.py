@@ -75,6 +75,11 @@ def test_the_options_of_functions(command, capsys):
         ),
         ("predict --ckpt x", "--ckpt: no such option, did you mean --ckpt_path?"),
         ("export x --outt y", "--outt: no such option, did you mean --out?"),
+        ("predict", "the following arguments are required: photos, --ckpt_path"),
+        ("predict photo.jpg", "the following arguments are required: --ckpt_path"),
+        ("predict --out x.csv --ckpt_path y", "the following arguments are required: photos"),
+        ("demo --share true", "the following arguments are required: --ckpt_path"),
+        ("export --format onnx", "the following arguments are required: checkpoint"),
     ],
 )
 def test_a_mistake_is_answered_before_torch_is_imported(words, message):

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from PIL import Image, PngImagePlugin
 
-from flowers import FlowerPredictor
+from flowers import FlowerPredictor, deploy
 from flowers.__main__ import run_function
 from flowers.callbacks import AtomicCheckpointIO
 from flowers.checkpoint import FORMAT
@@ -74,7 +74,7 @@ def test_the_file_maps_bytes_to_the_probabilities_of_the_predictor(
     positions = [printed.index(message) for message in messages]
     assert positions == sorted(positions)
     assert "batch of 32: " in printed
-    run = export.onnx_runner(file) if kind == "onnx" else export.torch_export_runner(file)
+    run = deploy.onnx_runner(file) if kind == "onnx" else deploy.torch_export_runner(file)
     predictor = FlowerPredictor(file.with_name("best.ckpt"))
     files = sorted((synthetic / "roses").iterdir())[:7]
     resized = []
@@ -194,9 +194,9 @@ def test_the_program_in_the_readme_agrees_with_the_predictor_without_torch(tmp_p
 def test_a_file_that_disagrees_with_the_checkpoint_is_deleted(
     checkpoint, synthetic, monkeypatch, capsys
 ):
-    runner = export.onnx_runner
+    runner = deploy.onnx_runner
     monkeypatch.setattr(
-        export, "onnx_runner", lambda file: lambda images: runner(file)(images[:, ::-1]) + 0.001
+        deploy, "onnx_runner", lambda file: lambda images: runner(file)(images[:, ::-1]) + 0.001
     )
     assert export.export(str(checkpoint), images=[str(synthetic / "roses")]) == 1
     assert "is deleted, it disagrees with the checkpoint" in capsys.readouterr().out
@@ -219,7 +219,7 @@ def test_a_file_made_during_the_export_is_not_overwritten(
         == 0
     )
     assert file.read_text() == "mine"
-    assert export.torch_export_runner(file.with_name("best-2.pt2"))(
+    assert deploy.torch_export_runner(file.with_name("best-2.pt2"))(
         np.zeros((1, 40, 40, 3), dtype=np.uint8)
     ).size
     assert "Not overwritten: best.pt2. Written instead: best-2.pt2" in capsys.readouterr().out
@@ -235,7 +235,6 @@ def test_the_images_to_compare_with_can_be_given(checkpoint, synthetic, capsys):
 
 def test_a_missing_extra_is_named(checkpoint, monkeypatch):
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
-    with pytest.raises(
-        ValueError, match=r"--format onnx: onnxscript .* pip install -e '\.\[export\]'"
-    ):
+    message = r"--format onnx: onnxscript .* pip install -e '\.\[export\]'.* flowers export "
+    with pytest.raises(ValueError, match=rf"{message}{checkpoint} --format torch_export"):
         export.export(str(checkpoint))

@@ -154,7 +154,7 @@ def test_a_photo_gets_a_line_with_its_three_most_probable_classes(trained_ckpt, 
     if answer.rejected:
         classes = f"not sure: {classes}"
     assert line == f"{photo}: {classes}"
-    assert last == "1 image classified, 0 could not be read: predictions.csv"
+    assert last == "1 image classified, 0 could not be read. See predictions.csv"
 
 
 def test_more_than_twenty_photos_are_counted_by_class(trained_ckpt, synthetic, capsys):

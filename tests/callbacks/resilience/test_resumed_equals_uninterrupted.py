@@ -12,6 +12,7 @@ from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.models import get_model
 
+from flowers import callbacks
 from flowers.cli import training
 
 # Much depends on the state of the random number generators and of the average of the weights.
@@ -203,7 +204,7 @@ def test_a_run_that_is_resumed_from_a_validation_inside_an_epoch(
 ):
     # Epochs of six steps, validated after the third and the sixth. The monitored learning rate
     # falls between them; it is known beforehand, unlike the metrics that may be monitored.
-    monkeypatch.setattr(training, "check_monitor", lambda monitor, recalls: None)
+    monkeypatch.setattr(callbacks, "check_monitor", lambda monitor, recalls: None)
     words = [*TINY, *CNN, "--data.crop_size", "[16,24]", "--data.batch_size", "20"]
     words += ["--data.root", str(synthetic), "--trainer.default_root_dir", str(tmp_path)]
     words += ["--trainer.max_epochs", "2", "--trainer.val_check_interval", "0.5"]

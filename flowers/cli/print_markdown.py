@@ -1,0 +1,20 @@
+"""Markdown as text that a person reads."""
+
+from __future__ import annotations
+
+import re
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+
+def print_markdown(text: str) -> None:
+    """Print Markdown with aligned tables, which are fitted to the width of a terminal only."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = 1000
+        text = text.removeprefix("# ")  # the title would be centred
+    with console.capture() as captured:
+        console.print(Markdown(text))
+    lines = map(str.rstrip, captured.get().splitlines())
+    print(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n"))
