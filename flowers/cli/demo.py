@@ -46,7 +46,7 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
     import gradio as gr  # noqa: PLC0415 (an optional extra)
 
     predictor = FlowerPredictor(ckpt_path)
-    files = example_images(checkpoint_file(ckpt_path))
+    samples = [[file] for file in example_images(checkpoint_file(ckpt_path))]
     unsure = f"Answers with a probability below {predictor.threshold:.1%} are not sure."
     # The JPEG of a camera with 100 megapixels has up to 50 MB.
     options: Any = {"max_file_size": "50mb", "footer_links": [], "quiet": True, "js": _PASTE}
@@ -56,18 +56,19 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
             gr.Markdown(f"# Classify photos\nCheckpoint: `{ckpt_path}`. {unsure}")
             sources: Any = ["upload", "webcam", "clipboard"]
             photos = gr.Gallery(label="Photos", sources=sources, file_types=["image"])
-            samples = [[file] for file in files]
-            examples = gr.Dataset(["image"], samples=samples, label="Test images of the run")
+            label = f"{len(samples)} test images of the run"
+            examples = gr.Dataset(components=["image"], samples=samples, label=label)
             results = gr.HTML(padding=False)
 
-            def show(items: list[tuple[str, str]] | None) -> Any:  # noqa: ANN401
-                return results_html(predictor, [file for file, _ in items]) if items else gr.skip()
+            # Gradio calls a function once at a time, and Grad-CAM, which hooks into the network,
+            # needs that. An example is a file, a photo of the gallery a file and its caption.
+            def show(items: list[Any] | None) -> Any:  # noqa: ANN401
+                files = [item if isinstance(item, str) else item[0] for item in items or []]
+                return results_html(predictor, files) if files else gr.skip()
 
-            examples.click(list, examples, photos)
-            # One call at a time, Gradio's default, as Grad-CAM hooks into the network. Then the
-            # gallery is cleared for the next upload.
+            examples.click(show, examples, results)
             photos.change(show, photos, results).then(lambda: None, outputs=photos)
-        _, *urls = app.launch(share=share, prevent_thread_lock=True, allowed_paths=files, **options)
+        _, *urls = app.launch(share=share, prevent_thread_lock=True, **options)
         print(f"Open {' or '.join(filter(None, urls))}, end with Ctrl-C", flush=True)
         app.block_thread()
 
