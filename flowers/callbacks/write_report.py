@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import platform
 import shlex
@@ -26,13 +25,14 @@ from flowers.checkpoint import read_checkpoint
 from flowers.data import FlowersDataModule, read_credits, to_float
 from flowers.evaluation import (
     Curve,
-    Example,
+    LabelIssue,
+    Picture,
     PredictionTable,
-    Rejection,
     Report,
+    add_overlays,
     best_successes,
     figure_bytes,
-    grad_cam,
+    jpeg_bytes,
     predictions_csv,
     read_history,
     report_figures,
@@ -40,6 +40,7 @@ from flowers.evaluation import (
     report_json,
     report_markdown,
     report_numbers,
+    top_losses,
     training_seconds,
     worst_mistakes,
 )
@@ -52,14 +53,22 @@ class WriteReport(CollectsPredictions):
 
     Args:
         num_examples: Number of worst mistakes in the report, and of correct predictions.
+        num_label_issues: Number of training images in the report, those with the highest loss; 0
+            does not evaluate the training split. Without a cache there are none.
         folder: Folder of the report; by default the checkpoint's run folder.
     """
 
-    def __init__(self, num_examples: int = 8, folder: str | None = None) -> None:
+    def __init__(
+        self, num_examples: int = 8, num_label_issues: int = 12, folder: str | None = None
+    ) -> None:
         super().__init__()
-        if num_examples < 0:
-            raise ValueError(f"`num_examples`: expected 0 or more, got {num_examples}")
+        if min(num_examples, num_label_issues) < 0:
+            raise ValueError(
+                f"`num_examples`, `num_label_issues`: expected 0 or more, got {num_examples} and "
+                f"{num_label_issues}"
+            )
         self.num_examples = num_examples
+        self.num_label_issues = num_label_issues
         self.folder = folder
         self._contents: dict[str, str | bytes] = {}
         self._target = Path()
@@ -98,11 +107,13 @@ class WriteReport(CollectsPredictions):
         report = self._report(collected, pl_module, data, file=file, run=run)
         print_classes(report_numbers(report)["classes"])
         figures = report_figures(report)
+        # As ``predict`` computes them, to the last bit.
+        calibrated = as_predictions(collected, data, temperature=report.temperature or 1.0)
         self._contents = {
             "report.html": report_html(report, figures),
             "report.json": report_json(report),
             "report.md": report_markdown(report),
-            "predictions.csv": _predictions_csv(collected, pl_module, data),
+            "predictions.csv": predictions_csv(calibrated, threshold=report.threshold or 0.0),
         }
         for title, figure in figures.items():
             self._contents[f"figures/{title.lower().replace(' ', '_')}.png"] = figure_bytes(figure)
@@ -136,18 +147,14 @@ class WriteReport(CollectsPredictions):
         curves = read_history(run)
         mistakes = worst_mistakes(predictions, self.num_examples)
         successes = best_successes(predictions, self.num_examples)
-        examples, note = _examples([*mistakes, *successes], predictions, task, data)
-        temperature = None
-        rejection = None
-        if task.calibration is not None:
-            temperature = task.calibration["temperature"]
-            rejection = Rejection(*[task.calibration[name] for name in Rejection._fields])
+        pictures, note = _examples([*mistakes, *successes], predictions, task, data)
+        calibration = task.calibration or {}
         return Report(
             title=f"Test of {run.name}/{file.name}",
             predictions=predictions,
             summary=summary | _recipe(config),
-            temperature=temperature,
-            rejection=rejection,
+            temperature=calibration.get("temperature"),
+            threshold=calibration.get("threshold"),
             details={
                 "Data": _data_details(data),
                 "Training": _training_details(run, curves, epoch=checkpoint["epoch"]),
@@ -159,9 +166,10 @@ class WriteReport(CollectsPredictions):
             },
             curves=curves,
             marks={file.name: checkpoint["epoch"]},
-            mistakes=examples[: len(mistakes)],
-            successes=examples[len(mistakes) :],
-            overlay_note=note,
+            mistakes={row: pictures[row] for row in mistakes},
+            successes={row: pictures[row] for row in successes},
+            examples_note=note,
+            label_issues=_label_issues(self.num_label_issues, task, data),
         )
 
     def _test_details(
@@ -176,15 +184,6 @@ class WriteReport(CollectsPredictions):
             "test-time augmentation": task.tta,
             "parameters": f"{num_parameters:,}",
         }
-
-
-def _predictions_csv(
-    collected: Prediction, task: ClassificationTask, data: FlowersDataModule
-) -> str:
-    """Return ``predictions.csv`` with calibrated probabilities, as ``predict`` writes it."""
-    calibration = task.calibration or {"temperature": 1.0, "threshold": 0.0}
-    predictions = as_predictions(collected, data, temperature=calibration["temperature"])
-    return predictions_csv(predictions, threshold=calibration["threshold"])
 
 
 def _training_details(run: Path, curves: dict[str, Curve], *, epoch: int) -> dict[str, str]:
@@ -248,39 +247,52 @@ def _data_details(data: FlowersDataModule) -> dict[str, str]:
 
 
 def _examples(
-    positions: list[int],
+    rows: list[int],
     predictions: PredictionTable,
     task: ClassificationTask,
     data: FlowersDataModule,
-) -> tuple[list[Example], str]:
-    """Return the images at some positions, and a note if there are no Grad-CAM overlays."""
-    if not positions:
-        return [], ""
-    pixels = data.images(data.indices["test"][positions])
-    images = pixels.permute(0, 2, 3, 1).numpy()
-    inputs = to_float(pixels).to(task.device)
-    classes = torch.from_numpy(predictions.predicted[positions]).to(task.device)
-    heat = None
-    note = ""
-    try:
-        heat = grad_cam(task.net, task.net.backbone, inputs, classes).cpu().numpy()
-    except ValueError as error:
-        note = f"There are no overlays: {error}."
+) -> tuple[dict[int, Picture], str]:
+    """Return test images with their Grad-CAM by their row in the predictions, and a note."""
+    if not rows:
+        return {}, ""
+    indices = data.indices["test"][rows]
+    images = to_float(data.images(indices)).to(task.device)
+    labels = predictions.predicted[rows].tolist()
+    pictures, note = add_overlays(_pictures(indices, data), task.net, images, labels)
+    return dict(zip(rows, pictures, strict=True)), note
+
+
+@torch.inference_mode()
+def _label_issues(
+    count: int, task: ClassificationTask, data: FlowersDataModule
+) -> dict[LabelIssue, Picture]:
+    """Return the training images with the highest loss, without augmentation.
+
+    There are none without a cache, which would be slow, or if the network was trained on others.
+    """
+    indices = data.indices["train"]
+    if not count or not len(indices) or not data.cache or data.checkpoint_warnings:
+        return {}
+    print(f"Evaluating {len(indices):,} training images for the report ...", flush=True)
+    logits = []
+    for batch in np.array_split(indices, -(-len(indices) // data.batch_size)):
+        images = to_float(data.images(batch).to(task.device))
+        logits.append(task.net(images).float().cpu())
+    collected = Prediction(torch.from_numpy(indices), torch.cat(logits))
+    issues = top_losses(as_predictions(collected, data), count)
+    pictures = _pictures(indices[[*issues]], data)
+    return dict(zip(issues.values(), pictures, strict=True))
+
+
+def _pictures(indices: NDArray[np.int64], data: FlowersDataModule) -> list[Picture]:
+    """Return images as the network sees them, with a link to the file."""
     credits = read_credits(data.index.root)
-    examples = []
-    for number, position in enumerate(positions):
-        image = images[number]
-        overlay = None
-        if heat is not None:
-            overlay = _jpeg(image * (0.2 + 0.8 * heat[number, :, :, None]))
-        photographer = ""
-        if predictions.paths[position] in credits:
-            photographer = credits[predictions.paths[position]].photographer
-        examples.append(Example(position, _jpeg(image), overlay, photographer))
-    return examples, note
-
-
-def _jpeg(pixels: NDArray[Any]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=85)
-    return file.getvalue()
+    pixels = data.images(indices).permute(0, 2, 3, 1).numpy()
+    pictures = []
+    for index, image in zip(indices, pixels, strict=True):
+        path = data.index.paths[index]
+        photographer = credits[path].photographer if path in credits else ""
+        link = (data.index.root / path).absolute().as_uri()
+        jpeg = jpeg_bytes(Image.fromarray(image))
+        pictures.append(Picture(jpeg, path, photographer, link=link))
+    return pictures

@@ -6,7 +6,7 @@ import json
 import os
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -47,21 +47,6 @@ if TYPE_CHECKING:
 
 # Findings of each kind on the page; the JSON has all.
 _MAX_FINDINGS = 200
-_LABEL_ISSUES = (
-    "Label issues",
-    "Networks that were not trained on these images predict another class for them. Their number "
-    "is an estimate (confident learning), and networks make mistakes: look at an image before you "
-    "change its label. None of them is on the quarantine list. The most probable label errors come "
-    "first.",
-)
-
-
-class _Group(NamedTuple):
-    """The findings of one kind, at least one."""
-
-    title: str
-    meaning: str
-    findings: list[Finding]
 
 
 def audit(
@@ -144,28 +129,19 @@ def _of_this_folder(predictions: PredictionTable, audited: Audit, *, file: str) 
     known = PredictionTable(names, tuple(paths), np.array(labels), predictions.probs[rows])
     print(
         f"--predictions {file} has {len(rows):,} of the {len(audited.labels):,} images, "
-        f"{known.correct.mean():.1%} of them correct; {len(predictions.paths) - len(rows):,} more "
-        f"are missing, or have another label now"
+        f"{known.correct.mean():.1%} of them correct. Missing, or with another label now: "
+        f"{len(predictions.paths) - len(rows):,}"
     )
     return known
 
 
-def _grouped(audited: Audit, issues: list[LabelIssue]) -> list[_Group]:
-    """Return the findings of each kind, in the order of the kinds; label issues are the last."""
-    groups = []
-    for kind, findings in groupby(audited.findings, key=lambda finding: finding.kind):
-        groups.append(_Group(*KINDS[kind], list(findings)))
-    if issues:
-        groups.append(_Group(*_LABEL_ISSUES, list(map(_label_finding, issues))))
-    return groups
-
-
-def _label_finding(issue: LabelIssue) -> Finding:
-    detail = (
-        f"labelled {issue.label} ({issue.label_prob:.0%}), predicted {issue.suggested} "
-        f"({issue.suggested_prob:.0%})"
-    )
-    return Finding("label", (issue.path,), detail)
+def _grouped(audited: Audit, issues: list[LabelIssue]) -> dict[str, list[Finding]]:
+    """Return the findings of each kind, in the order of the kinds."""
+    findings = [*audited.findings]
+    for issue in issues:
+        findings.append(Finding("label", (issue.path,), issue.detail))
+    groups = groupby(findings, key=lambda finding: finding.kind)
+    return {kind: list(group) for kind, group in groups}
 
 
 def _size(audited: Audit) -> str:
@@ -173,17 +149,18 @@ def _size(audited: Audit) -> str:
     return f"{num_images:,} images of {len(audited.class_counts)} classes in {audited.root}"
 
 
-def _summary(audited: Audit, groups: list[_Group], *, folder: Path) -> str:
+def _summary(audited: Audit, groups: dict[str, list[Finding]], *, folder: Path) -> str:
     lines = [_size(audited)]
-    for title, _, findings in groups:
+    for kind, findings in groups.items():
         first = findings[0]
-        if first.kind == "ignored":
+        if kind == "ignored":
             files = [IgnoredFile(finding.paths[0], finding.detail) for finding in findings]
             text = f"ignored files: {reasons_to_ignore(files)}"
         else:
             text = first.detail
             if first.paths:
                 text = f"{' = '.join(first.paths)} ({text})"
+            title = KINDS[kind].title
             more = " ..." if len(findings) > 1 else ""
             text = f"{title[0].lower()}{title[1:]}: {text}{more}"
         lines.append(f"  {len(findings):>6,}  {text}")
@@ -192,9 +169,11 @@ def _summary(audited: Audit, groups: list[_Group], *, folder: Path) -> str:
     lines.append(f"See {folder / 'audit.html'}")
     if audited.quarantine:
         lines.append(
-            f"Leave out {len(audited.quarantine):,} images with --data.quarantine "
+            f"Leave out {len(audited.quarantine):,} of the images with --data.quarantine "
             f"{folder / 'quarantine.csv'}"
         )
+    if groups:
+        lines.append("Status 1: there are findings")
     return "\n".join(map(printable, lines))
 
 
@@ -215,17 +194,16 @@ def _json(audited: Audit, issues: list[LabelIssue]) -> str:
     return json.dumps(content, indent=2)
 
 
-def _page(audited: Audit, groups: list[_Group]) -> str:
+def _page(audited: Audit, groups: dict[str, list[Finding]]) -> str:
     largest = max(audited.class_counts.values())
     class_counts = audited.class_counts.items()
     bars = [Bar(name, count / largest, f"{count:,}") for name, count in class_counts]
-    num_findings = sum(len(group.findings) for group in groups)
-    findings = f"{num_findings:,} findings" if groups else "No findings"
-    note = f"{_size(audited)}. {findings}."
+    note = f"{_size(audited)}. No findings."
     if groups:
-        note += (
-            f" {len(audited.quarantine):,} images are in the list `quarantine.csv` beside this "
-            "page, and ticked below. Tick others, save the list with the button, and train with "
+        note = (
+            f"{_size(audited)}. Number of findings: {sum(map(len, groups.values())):,}. The list "
+            f"`quarantine.csv` beside this page has {len(audited.quarantine):,} of the images, "
+            "which are ticked below. Tick others, save the list with the button, and train with "
             "`--data.quarantine`."
         )
     header = quarantine_text([])
@@ -239,15 +217,16 @@ def _page(audited: Audit, groups: list[_Group]) -> str:
         return picture._replace(row=lines.get(path, other), ticked=path in lines)
 
     sections = [Section(note=note), Section("Images per class", bars=bars)]
-    sections += [_section(group, thumbnail=thumbnail) for group in groups]
+    for findings in groups.values():
+        sections.append(_section(findings, thumbnail=thumbnail))
     title = f"Audit of {audited.root.resolve().name}"
     download = Download("quarantine.csv", header, [*lines.values()]) if groups else None
     return page_html(title, sections, download=download)
 
 
-def _section(group: _Group, *, thumbnail: Callable[..., Picture]) -> Section:
-    """Return the section of a group, with pictures if the images can be decoded."""
-    title, meaning, findings = group
+def _section(findings: list[Finding], *, thumbnail: Callable[..., Picture]) -> Section:
+    """Return the section of a kind of findings, with pictures if the images can be decoded."""
+    title, meaning = KINDS[findings[0].kind]
     heading = f"{title} ({len(findings):,})"
     if len(findings) > _MAX_FINDINGS:
         meaning += f" The first {_MAX_FINDINGS} are shown; all are in `audit.json`."

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import os
 from base64 import b64encode
-from functools import partial
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import torch
-from PIL import Image, ImageEnhance, ImageOps
-
 from flowers import evaluation
 from flowers.checkpoint import checkpoint_file, read_checkpoint
 from flowers.csv_files import csv_text
 from flowers.data import load_image, load_thumbnail, read_manifest, to_float
 from flowers.deploy import FlowerPredictor
-from flowers.evaluation import Bar, Card, Picture, Section
 
 # The page in the frame has a padding of 1rem and is up to 72rem wide.
 _RESULTS = """<a download="predictions.csv" href="data:text/csv;base64,{csv}">Download CSV</a>
 <iframe title="Results" srcdoc="{page}"
- style="width: min(100% + 2rem, {width}rem); margin-left: -1rem; color-scheme: light dark"
+ style="width: min(100% + 2rem, 74rem); margin-left: -1rem; color-scheme: light dark"
  onload="style.height = contentDocument.documentElement.scrollHeight + 'px'"></iframe>"""
 # Ctrl-V anywhere on the page uploads the files in the clipboard.
 _PASTE = """() => document.addEventListener("paste", (event) => {
@@ -54,45 +47,40 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
 
     predictor = FlowerPredictor(ckpt_path)
     samples = [[file] for file in example_images(checkpoint_file(ckpt_path))]
-    show = partial(results_html, predictor)
     unsure = f"Answers with a probability below {predictor.threshold:.1%} are not sure."
-    sources: Any = ["upload", "webcam", "clipboard"]
-    # Grad-CAM hooks into the network, which therefore takes one call at a time.
-    queue: Any = {"concurrency_id": "network", "concurrency_limit": 1}
     # The JPEG of a camera with 100 megapixels has up to 50 MB.
     options: Any = {"max_file_size": "50mb", "footer_links": [], "quiet": True, "js": _PASTE}
-    options["css"] = "#results { --block-padding: 0 }"
     with TemporaryDirectory() as folder:  # of uploaded photos
         os.environ["GRADIO_TEMP_DIR"] = folder
-        with gr.Blocks(title="flowers", analytics_enabled=False) as page:
+        with gr.Blocks(title="flowers", analytics_enabled=False) as app:
             gr.Markdown(f"# Classify photos\nCheckpoint: `{ckpt_path}`. {unsure}")
+            sources: Any = ["upload", "webcam", "clipboard"]
             photos = gr.Gallery(label="Photos", sources=sources, file_types=["image"])
             label = f"{len(samples)} test images of the run"
             examples = gr.Dataset(components=["image"], samples=samples, label=label)
-            results = gr.HTML(elem_id="results")
+            results = gr.HTML(padding=False)
 
-            def show_photos(photos: list[tuple[str, str]] | None) -> Any:  # noqa: ANN401
-                return show([file for file, _ in photos]) if photos else gr.skip()
+            # Gradio calls a function once at a time, and Grad-CAM, which hooks into the network,
+            # needs that. An example is a file, a photo of the gallery a file and its caption.
+            def show(items: list[Any] | None) -> Any:  # noqa: ANN401
+                files = [item if isinstance(item, str) else item[0] for item in items or []]
+                return results_html(predictor, files) if files else gr.skip()
 
-            examples.click(show, examples, results, **queue)
-            shown = photos.change(show_photos, photos, results, **queue)
-            shown.then(lambda: None, outputs=photos)  # clears the gallery for the next upload
-        _, *urls = page.launch(
-            server_name="127.0.0.1", share=share, prevent_thread_lock=True, **options
-        )
+            examples.click(show, examples, results)
+            photos.change(show, photos, results).then(lambda: None, outputs=photos)
+        _, *urls = app.launch(share=share, prevent_thread_lock=True, **options)
         print(f"Open {' or '.join(filter(None, urls))}, end with Ctrl-C", flush=True)
-        page.block_thread()
+        app.block_thread()
 
 
 def example_images(checkpoint: Path) -> list[str]:
     """Return up to ten test images of a run; none without its manifest or its photos."""
-    manifest = checkpoint.resolve().parent.parent / "manifest.csv"
-    root = read_checkpoint(checkpoint)["config"].get("data", {}).get("root")
+    root = Path(read_checkpoint(checkpoint)["config"].get("data", {}).get("root") or ".")
     try:
-        rows = read_manifest(manifest)
+        rows = read_manifest(checkpoint.resolve().parent.parent / "manifest.csv")
     except (OSError, ValueError):
         return []
-    paths = [Path(root or ".") / row.path for row in rows if row.split == "test"]
+    paths = [root / row.path for row in rows if row.split == "test"]
     files = [str(path) for path in paths if path.is_file()]
     return files[:: len(files) // 10 + 1]
 
@@ -100,6 +88,7 @@ def example_images(checkpoint: Path) -> list[str]:
 def results_html(predictor: FlowerPredictor, files: list[str]) -> str:
     """Return the classification of photos as HTML, with a link to their predictions.csv."""
     names = predictor.class_names
+    net = predictor.task.net
     rows = []
     cards = []
     note = ""
@@ -108,46 +97,23 @@ def results_html(predictor: FlowerPredictor, files: list[str]) -> str:
         if isinstance(result, OSError):
             message = str(result).replace(file, name)
             rows.append(evaluation.error_row(name, message, names))
-            cards.append(Card("cannot be read", [Picture(b"", message)]))
+            cards.append(evaluation.Card("cannot be read", [evaluation.Picture(b"", message)]))
             continue
-        probs = result.probabilities
-        values = [*probs.values()]
-        rows.append(evaluation.prediction_row(name, values, names, rejected=result.rejected))
-        photo = load_thumbnail(file, longest=480)
-        pictures = [Picture(_jpeg(photo), name)]
-        try:
-            overlay = _overlay(predictor, file, photo, names.index(result.label))
-            pictures.append(Picture(_jpeg(overlay), "bright: what counts for the class"))
-        except ValueError as error:
-            note = f"There are no overlays: {error}."
-        bars = [Bar(label, prob, f"{prob:.1%}") for label, prob in probs.items()]
-        bars.sort(key=lambda bar: bar.fraction, reverse=True)
+        probs = [*result.probabilities.values()]
+        rows.append(evaluation.prediction_row(name, probs, names, rejected=result.rejected))
+        photo = evaluation.jpeg_bytes(load_thumbnail(file, longest=480))
+        images = to_float(load_image(file, **predictor.decoding)[None]).to(predictor.device)
+        picture = evaluation.Picture(photo, name)
+        pictures, note = evaluation.add_overlays(
+            [picture], net, images, [names.index(result.label)], resize=predictor.decoding["resize"]
+        )
         title = f"not sure: {result.label}" if result.rejected else result.label
-        cards.append(Card(title, pictures, bars))
+        cards.append(evaluation.Card(title, pictures, evaluation.class_bars(names, probs)))
     table = csv_text(evaluation.header_row(names), rows)
     content = b64encode(table.encode("utf-8", "surrogateescape")).decode()
     title = f"{len(files)} photos"
     if len(files) == 1:
         title = cards[0].title
         cards = [cards[0]._replace(title="")]
-    page = escape(evaluation.page_html(title, [Section(note=note, cards=cards)]))
-    return _RESULTS.format(csv=content, page=page, width=34 if len(files) == 1 else 74)
-
-
-def _overlay(predictor: FlowerPredictor, file: str, photo: Image.Image, label: int) -> Image.Image:
-    """Return a photo that is dark but for the regions that contribute to a class (Grad-CAM)."""
-    images = to_float(load_image(file, **predictor.decoding)[None]).to(predictor.device)
-    net = predictor.task.net
-    classes = torch.tensor([label], device=predictor.device)
-    heat = evaluation.grad_cam(net, net.backbone, images, classes)[0].cpu().numpy()
-    mask = Image.fromarray((255 * heat).astype(np.uint8))
-    if predictor.decoding["resize"] == "crop":  # the network sees the centre
-        mask = ImageOps.pad(mask, photo.size)
-    dark = ImageEnhance.Brightness(photo).enhance(0.2)
-    return Image.composite(photo, dark, mask.resize(photo.size))
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=85)
-    return content.getvalue()
+    page = escape(evaluation.page_html(title, [evaluation.Section(note=note, cards=cards)]))
+    return _RESULTS.format(csv=content, page=page)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from flowers.data import load_thumbnail, read_credits
-from flowers.evaluation import Picture
+from flowers.evaluation import Picture, jpeg_bytes
 
 _credits = lru_cache(maxsize=1)(read_credits)
 
@@ -22,10 +21,10 @@ def photo_picture(root: Path, path: str) -> Picture:
         root: Folder of the photos.
         path: Path of the photo, relative to the root.
     """
-    jpeg = io.BytesIO()
+    jpeg = b""
     link = ""
     with suppress(OSError):
-        load_thumbnail(root / path, longest=240).save(jpeg, "JPEG", quality=80)
+        jpeg = jpeg_bytes(load_thumbnail(root / path, longest=240))
         link = (root / path).absolute().as_uri()
     credit = _credits(root).get(path)
-    return Picture(jpeg.getvalue(), path, credit.photographer if credit else "", link)
+    return Picture(jpeg, path, credit.photographer if credit else "", link=link)

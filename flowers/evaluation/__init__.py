@@ -1,7 +1,6 @@
 """Numbers, figures and reports from predictions; no Lightning."""
 
 from flowers.evaluation.calibration import (
-    Rejection,
     fit_rejection,
     fit_temperature,
     reliability,
@@ -15,9 +14,10 @@ from flowers.evaluation.figures import (
     figure_bytes,
     gallery_figure,
     history_figure,
+    jpeg_bytes,
 )
-from flowers.evaluation.grad_cam import grad_cam
-from flowers.evaluation.label_issues import LabelIssue, label_issues
+from flowers.evaluation.grad_cam import add_overlays, grad_cam
+from flowers.evaluation.label_issues import LabelIssue, label_issues, top_losses
 from flowers.evaluation.metrics import confusion, scores, wilson_interval
 from flowers.evaluation.predictions import (
     PREDICTION_COLUMNS,
@@ -41,10 +41,10 @@ from flowers.evaluation.reports.page import (
     Picture,
     Section,
     Table,
+    class_bars,
     page_html,
 )
 from flowers.evaluation.reports.report import (
-    Example,
     Report,
     report_figures,
     report_html,
@@ -60,16 +60,16 @@ __all__ = [
     "Card",
     "Curve",
     "Download",
-    "Example",
     "LabelIssue",
     "Picture",
     "PredictionTable",
-    "Rejection",
     "Report",
     "Run",
     "Section",
     "Table",
+    "add_overlays",
     "best_successes",
+    "class_bars",
     "comparison_figures",
     "comparison_html",
     "comparison_json",
@@ -84,6 +84,7 @@ __all__ = [
     "grad_cam",
     "header_row",
     "history_figure",
+    "jpeg_bytes",
     "label_issues",
     "page_html",
     "pool",
@@ -100,6 +101,7 @@ __all__ = [
     "scores",
     "summary_json",
     "summary_markdown",
+    "top_losses",
     "training_seconds",
     "wilson_interval",
     "with_temperature",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
+    from PIL import Image
 
     from flowers.evaluation.calibration import Reliability
     from flowers.evaluation.predictions import PredictionTable
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 # With more classes, the counts in the cells or the curves of the classes are illegible.
 _MAX_CLASSES = 20
 _MAX_NAME = 40  # characters
-_MIN_BIN = 10  # the accuracy of fewer images says little
+MIN_BIN = 10  # the accuracy of fewer images says little
 _DASHED: dict[str, Any] = {"color": "grey", "linewidth": 0.8, "linestyle": "--"}
 
 
@@ -41,7 +42,7 @@ def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> F
     """
     num_classes = len(class_names)
     side = min(12.0, 2.5 + 0.55 * num_classes)
-    figure, axes = _new_figure(side + 0.8, side)
+    figure, axes = _new_figure(1.1 * side, side)  # the proportions of the other figures
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     ticks = range(num_classes)
@@ -103,7 +104,7 @@ def reliability_figure(bins: Reliability, *, title: str) -> Figure:
     Bins of fewer than ten images are merged with their neighbours; the ECE is that of the bins.
     """
     figure, axes = _new_figure(5.5, 5)
-    merged = bins.merged(_MIN_BIN)
+    merged = bins.merged(MIN_BIN)
     centres = (merged.edges[:-1] + merged.edges[1:]) / 2
     widths = np.diff(merged.edges)
     axes.bar(centres, merged.accuracy, width=widths, edgecolor="white", label="accuracy")
@@ -123,7 +124,7 @@ def reliability_figure(bins: Reliability, *, title: str) -> Figure:
 
 def confidence_figure(predictions: PredictionTable) -> Figure:
     """Return a histogram of the confidence of correct and of incorrect predictions."""
-    figure, axes = _new_figure(5.5, 3.2)
+    figure, axes = _new_figure(5.5, 5)
     correct = predictions.confidence[predictions.correct]
     incorrect = predictions.confidence[~predictions.correct]
     bins = np.linspace(0, 1, 21).tolist()
@@ -152,7 +153,7 @@ def history_figure(
     if rates:
         panels["learning rate"] = [max(rates, key=lambda name: curves[name].values.max())]
     num_panels = max(1, len(panels))
-    figure = Figure(figsize=(5.5, 2.4 * num_panels + 0.3), layout="constrained")
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
     all_axes = figure.subplots(num_panels, sharex=True, squeeze=False).ravel()
     for axes, (title, names) in zip(all_axes, panels.items(), strict=False):
         for name in names:
@@ -222,6 +223,13 @@ def figure_bytes(figure: Figure, kind: str = "png", *, dpi: float = 150) -> byte
     """
     file = io.BytesIO()
     figure.savefig(file, format=kind, dpi=dpi)
+    return file.getvalue()
+
+
+def jpeg_bytes(image: Image.Image) -> bytes:
+    """Return the content of a JPEG file."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=85)
     return file.getvalue()
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
+
+from flowers.evaluation.figures import jpeg_bytes
+
+if TYPE_CHECKING:
+    from flowers.evaluation.reports.page import Picture
 
 
 def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
@@ -58,3 +66,40 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
     heat = (weights * features).sum(dim=1, keepdim=True).relu().detach()
     heat = functional.interpolate(heat, images.shape[-2:], mode="bilinear")[:, 0]
     return heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+
+
+def add_overlays(
+    pictures: list[Picture],
+    net: nn.Module,
+    images: Tensor,
+    labels: Sequence[int],
+    *,
+    resize: str = "stretch",
+) -> tuple[list[Picture], str]:
+    """Return pictures with an overlay that darkens all but what contributes to a class.
+
+    The second value is a note for the page, also if the network has no feature map.
+
+    Args:
+        pictures: Photos, of any size.
+        net: The network; the feature map is that of its ``backbone``.
+        images: The photos as the network sees them, floats ``(B, 3, S, S)``.
+        labels: The class to explain for each photo.
+        resize: How the photos were made square: ``stretch``, or ``crop`` the centre.
+    """
+    classes = torch.tensor(labels, device=images.device)
+    try:
+        heat = grad_cam(net, net.get_submodule("backbone"), images, classes)
+    except ValueError as error:
+        return pictures, f"There are no overlays: {error}."
+    results = []
+    for picture, values in zip(pictures, (255 * heat).byte().cpu().numpy(), strict=True):
+        photo = Image.open(io.BytesIO(picture.jpeg))
+        mask = Image.fromarray(values)
+        if resize == "crop":
+            mask = ImageOps.pad(mask, photo.size)
+        dark = ImageEnhance.Brightness(photo).enhance(0.2)
+        overlay = Image.composite(photo, dark, mask.resize(photo.size))
+        results.append(picture._replace(overlay=jpeg_bytes(overlay)))
+    note = "Grad-CAM leaves the regions bright that contributed most to the predicted class."
+    return results, note

@@ -1,4 +1,4 @@
-"""Find labels that are probably incorrect, from out-of-fold predictions."""
+"""Find labels that are probably incorrect, from predictions."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ class LabelIssue(NamedTuple):
         """Difference of the two probabilities."""
         return self.suggested_prob - self.label_prob
 
+    @property
+    def detail(self) -> str:
+        """The two classes with their probabilities."""
+        label = f"labelled {self.label} ({self.label_prob:.0%})"
+        return f"{label}, predicted {self.suggested} ({self.suggested_prob:.0%})"
+
 
 def label_issues(predictions: PredictionTable) -> list[LabelIssue]:
     """Return the images whose label is probably incorrect, the most probable ones first.
@@ -55,17 +61,38 @@ def label_issues(predictions: PredictionTable) -> list[LabelIssue]:
         candidates = np.flatnonzero((labels == label) & (margin > 0))
         order = np.argsort(-margin[candidates], kind="stable")
         for i in candidates[order][: num_errors[label, suggested]]:
-            issue = LabelIssue(
-                path=predictions.paths[i],
-                label=predictions.class_names[label],
-                suggested=predictions.class_names[suggested],
-                label_prob=float(probs[i, label]),
-                suggested_prob=float(probs[i, suggested]),
-            )
+            issue = _issue(predictions, i, suggested)
             earlier = issues.get(issue.path)
             if earlier is None or issue.margin >= earlier.margin:
                 issues[issue.path] = issue
     return sorted(issues.values(), key=lambda issue: issue.margin, reverse=True)
+
+
+def top_losses(predictions: PredictionTable, count: int) -> dict[int, LabelIssue]:
+    """Return the images whose label has the smallest probability, below one half, by their row.
+
+    Args:
+        predictions: Predictions, such as those of the training images.
+        count: Largest number of images.
+    """
+    label_probs = predictions.probs[np.arange(len(predictions.labels)), predictions.labels]
+    order = np.argsort(label_probs, kind="stable")[:count].tolist()
+    issues = {}
+    for row in order:
+        if label_probs[row] < 0.5:  # another class is predicted, or nearly
+            issues[row] = _issue(predictions, row, int(predictions.predicted[row]))
+    return issues
+
+
+def _issue(predictions: PredictionTable, row: int, suggested: int) -> LabelIssue:
+    label = predictions.labels[row]
+    return LabelIssue(
+        path=predictions.paths[row],
+        label=predictions.class_names[label],
+        suggested=predictions.class_names[suggested],
+        label_prob=float(predictions.probs[row, label]),
+        suggested_prob=float(predictions.probs[row, suggested]),
+    )
 
 
 def _num_errors(labels: NDArray[np.int64], probs: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -6,9 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
+from PIL import Image
 
 from flowers import runtime
 from flowers.__main__ import main
@@ -37,24 +39,55 @@ def test_a_report_is_written_into_the_run_folder_and_a_second_one_gets_a_number(
     config = report["details"]["Configuration of the training"]["config"]
     assert config.startswith("seed_everything")
     assert ": null" not in config
-    # Among the figures are the training curves, and the reliability before and after calibration.
+    # Among the figures are the training curves; 15 images are too few for the reliability.
     page = (run / "report.html").read_text()
-    assert page.count("data:image/svg+xml") == 7
+    assert page.count("data:image/svg+xml") == 5
     assert "<td>network</td><td>CNNTask, widths" in page
     assert "crops of" in page
     figures = {file.name for file in (run / "figures").iterdir()}
     assert {"confusion_matrix.png", "training.png"} <= figures
-    assert len(figures) == 7
+    assert len(figures) == 5
     num_mistakes = report["images"] - report["right"]
-    num_cards = page.count('<div class="card">')
-    assert num_cards == min(8, num_mistakes) + min(8, report["right"])
-    assert page.count("data:image/jpeg") == 2 * num_cards  # the photo, and its Grad-CAM overlay
+    num_examples = min(8, num_mistakes) + min(8, report["right"])
+    num_issues = len(report["label_issues"])
+    assert page.count('<div class="card">') == num_examples + num_issues
+    # The photo, and its Grad-CAM overlay.
+    assert page.count("data:image/jpeg") == 2 * num_examples + num_issues
+    assert page.count('<label class="switch">') == num_examples
     before = {name: (run / name).read_bytes() for name in names}
     training.main(["test", "--ckpt_path", str(best), "--report.num_examples", "0"])
     for name, content in before.items():
         assert (run / name).read_bytes() == content
     second = {"report-2.html", "predictions-2.csv", "figures-2"}
     assert second <= {path.name for path in run.iterdir()}
+
+
+def test_a_mislabelled_training_image_is_the_first_to_check(fit_small, tmp_path):
+    root = tmp_path / "photos"
+    for channel, name in enumerate(("red", "green")):
+        for number in range(32):
+            split = {0: "test", 1: "val"}.get(number % 8, "train")
+            pixels = np.zeros((3, 4, 3), np.uint8)
+            pixels[:, :, channel] = np.random.default_rng([channel, number]).integers(
+                256, size=(3, 4)
+            )
+            file = root / split / name / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).resize((40, 30)).save(file)
+    (root / "train" / "green" / "2.png").rename(root / "train" / "red" / "other.png")
+    fit_small(tmp_path, root, "--data.batch_size", "8")
+    run = tmp_path / "lightning_logs" / "version_0"
+    best = str(run / "checkpoints" / "best.ckpt")
+    training.main(["test", "--ckpt_path", best])
+    issues = json.loads((run / "report.json").read_text())["label_issues"]
+    assert issues[0]["path"] == "train/red/other.png"
+    assert (issues[0]["label"], issues[0]["suggested"]) == ("red", "green")
+    assert issues[0]["label_prob"] < 0.5
+    page = (run / "report.html").read_text()
+    assert f'<a href="{(root / issues[0]["path"]).as_uri()}"><img' in page
+    training.main(["test", "--ckpt_path", best, "--report.num_label_issues", "0"])
+    assert "Training images to check" in page
+    assert "Training images to check" not in (run / "report-2.html").read_text()
 
 
 class ReplaceRunFolder(Callback):

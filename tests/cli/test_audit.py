@@ -193,7 +193,21 @@ def test_a_folder_without_faults_has_no_findings(tmp_path, capsys):
     status, result, page, rows = run(tmp_path / "synthetic_flowers")
     assert (status, result["findings"], rows) == (0, [], [])
     assert "No findings" in page
-    assert "no findings" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "no findings" in printed
+    assert "tatus" not in printed
+
+
+def test_a_single_image_to_leave_out_and_the_status_are_printed(photos, capsys):
+    root = photos(cat=4, dog=4)
+    shutil.copy(root / "cat" / "000.png", root / "cat" / "copy.png")
+    status, _, page, _ = run(root, "--min_side", "8")
+    assert status == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("Leave out 1 of the images with --data.quarantine ")
+    assert lines[-1] == "Status 1: there are findings"
+    assert "Number of findings: 1." in page
+    assert "has 1 of the images" in page
 
 
 def test_faults_that_stop_a_training_are_findings(photos, monkeypatch, tmp_path):
@@ -343,7 +357,7 @@ def test_predictions_of_missing_files_are_left_out(photos, capsys, tmp_path):
     _, result, page, _ = run(root, "--predictions", "predictions.csv")
     assert result["label_issues"] == []
     assert "gone.png" not in page
-    assert "2 more are missing, or have another label now" in capsys.readouterr().out
+    assert "Missing, or with another label now: 2" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="nowhere"):
         audit.audit(str(root), predictions="nowhere.csv")
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from torch import nn
 
@@ -102,10 +101,12 @@ def test_a_file_name_runs_no_script(predictor, roses, tmp_path):
 
 
 @pytest.mark.parametrize("resize", ["stretch", "crop"])
-def test_the_photo_is_bright_where_the_network_looked(predictor, resize, tmp_path, monkeypatch):
+def test_the_photo_is_bright_where_the_network_looked(predictor, resize, tmp_path):
     """Of a wide photo, a network with ``crop`` sees the centre only."""
     predictor.decoding["resize"] = resize
-    monkeypatch.setattr(demo.evaluation, "grad_cam", lambda *args: torch.ones(1, 40, 40))
+    head = nn.Sequential(nn.Flatten(), nn.Linear(3 * 10 * 10, len(predictor.class_names)))
+    nn.init.ones_(head[1].weight)  # all regions contribute
+    predictor.task.net = ImageClassifier(Standardize(), nn.AvgPool2d(4), head)
     Image.new("RGB", (160, 40), "white").save(tmp_path / "wide.png")
     page = html.unescape(demo.results_html(predictor, [str(tmp_path / "wide.png")]))
     contents = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
@@ -185,7 +186,12 @@ def test_a_photo_is_classified_as_by_the_predictor(open_page, predictor, roses):
     assert title == "not sure: " * answer.rejected + answer.label
     for name, prob in answer.probabilities.items():
         assert f"{name}\n{prob:.1%}" in text
-    assert cards(page).locator("img").count() == 2
+    photo, overlay = cards(page).locator("img").all()
+    assert (photo.is_visible(), overlay.is_visible()) == (True, False)
+    page.frame_locator("iframe").get_by_label("Grad-CAM").press("Space")
+    assert (photo.is_visible(), overlay.is_visible()) == (False, True)
+    overlay.click()
+    assert (photo.is_visible(), overlay.is_visible()) == (True, False)
     # The next photo replaces the answer.
     upload(page, roses[1])
     cards(page).get_by_text(Path(roses[1]).name).wait_for()

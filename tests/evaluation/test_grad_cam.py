@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torchvision.ops import Permute
 
-from flowers.evaluation import grad_cam
+from flowers.evaluation import Picture, add_overlays, grad_cam, jpeg_bytes
 from flowers.models import flower_cnn, pretrained
 
 
@@ -32,6 +36,32 @@ def test_the_heat_is_where_the_class_is():
     assert divmod(int(heat[0].argmax()), 32) == pytest.approx((8, 24), abs=4)
     assert divmod(int(heat[1].argmax()), 32) == pytest.approx((24, 8), abs=4)
     assert heat[0, 20:28, 4:12].max() == 0
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop"])
+def test_an_overlay_is_the_photo_where_the_class_is_and_dark_elsewhere(resize):
+    images = torch.zeros(1, 3, 32, 32)
+    images[:, 0, :, :16] = 1  # red, left
+    net = RedOrBlue()
+    net.backbone = net.pool
+    photo = Picture(jpeg_bytes(Image.new("RGB", (96, 32), "white")))
+    [picture], _ = add_overlays([photo], net, images, [1], resize=resize)
+    pixels = np.asarray(Image.open(io.BytesIO(picture.overlay)).convert("L"))
+    assert pixels.shape == (32, 96)
+    bright = {"stretch": slice(0, 36), "crop": slice(36, 44)}[resize]
+    dark = {"stretch": [slice(60, 96)], "crop": [slice(0, 28), slice(56, 96)]}[resize]
+    assert (pixels[:, bright] > 220).all()
+    for columns in dark:
+        assert (pixels[:, columns] < 80).all()
+
+
+def test_a_network_without_feature_maps_has_a_note_instead_of_overlays():
+    net = RedOrBlue()
+    net.backbone = nn.Flatten()
+    photo = Picture(jpeg_bytes(Image.new("RGB", (8, 8))))
+    pictures, note = add_overlays([photo, photo], net, torch.zeros(2, 3, 32, 32), [0, 1])
+    assert pictures == [photo, photo]
+    assert note.startswith("There are no overlays: Grad-CAM needs a feature map")
 
 
 @pytest.mark.parametrize("frozen", [False, True])

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowers.evaluation import PredictionTable, label_issues
+from flowers.evaluation import PredictionTable, label_issues, top_losses
 
 NAMES = ("a", "b", "c")
 
@@ -31,3 +31,12 @@ def test_an_image_without_a_confident_class_is_no_issue():
     probs[4] = [0.05, 0.95]
     [issue] = label_issues(table([0, 0, 1, 1, 0], probs, ("a", "b")))
     assert issue[:3] == ("4.jpg", "a", "b")
+
+
+def test_the_top_losses_are_the_least_probable_labels():
+    probs = [[0.9, 0.1], [0.3, 0.7], [0.1, 0.9], [0.02, 0.98], [0.6, 0.4]]
+    issues = top_losses(table([0, 0, 1, 0, 0], probs, ("a", "b")), 3)
+    assert list(issues) == [3, 1]
+    assert issues[3] == ("3.jpg", "a", "b", 0.02, 0.98)
+    assert issues[3].detail == "labelled a (2%), predicted b (98%)"
+    assert list(top_losses(table([0, 0, 1, 0, 0], probs, ("a", "b")), 1)) == [3]

@@ -85,6 +85,13 @@ KINDS = {
         "The accuracy says little about small classes. See --data.sampler balanced and "
         "--model.class_weights balanced.",
     ),
+    "label": Kind(
+        "Label issues",
+        "Networks that were not trained on these images predict another class for them. Their "
+        "number is an estimate (confident learning), and networks make mistakes: look at an image "
+        "before you change its label. None of them is on the quarantine list. The most probable "
+        "label errors come first.",
+    ),
 }
 
 

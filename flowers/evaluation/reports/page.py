@@ -53,7 +53,8 @@ class Picture(NamedTuple):
         jpeg: JPEG bytes; empty shows the caption alone.
         caption: Text below the image.
         credit: Name of the photographer; empty if unknown.
-        link: Address of the original, which the image links to; empty for none.
+        overlay: JPEG bytes of its Grad-CAM, which a checkbox shows instead; empty for none.
+        link: Address of the original; empty for none.
         row: Line that a checkbox adds to the page's list of files; empty for no checkbox.
         ticked: Whether the checkbox is ticked.
     """
@@ -61,6 +62,7 @@ class Picture(NamedTuple):
     jpeg: bytes
     caption: str = ""
     credit: str = ""
+    overlay: bytes = b""
     link: str = ""
     row: str = ""
     ticked: bool = False
@@ -72,6 +74,20 @@ class Card(NamedTuple):
     title: str
     pictures: Sequence[Picture]
     bars: Sequence[Bar] = ()
+
+
+def class_bars(
+    class_names: Sequence[str], probs: Sequence[float], *, max_bars: int = 10
+) -> list[Bar]:
+    """Return the probabilities of an image as bars, the most probable class first.
+
+    Args:
+        class_names: Names of the K classes.
+        probs: Probabilities ``(K,)``.
+        max_bars: Largest number of bars.
+    """
+    bars = [Bar(name, prob, f"{prob:.1%}") for name, prob in zip(class_names, probs, strict=True)]
+    return sorted(bars, key=lambda bar: bar.fraction, reverse=True)[:max_bars]
 
 
 @dataclass(frozen=True)

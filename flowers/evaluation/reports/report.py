@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowers.evaluation.calibration import Rejection, reliability, with_temperature
+from flowers.evaluation.calibration import reliability, with_temperature
 from flowers.evaluation.figures import (
+    MIN_BIN,
     confidence_figure,
     confusion_figure,
     history_figure,
@@ -26,11 +27,10 @@ from flowers.evaluation.metrics import (
 )
 from flowers.evaluation.predictions import PredictionTable
 from flowers.evaluation.reports.page import (
-    Bar,
     Card,
-    Picture,
     Section,
     Table,
+    class_bars,
     page_html,
     page_markdown,
 )
@@ -40,27 +40,18 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
+    from flowers.evaluation.label_issues import LabelIssue
+    from flowers.evaluation.reports.page import Picture
     from flowers.evaluation.training_curves import Curve
 
 _TOP_K = 5
 _MOST_CONFUSED = 10
-_GRAD_CAM_NOTE = "Bright: the regions that contributed most to the predicted class (Grad-CAM)."
-
-
-class Example(NamedTuple):
-    """An image to show.
-
-    Args:
-        position: Its index in the predictions.
-        image: JPEG bytes.
-        overlay: JPEG bytes of the image with its Grad-CAM heat map; None without a heat map.
-        credit: Name of the photographer; empty if unknown.
-    """
-
-    position: int
-    image: bytes
-    overlay: bytes | None
-    credit: str
+_ISSUES_NOTE = (
+    "The training images with the highest loss, without augmentation. The network was trained on "
+    "these labels, so a high loss means that a label is incorrect or that an image is hard: look "
+    "at it before you change its label. `audit --predictions` finds more label issues, by a "
+    "cross-validation."
+)
 
 
 @dataclass(frozen=True)
@@ -72,27 +63,29 @@ class Report:
         predictions: Uncalibrated predictions.
         summary: Names and values that tell what was run, such as the command.
         temperature: The checkpoint's temperature; None without calibration.
-        rejection: The checkpoint's confidence threshold, chosen on the validation split; None
+        threshold: The checkpoint's confidence threshold, chosen on the validation split; None
             without calibration.
         details: Tables of names and values by their titles, such as data, training, environment.
         curves: Scalars of the run by their names.
         marks: Epochs to mark in the curves, counted from 0, by their labels.
-        mistakes: The most confident incorrect predictions.
-        successes: Some correct predictions.
-        overlay_note: Why there are no Grad-CAM overlays; empty if there are.
+        mistakes: Images of the most confident incorrect predictions, by their row.
+        successes: Images of some correct predictions, by their row.
+        examples_note: A note on both.
+        label_issues: Training images with a high loss.
     """
 
     title: str
     predictions: PredictionTable
     summary: Mapping[str, str] = field(default_factory=dict)
     temperature: float | None = None
-    rejection: Rejection | None = None
+    threshold: float | None = None
     details: dict[str, dict[str, str]] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
     marks: Mapping[str, int] = field(default_factory=dict)
-    mistakes: Sequence[Example] = ()
-    successes: Sequence[Example] = ()
-    overlay_note: str = ""
+    mistakes: Mapping[int, Picture] = field(default_factory=dict)
+    successes: Mapping[int, Picture] = field(default_factory=dict)
+    examples_note: str = ""
+    label_issues: Mapping[LabelIssue, Picture] = field(default_factory=dict)
 
     @property
     def calibrated(self) -> PredictionTable:
@@ -117,28 +110,32 @@ def report_numbers(report: Report) -> dict[str, Any]:
         numbers["temperature"] = report.temperature
         numbers["ece_calibrated"] = calibrated["ece"]
         numbers["log_loss_calibrated"] = calibrated["log_loss"]
-    if report.rejection is not None:
-        numbers["rejection"] = _rejection_numbers(report.calibrated, report.rejection.threshold)
+    if report.threshold is not None:
+        numbers["rejection"] = _rejection_numbers(report.calibrated, report.threshold)
     numbers["classes"] = class_metrics(predictions)
     numbers["confusion"] = confusion(predictions).tolist()
+    numbers["label_issues"] = [issue._asdict() for issue in report.label_issues]
     numbers["details"] = report.details
     return numbers
 
 
 def report_figures(report: Report) -> dict[str, Figure]:
-    """Return the figures of a report by their titles."""
+    """Return the figures of a report by their titles; too few images have no reliability."""
     predictions = report.predictions
     calibrated = report.calibrated
     figures = {
         "Confusion matrix": confusion_figure(confusion(predictions), predictions.class_names),
         "Receiver operating characteristic": roc_figure(predictions),
         "Precision and recall": precision_recall_figure(predictions),
-        "Reliability": reliability_figure(reliability(predictions), title="Uncalibrated"),
     }
+    tables = {"Reliability": ("Uncalibrated", predictions)}
     if report.temperature is not None:
-        figures["Reliability after temperature scaling"] = reliability_figure(
-            reliability(calibrated), title=f"Temperature {report.temperature:.2f}"
-        )
+        title = f"Temperature {report.temperature:.2f}"
+        tables["Reliability after temperature scaling"] = (title, calibrated)
+    for name, (title, table) in tables.items():
+        bins = reliability(table)
+        if len(bins.merged(MIN_BIN).counts) > 1:
+            figures[name] = reliability_figure(bins, title=title)
     figures["Confidence"] = confidence_figure(calibrated)
     if any(name.startswith(("train/", "val/")) for name in report.curves):
         figures["Training"] = history_figure(report.curves, marks=report.marks)
@@ -187,16 +184,19 @@ def _sections(report: Report, figures: Mapping[str, Figure]) -> list[Section]:
         sections.append(Section("Most frequent confusions", table=table))
     sections.append(Section("Figures", figures=figures))
     calibrated = report.calibrated
-    for title, examples in {
+    note = report.examples_note
+    if report.temperature is not None:
+        note += " The probabilities are those after temperature scaling."
+    for title, pictures in {
         "Worst mistakes": report.mistakes,
         "Correct predictions": report.successes,
     }.items():
-        if examples:
-            cards = [_card(calibrated, example) for example in examples]
-            note = report.overlay_note or _GRAD_CAM_NOTE
-            if report.temperature is not None:
-                note += " The probabilities are those after temperature scaling."
+        if pictures:
+            cards = [_card(calibrated, row, picture) for row, picture in pictures.items()]
             sections.append(Section(title, note=note, cards=cards))
+    if report.label_issues:
+        cards = [Card(issue.detail, [image]) for issue, image in report.label_issues.items()]
+        sections.append(Section("Training images to check", note=_ISSUES_NOTE, cards=cards))
     for title, details in report.details.items():
         if len(details) == 1:  # text of several lines, such as a configuration
             [text] = details.values()
@@ -262,16 +262,10 @@ def _most_confused(predictions: PredictionTable) -> list[tuple[str, str, int]]:
     return rows
 
 
-def _card(calibrated: PredictionTable, example: Example) -> Card:
+def _card(calibrated: PredictionTable, row: int, picture: Picture) -> Card:
     names = calibrated.class_names
-    probs = calibrated.probs[example.position]
-    label = names[calibrated.labels[example.position]]
+    probs = calibrated.probs[row]
+    label = names[calibrated.labels[row]]
     predicted = names[probs.argmax()]
-    pictures = [Picture(example.image, calibrated.paths[example.position], example.credit)]
-    if example.overlay is not None:
-        pictures.append(Picture(example.overlay))
-    bars = []
-    for k in np.argsort(-probs, kind="stable")[:3]:
-        bars.append(Bar(names[k], float(probs[k]), f"{probs[k]:.1%}"))
     title = label if predicted == label else f"label {label}, predicted {predicted}"
-    return Card(title, pictures, bars)
+    return Card(title, [picture], class_bars(names, probs.tolist(), max_bars=3))

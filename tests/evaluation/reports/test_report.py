@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from flowers.evaluation import (
-    Example,
+    LabelIssue,
+    Picture,
     PredictionTable,
-    Rejection,
     Report,
     report_figures,
     report_html,
@@ -21,7 +21,7 @@ from flowers.evaluation import (
     with_temperature,
 )
 
-CALIBRATED = {"temperature": 0.5, "rejection": Rejection(0.9, 0.5, 0.99)}
+CALIBRATED = {"temperature": 0.5, "threshold": 0.9}
 
 
 def example(num_classes: int = 5) -> PredictionTable:
@@ -99,7 +99,7 @@ def test_a_temperature_that_is_worse_on_these_images_is_called_so(temperature, i
 
 
 def test_a_report_without_any_answer_has_no_accuracy_of_answers():
-    report = Report("test", example(), temperature=0.5, rejection=Rejection(2.0, 0.0, 1.0))
+    report = Report("test", example(), temperature=0.5, threshold=2.0)
     assert report_numbers(report)["rejection"]["accuracy_of_answers"] is None
     assert "| coverage | 0.0% |" in report_markdown(report)
 
@@ -115,13 +115,15 @@ def test_a_temperature_of_one_changes_no_number():
 
 
 def test_the_page_has_the_numbers_figures_and_examples():
-    mistake = Example(3, jpeg(), jpeg(), "Bo & <i>Co</i>")
+    picture = Picture(jpeg(), "<b>3.jpg", "Bo & <i>Co</i>")
+    issue = LabelIssue("<b>9.jpg", "class <0>", "class <1>", 0.01, 0.98)
     report = Report(
         "Test of <x>",
         example(),
         details={"Data": {"folder": "<script>x</script>", "train": "10 images"}},
-        mistakes=[mistake],
-        successes=[mistake._replace(overlay=None)],
+        mistakes={3: picture._replace(overlay=jpeg())},
+        successes={4: picture},
+        label_issues={issue: Picture(jpeg(), "<b>9.jpg", link="file:///9.jpg")},
         **CALIBRATED,
     )
     page = report_html(report, report_figures(report))
@@ -129,8 +131,12 @@ def test_the_page_has_the_numbers_figures_and_examples():
     assert "class <" not in page
     assert "<b>3.jpg" not in page
     assert "photo: Bo &amp; &lt;i&gt;Co&lt;/i&gt;" in page
-    assert page.count('<div class="card">') == 2
-    assert page.count("data:image/jpeg") == 3
+    assert page.count('<div class="card">') == 3
+    assert page.count("data:image/jpeg") == 4
+    assert page.count('<input type="checkbox"> Grad-CAM') == 1
+    assert "Training images to check" in page
+    assert "labelled class &lt;0&gt; (1%), predicted class &lt;1&gt; (98%)" in page
+    assert '<a href="file:///9.jpg"><img' in page
     assert page.count("data:image/svg+xml") == 6
     numbers = report_numbers(report)
     assert f"{numbers['accuracy']:.1%} ({numbers['right']} of 300)" in page
@@ -143,3 +149,17 @@ def test_json_and_markdown_have_the_same_numbers():
     numbers = report_numbers(report)
     assert json.loads(report_json(report)) == numbers
     assert f"| balanced accuracy | {numbers['balanced_accuracy']:.1%} |" in report_markdown(report)
+
+
+@pytest.mark.parametrize(("num_images", "has_diagram"), [(15, False), (300, True)])
+def test_too_few_images_have_no_reliability_diagram(num_images, has_diagram):
+    table = example()
+    table = replace(
+        table,
+        paths=table.paths[:num_images],
+        labels=table.labels[:num_images],
+        probs=table.probs[:num_images],
+    )
+    figures = report_figures(Report("Test", table, **CALIBRATED))
+    assert ("Reliability" in figures) == has_diagram
+    assert ("Reliability after temperature scaling" in figures) == has_diagram
