@@ -4,24 +4,19 @@ Needs NumPy and Pillow alone, and nothing of the package: the file can be copied
 model.
 """
 
-from __future__ import annotations
-
 import io
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
-    Conversion = Callable[[Image.Image], Image.Image]
+Conversion = Callable[[Image.Image], Image.Image]
 
 Resize = Literal["stretch", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
     from numpy.typing import NDArray
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 # Increase it when the decoding changes, to decode cached images again.
@@ -128,16 +129,10 @@ def _checksum(file: Path) -> list[int]:
 
 
 def _crc32(file: Path, start: int) -> int:
-    crc32 = 0
-    # Read, not mapped: the pages of a map would count as memory of this process.
-    buffer = memoryview(bytearray(2**20))
-    with file.open("rb", buffering=0) as opened:
+    with file.open("rb") as opened:
         opened.seek(start)
-        left = _BLOCK
-        while count := opened.readinto(buffer[:left]):
-            crc32 = zlib.crc32(buffer[:count], crc32)
-            left -= count
-    return crc32
+        # Read, not mapped: the pages of a map would count as memory of this process.
+        return zlib.crc32(opened.read(_BLOCK))
 
 
 def _move(partial: Path, entry: Path) -> None:
@@ -163,14 +158,14 @@ def cache_key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
-def in_threads(function: Callable[[int], T], count: int, *, description: str) -> list[T]:
-    """Return ``[function(0), ..., function(count - 1)]``, computed by a thread per core.
+def in_threads(function: Callable[[S], T], items: Sequence[S], *, description: str) -> list[T]:
+    """Return the results of a function for all items, computed by a thread per core.
 
     Threads suffice: Pillow releases the interpreter's lock while it decodes and resizes.
     """
     with ThreadPoolExecutor(num_allowed_cores()) as pool:
-        results = pool.map(function, range(count))
-        return list(tqdm(results, total=count, desc=description, unit="image", disable=None))
+        results = pool.map(function, items)
+        return list(tqdm(results, total=len(items), desc=description, unit="image", disable=None))
 
 
 def decode_all(
@@ -214,7 +209,7 @@ def decode_all(
                 raise OSError(f"{file}: its content changed after it was checked. Start again.")
             images[index] = load_named(file, content=content, **decoding).permute(1, 2, 0).numpy()
 
-        in_threads(decode, len(paths), description="Decoding images")
+        in_threads(decode, range(len(paths)), description="Decoding images")
         images.flush()
 
     settings = f"pixels {DECODING_FORMAT} {image_size} {resize} {interpolation} {sorted(skip)}"

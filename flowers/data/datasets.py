@@ -1,27 +1,21 @@
 """Data sets and loaders of whole batches."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_convert
 
+from flowers.data.image_folder import FolderIndex
+from flowers.data.samplers import ShardedSampler
 from flowers.data.transforms import load_named
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from flowers.data.image_folder import FolderIndex
-    from flowers.data.samplers import ShardedSampler
 
 
 class Batch(NamedTuple):

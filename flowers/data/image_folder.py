@@ -1,25 +1,20 @@
 """Image folders: their classes and images, paths given by the user, and photo credits."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowers.decoding import IMAGE_EXTENSIONS
 from flowers.printable import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from numpy.typing import NDArray
 
 # Names, in lower case, that operating systems, network drives, archives and runs of this package
 # put among photos. Like hidden names they are never photos or classes, and not reported.
@@ -86,13 +81,13 @@ class FolderIndex:
     given_splits: NDArray[np.object_] | None = None
     ignored: tuple[IgnoredFile, ...] = ()
 
-    def untrained_classes(self) -> list[str]:
-        """Return the classes without an image to train on."""
-        labels = self.labels
-        if self.given_splits is not None:
-            labels = labels[self.given_splits == "train"]
-        counts = np.bincount(labels, minlength=len(self.class_names))
-        return [self.class_names[label] for label in np.flatnonzero(counts == 0)]
+    def untrained_classes(self, split: NDArray[np.object_] | None = None) -> list[str]:
+        """Return the classes without an image to train on, by the given splits or a ``(N,)``."""
+        if split is None:
+            split = self.given_splits
+        labels = self.labels if split is None else self.labels[split == "train"]
+        untrained = np.setdiff1d(range(len(self.class_names)), labels)
+        return [self.class_names[label] for label in untrained]
 
 
 def similar_names(class_names: Iterable[str]) -> list[str]:
