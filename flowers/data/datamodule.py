@@ -288,7 +288,6 @@ class FlowersDataModule(LightningDataModule):
 
     def _loader(self, split: str) -> DataLoader[Batch]:
         indices = self.indices[split]
-        rank = getattr(self.trainer, "global_rank", 0)
         world_size = getattr(self.trainer, "world_size", 1)
         if len(indices) < world_size:
             raise ValueError(
@@ -303,17 +302,14 @@ class FlowersDataModule(LightningDataModule):
             batch_size=self.batch_size,
             shuffle=split == "train",
             seed=self.seed,
-            rank=rank,
+            rank=getattr(self.trainer, "global_rank", 0),
             world_size=world_size,
             balance=balance,
         )
-        if self.cache:
-            dataset = SplitImages(self._read, self.index.labels, indices)
-            return batch_loader(dataset, sampler, num_workers=0)
         # Worker processes get a copy of the function, but not of the data module.
         read = partial(read_files, index=self.index, decoding=self.decoding)
-        dataset = SplitImages(read, self.index.labels, indices)
-        return batch_loader(dataset, sampler, num_workers=self.num_workers)
+        dataset = SplitImages(self._read if self.cache else read, self.index.labels, indices)
+        return batch_loader(dataset, sampler, num_workers=0 if self.cache else self.num_workers)
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
         """Return bytes of images ``(B, 3, S, S)``, from the cache if there is one.

@@ -184,10 +184,12 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
     Raises:
         ValueError: It is unclear what they are.
     """
+    names = [name for name in contents.folders if name.lower() in SPLIT_FOLDERS]
+    named = {name: SPLIT_FOLDERS[name.lower()] for name in names}
     # Folders with images, and folders with images in subfolders.
     direct = {_parent(path, 1) for path in contents.images if path.count("/") == 1}
     nested = {_parent(path, 1) for path in contents.images if path.count("/") > 1}
-    splits = _named_as_splits(sorted(direct | nested))
+    splits = {name: split for name, split in named.items() if name in direct | nested}
     others = sorted((direct | nested) - splits.keys())
     has_train = "train" in splits.values()
     if others and set(splits.values()) == {"train"} and direct & splits.keys():
@@ -208,16 +210,11 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
             "images without a label)."
         )
     else:  # also folders without images, to report their files
-        return _named_as_splits(contents.folders)
+        return named
     raise ValueError(
         f"`root` {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>), "
         f"but {problem}"
     )
-
-
-def _named_as_splits(folders: Iterable[str]) -> dict[str, str]:
-    names = [folder for folder in folders if folder.lower() in SPLIT_FOLDERS]
-    return {name: SPLIT_FOLDERS[name.lower()] for name in names}
 
 
 def _check_class_names(

@@ -52,9 +52,9 @@ class SplitOptions:
                 f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and one of "
                 "them, counted from 0 to folds - 1"
             )
-        if not (0 < self.val_fraction < 1 and 0 <= self.test_fraction < 1):
+        if not (0 < self.val_fraction < 1 - self.test_fraction <= 1):
             raise ValueError(
-                f"`val_fraction`, `test_fraction`: expected fractions of the images, below 1, got "
+                f"`val_fraction`, `test_fraction`: expected fractions, together below 1, got "
                 f"{self.val_fraction} and {self.test_fraction} (only test_fraction may be 0)"
             )
         if self.manifest is not None:

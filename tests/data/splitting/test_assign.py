@@ -413,6 +413,8 @@ def test_the_table_counts_every_class_of_a_few_and_the_sum_of_many(index):
         ({"val_fraction": 0}, r"`val_fraction`.*got 0 and 0\.1"),
         ({"val_fraction": -0.1}, r"`val_fraction`"),
         ({"test_fraction": 1}, r"`test_fraction`.*below 1"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, r"`val_fraction`.*together below 1"),
+        ({"val_fraction": 0.1, "test_fraction": 0.9}, r"`val_fraction`.*together below 1"),
         ({"fold": 1}, r"`fold` 1: expected at least 2 folds"),
         ({"folds": 1}, "at least 2 folds"),
         ({"folds": 5, "fold": 5}, "counted from 0"),
