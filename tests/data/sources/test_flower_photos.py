@@ -195,8 +195,10 @@ def test_an_archive_that_reaches_outside_is_refused(root, name):
 
 
 def _ensure(root, archive):
-    sources._SOURCES["flower_photos"] = partial(download_flower_photos, archive=archive)
-    ensure_root(root)
+    download = partial(download_flower_photos, archive=archive)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sources._SOURCES, "flower_photos", download)
+        ensure_root(root)
 
 
 def test_processes_that_start_at_the_same_time_download_once(server, tmp_path, forkserver):

@@ -301,7 +301,8 @@ def test_splits_that_are_missing_are_taken_from_the_training_images(index, count
 
 
 def test_no_test_images_are_taken_if_there_is_no_test_folder_and_its_fraction_is_0(index):
-    result = assign(divide(index, {"train": 30, "val": 10}), test_fraction=0)
+    index = divide(index, {"train": 30, "val": 10})
+    result = assign(index, test_fraction=0)
     assert result.split.tolist() == index.given_splits.tolist()
     assert not result.notes
 
@@ -418,10 +419,10 @@ def test_the_table_counts_every_class_of_a_few_and_the_sum_of_many(index):
         ({"fold": 1}, r"`fold` 1: expected at least 2 folds"),
         ({"folds": 1}, "at least 2 folds"),
         ({"folds": 5, "fold": 5}, "counted from 0"),
-        ({"folds": 5, "manifest": "m.csv"}, r"`folds`: expected nothing beside `manifest`"),
+        ({"folds": 5, "manifest": "m.csv"}, r"`folds` 5: expected nothing beside `manifest`"),
         (
             {"group_by": "photographer", "split": "tf_for_poets"},
-            r"`group_by`: .* `split` tf_for_poets",
+            r"`group_by` photographer: .* `split` tf_for_poets",
         ),
     ],
 )
