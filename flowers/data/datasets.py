@@ -25,7 +25,7 @@ from flowers.data.samplers import ShardedSampler
 from flowers.data.transforms import load_named
 
 # Increase it when the decoding changes, to decode cached images again.
-DECODING_FORMAT = 5
+DECODING_FORMAT = 6
 
 
 class Batch(NamedTuple):

@@ -19,7 +19,7 @@ from flowers.data.transforms import load_image
 from flowers.decoding import bits_in_use, exif_orientation, open_image
 
 # Increase it when the image info or the thumbnails change, to read all files again.
-_FORMAT = 4
+_FORMAT = 5
 THUMBNAIL_SIZE = 48
 # No photo is as large; reading such a file whole could take all memory.
 _MAX_BYTES = 2**30
