@@ -233,14 +233,19 @@ def _num_bytes(image: Image.Image) -> int:
     return image.width * image.height * _PIXEL_BYTES.get(image.mode, 4)
 
 
+def _scale(image: Image.Image) -> int:
+    """Return how many times smaller than its file a JPEG image is decoded; 1 for others."""
+    config: tuple[int, ...] = getattr(image, "decoderconfig", ())
+    return config[0] if isinstance(image, JpegImageFile) and config else 1
+
+
 def _decoder_bytes(image: Image.Image) -> int:
     """Return the bytes that the decoder of a file takes besides the image."""
     num_pixels = image.width * image.height
     if isinstance(image, JpegImageFile) and "progressive" in image.info:
         # All coefficients of the image, two bytes each, even if it is decoded at 1/8.
-        scale = image.decoderconfig[0] if image.decoderconfig else 1
         areas = [across * down for _, across, down, _ in image.layer]
-        return int(2 * num_pixels * scale**2 * sum(areas) / max(areas))
+        return int(2 * num_pixels * _scale(image) ** 2 * sum(areas) / max(areas))
     if _decoder(image) == "libtiff":  # a tile or a strip
         tags = image.tag_v2  # type: ignore[attr-defined]
         bits = tags.get(Tiff.BITSPERSAMPLE, (1,))
@@ -256,10 +261,11 @@ def _check_memory(image: Image.Image, *, other_bytes: int) -> None:
     if image.mode != "RGB" or "icc_profile" in image.info:
         num_bytes += 4 * image.width * image.height  # of the converted image
     if Image.MAX_IMAGE_PIXELS and num_bytes > 6 * Image.MAX_IMAGE_PIXELS:
+        scale = _scale(image)
         raise OSError(
-            f"{image.width} x {image.height} pixels (mode {image.mode}) take {num_bytes:,} bytes: "
-            f"expected at most {6 * Image.MAX_IMAGE_PIXELS:,}. `max_megapixels` "
-            f"{-(-num_bytes // 3_000_000)} allows it."
+            f"{scale * image.width} x {scale * image.height} pixels (mode {image.mode}) take "
+            f"{num_bytes:,} bytes: expected at most {6 * Image.MAX_IMAGE_PIXELS:,}. "
+            f"`max_megapixels` {-(-num_bytes // 3_000_000)} allows it."
         )
 
 
