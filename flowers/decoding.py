@@ -4,24 +4,20 @@ Needs NumPy and Pillow alone, and nothing of the package: the file can be copied
 model.
 """
 
-from __future__ import annotations
-
 import io
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import TiffImagePlugin as Tiff
 from PIL.JpegImagePlugin import JpegImageFile
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
-
-    Conversion = Callable[[Image.Image], Image.Image]
+Conversion = Callable[[Image.Image], Image.Image]
 
 Resize = Literal["stretch", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -54,7 +50,10 @@ _HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"hevc", 
 # Bytes a pixel of a decoded image in Pillow, by its mode, 4 in others; and of decoders (measured).
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
 _DECODER_BYTES = {"WEBP": 12, "AVIF": 8}
-# Larger images are converted in strips of so many pixels, which takes less memory.
+# PPM files as text, or of other than 8 bits, have decoders in Python: 1 to 3 s for so many pixels.
+_SLOW_DECODERS = ("ppm", "ppm_plain")
+_SLOW_PIXELS = 2**21
+# Images are converted in strips of so many pixels, which takes less memory.
 _STRIP_PIXELS = 2**20
 _JPEG_END = b"\xff\xd9"
 # Padding that decodes to pixels, first alone, then after each restart marker.
@@ -148,7 +147,7 @@ def _open(file: str | Path | IO[bytes]) -> Image.Image:
         return image
     except UnidentifiedImageError as error:
         expected = f"expected one of {', '.join(_DECODERS)}"
-        kind = "another kind of file or a broken one"
+        kind = "another kind of file or a broken one, or unusual pixels (of 12 bits, or floats)"
         with Path(file).open("rb") if isinstance(file, str | Path) else nullcontext(file) as opened:
             opened.seek(0)
             if opened.read(12)[4:] in _HEIC:
@@ -166,12 +165,12 @@ def to_srgb(image: Image.Image) -> Image.Image:
         image: An image, which is left as it is, and returned where there is nothing to convert.
 
     Raises:
-        OSError: The pixels have an unknown range, or take too much memory.
+        OSError: The pixels have an unknown range, or take too much memory or time.
     """
-    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-        raise OSError(f"32-bit pixels (mode {image.mode}) or signed ones: expected 8 or 16 bits")
-    _check_memory(image)
-    is_deep = image.mode in ("RGB", "RGBA") and ";16" in str(getattr(image, "tile", [])[:1])
+    _check_pixels(image)
+    _check_memory(image, other_bytes=_decoder_bytes(image))
+    tiles = getattr(image, "tile", [])[:1]
+    is_deep = image.mode in ("RGB", "RGBA") and ";16" in str(tiles)
     _load(image)
     convert = _conversion(image)
     if image.mode.startswith("I"):
@@ -183,28 +182,90 @@ def to_srgb(image: Image.Image) -> Image.Image:
         convert = partial(_over_white, convert=convert)
     transpose = _UPRIGHT.get(exif_orientation(image))
     if transpose is not None:
+        _check_memory(image, other_bytes=_num_bytes(image))
         image = image.transpose(transpose)
-    rows = max(1, _STRIP_PIXELS // image.width)
-    if rows >= image.height or (image.mode == "RGB" and convert is _assume_srgb):
-        return convert(image)
+    if image.mode == "RGB" and convert is _assume_srgb:
+        return image
     rgb = Image.new("RGB", image.size)
-    for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+    for top, strip in _strips(image):
         rgb.paste(convert(strip), (0, top))
+    if image.format == "GIF" and tiles and image.tell() == 0:
+        # Around a first frame smaller than the image viewers show nothing, Pillow some colour.
+        left, upper, right, lower = tiles[0].extents
+        width, height = image.size
+        edges = [(0, 0, left, height), (right, 0, width, height)]
+        edges += [(0, 0, width, upper), (0, lower, width, height)]
+        for edge in edges:
+            rgb.paste("white", edge)
     return rgb
 
 
-def _check_memory(image: Image.Image) -> None:
-    """Check the memory that an image will take, see ``allow_megapixels``."""
-    pixel_bytes = _PIXEL_BYTES.get(image.mode, 4) + _DECODER_BYTES.get(image.format or "", 0)
-    if image.mode != "RGB" or "icc_profile" in image.info:
-        pixel_bytes += 4  # of the converted image
-    num_bytes = image.width * image.height * pixel_bytes
-    if Image.MAX_IMAGE_PIXELS and num_bytes > 6 * Image.MAX_IMAGE_PIXELS:
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield strips of an image, each with the number of its first row."""
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _decoder(image: Image.Image) -> str:
+    """Return Pillow's name of an image's decoder; empty if it is decoded already."""
+    return "".join(tile.codec_name for tile in getattr(image, "tile", [])[:1])
+
+
+def _check_pixels(image: Image.Image) -> None:
+    """Check that Pillow reads the pixels as they are, and in a few seconds."""
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise OSError(f"32-bit pixels (mode {image.mode}) or signed ones: expected 8 or 16 bits")
+    if _decoder(image) in _SLOW_DECODERS and image.width * image.height > _SLOW_PIXELS:
         raise OSError(
-            f"{image.width} x {image.height} pixels (mode {image.mode}) take {num_bytes:,} bytes: "
-            f"expected at most {6 * Image.MAX_IMAGE_PIXELS:,}. `max_megapixels` "
-            f"{-(-num_bytes // 3_000_000)} allows it."
+            f"a PPM file as text or of other than 8 bits: expected at most {_SLOW_PIXELS:,} "
+            f"pixels, got {image.width} x {image.height}; convert it to PNG"
+        )
+    tags = getattr(image, "tag_v2", {})
+    if _decoder(image) == "raw" and tags.get(Tiff.PLANAR_CONFIGURATION) == 2:
+        # Pillow takes each plane for one of 8 bits, in which white is the largest value.
+        bits = set(tags.get(Tiff.BITSPERSAMPLE, (1,)))
+        if bits not in ({1}, {8}) or tags.get(Tiff.PHOTOMETRIC_INTERPRETATION) == 0:
+            raise OSError("a TIFF file of planes with other than 8 bits: convert it to PNG")
+
+
+def _num_bytes(image: Image.Image) -> int:
+    return image.width * image.height * _PIXEL_BYTES.get(image.mode, 4)
+
+
+def _scale(image: Image.Image) -> int:
+    """Return how many times smaller than its file a JPEG image is decoded; 1 for others."""
+    config: tuple[int, ...] = getattr(image, "decoderconfig", ())
+    return config[0] if isinstance(image, JpegImageFile) and config else 1
+
+
+def _decoder_bytes(image: Image.Image) -> int:
+    """Return the bytes that the decoder of a file takes besides the image."""
+    num_pixels = image.width * image.height
+    if isinstance(image, JpegImageFile) and "progressive" in image.info:
+        # All coefficients of the image, two bytes each, even if it is decoded at 1/8.
+        areas = [across * down for _, across, down, _ in image.layer]
+        return int(2 * num_pixels * _scale(image) ** 2 * sum(areas) / max(areas))
+    if _decoder(image) == "libtiff":  # a tile or a strip
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        bits = tags.get(Tiff.BITSPERSAMPLE, (1,))
+        rows = tags.get(Tiff.TILELENGTH, min(image.height, tags.get(Tiff.ROWSPERSTRIP, 2**32)))
+        pixel_bits = bits[0] if tags.get(Tiff.PLANAR_CONFIGURATION) == 2 else sum(bits)
+        return int(tags.get(Tiff.TILEWIDTH, image.width) * rows * pixel_bits // 8)
+    return num_pixels * _DECODER_BYTES.get(image.format or "", 0)
+
+
+def _check_memory(image: Image.Image, *, other_bytes: int) -> None:
+    """Check the memory that an image will take, see ``allow_megapixels``."""
+    num_bytes = _num_bytes(image) + other_bytes
+    if image.mode != "RGB" or "icc_profile" in image.info:
+        num_bytes += 4 * image.width * image.height  # of the converted image
+    if Image.MAX_IMAGE_PIXELS and num_bytes > 6 * Image.MAX_IMAGE_PIXELS:
+        scale = _scale(image)
+        raise OSError(
+            f"{scale * image.width} x {scale * image.height} pixels (mode {image.mode}) take "
+            f"{num_bytes:,} bytes: expected at most {6 * Image.MAX_IMAGE_PIXELS:,}. "
+            f"`max_megapixels` {-(-num_bytes // 3_000_000)} allows it."
         )
 
 
@@ -213,6 +274,8 @@ def _load(image: Image.Image) -> None:
     try:
         image.load()
     except OSError as error:
+        if str(error).startswith("decoder error"):  # of libtiff, which says no more
+            raise OSError("a broken image, or one of an unknown compression") from error
         if not isinstance(image, JpegImageFile) or not image.fp or "truncated" not in str(error):
             raise
         file = image.fp
@@ -222,8 +285,10 @@ def _load(image: Image.Image) -> None:
         # If pixels are missing, the padding changes the decoded image.
         for padding in (b"", _JPEG_PADDING):
             with Image.open(io.BytesIO(content + padding + _JPEG_END), formats=_DECODERS) as whole:
-                _check_memory(whole)
-                decoded_hashes.add(hash(whole.tobytes()))
+                _check_memory(whole, other_bytes=_decoder_bytes(whole))
+                whole.load()
+                hashes = [hash(strip.tobytes()) for _, strip in _strips(whole)]
+                decoded_hashes.add(tuple(hashes))
         if len(decoded_hashes) > 1:
             raise
         image.fp = io.BytesIO(content + _JPEG_END)

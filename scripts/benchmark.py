@@ -682,7 +682,8 @@ def audit(*, root: str = "data/flower_photos", images: int = 1000, rounds: int =
     """
     from flowers.data import generate_flowers
 
-    generate_flowers(Path(root), per_class=images // 5, image_size=64)
+    if not Path(root).exists():
+        generate_flowers(Path(root), per_class=images // 5, image_size=64)
     with tempfile.TemporaryDirectory() as folder:
         words = ["audit", root, "--out", f"{folder}/audit", "--cache_dir", f"{folder}/cache"]
 

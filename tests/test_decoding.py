@@ -144,6 +144,17 @@ def test_an_image_without_a_known_range_and_a_file_that_is_no_image_are_errors()
             decoded(io.BytesIO(content))
 
 
+def test_what_is_unusual_about_a_file_that_cannot_be_decoded_is_named():
+    jpeg = bytearray(encoded(flower(), format="JPEG").getvalue())
+    jpeg[jpeg.index(b"\xff\xc0") + 4] = 12  # bits
+    with pytest.raises(OSError, match=r"unusual pixels \(of 12 bits"):
+        decoded(io.BytesIO(jpeg))
+    tiff = bytearray(encoded(flower(), format="TIFF", compression="tiff_lzw").getvalue())
+    tiff[100:200] = bytes(100)
+    with pytest.raises(OSError, match="a broken image, or one of an unknown compression"):
+        decoded(io.BytesIO(tiff))
+
+
 def test_errors_of_decoders_become_one_type_except_too_little_memory(monkeypatch):
     file = encoded(Image.new("RGB", (8, 8)))
     for raised, expected in ((RuntimeError, OSError), (MemoryError, MemoryError)):
@@ -210,6 +221,44 @@ def test_a_jpeg_counts_as_it_is_decoded(monkeypatch):
     assert decoded(file, image_size=8).shape == (8, 8, 3)
     with pytest.raises(OSError, match="`max_megapixels`"):
         decoded(file, image_size=80)
+
+
+def test_a_progressive_jpeg_counts_with_all_its_coefficients(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    whole = Image.new("RGB", (200, 100))
+    options = {"format": "JPEG", "progressive": True}
+    assert decoded(encoded(whole, subsampling="4:2:0", **options), image_size=8).shape == (8, 8, 3)
+    with pytest.raises(OSError, match="`max_megapixels`"):
+        decoded(encoded(whole, subsampling="4:4:4", **options), image_size=8)
+
+
+def test_a_tiff_counts_with_the_largest_part_that_is_decoded_at_once(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    image = Image.new("RGB", (100, 100))
+    options = {"format": "TIFF", "compression": "tiff_lzw"}
+    assert decoded(encoded(image, format="TIFF")).shape == (32, 32, 3)
+    assert decoded(encoded(image, tiffinfo={278: 10}, **options)).shape == (32, 32, 3)
+    with pytest.raises(OSError, match="take 70,000 bytes"):
+        decoded(encoded(image, **options))
+
+
+def test_an_image_that_is_turned_upright_counts_twice(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    assert decoded(encoded(Image.new("RGB", (100, 100)), exif=exif)).shape == (32, 32, 3)
+    exif[0x0112] = 6
+    with pytest.raises(OSError, match="take 80,000 bytes"):
+        decoded(encoded(Image.new("RGB", (100, 100)), exif=exif))
+
+
+@pytest.mark.parametrize("kind", ["P2", "P3", "P5", "P6"])
+def test_a_large_ppm_that_would_take_minutes_is_refused(kind):
+    maximum = 255 if kind in ("P2", "P3") else 4095
+    file = io.BytesIO(f"{kind} 2000 1100 {maximum}\n".encode())
+    with pytest.raises(OSError, match=r"a PPM file as text or of other than 8 bits.*PNG"):
+        decoded(file)
+    assert decoded(encoded(Image.new("RGB", (2000, 1100)), format="PPM")).shape == (32, 32, 3)
 
 
 def test_the_limit_of_megapixels_can_be_changed(monkeypatch):
@@ -365,6 +414,29 @@ def test_a_grey_image_looks_the_same_at_every_depth(bits, compression):
     assert np.abs(decoded(encoded(deep, **options)) - expected).max() <= 1
     inverted = encoded(Image.fromarray(largest - values), **options)
     assert np.abs(decoded(white_is_zero(inverted)) - expected).max() <= 1
+
+
+def test_a_tiff_of_planes_that_pillow_would_misread_is_refused():
+    image = flower().convert("L")
+    planes = {"format": "TIFF", "tiffinfo": {284: 2}}
+    assert np.array_equal(decoded(encoded(image, **planes)), decoded(encoded(image)))
+    deep = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    for file in (encoded(deep, **planes), white_is_zero(encoded(image, **planes))):
+        with pytest.raises(OSError, match="a TIFF file of planes with other than 8 bits"):
+            decoded(file)
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+def test_nothing_is_shown_around_a_gif_frame_smaller_than_the_image(transparent):
+    options = {"transparency": 0} if transparent else {}
+    content = bytearray(
+        encoded(Image.new("RGB", (16, 16), "red").quantize(4), **options, format="GIF").getvalue()
+    )
+    content[6:10] = struct.pack("<HH", 32, 32)
+    image = decoded(io.BytesIO(content))
+    assert image[2, 2].tolist() == [255, 255, 255] if transparent else [255, 0, 0]
+    assert (image[20:] == 255).all()
+    assert (image[:, 20:] == 255).all()
 
 
 @pytest.mark.parametrize("colour_type", [RGB, GREY_ALPHA, RGB_ALPHA])

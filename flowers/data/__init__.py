@@ -1,9 +1,9 @@
 """Images and labels: folders, splits, decoding, augmentation, batches."""
 
 from flowers.data.augment import BatchAugmentation
-from flowers.data.cache import DECODING_FORMAT, build_once, cache_key, default_cache_dir
+from flowers.data.cache import build_once, cache_key, default_cache_dir
 from flowers.data.datamodule import FlowersDataModule
-from flowers.data.datasets import ResumableLoader
+from flowers.data.datasets import DECODING_FORMAT, ResumableLoader
 from flowers.data.image_folder import (
     IgnoredFile,
     find_images,

@@ -1,18 +1,13 @@
 """Augmentation of a batch on its device."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
 from torchvision.transforms import v2
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Rec. 601 luma, the grey of Pillow and torchvision.
 _LUMA = (0.299, 0.587, 0.114)

@@ -1,40 +1,27 @@
-"""The cache on disk, and the decoded images in it."""
-
-from __future__ import annotations
+"""The cache on disk."""
 
 import errno
 import hashlib
 import json
-import math
 import os
 import platform
 import shutil
 import zlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-import numpy as np
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from tqdm import tqdm
 
-from flowers.data.transforms import load_named
-from flowers.decoding import Interpolation, Resize
 from flowers.runtime import num_allowed_cores
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
-    from contextlib import AbstractContextManager
-
-    from filelock import BaseFileLock
-    from numpy.typing import NDArray
-
+S = TypeVar("S")
 T = TypeVar("T")
 
-# Increase it when the decoding changes, to decode cached images again.
-DECODING_FORMAT = 5
 # Shorter waits for another process are not worth a line.
 _QUIET_SECONDS = 2.0
 _CHECKSUMS = "checksums.json"
@@ -128,16 +115,10 @@ def _checksum(file: Path) -> list[int]:
 
 
 def _crc32(file: Path, start: int) -> int:
-    crc32 = 0
-    # Read, not mapped: the pages of a map would count as memory of this process.
-    buffer = memoryview(bytearray(2**20))
-    with file.open("rb", buffering=0) as opened:
+    with file.open("rb") as opened:
         opened.seek(start)
-        left = _BLOCK
-        while count := opened.readinto(buffer[:left]):
-            crc32 = zlib.crc32(buffer[:count], crc32)
-            left -= count
-    return crc32
+        # Read, not mapped: the pages of a map would count as memory of this process.
+        return zlib.crc32(opened.read(_BLOCK))
 
 
 def _move(partial: Path, entry: Path) -> None:
@@ -163,78 +144,11 @@ def cache_key(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
-def in_threads(function: Callable[[int], T], count: int, *, description: str) -> list[T]:
-    """Return ``[function(0), ..., function(count - 1)]``, computed by a thread per core.
+def in_threads(function: Callable[[S], T], items: Sequence[S], *, description: str) -> list[T]:
+    """Return the results of a function for all items, computed by a thread per core.
 
     Threads suffice: Pillow releases the interpreter's lock while it decodes and resizes.
     """
     with ThreadPoolExecutor(num_allowed_cores()) as pool:
-        results = pool.map(function, range(count))
-        return list(tqdm(results, total=count, desc=description, unit="image", disable=None))
-
-
-def decode_all(
-    root: Path,
-    paths: Sequence[str],
-    *,
-    sha256: Sequence[str],
-    skip: Collection[int] = (),
-    image_size: int,
-    resize: Resize,
-    interpolation: Interpolation = "bicubic",
-    cache_dir: Path,
-) -> NDArray[np.uint8]:
-    """Return all images decoded, ``(N, S, S, 3)``, memory-mapped from the cache.
-
-    Args:
-        root: Folder the paths are relative to.
-        paths: Paths of the N images.
-        sha256: Their checksums, which are a part of the cache's key.
-        skip: Indices of images that cannot be decoded; they are black.
-        image_size: Side S, in pixels.
-        resize: How an image becomes a square.
-        interpolation: Resampling filter.
-        cache_dir: Folder of the cache.
-
-    Raises:
-        OSError: The disk cannot hold the decoded images, or a file became unreadable after it was
-            checked.
-    """
-    decoding = {"image_size": image_size, "resize": resize, "interpolation": interpolation}
-
-    def build(folder: Path) -> None:
-        images = _allocate(folder / "images.npy", (len(paths), image_size, image_size, 3))
-
-        def decode(index: int) -> None:
-            if index in skip:
-                return
-            file = root / paths[index]
-            content = file.read_bytes()
-            if hashlib.sha256(content).hexdigest() != sha256[index]:
-                raise OSError(f"{file}: its content changed after it was checked. Start again.")
-            images[index] = load_named(file, content=content, **decoding).permute(1, 2, 0).numpy()
-
-        in_threads(decode, len(paths), description="Decoding images")
-        images.flush()
-
-    settings = f"pixels {DECODING_FORMAT} {image_size} {resize} {interpolation} {sorted(skip)}"
-    entry = build_once(cache_dir, cache_key(settings, *sha256), build)
-    images: NDArray[np.uint8] = np.load(entry / "images.npy", mmap_mode="r")
-    return images
-
-
-def _allocate(file: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
-    """Create an array with its disk space; a sparse file would end in SIGBUS on a full disk."""
-    size = math.prod(shape)
-    free = shutil.disk_usage(file.parent).free
-    if size > free:
-        raise OSError(
-            f"`cache_dir` {file.parent.parent}: the decoded images take {size / 2**20:,.0f} MiB, "
-            f"the disk has {free / 2**20:,.0f} MiB free. Make room, give a folder on another disk, "
-            "lower `image_size`, or decode while training with `cache` false."
-        )
-    images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):
-        with file.open("r+b") as opened:
-            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
-    return images
+        results = pool.map(function, items)
+        return list(tqdm(results, total=len(items), desc=description, unit="image", disable=None))

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from flowers.data.augment import BatchAugmentation
-from flowers.data.cache import decode_all, default_cache_dir
-from flowers.data.datasets import Batch, SplitImages, batch_loader, read_files
+from flowers.data.cache import default_cache_dir
+from flowers.data.datasets import Batch, SplitImages, batch_loader, decode_all, read_files
 from flowers.data.image_folder import index_folder, similar_names, summarize_ignored
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.quality.image_info import FolderInfo, read_image_info
@@ -210,14 +210,7 @@ class FlowersDataModule(LightningDataModule):
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
         """Bytes of all images ``(N, S, S, 3)``, memory-mapped; the first access decodes them."""
-        return decode_all(
-            self.index.root,
-            self.index.paths,
-            sha256=self.info.sha256,
-            skip=self.info.errors.keys(),
-            cache_dir=self.cache_dir,
-            **self.decoding,
-        )
+        return decode_all(self.index, self.info, decoding=self.decoding, cache_dir=self.cache_dir)
 
     def class_counts(self, split: str) -> list[int]:
         """Return the number of images of each class in a split."""
@@ -295,7 +288,6 @@ class FlowersDataModule(LightningDataModule):
 
     def _loader(self, split: str) -> DataLoader[Batch]:
         indices = self.indices[split]
-        rank = getattr(self.trainer, "global_rank", 0)
         world_size = getattr(self.trainer, "world_size", 1)
         if len(indices) < world_size:
             raise ValueError(
@@ -310,17 +302,14 @@ class FlowersDataModule(LightningDataModule):
             batch_size=self.batch_size,
             shuffle=split == "train",
             seed=self.seed,
-            rank=rank,
+            rank=getattr(self.trainer, "global_rank", 0),
             world_size=world_size,
             balance=balance,
         )
-        if self.cache:
-            dataset = SplitImages(self._read, self.index.labels, indices)
-            return batch_loader(dataset, sampler, num_workers=0)
         # Worker processes get a copy of the function, but not of the data module.
         read = partial(read_files, index=self.index, decoding=self.decoding)
-        dataset = SplitImages(read, self.index.labels, indices)
-        return batch_loader(dataset, sampler, num_workers=self.num_workers)
+        dataset = SplitImages(self._read if self.cache else read, self.index.labels, indices)
+        return batch_loader(dataset, sampler, num_workers=0 if self.cache else self.num_workers)
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
         """Return bytes of images ``(B, 3, S, S)``, from the cache if there is one.

@@ -1,27 +1,31 @@
-"""Data sets and loaders of whole batches."""
+"""Decoded images from the cache or from files, data sets and loaders of whole batches."""
 
-from __future__ import annotations
-
+import hashlib
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_convert
 
+from flowers.data.cache import build_once, cache_key, in_threads
+from flowers.data.image_folder import FolderIndex
+from flowers.data.quality.image_info import FolderInfo
+from flowers.data.samplers import ShardedSampler
 from flowers.data.transforms import load_named
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from numpy.typing import NDArray
-
-    from flowers.data.image_folder import FolderIndex
-    from flowers.data.samplers import ShardedSampler
+# Increase it when the decoding changes, to decode cached images again.
+DECODING_FORMAT = 6
 
 
 class Batch(NamedTuple):
@@ -89,6 +93,61 @@ class SplitImages(Dataset[Batch]):
         keys = indices + len(self.labels) * repetitions
         arrays = (self.labels[indices], indices, keys)
         return Batch(self.read(indices), *map(torch.from_numpy, arrays))
+
+
+def decode_all(
+    index: FolderIndex, info: FolderInfo, *, decoding: dict[str, Any], cache_dir: Path
+) -> NDArray[np.uint8]:
+    """Return all images decoded, ``(N, S, S, 3)``, memory-mapped from the cache.
+
+    Args:
+        index: The folder.
+        info: Image info; the checksums are a part of the cache's key, and images with an error are
+            black.
+        decoding: Options of ``load_image``.
+        cache_dir: Folder of the cache.
+
+    Raises:
+        OSError: The disk cannot hold the decoded images, or a file became unreadable after it was
+            checked.
+    """
+
+    def build(folder: Path) -> None:
+        size = decoding["image_size"]
+        images = _allocate(folder / "images.npy", (len(index.paths), size, size, 3))
+
+        def decode(number: int) -> None:
+            file = index.root / index.paths[number]
+            content = file.read_bytes()
+            if hashlib.sha256(content).hexdigest() != info.sha256[number]:
+                raise OSError(f"{file}: its content changed after it was checked. Start again.")
+            images[number] = load_named(file, content=content, **decoding).permute(1, 2, 0).numpy()
+
+        decodable = [number for number in range(len(index.paths)) if number not in info.errors]
+        in_threads(decode, decodable, description="Decoding images")
+        images.flush()
+
+    settings = ["pixels", DECODING_FORMAT, *decoding.values(), sorted(info.errors)]
+    entry = build_once(cache_dir, cache_key(" ".join(map(str, settings)), *info.sha256), build)
+    images: NDArray[np.uint8] = np.load(entry / "images.npy", mmap_mode="r")
+    return images
+
+
+def _allocate(file: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
+    """Create an array with its disk space; a sparse file would end in SIGBUS on a full disk."""
+    size = math.prod(shape)
+    free = shutil.disk_usage(file.parent).free
+    if size > free:
+        raise OSError(
+            f"`cache_dir` {file.parent.parent}: the decoded images take {size / 2**20:,.0f} MiB, "
+            f"the disk has {free / 2**20:,.0f} MiB free. Make room, give a folder on another disk, "
+            "lower `image_size`, or decode while training with `cache` false."
+        )
+    images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    return images
 
 
 def read_files(

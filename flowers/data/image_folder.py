@@ -1,25 +1,20 @@
 """Image folders: their classes and images, paths given by the user, and photo credits."""
 
-from __future__ import annotations
-
 import glob
 import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowers.decoding import IMAGE_EXTENSIONS
 from flowers.printable import printable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from numpy.typing import NDArray
 
 # Names, in lower case, that operating systems, network drives, archives and runs of this package
 # put among photos. Like hidden names they are never photos or classes, and not reported.
@@ -86,13 +81,13 @@ class FolderIndex:
     given_splits: NDArray[np.object_] | None = None
     ignored: tuple[IgnoredFile, ...] = ()
 
-    def untrained_classes(self) -> list[str]:
-        """Return the classes without an image to train on."""
-        labels = self.labels
-        if self.given_splits is not None:
-            labels = labels[self.given_splits == "train"]
-        counts = np.bincount(labels, minlength=len(self.class_names))
-        return [self.class_names[label] for label in np.flatnonzero(counts == 0)]
+    def untrained_classes(self, split: NDArray[np.object_] | None = None) -> list[str]:
+        """Return the classes without an image to train on, by the given splits or a ``(N,)``."""
+        if split is None:
+            split = self.given_splits
+        labels = self.labels if split is None else self.labels[split == "train"]
+        untrained = np.setdiff1d(range(len(self.class_names)), labels)
+        return [self.class_names[label] for label in untrained]
 
 
 def similar_names(class_names: Iterable[str]) -> list[str]:
@@ -189,10 +184,12 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
     Raises:
         ValueError: It is unclear what they are.
     """
+    names = [name for name in contents.folders if name.lower() in SPLIT_FOLDERS]
+    named = {name: SPLIT_FOLDERS[name.lower()] for name in names}
     # Folders with images, and folders with images in subfolders.
     direct = {_parent(path, 1) for path in contents.images if path.count("/") == 1}
     nested = {_parent(path, 1) for path in contents.images if path.count("/") > 1}
-    splits = _named_as_splits(sorted(direct | nested))
+    splits = {name: split for name, split in named.items() if name in direct | nested}
     others = sorted((direct | nested) - splits.keys())
     has_train = "train" in splits.values()
     if others and set(splits.values()) == {"train"} and direct & splits.keys():
@@ -213,16 +210,11 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
             "images without a label)."
         )
     else:  # also folders without images, to report their files
-        return _named_as_splits(contents.folders)
+        return named
     raise ValueError(
         f"`root` {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>), "
         f"but {problem}"
     )
-
-
-def _named_as_splits(folders: Iterable[str]) -> dict[str, str]:
-    names = [folder for folder in folders if folder.lower() in SPLIT_FOLDERS]
-    return {name: SPLIT_FOLDERS[name.lower()] for name in names}
 
 
 def _check_class_names(

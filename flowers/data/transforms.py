@@ -1,19 +1,14 @@
 """Decoding of image files to tensors, the same for training, evaluation, prediction and export."""
 
-from __future__ import annotations
-
 import io
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from flowers.decoding import ImageSource, Interpolation, Resize, decode_image, open_image, to_srgb
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from PIL import Image
-    from torch import Tensor
 
 
 def load_image(

@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from contextlib import nullcontext, redirect_stdout
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from flowers.callbacks.cache_features import cache_features
 from flowers.data import (
     FlowersDataModule,
     cache,
+    datasets,
     generate_flowers,
     index_folder,
     load_image,
 )
-from flowers.data.cache import build_once, decode_all
+from flowers.data.cache import build_once
+from flowers.data.datasets import decode_all
 from flowers.data.quality.duplicates import duplicate_pairs
 from flowers.tasks import TransferTask
 
@@ -35,15 +38,10 @@ def checksums(folder):
     return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
 
 
-def decode(folder, tmp_path, **options):
-    sha256 = checksums(folder)
-    options = {
-        "image_size": 16,
-        "resize": "stretch",
-        "cache_dir": tmp_path / "cache",
-        "sha256": sha256,
-    } | options
-    return decode_all(folder.root, folder.paths, **options)
+def decode(folder, tmp_path, *, sha256=None, skip=(), **options):
+    info = SimpleNamespace(sha256=sha256 or checksums(folder), errors=dict.fromkeys(skip, "broken"))
+    decoding = {"image_size": 16, "resize": "stretch", "interpolation": "bicubic"} | options
+    return decode_all(folder, info, decoding=decoding, cache_dir=tmp_path / "cache")
 
 
 def truncate(file):
@@ -185,7 +183,7 @@ def test_the_cache_has_the_decoded_images(folder, tmp_path):
 def test_a_second_call_decodes_nothing_even_after_the_folder_moved(folder, tmp_path, monkeypatch):
     first = decode(folder, tmp_path)
     folder.root.rename(tmp_path / "moved")
-    monkeypatch.setattr(cache, "load_named", None)
+    monkeypatch.setattr(datasets, "load_named", None)
     moved = index_folder(tmp_path / "moved")
     assert np.array_equal(first, decode(moved, tmp_path))
 
@@ -246,11 +244,10 @@ def test_an_interrupted_build_is_not_used(tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def _decode_elsewhere(root, paths, sha256, cache_dir, queue):
+def _decode_elsewhere(folder, tmp_path, queue):
     output = io.StringIO()
-    options = {"image_size": 16, "resize": "stretch", "cache_dir": cache_dir}
     with redirect_stdout(output):
-        images = decode_all(root, paths, sha256=sha256, **options)
+        images = decode(folder, tmp_path)
     queue.put((hashlib.sha256(images.tobytes()).hexdigest(), output.getvalue().count("Damaged")))
 
 
@@ -258,14 +255,13 @@ def _decode_elsewhere(root, paths, sha256, cache_dir, queue):
 def test_processes_that_build_at_the_same_time_get_the_same_entry(
     folder, tmp_path, damaged, forkserver
 ):
-    sha256 = checksums(folder)
     expected = hashlib.sha256(decode(folder, tmp_path).tobytes()).hexdigest()
     if damaged:
         flip(next((tmp_path / "cache").glob("*/images.npy")))
     else:
         shutil.rmtree(tmp_path / "cache")
     queue = forkserver.Queue()
-    args = (folder.root, folder.paths, sha256, tmp_path / "cache", queue)
+    args = (folder, tmp_path, queue)
     workers = [forkserver.Process(target=_decode_elsewhere, args=args) for _ in range(3)]
     for worker in workers:
         worker.start()

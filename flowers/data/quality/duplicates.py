@@ -1,29 +1,24 @@
 """Duplicates: identical files, and near duplicates, which have similar thumbnails."""
 
-from __future__ import annotations
-
 import hashlib
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 from torch.nn.functional import grid_sample, normalize, pad
 from tqdm import tqdm
 
 from flowers.data.cache import build_once, cache_key
 from flowers.runtime import num_allowed_cores
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-    from torch import Tensor
 
 DuplicateRule = Literal["near", "exact", "ignore"]
 

@@ -1,15 +1,16 @@
 """Checksums, errors and thumbnails of all images, from one cached pass over a folder."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import io
 import json
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -17,15 +18,8 @@ from flowers.data.cache import build_once, cache_key, in_threads
 from flowers.data.transforms import load_image
 from flowers.decoding import bits_in_use, exif_orientation, open_image
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-    from PIL import Image
-
 # Increase it when the image info or the thumbnails change, to read all files again.
-_FORMAT = 4
+_FORMAT = 5
 THUMBNAIL_SIZE = 48
 # No photo is as large; reading such a file whole could take all memory.
 _MAX_BYTES = 2**30
@@ -95,14 +89,12 @@ def read_image_info(root: Path, paths: Sequence[str], *, cache_dir: Path) -> Fol
         OSError: The cache cannot be written, memory is short, or too many files are open.
     """
 
-    def read(files: Sequence[Path]) -> list[tuple[ImageInfo, NDArray[np.uint8]]]:
-        return in_threads(lambda i: _read(files[i]), len(files), description="Checking images")
-
     def build(folder: Path) -> None:
-        info, thumbnails = zip(*read(files), strict=True)
+        info, thumbnails = zip(*in_threads(_read, files, description=description), strict=True)
         np.save(folder / "thumbnails.npy", np.stack(thumbnails))
         (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
 
+    description = "Checking images"
     files = [root / path for path in paths]
     stamps = [_stamp(root, path) for path in paths]
     key = cache_key(f"info {_FORMAT} {Image.MAX_IMAGE_PIXELS}", str(root.resolve()), *stamps)
@@ -113,7 +105,7 @@ def read_image_info(root: Path, paths: Sequence[str], *, cache_dir: Path) -> Fol
     thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
     failed = [index for index, info in enumerate(images) if info.error is not None]
     if failed:
-        retried = read([files[index] for index in failed])
+        retried = in_threads(_read, [files[i] for i in failed], description=description)
         for index, result in zip(failed, retried, strict=True):
             images[index], thumbnails[index] = result
     sha256 = [image.sha256 for image in images]

@@ -1,21 +1,15 @@
 """Quarantine lists: CSV files with the images to leave out."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowers.csv_files import csv_text, read_csv
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from flowers.data.image_folder import FolderIndex
-    from flowers.data.quality.image_info import FolderInfo
+from flowers.data.image_folder import FolderIndex
+from flowers.data.quality.image_info import FolderInfo
 
 
 class QuarantineRow(NamedTuple):

@@ -1,15 +1,12 @@
 """Data sets that are downloaded or generated when their folder is missing."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 from flowers.data.sources.flower_photos import download_flower_photos
 from flowers.data.sources.synthetic import generate_flowers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # By the folder's own name, so that a mistyped path to somebody's photos can never become another
 # data set.
@@ -21,6 +18,8 @@ _SOURCES: dict[str, Callable[[Path], None]] = {
 
 def ensure_root(root: str | Path) -> Path:
     """Return the folder; a missing one with the name of a known data set is made first.
+
+    Several processes may call at once: one makes the folder, the others wait for it.
 
     Args:
         root: Folder ``root/<class>/<image>``; ``.../flower_photos`` is downloaded and
@@ -42,5 +41,8 @@ def ensure_root(root: str | Path) -> Path:
             "  - `root` data/flower_photos downloads 3,670 photos of five kinds of flowers;\n"
             "  - `root` data/synthetic_flowers generates a small data set, without a network."
         )
-    _SOURCES[path.name](path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            _SOURCES[path.name](path)
     return path

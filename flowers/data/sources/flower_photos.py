@@ -1,18 +1,14 @@
 """Download of flower_photos: resumed if interrupted, verified, and extracted safely."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import shutil
-import tarfile
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock
 from tqdm import tqdm
 
 _ATTEMPTS = 3
@@ -38,8 +34,6 @@ FLOWER_PHOTOS = Archive(
 def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> None:
     """Make the folder ``root`` from the archive, which is downloaded if it is missing.
 
-    Several processes may call at once: one downloads, the others wait for it.
-
     Args:
         root: Folder to make; its name is that of the archive's top folder.
         archive: What to download.
@@ -48,25 +42,20 @@ def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> N
         ConnectionError: The archive cannot be downloaded; the message names every other way.
         ValueError: The archive is not the one expected.
     """
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(root.with_name(f".{root.name}.lock")):
-        if root.exists():
-            return
-        file = root.with_name(f"{root.name}.tgz")
-        if not file.exists():
-            _download(archive, file)
-        elif _sha256(file) != archive.sha256:
-            raise ValueError(
-                f"{file}: expected the archive with sha256 {archive.sha256}, got {_sha256(file)}. "
-                "Take it away to download it anew, or put the correct one in its place."
-            )
-        print(f"Extracting {file}")
-        with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
-            with tarfile.open(file) as opened:
-                # Refuses members that lead outside, links to outside and special files.
-                opened.extractall(folder, filter="data")
-            # Only a complete extraction gets the name of the data set.
-            shutil.move(Path(folder) / root.name, root)
+    file = root.with_name(f"{root.name}.tgz")
+    if not file.exists():
+        _download(archive, file)
+    elif _sha256(file) != archive.sha256:
+        raise ValueError(
+            f"{file}: expected the archive with sha256 {archive.sha256}, got {_sha256(file)}. "
+            "Take it away to download it anew, or put the correct one in its place."
+        )
+    print(f"Extracting {file}")
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
+        # Refuses members that lead outside, links to outside and special files.
+        shutil.unpack_archive(file, folder, filter="data")
+        # Only a complete extraction gets the name of the data set.
+        shutil.move(Path(folder) / root.name, root)
 
 
 def _download(archive: Archive, file: Path) -> None:

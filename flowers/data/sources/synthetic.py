@@ -1,23 +1,17 @@
 """Synthetic flowers: the small data set of the quickstart, generated without photos."""
 
-from __future__ import annotations
-
 import math
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image, ImageColor, ImageDraw, ImageFilter
 from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    Colour = tuple[int, ...]
-    Point = tuple[float, float]
-    Brush = Callable[["_Canvas", Point, float], None]
+Colour = tuple[int, ...]
+Point = tuple[float, float]
+Brush = Callable[["_Canvas", Point, float], None]
 
 _PALETTES = {
     "white": "#fafaf5 #f0ebf5 #faf0e1",
@@ -37,29 +31,24 @@ def generate_flowers(
     """Generate five classes similar to flower_photos, as ``root/<class>/<number>.jpg``.
 
     The flowers vary in colour, size, position, number and shape of petals, background, blur and
-    noise, and the classes share colours, so the average colour does not tell them apart. Several
-    processes may call at once.
+    noise, and the classes share colours, so the average colour does not tell them apart.
 
     Args:
-        root: Folder to make; its parent is made too.
+        root: Folder to make.
         per_class: Number of images of each class.
         image_size: Side of the images, in pixels.
         seed: Seed of the images.
     """
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(root.with_name(f".{root.name}.lock")):
-        if root.exists():
-            return
-        partial = root.with_name(f".{root.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        classes = tqdm(SYNTHETIC_CLASSES, desc=f"Generating {root}", unit="class", disable=None)
-        for label, name in enumerate(classes):
-            (partial / name).mkdir(parents=True)
-            for number in range(per_class):
-                rng = np.random.default_rng([seed, label, number])
-                image = generate_flower(name, image_size=image_size, rng=rng)
-                image.save(partial / name / f"{number:04d}.jpg", quality=88)
-        partial.replace(root)
+    partial = root.with_name(f".{root.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    classes = tqdm(SYNTHETIC_CLASSES, desc=f"Generating {root}", unit="class", disable=None)
+    for label, name in enumerate(classes):
+        (partial / name).mkdir(parents=True)
+        for number in range(per_class):
+            rng = np.random.default_rng([seed, label, number])
+            image = generate_flower(name, image_size=image_size, rng=rng)
+            image.save(partial / name / f"{number:04d}.jpg", quality=88)
+    partial.replace(root)
 
 
 def generate_flower(name: str, *, image_size: int, rng: np.random.Generator) -> Image.Image:

@@ -1,15 +1,16 @@
 """Assignment of images to splits, with duplicates, groups, folds, manifest and quarantine."""
 
-from __future__ import annotations
-
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from flowers.data.image_folder import read_credits, shortened
-from flowers.data.quality.duplicates import DuplicateRule, connected
+from flowers.data.image_folder import FolderIndex, read_credits, shortened
+from flowers.data.quality.duplicates import DuplicateRule, Pairs, connected
+from flowers.data.quality.image_info import FolderInfo
 from flowers.data.quality.quarantine import quarantined_images
 from flowers.data.splitting.manifest import (
     QUARANTINED,
@@ -19,15 +20,6 @@ from flowers.data.splitting.manifest import (
     split_of_manifest,
 )
 from flowers.data.splitting.stratified import stratified_folds, stratified_split
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from flowers.data.image_folder import FolderIndex
-    from flowers.data.quality.duplicates import Pairs
-    from flowers.data.quality.image_info import FolderInfo
 
 # With more classes the table has only the sums.
 _MAX_LISTED_CLASSES = 200
@@ -54,25 +46,22 @@ class SplitOptions:
     quarantine: str | None = None
 
     def __post_init__(self) -> None:
-        if self.folds is None and self.fold != 0:
-            raise ValueError(f"`fold` {self.fold}: expected `folds` with it, as `folds` 5")
-        if self.folds is not None and not (self.folds >= 2 and 0 <= self.fold < self.folds):
+        num_folds = 1 if self.folds is None else self.folds
+        if self.folds == 1 or self.fold not in range(num_folds):
             raise ValueError(
                 f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and one of "
                 "them, counted from 0 to folds - 1"
             )
-        if not (0 < self.val_fraction < 1 and 0 <= self.test_fraction < 1):
+        if not (0 < self.val_fraction < 1 - self.test_fraction <= 1):
             raise ValueError(
-                f"`val_fraction`, `test_fraction`: expected fractions of the images, below 1, got "
+                f"`val_fraction`, `test_fraction`: expected fractions, together below 1, got "
                 f"{self.val_fraction} and {self.test_fraction} (only test_fraction may be 0)"
             )
-        if self.manifest is not None or self.split != "random":
-            fixed = "`manifest`" if self.manifest is not None else f"`split` {self.split}"
-            for name in ("folds", "group_by"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"`{name}`: expected nothing beside {fixed}, which fixes the split"
-                    )
+        if self.manifest is not None:
+            self._expect_unset("folds", "group_by", beside="`manifest`, which fixes the split")
+        elif self.split != "random":
+            beside = f"`split` {self.split}, which fixes the split"
+            self._expect_unset("folds", "group_by", beside=beside)
 
     def check_folder(self, index: FolderIndex) -> None:
         """Check the options for a folder that is already split; a manifest overrides both.
@@ -80,16 +69,18 @@ class SplitOptions:
         Raises:
             ValueError: An option would split the folder in another way.
         """
-        if index.given_splits is None or self.manifest is not None:
-            return
-        for name in ("folds", "group_by", "split"):
+        if index.given_splits is not None and self.manifest is None:
+            beside = (
+                f"the split folders in `root` {index.root}, which fix the split. To pool the "
+                "splits, put all images under root/<class>."
+            )
+            self._expect_unset("folds", "group_by", "split", beside=beside)
+
+    def _expect_unset(self, *names: str, beside: str) -> None:
+        for name in names:
             value = getattr(self, name)
             if value not in (None, "random"):
-                raise ValueError(
-                    f"`{name}` {value}: expected nothing beside the split folders in `root` "
-                    f"{index.root}, which fix the split. To pool the splits, put all images under "
-                    "root/<class>."
-                )
+                raise ValueError(f"`{name}` {value}: expected nothing beside {beside}")
 
 
 class Assignment(NamedTuple):
@@ -272,17 +263,17 @@ class _Assigner:
 
     def _groups(self) -> NDArray[np.str_]:
         """Return a key of each image; images that must stay in one split have the same key."""
-        sha256 = np.array(self.info.sha256)
-        if self.options.duplicates == "ignore":
-            return np.strings.add(np.strings.add(sha256, " "), np.array(self.index.paths))
+        names = np.array(self.info.sha256)
+        if self.options.duplicates == "ignore":  # identical files have different keys
+            names = np.strings.add(np.strings.add(names, " "), np.array(self.index.paths))
         numbers = self.groups_of_duplicates
         if self.options.group_by is not None:
             pairs = np.concatenate([self.pairs, self._same_photographer()])
             numbers = connected(len(numbers), pairs)
         # The smallest checksum of a group is its key, independent of the order of the files.
-        order = np.lexsort((sha256, ~self.usable))
+        order = np.lexsort((names, ~self.usable))
         _, first = np.unique(numbers[order], return_index=True)
-        keys: NDArray[np.str_] = sha256[order[first]][numbers]
+        keys: NDArray[np.str_] = names[order[first]][numbers]
         return keys
 
     def _same_photographer(self) -> NDArray[np.int64]:
@@ -307,14 +298,11 @@ class _Assigner:
         return np.array(pairs, dtype=np.int64)
 
     def _check_classes(self, split: NDArray[np.object_]) -> None:
-        index = self.index
-        untrained = np.setdiff1d(range(len(index.class_names)), index.labels[split == "train"])
-        if len(untrained) > 0:
-            names = ", ".join(index.class_names[label] for label in untrained)
+        if untrained := self.index.untrained_classes(split):
             raise ValueError(
-                f"`root` {index.root}: no image is left to train on of {names}: all are in other "
-                "splits, in quarantine, or duplicates of images in other splits. Add images, or "
-                "remove the class."
+                f"`root` {self.index.root}: no image is left to train on of "
+                f"{', '.join(untrained)}: all are in other splits, in quarantine, or duplicates "
+                "of images in other splits. Add images, or remove the class."
             )
 
     def _check_leaks(self, split: NDArray[np.object_]) -> None:

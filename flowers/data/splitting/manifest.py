@@ -1,21 +1,16 @@
 """Manifests: CSV files with the split of every image."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from flowers.csv_files import csv_text, read_csv
 from flowers.data.image_folder import shortened
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
 SPLITS = ("train", "val", "test")
 SKIPPED = "skipped"

@@ -1,16 +1,10 @@
 """Stratified splits and folds: every class by the same fractions, each group in one split."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 
 def stratified_split(
@@ -33,13 +27,8 @@ def stratified_split(
         class_names: Class names for the error.
 
     Raises:
-        ValueError: The fractions leave nothing to train on, or a class has too few images.
+        ValueError: A class has too few images.
     """
-    if val_fraction + test_fraction >= 1:
-        raise ValueError(
-            "`val_fraction`, `test_fraction`: expected fractions that leave some images to train "
-            f"on, got {val_fraction} and {test_fraction}"
-        )
     totals = np.bincount(labels, minlength=len(class_names))
     targets = np.zeros((len(totals), 3), dtype=np.int64)
     for column, fraction in enumerate((test_fraction, val_fraction)):
@@ -97,13 +86,11 @@ def _assign_groups(
     def random_key(group: str) -> bytes:
         return sha256(f"{seed}:{group}".encode(errors="surrogateescape")).digest()
 
-    order = sorted(set(groups), key=random_key)
-    position = {group: number for number, group in enumerate(order)}
-    numbers = np.array([position[group] for group in groups], dtype=np.int64)
+    _, numbers = np.unique([random_key(group) for group in groups], return_inverse=True)
     assigner = _GroupAssigner(labels, numbers, targets)
-    large = filter(assigner.is_large, range(len(order)))
+    large = filter(assigner.is_large, range(len(assigner.splits)))
     for group in sorted(large, key=lambda group: -assigner.counts[group].sum()):
-        assigner.put(group, assigner.roomiest(group))
+        assigner.put(group, assigner.room(group).sum(axis=0).argmax())
     assigner.lower_targets()
     for group in np.flatnonzero(assigner.splits < 0).tolist():
         assigner.put(group, assigner.first_with_room(group))
@@ -146,7 +133,7 @@ class _GroupAssigner:
         second_largest = np.sort(self.targets[self.labels[group]])[:, -2]
         return bool((self.counts[group] > second_largest).any())
 
-    def put(self, group: int, split: int) -> None:
+    def put(self, group: int, split: int | np.int64) -> None:
         self.splits[group] = split
         self.filled[self.labels[group], split] += self.counts[group]
 
@@ -156,14 +143,11 @@ class _GroupAssigner:
         room: NDArray[np.int64] = self.targets[labels] - self.filled[labels]
         return room
 
-    def roomiest(self, group: int) -> int:
-        return int(self.room(group).sum(axis=0).argmax())
-
-    def first_with_room(self, group: int) -> int:
-        has_room = (self.room(group) >= self.counts[group][:, None]).all(axis=0)
-        if has_room.any():
-            return int(has_room.argmax())
-        return self.roomiest(group)
+    def first_with_room(self, group: int) -> np.int64:
+        """Return the first split with room for a group, or else the one with the most room."""
+        room = self.room(group)
+        has_room = (room >= self.counts[group][:, None]).all(axis=0)
+        return has_room.argmax() if has_room.any() else room.sum(axis=0).argmax()
 
     def lower_targets(self) -> None:
         """Lower the targets of the other splits where large groups exceed that of a split."""

@@ -7,10 +7,12 @@ import re
 import tarfile
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from flowers.data import sources
 from flowers.data.sources import ensure_root, flower_photos
 from flowers.data.sources.flower_photos import FLOWER_PHOTOS, Archive, download_flower_photos
 
@@ -86,6 +88,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def root(tmp_path):
+    (tmp_path / "data").mkdir()
     return tmp_path / "data" / "flower_photos"
 
 
@@ -96,8 +99,7 @@ def whole(root: Path) -> bool:
 def test_a_missing_root_is_downloaded_verified_and_extracted(server, root):
     download_flower_photos(root, archive=server.archive())
     assert whole(root)
-    left = {path.name for path in root.parent.iterdir()} - {".flower_photos.lock"}
-    assert left == {"flower_photos.tgz", "flower_photos"}
+    assert {path.name for path in root.parent.iterdir()} == {"flower_photos.tgz", "flower_photos"}
 
 
 def test_an_interrupted_download_resumes_where_it_stopped(server, root):
@@ -150,7 +152,6 @@ def test_an_archive_with_another_checksum_is_not_extracted(server, root):
 
 
 def test_an_archive_put_there_by_hand_is_used_or_named(server, root):
-    root.parent.mkdir()
     archive = root.with_name("flower_photos.tgz")
     archive.write_bytes(b"something else")
     with pytest.raises(ValueError, match="Take it away"):
@@ -180,7 +181,6 @@ def test_without_a_connection_all_alternatives_are_named(root, monkeypatch):
 @pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt"])
 def test_an_archive_that_reaches_outside_is_refused(root, name):
     hostile = tar({"flower_photos/daisy/0.jpg": b"0", name: b"1"})
-    root.parent.mkdir()
     root.with_name("flower_photos.tgz").write_bytes(hostile)
     archive = Archive("http://127.0.0.1:9/", len(hostile), hashlib.sha256(hostile).hexdigest())
     if name.startswith(
@@ -194,14 +194,16 @@ def test_an_archive_that_reaches_outside_is_refused(root, name):
         assert not root.exists()
 
 
-def _download(root, archive):
-    download_flower_photos(root, archive=archive)
+def _ensure(root, archive):
+    download = partial(download_flower_photos, archive=archive)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sources._SOURCES, "flower_photos", download)
+        ensure_root(root)
 
 
-def test_processes_that_start_at_the_same_time_download_once(server, root, forkserver):
-    workers = [
-        forkserver.Process(target=_download, args=(root, server.archive())) for _ in range(3)
-    ]
+def test_processes_that_start_at_the_same_time_download_once(server, tmp_path, forkserver):
+    root = tmp_path / "new" / "flower_photos"
+    workers = [forkserver.Process(target=_ensure, args=(root, server.archive())) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from flowers.data import generate_flower, generate_flowers, index_folder
+from flowers.data import ensure_root, generate_flower, generate_flowers, index_folder
 
 NAMES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 
@@ -26,10 +26,11 @@ def test_the_same_seed_gives_the_same_files_and_another_seed_others(synthetic, t
 
 
 def test_an_existing_folder_is_not_changed(tmp_path):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "note.txt").write_text("mine")
-    generate_flowers(tmp_path / "mine", per_class=1)
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["note.txt"]
+    root = tmp_path / "synthetic_flowers"
+    root.mkdir()
+    (root / "note.txt").write_text("mine")
+    assert ensure_root(root) == root
+    assert [path.name for path in root.iterdir()] == ["note.txt"]
 
 
 def test_the_average_colour_does_not_tell_the_classes_apart():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from flowers.data import index_folder, manifest_text
+from flowers.data.image_folder import FolderIndex
 from flowers.data.quality.duplicates import Pairs
 from flowers.data.quality.image_info import ImageInfo
 from flowers.data.quality.quarantine import QuarantineRow, quarantine_text
@@ -26,13 +28,8 @@ PATHS = [f"{name}/{number:02d}.jpg" for name in ("cat", "dog") for number in ran
 
 @pytest.fixture
 def index(tmp_path):
-    return SimpleNamespace(
-        root=tmp_path,
-        class_names=("cat", "dog"),
-        paths=tuple(PATHS),
-        labels=np.repeat([0, 1], 40).astype(np.int64),
-        given_splits=None,
-    )
+    labels = np.repeat([0, 1], 40).astype(np.int64)
+    return FolderIndex(tmp_path, ("cat", "dog"), tuple(PATHS), labels)
 
 
 def info(bad=()):
@@ -111,6 +108,14 @@ def test_duplicates_that_are_ignored_are_split_as_single_images(index):
     none = Pairs(np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.float32))
     assignment = assign_splits(index, sha, none, options=SplitOptions(duplicates="ignore"))
     assert [(assignment.split == name).sum() for name in ("train", "val", "test")] == [64, 8, 8]
+
+
+def test_the_photos_of_a_photographer_are_in_one_split_also_without_duplicates(index):
+    credit(index, dict.fromkeys(PATHS[:30], "Anna"))
+    for seed in range(10):
+        split = assign(index, duplicates="ignore", group_by="photographer", split_seed=seed).split
+        assert len(set(split[:30])) == 1
+        assert len(set(split[30:40])) > 1
 
 
 def test_every_fold_is_validated_on_other_images(index):
@@ -240,14 +245,13 @@ def test_the_published_split_keeps_its_test_images_and_leaves_out_their_duplicat
 
 
 def divide(index, counts):
-    """Give the index splits: so many images of each class, in their order, to each split."""
+    """Return the index with splits: so many images of each class, in their order, in each."""
     splits = [name for name, count in counts.items() for _ in range(count)]
-    index.given_splits = np.array(splits * 2, dtype=object)
-    return index
+    return replace(index, given_splits=np.array(splits * 2, dtype=object))
 
 
 def test_given_splits_are_kept(index):
-    divide(index, {"train": 20, "val": 12, "test": 8})
+    index = divide(index, {"train": 20, "val": 12, "test": 8})
     for seed in range(3):
         result = assign(index, split_seed=seed)
         assert result.split.tolist() == index.given_splits.tolist()
@@ -255,7 +259,7 @@ def test_given_splits_are_kept(index):
 
 
 def test_of_duplicates_in_given_splits_those_in_the_latest_split_stay(index):
-    divide(index, {"train": 20, "val": 10, "test": 10})
+    index = divide(index, {"train": 20, "val": 10, "test": 10})
     pairs = [(0, 25), (1, 35), (26, 36), (2, 3), (27, 28), (4, 29), (29, 37), (5, 70)]
     result = assign(index, *pairs)
     leaks = [0, 1, 26, 4, 29]
@@ -279,7 +283,7 @@ def test_of_duplicates_in_given_splits_those_in_the_latest_split_stay(index):
     ],
 )
 def test_splits_that_are_missing_are_taken_from_the_training_images(index, counts, expected):
-    divide(index, counts)
+    index = divide(index, counts)
     pairs = [*chain(0, 5, 9), (41, 50), (3, 48)]
     for seed in range(10):
         result = assign(index, *pairs, val_fraction=0.2, test_fraction=0.2, split_seed=seed)
@@ -297,19 +301,20 @@ def test_splits_that_are_missing_are_taken_from_the_training_images(index, count
 
 
 def test_no_test_images_are_taken_if_there_is_no_test_folder_and_its_fraction_is_0(index):
-    result = assign(divide(index, {"train": 30, "val": 10}), test_fraction=0)
+    index = divide(index, {"train": 30, "val": 10})
+    result = assign(index, test_fraction=0)
     assert result.split.tolist() == index.given_splits.tolist()
     assert not result.notes
 
 
 def test_a_class_whose_training_images_all_leak_is_refused(index):
-    divide(index, {"train": 1, "val": 20, "test": 19})
+    index = divide(index, {"train": 1, "val": 20, "test": 19})
     with pytest.raises(ValueError, match=r"no image is left to train on of cat: "):
         assign(index, (0, 39))
 
 
 def test_a_manifest_takes_precedence_over_given_splits(index, tmp_path):
-    divide(index, {"train": 20, "val": 10, "test": 10})
+    index = divide(index, {"train": 20, "val": 10, "test": 10})
     splits_by_path = {path: ("test", "train", "val")[i % 3] for i, path in enumerate(PATHS)}
     manifest = write_manifest(index, tmp_path, splits_by_path)
     assert assign(index, manifest=manifest).split.tolist() == [*splits_by_path.values()]
@@ -322,7 +327,7 @@ def test_a_manifest_takes_precedence_over_given_splits(index, tmp_path):
 )
 def test_options_that_split_a_divided_folder_otherwise_are_refused(index, options):
     SplitOptions(**options).check_folder(index)
-    divide(index, {"train": 20, "val": 10, "test": 10})
+    index = divide(index, {"train": 20, "val": 10, "test": 10})
     [name] = options
     with pytest.raises(
         ValueError, match=rf"`{name}` .*split folders.*put all images under root/<class>"
@@ -333,13 +338,11 @@ def test_options_that_split_a_divided_folder_otherwise_are_refused(index, option
 
 
 def test_of_many_leaks_only_some_are_listed(index):
-    divide(index, {"train": 35, "val": 5})
+    index = divide(index, {"train": 35, "val": 5})
+    paths = []
     for i, label in enumerate(index.labels):
-        index.paths = (
-            *index.paths[:i],
-            f"{'train' if i % 40 < 35 else 'val'}/{label}/{i}.jpg",
-            *index.paths[i + 1 :],
-        )
+        paths.append(f"{'train' if i % 40 < 35 else 'val'}/{label}/{i}.jpg")
+    index = replace(index, paths=tuple(paths))
     result = assign(
         index, *((i, 35 + i % 5) for i in range(30)), *((40 + i, 75 + i % 5) for i in range(30))
     )
@@ -411,13 +414,15 @@ def test_the_table_counts_every_class_of_a_few_and_the_sum_of_many(index):
         ({"val_fraction": 0}, r"`val_fraction`.*got 0 and 0\.1"),
         ({"val_fraction": -0.1}, r"`val_fraction`"),
         ({"test_fraction": 1}, r"`test_fraction`.*below 1"),
-        ({"fold": 1}, r"`fold` 1: expected `folds`"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, r"`val_fraction`.*together below 1"),
+        ({"val_fraction": 0.1, "test_fraction": 0.9}, r"`val_fraction`.*together below 1"),
+        ({"fold": 1}, r"`fold` 1: expected at least 2 folds"),
         ({"folds": 1}, "at least 2 folds"),
         ({"folds": 5, "fold": 5}, "counted from 0"),
-        ({"folds": 5, "manifest": "m.csv"}, r"`folds`: expected nothing beside `manifest`"),
+        ({"folds": 5, "manifest": "m.csv"}, r"`folds` 5: expected nothing beside `manifest`"),
         (
             {"group_by": "photographer", "split": "tf_for_poets"},
-            r"`group_by`: .* `split` tf_for_poets",
+            r"`group_by` photographer: .* `split` tf_for_poets",
         ),
     ],
 )

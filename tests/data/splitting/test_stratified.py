@@ -91,12 +91,6 @@ def test_three_images_of_a_class_are_enough():
     assert all(2 in np.asarray(labels)[indices[name]] for name in SPLITS)
 
 
-@pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (0.1, 0.9)])
-def test_fractions_that_leave_nothing_are_refused(val, test):
-    with pytest.raises(ValueError, match=r"`val_fraction`"):
-        split([0, 1, 2] * 10, [f"{i}" for i in range(30)], val=val, test=test)
-
-
 def test_a_large_group_may_fill_an_empty_split_without_emptying_another():
     labels = np.repeat([0, 1, 2], 160)
     groups = [
