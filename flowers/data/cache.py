@@ -63,7 +63,10 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path
         with suppress(OSError), FileLock(lock, timeout=0):  # its process was killed
             shutil.rmtree(partial)
     if _damage(entry):
-        cache_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"`cache_dir` {cache_dir}: {error}; give another folder") from error
         with _held(FileLock(cache_dir / f"{key}.lock")):
             if damage := _damage(entry):
                 if os.path.lexists(entry):

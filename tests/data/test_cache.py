@@ -228,6 +228,13 @@ def test_a_full_disk_is_reported_before_anything_is_decoded(folder, tmp_path, mo
         decode(folder, tmp_path)
 
 
+def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    cache_dir = tmp_path / "file" / "cache"
+    with pytest.raises(OSError, match=r"`cache_dir` .*Not a directory.*; give another folder"):
+        build_once(cache_dir, "key", lambda _: None)
+
+
 def names(entry):
     return sorted(path.name for path in entry.iterdir() if path.name != "checksums.json")
 
