@@ -50,6 +50,7 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
     unsure = f"Answers with a probability below {predictor.threshold:.1%} are not sure."
     # The JPEG of a camera with 100 megapixels has up to 50 MB.
     options: Any = {"max_file_size": "50mb", "footer_links": [], "quiet": True, "js": _PASTE}
+    options["css"] = "#results { --block-padding: 0 }"
     with TemporaryDirectory() as folder:  # of uploaded photos
         os.environ["GRADIO_TEMP_DIR"] = folder
         with gr.Blocks(title="flowers", analytics_enabled=False) as app:
@@ -58,10 +59,9 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
             photos = gr.Gallery(label="Photos", sources=sources, file_types=["image"])
             label = f"{len(samples)} test images of the run"
             examples = gr.Dataset(components=["image"], samples=samples, label=label)
-            results = gr.HTML(padding=False)
+            results = gr.HTML(elem_id="results")
 
-            # Gradio calls a function once at a time, and Grad-CAM, which hooks into the network,
-            # needs that. An example is a file, a photo of the gallery a file and its caption.
+            # Called once at a time, as Grad-CAM needs. An item is a file, or a file and a caption.
             def show(items: list[Any] | None) -> Any:  # noqa: ANN401
                 files = [item if isinstance(item, str) else item[0] for item in items or []]
                 return results_html(predictor, files) if files else gr.skip()

@@ -31,7 +31,7 @@ class Kind(NamedTuple):
 KINDS = {
     "unreadable": Kind(
         "Files that cannot be decoded",
-        "Training stops, unless --data.on_bad_image skip or a quarantine list leaves them out.",
+        "Training stops, unless `--data.on_bad_image skip` or a quarantine list leaves them out.",
     ),
     "empty": Kind(
         "Class folders without an image", "Training stops: add images, or remove the folders."
@@ -43,7 +43,7 @@ KINDS = {
     "contradiction": Kind(
         "Conflicting labels",
         "Duplicates with different labels: at least one label is incorrect, or the image shows "
-        "both classes. They are only trained on, unless --data.contradictions is given.",
+        "both classes. They are only trained on, unless `--data.contradictions` is given.",
     ),
     "leak": Kind(
         "Duplicates in two splits",
@@ -56,7 +56,7 @@ KINDS = {
     "similar": Kind(
         "Near duplicates",
         "Images that are resized, recompressed, recoloured, mirrored, turned or slightly cropped, "
-        "or taken a moment later. They stay in one split, unless --data.duplicates exact.",
+        "or taken a moment later. They stay in one split, unless `--data.duplicates exact`.",
     ),
     "tiny": Kind("Tiny images", "They show too little to learn from, or to evaluate."),
     "ignored": Kind(
@@ -82,8 +82,8 @@ KINDS = {
     "animated": Kind("Files with several images", "The first image is used."),
     "imbalance": Kind(
         "Unequal classes",
-        "The accuracy says little about small classes. See --data.sampler balanced and "
-        "--model.class_weights balanced.",
+        "The accuracy says little about small classes. See `--data.sampler balanced` and "
+        "`--model.class_weights balanced`.",
     ),
     "label": Kind(
         "Label issues",
