@@ -109,7 +109,7 @@ def allow_megapixels(megapixels: int | None) -> None:
     """Replace Pillow's limit of 179 megapixels for images, in this process; None keeps it.
 
     A decoded image may take 3 bytes for each pixel of the limit, by default 0.5 GiB. JPEG files
-    count as they are decoded, reduced.
+    count as they are decoded, reduced; progressive ones also with their coefficients.
     """
     if megapixels is not None and megapixels < 1:
         raise ValueError(f"`max_megapixels`: expected at least 1, got {megapixels}")
@@ -209,7 +209,7 @@ def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
 
 def _decoder(image: Image.Image) -> str:
     """Return Pillow's name of an image's decoder; empty if it is decoded already."""
-    return "".join(tile.codec_name for tile in getattr(image, "tile", [])[:1])
+    return "".join(tile[0] for tile in getattr(image, "tile", [])[:1])
 
 
 def _check_pixels(image: Image.Image) -> None:
@@ -260,6 +260,7 @@ def _check_memory(image: Image.Image, *, other_bytes: int) -> None:
     num_bytes = _num_bytes(image) + other_bytes
     if image.mode != "RGB" or "icc_profile" in image.info:
         num_bytes += 4 * image.width * image.height  # of the converted image
+    num_bytes += num_bytes // 32  # of buffers
     if Image.MAX_IMAGE_PIXELS and num_bytes > 6 * Image.MAX_IMAGE_PIXELS:
         scale = _scale(image)
         raise OSError(

@@ -238,7 +238,7 @@ def test_a_tiff_counts_with_the_largest_part_that_is_decoded_at_once(monkeypatch
     options = {"format": "TIFF", "compression": "tiff_lzw"}
     assert decoded(encoded(image, format="TIFF")).shape == (32, 32, 3)
     assert decoded(encoded(image, tiffinfo={278: 10}, **options)).shape == (32, 32, 3)
-    with pytest.raises(OSError, match="take 70,000 bytes"):
+    with pytest.raises(OSError, match="take 72,187 bytes"):
         decoded(encoded(image, **options))
 
 
@@ -248,7 +248,7 @@ def test_an_image_that_is_turned_upright_counts_twice(monkeypatch):
     exif[0x0112] = 1
     assert decoded(encoded(Image.new("RGB", (100, 100)), exif=exif)).shape == (32, 32, 3)
     exif[0x0112] = 6
-    with pytest.raises(OSError, match="take 80,000 bytes"):
+    with pytest.raises(OSError, match="take 82,500 bytes"):
         decoded(encoded(Image.new("RGB", (100, 100)), exif=exif))
 
 
