@@ -47,6 +47,9 @@ from flowers.evaluation import (
 from flowers.run_folder import write_new
 from flowers.tasks import ClassificationTask, Prediction
 
+# Training images that are evaluated for the report, at most.
+_MAX_TRAINING_IMAGES = 10_000
+
 
 class WriteReport(CollectsPredictions):
     """Writes ``report.html``, ``.json``, ``.md``, ``predictions.csv`` and ``figures``, all or none.
@@ -54,7 +57,8 @@ class WriteReport(CollectsPredictions):
     Args:
         num_examples: Number of worst mistakes in the report, and of correct predictions.
         num_label_issues: Number of training images in the report, those with the highest loss; 0
-            does not evaluate the training split. Without a cache there are none.
+            does not evaluate the training split. Of a large split a part is evaluated. Without a
+            cache there are none.
         folder: Folder of the report; by default the checkpoint's run folder.
     """
 
@@ -270,7 +274,8 @@ def _label_issues(
 
     There are none without a cache, which would be slow, or if the network was trained on others.
     """
-    indices = data.indices["train"]
+    # Every n-th image, so that the report of a large data set takes seconds too.
+    indices = data.indices["train"][:: 1 + len(data.indices["train"]) // _MAX_TRAINING_IMAGES]
     if not count or not len(indices) or not data.cache or data.checkpoint_warnings:
         return {}
     print(f"Evaluating {len(indices):,} training images for the report ...", flush=True)

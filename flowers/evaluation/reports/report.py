@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 _TOP_K = 5
 _MOST_CONFUSED = 10
 _ISSUES_NOTE = (
-    "The training images with the highest loss, without augmentation. The network was trained on "
-    "these labels, so a high loss means that a label is incorrect or that an image is hard: look "
-    "at it before you change its label. `audit --predictions` finds more label issues, by a "
-    "cross-validation."
+    "The training images with the highest loss, without augmentation, of at most 10,000. The "
+    "network was trained on these labels, so a high loss means that a label is incorrect or that "
+    "an image is hard: look at it before you change its label. `audit --predictions` finds more "
+    "label issues, by a cross-validation."
 )
 
 
