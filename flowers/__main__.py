@@ -38,7 +38,7 @@ LIGHTNING_COMMANDS = {"fit", "validate", "test"}
 # Names in other programs.
 _SYNONYMS = {"train": "fit", "val": "validate", "eval": "test", "evaluate": "test"}
 _SYNONYMS |= {"classify": "predict"}
-# Types of options in the help; that of a text says nothing.
+# Names of types in --help; text has none.
 _TYPES = {"int": "whole number", "float": "number", "Path": "path"}
 
 HELP = """usage: python -m flowers <command> ...

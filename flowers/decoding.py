@@ -147,7 +147,7 @@ def _open(file: str | Path | IO[bytes]) -> Image.Image:
         return image
     except UnidentifiedImageError as error:
         expected = f"expected one of {', '.join(_DECODERS)}"
-        kind = "another kind of file or a broken one, or unusual pixels (of 12 bits, or floats)"
+        kind = "another format, a broken file, or pixels of 12 bits or floats"
         with Path(file).open("rb") if isinstance(file, str | Path) else nullcontext(file) as opened:
             opened.seek(0)
             if opened.read(12)[4:] in _HEIC:
@@ -190,7 +190,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
     for top, strip in _strips(image):
         rgb.paste(convert(strip), (0, top))
     if image.format == "GIF" and tiles and image.tell() == 0:
-        # Around a first frame smaller than the image viewers show nothing, Pillow some colour.
+        # Where the first frame does not cover the image, viewers show nothing and Pillow a colour.
         left, upper, right, lower = tiles[0].extents
         width, height = image.size
         edges = [(0, 0, left, height), (right, 0, width, height)]
@@ -213,7 +213,7 @@ def _decoder(image: Image.Image) -> str:
 
 
 def _check_pixels(image: Image.Image) -> None:
-    """Check that Pillow reads the pixels as they are, and in a few seconds."""
+    """Refuse pixels that Pillow misreads, or takes more than a few seconds to read."""
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
         raise OSError(f"32-bit pixels (mode {image.mode}) or signed ones: expected 8 or 16 bits")
     if _decoder(image) in _SLOW_DECODERS and image.width * image.height > _SLOW_PIXELS:
@@ -223,10 +223,13 @@ def _check_pixels(image: Image.Image) -> None:
         )
     tags = getattr(image, "tag_v2", {})
     if _decoder(image) == "raw" and tags.get(Tiff.PLANAR_CONFIGURATION) == 2:
-        # Pillow takes each plane for one of 8 bits, in which white is the largest value.
+        # Pillow reads each plane as 8 bits with white as the largest value.
         bits = set(tags.get(Tiff.BITSPERSAMPLE, (1,)))
         if bits not in ({1}, {8}) or tags.get(Tiff.PHOTOMETRIC_INTERPRETATION) == 0:
-            raise OSError("a TIFF file of planes with other than 8 bits: convert it to PNG")
+            raise OSError(
+                "a TIFF file of separate planes with other than 8 bits, or with white as 0: "
+                "convert it to PNG"
+            )
 
 
 def _num_bytes(image: Image.Image) -> int:
@@ -242,10 +245,11 @@ def _scale(image: Image.Image) -> int:
 def _decoder_bytes(image: Image.Image) -> int:
     """Return the bytes that the decoder of a file takes besides the image."""
     num_pixels = image.width * image.height
-    if isinstance(image, JpegImageFile) and "progressive" in image.info:
+    is_encoded = bool(_decoder(image))
+    if is_encoded and isinstance(image, JpegImageFile) and "progressive" in image.info:
         # All coefficients of the image, two bytes each, even if it is decoded at 1/8.
         areas = [across * down for _, across, down, _ in image.layer]
-        return int(2 * num_pixels * _scale(image) ** 2 * sum(areas) / max(areas))
+        return int(2 * num_pixels * _scale(image) ** 2 * sum(areas) / max(*areas, 1))
     if _decoder(image) == "libtiff":  # a tile or a strip
         tags = image.tag_v2  # type: ignore[attr-defined]
         bits = tags.get(Tiff.BITSPERSAMPLE, (1,))
@@ -275,7 +279,7 @@ def _load(image: Image.Image) -> None:
     try:
         image.load()
     except OSError as error:
-        if str(error).startswith("decoder error"):  # of libtiff, which says no more
+        if str(error).startswith("decoder error"):  # libtiff gives no reason
             raise OSError("a broken image, or one of an unknown compression") from error
         if not isinstance(image, JpegImageFile) or not image.fp or "truncated" not in str(error):
             raise

@@ -448,7 +448,8 @@ def fine_tune(
     Args:
         root: Folder root/<class>/<image>; a missing .../synthetic_flowers is generated.
         image_size: Side of the images, in pixels.
-        epochs: At least 2. flowers and fastai train only the last layer in the first.
+        epochs: Number of epochs, at least 2; in the first, flowers and fastai train the last
+            layer only.
         rounds: Trainings of each candidate, at least 1.
     """
     import torch

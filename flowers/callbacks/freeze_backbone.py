@@ -33,8 +33,8 @@ class FreezeBackbone(Callback):
         if unfreeze_epoch is not None:
             expect(unfreeze_epoch >= 0, "unfreeze_epoch", "0 or more", unfreeze_epoch)
         expect(stages >= 1, "stages", "1 or more", stages)
-        is_used = bool(unfreeze_epoch)
-        expect(stages == 1 or is_used, "stages", "`unfreeze_epoch` 1 or more with it", stages)
+        expected = "1, or `unfreeze_epoch` 1 or more with it"
+        expect(stages == 1 or bool(unfreeze_epoch), "stages", expected, stages)
         self.unfreeze_epoch = unfreeze_epoch
         self.stages = stages
         self._reported = 0

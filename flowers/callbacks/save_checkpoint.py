@@ -20,7 +20,7 @@ class _SaveOne(ModelCheckpoint):
 
     @property
     def file(self) -> Path:
-        """The file, also while it does not exist."""
+        """Path of the file, which may not exist yet."""
         return Path(str(self.dirpath)) / f"{self.filename}.ckpt"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -28,7 +28,7 @@ class _SaveOne(ModelCheckpoint):
         if self.file.exists():
             moved = state_dict | {"dirpath": self.dirpath}
             for name in ("best_model_path", "kth_best_model_path"):
-                moved[name] = state_dict[name] and str(self.file)
+                moved[name] = str(self.file) if state_dict[name] else ""
             if state_dict["best_k_models"]:
                 moved["best_k_models"] = {str(self.file): state_dict["best_model_score"]}
             super().load_state_dict(moved)

@@ -45,7 +45,7 @@ from flowers.evaluation import (
     worst_mistakes,
 )
 from flowers.run_folder import write_new
-from flowers.tasks import ClassificationTask, Prediction
+from flowers.tasks import ClassificationTask, Prediction, expect
 
 # Training images that are evaluated for the report, at most.
 _MAX_TRAINING_IMAGES = 10_000
@@ -56,9 +56,8 @@ class WriteReport(CollectsPredictions):
 
     Args:
         num_examples: Number of worst mistakes in the report, and of correct predictions.
-        num_label_issues: Number of training images in the report, those with the highest loss; 0
-            does not evaluate the training split. Of a large split a part is evaluated. Without a
-            cache there are none.
+        num_label_issues: Number of training images in the report, those with the highest loss of
+            at most 10,000; 0 skips their evaluation. None are shown without a cache.
         folder: Folder of the report; by default the checkpoint's run folder.
     """
 
@@ -66,11 +65,8 @@ class WriteReport(CollectsPredictions):
         self, num_examples: int = 8, num_label_issues: int = 12, folder: str | None = None
     ) -> None:
         super().__init__()
-        if min(num_examples, num_label_issues) < 0:
-            raise ValueError(
-                f"`num_examples`, `num_label_issues`: expected 0 or more, got {num_examples} and "
-                f"{num_label_issues}"
-            )
+        expect(num_examples >= 0, "num_examples", "0 or more", num_examples)
+        expect(num_label_issues >= 0, "num_label_issues", "0 or more", num_label_issues)
         self.num_examples = num_examples
         self.num_label_issues = num_label_issues
         self.folder = folder
@@ -272,10 +268,11 @@ def _label_issues(
 ) -> dict[LabelIssue, Picture]:
     """Return the training images with the highest loss, without augmentation.
 
-    There are none without a cache, which would be slow, or if the network was trained on others.
+    Returns none without a cache, because decoding would be slow, or if the checkpoint was trained
+    on other images.
     """
-    # Every n-th image, so that the report of a large data set takes seconds too.
-    indices = data.indices["train"][:: 1 + len(data.indices["train"]) // _MAX_TRAINING_IMAGES]
+    indices = data.indices["train"]
+    indices = indices[:: max(1, -(-len(indices) // _MAX_TRAINING_IMAGES))]
     if not count or not len(indices) or not data.cache or data.checkpoint_warnings:
         return {}
     print(f"Evaluating {len(indices):,} training images for the report ...", flush=True)

@@ -129,8 +129,8 @@ def _of_this_folder(predictions: PredictionTable, audited: Audit, *, file: str) 
     known = PredictionTable(names, tuple(paths), np.array(labels), predictions.probs[rows])
     print(
         f"--predictions {file} has {len(rows):,} of the {len(audited.labels):,} images, "
-        f"{known.correct.mean():.1%} of them correct. Missing, or with another label now: "
-        f"{len(predictions.paths) - len(rows):,}"
+        f"{known.correct.mean():.1%} of them correct. Not used, because they are missing or have "
+        f"another label now: {len(predictions.paths) - len(rows):,}"
     )
     return known
 
@@ -173,7 +173,7 @@ def _summary(audited: Audit, groups: dict[str, list[Finding]], *, folder: Path) 
             f"{folder / 'quarantine.csv'}"
         )
     if groups:
-        lines.append("Status 1: there are findings")
+        lines.append("The exit status is 1, because there are findings")
     return "\n".join(map(printable, lines))
 
 
@@ -201,10 +201,9 @@ def _page(audited: Audit, groups: dict[str, list[Finding]]) -> str:
     note = f"{_size(audited)}. No findings."
     if groups:
         note = (
-            f"{_size(audited)}. Number of findings: {sum(map(len, groups.values())):,}. The list "
-            f"`quarantine.csv` beside this page has {len(audited.quarantine):,} of the images, "
-            "which are ticked below. Tick others, save the list with the button, and train with "
-            "`--data.quarantine`."
+            f"{_size(audited)}. Findings: {sum(map(len, groups.values())):,}. Images in the list "
+            f"`quarantine.csv` beside this page, ticked below: {len(audited.quarantine):,}. Tick "
+            "others, save the list with the button, and train with `--data.quarantine`."
         )
     header = quarantine_text([])
     lines = {}

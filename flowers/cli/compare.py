@@ -34,7 +34,9 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
     if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
         raise ValueError(f"runs: expected two or more different run folders, got {' '.join(runs)}")
     if out is not None and out.exists():
-        raise FileExistsError(f"--out {out}: expected a new folder, got one that exists")
+        raise FileExistsError(
+            f"--out {out}: expected a new folder, got one that exists; give another"
+        )
     parent = os.path.commonpath([folder.absolute().parent for folder in folders])
     results = []
     for folder in folders:
@@ -73,7 +75,10 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
             tests[int(match[1] or 1)] = file
     curves = evaluation.read_history(folder) if folder.is_dir() else {}
     if not tests and not curves:
-        raise ValueError(f"{folder}: expected a run folder with curves or predictions")
+        raise ValueError(
+            f"{folder}: expected a run folder with curves or predictions, such as "
+            "lightning_logs/version_0"
+        )
     if not curves:
         print(f"{name}: no curves can be read")
     newest = tests.get(max(tests, default=1), folder / "predictions.csv")

@@ -52,14 +52,20 @@ def cross_validate(
     if not configs:
         raise ValueError("--config: expected a configuration of fit, such as configs/cnn.yaml")
     if folds < 2 or seeds < 1 or any(word.startswith("--data.fold") for word in options):
-        raise ValueError("--folds, --seeds: expected at least 2 folds and 1 seed, no --data.fold")
+        raise ValueError(
+            "--folds, --seeds: expected at least 2 folds and 1 seed, without --data.folds or "
+            "--data.fold"
+        )
     texts = [Path(file).read_text(encoding="utf-8") for file in configs]
     settings = {"folds": folds, "options": options, "configs": texts}
     settings_file = out / "settings.json"
     earlier = _read_settings(settings_file)
     out.mkdir(parents=True, exist_ok=True)
     if not earlier and any(not file.name.startswith(".") for file in out.iterdir()):
-        raise ValueError(f"--out {out}: expected a new folder or that of a cross-validation")
+        raise ValueError(
+            f"--out {out}: expected a new folder or that of a cross-validation, got one with other "
+            "files"
+        )
     is_same = all(earlier.get(name) == value for name, value in settings.items())
     if any(out.rglob("*.ckpt")) and not is_same:
         raise ValueError(f"--out {out}: a cross-validation with other settings has this folder")
@@ -104,9 +110,9 @@ def _run_fold(folder: Path, options: list[str]) -> None:
         words = ["--trainer.default_root_dir", str(folder), "--ckpt_path", "last"]
         _run_command(folder, "fit", *options, *words)
         trained.touch()
-    best = Path(last_checkpoint(folder) or folder).with_name("best.ckpt")
-    words = ["--ckpt_path", str(best), "--report.folder", str(folder)]
-    # The predictions of the other folds find more label issues.
+    last = Path(last_checkpoint(folder) or folder / "checkpoints" / "last.ckpt")
+    words = ["--ckpt_path", str(last.parents[1]), "--report.folder", str(folder)]
+    # Not needed: audit --predictions finds label issues from all folds.
     _run_command(folder, "test", *words, "--report.num_label_issues", "0")
 
 

@@ -61,13 +61,15 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
             examples = gr.Dataset(components=["image"], samples=samples, label=label)
             results = gr.HTML(elem_id="results")
 
-            # Called once at a time, as Grad-CAM needs. An item is a file, or a file and a caption.
+            # An item is a file (example), or a file and its caption (upload).
             def show(items: list[Any] | None) -> Any:  # noqa: ANN401
                 files = [item if isinstance(item, str) else item[0] for item in items or []]
                 return results_html(predictor, files) if files else gr.skip()
 
-            examples.click(show, examples, results)
-            photos.change(show, photos, results).then(lambda: None, outputs=photos)
+            one_at_a_time: Any = {"concurrency_limit": 1, "concurrency_id": "network"}  # Grad-CAM
+            examples.click(show, examples, results, **one_at_a_time)
+            uploaded = photos.change(show, photos, results, **one_at_a_time)
+            uploaded.then(lambda: None, outputs=photos)
         _, *urls = app.launch(share=share, prevent_thread_lock=True, **options)
         print(f"Open {' or '.join(filter(None, urls))}, end with Ctrl-C", flush=True)
         app.block_thread()

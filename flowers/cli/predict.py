@@ -125,7 +125,9 @@ def _check_outputs(out: Path, contact_sheet: Path | None) -> None:
     if not out.name or out.is_dir():
         raise ValueError(f"--out {out}: expected the name of a CSV file")
     if contact_sheet and (contact_sheet.suffix not in (".png", ".jpg") or contact_sheet == out):
-        raise ValueError(f"--contact_sheet {contact_sheet}: expected a name in .png or .jpg")
+        raise ValueError(
+            f"--contact_sheet {contact_sheet}: expected a name that ends with .png or .jpg"
+        )
 
 
 def _launch(accelerator: str, *, devices: int | str | None, num_nodes: int | None) -> Fabric:

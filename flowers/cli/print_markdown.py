@@ -10,10 +10,14 @@ from rich.markdown import Markdown
 
 def print_markdown(text: str) -> None:
     """Print Markdown with aligned tables, which are fitted to the width of a terminal only."""
+    # Names of classes and runs stay as they are: <b>, a*b and __c__ are no markup.
+    text = re.sub(r"([*_<~`\[])", r"\\\1", text)
     console = Console()
-    if not console.is_terminal:
-        console.width = 1000
-        text = text.removeprefix("# ")  # the title would be centred
+    if console.is_terminal:
+        console.print(Markdown(text))
+        return
+    console.width = 1000
+    text = text.removeprefix("# ")  # the title would be centred
     with console.capture() as captured:
         console.print(Markdown(text))
     lines = map(str.rstrip, captured.get().splitlines())

@@ -101,4 +101,6 @@ def _as_typed(value: Any) -> str:  # noqa: ANN401
     """Return a value as on the command line."""
     if class_path := getattr(value, "class_path", None):
         return str(class_path).rpartition(".")[2]
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    return (
+        value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
+    )

@@ -368,10 +368,19 @@ def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str)
     """End with status 0 if a run has nothing left to train.
 
     Raises:
-        ValueError: The checkpoint has no state of a training.
+        ValueError: The checkpoint has no state of a training, or one of an earlier version.
     """
     if "loops" not in checkpoint:
-        raise ValueError(f"--ckpt_path {ckpt_path}: has no state of a training")
+        raise ValueError(
+            f"--ckpt_path {ckpt_path}: expected a checkpoint with the state of a training, got "
+            "weights alone"
+        )
+    groups = [group for state in checkpoint["optimizer_states"] for group in state["param_groups"]]
+    if any("orthogonalize" in group for group in groups):
+        raise ValueError(
+            f"--ckpt_path {ckpt_path}: expected a training of this version, got one of an earlier "
+            "version, whose optimizer has other parameter groups: resume it with that version"
+        )
     num_epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     max_epochs = config.trainer.max_epochs
     patience = config.early_stopping.patience
@@ -385,8 +394,8 @@ def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str)
                 reason = f"--early_stopping.patience is {patience}"
     if reason:
         rank_zero_info(
-            f"--ckpt_path {ckpt_path}: this run is finished (epochs: {num_epochs}): {reason}. "
-            "Raise that number to continue."
+            f"--ckpt_path {ckpt_path}: this run is finished after {num_epochs} epochs, since "
+            f"{reason}. Raise that number to continue."
         )
         raise SystemExit(0)
 
@@ -453,7 +462,7 @@ def _option_value(words: list[str], option: str) -> str | None:
 
 def _integer_seed(seed: bool | int) -> int:
     if isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ValueError(f"--seed_everything: expected 0 to 2**32 - 1, got {seed}")
+        raise ValueError(f"--seed_everything: expected a whole number below 2**32, got {seed}")
     return seed
 
 

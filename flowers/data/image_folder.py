@@ -82,7 +82,12 @@ class FolderIndex:
     ignored: tuple[IgnoredFile, ...] = ()
 
     def untrained_classes(self, split: NDArray[np.object_] | None = None) -> list[str]:
-        """Return the classes without an image to train on, by the given splits or a ``(N,)``."""
+        """Return the classes without a training image.
+
+        Args:
+            split: Split ``(N,)`` of each image; by default the given one, without which all are
+                trained on.
+        """
         if split is None:
             split = self.given_splits
         labels = self.labels if split is None else self.labels[split == "train"]

@@ -63,7 +63,7 @@ class FlowerPredictor:
                 f"`device` {device}: expected auto, cpu or a GPU of this machine, as cuda:0"
             ) from error
         expect(batch_size >= 1, "batch_size", "1 or more", batch_size)
-        expect(tta in (None, *get_args(Views)), "tta", f"one of {get_args(Views)}", tta)
+        expect(tta in (None, *get_args(Views)), "tta", f"one of {', '.join(get_args(Views))}", tta)
         self.batch_size = batch_size
         try:
             with limit_network(checkpoint):
@@ -157,15 +157,18 @@ class FlowerPredictor:
     def _decode(self, image: ImageLike) -> tuple[str, Tensor | OSError]:
         """Return the path of an image, and its pixels or the error of reading it."""
         path = str(image) if isinstance(image, str | Path) else ""
+        kind = OSError
         try:
             return path, load_image(_as_file(image), **self.decoding)
         except MemoryError:
-            error = OSError("not enough memory to decode it")
-        except OSError as reason:
-            error = reason
-        if path in str(error):  # Pillow's message may have it already
-            return path, error
-        return path, type(error)(f"{path}: {error}")
+            message = "not enough memory to decode it"
+        except OSError as error:
+            # Only its text is kept: the error refers to frames that hold the image.
+            kind = type(error)
+            message = str(error)
+        if path not in message:  # Pillow's message may have it already
+            message = f"{path}: {message}"
+        return path, kind(message)
 
 
 def _as_file(image: ImageLike) -> str | Path | io.BytesIO | Image.Image:

@@ -42,7 +42,7 @@ def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> F
     """
     num_classes = len(class_names)
     side = min(12.0, 2.5 + 0.55 * num_classes)
-    figure, axes = _new_figure(1.1 * side, side)  # the proportions of the other figures
+    figure, axes = _new_figure(1.1 * side, side)  # width : height as in the others
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     ticks = range(num_classes)

@@ -76,9 +76,7 @@ def add_overlays(
     *,
     resize: str = "stretch",
 ) -> tuple[list[Picture], str]:
-    """Return pictures with an overlay that darkens all but what contributes to a class.
-
-    The second value is a note for the page, also if the network has no feature map.
+    """Add a Grad-CAM overlay: the photo, dark except for the regions that contribute to a class.
 
     Args:
         pictures: Photos, of any size.
@@ -86,6 +84,9 @@ def add_overlays(
         images: The photos as the network sees them, floats ``(B, 3, S, S)``.
         labels: The class to explain for each photo.
         resize: How the photos were made square: ``stretch``, or ``crop`` the centre.
+
+    Returns:
+        The pictures, unchanged if the network has no feature map, and a note for the page.
     """
     classes = torch.tensor(labels, device=images.device)
     try:

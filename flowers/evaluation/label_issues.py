@@ -69,18 +69,18 @@ def label_issues(predictions: PredictionTable) -> list[LabelIssue]:
 
 
 def top_losses(predictions: PredictionTable, count: int) -> dict[int, LabelIssue]:
-    """Return the images whose label has the smallest probability, below one half, by their row.
+    """Return the incorrectly predicted images with the least probable labels, by their row.
 
     Args:
         predictions: Predictions, such as those of the training images.
         count: Largest number of images.
     """
     label_probs = predictions.probs[np.arange(len(predictions.labels)), predictions.labels]
-    order = np.argsort(label_probs, kind="stable")[:count].tolist()
+    incorrect = np.flatnonzero(~predictions.correct)
+    order = incorrect[np.argsort(label_probs[incorrect], kind="stable")][:count]
     issues = {}
-    for row in order:
-        if label_probs[row] < 0.5:  # another class is predicted, or nearly
-            issues[row] = _issue(predictions, row, int(predictions.predicted[row]))
+    for row in order.tolist():
+        issues[row] = _issue(predictions, row, int(predictions.predicted[row]))
     return issues
 
 

@@ -79,8 +79,8 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
         )
     positions = {path: position for position, path in enumerate(dict.fromkeys(row_paths))}
     row_positions = [positions[path] for path in row_paths]
-    labels = np.empty(len(positions), dtype=int)
-    labels[row_positions] = [label_numbers[label] for label in row_labels]
+    labels = np.full(len(positions), -1)  # of a path with and without a label, the label counts
+    np.maximum.at(labels, row_positions, [label_numbers[label] for label in row_labels])
     sums = np.zeros((len(positions), len(class_names)))
     np.add.at(sums, row_positions, _row_probs(rows, file=file))
     probs = sums / np.bincount(row_positions)[:, None]

@@ -86,7 +86,7 @@ class ClassificationTask(LightningModule):
         expect(weight_decay >= 0, "weight_decay", "0 or more", weight_decay)
         expect(0 <= warmup_fraction < 1, "warmup_fraction", "0 or more, below 1", warmup_fraction)
         expect(0 <= label_smoothing < 1, "label_smoothing", "0 or more, below 1", label_smoothing)
-        expect(tta in get_args(Views), "tta", f"one of {get_args(Views)}", tta)
+        expect(tta in get_args(Views), "tta", f"one of {', '.join(get_args(Views))}", tta)
         if ema_decay is not None:
             expect(0 < ema_decay < 1, "ema_decay", "a number between 0 and 1", ema_decay)
         self._loss_weights: list[float] | None = None

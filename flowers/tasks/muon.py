@@ -33,7 +33,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Update all parameters with a gradient; those of Muon have none afterwards."""
+        """Update all parameters that have a gradient. Convolutions have none afterwards."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -181,7 +181,7 @@ def test_a_probe_has_the_validation_metrics_of_its_checkpoint_on_images(data, sy
         ({"unfreeze_epoch": 1, "stages": 0}, "`stages`: expected 1 or more"),
         (
             {"unfreeze_epoch": 0, "stages": 2},
-            "`stages`: expected `unfreeze_epoch` 1 or more",
+            "`stages`: expected 1, or `unfreeze_epoch` 1 or more with it",
         ),
     ],
 )

@@ -76,7 +76,7 @@ def test_an_interrupted_training_resumes_and_one_without_a_checkpoint_starts_aga
         str(folder), "last.ckpt"
     ).unlink()  # as if it had been killed between its first two checkpoints
     _, test = start("--seeds", "1")
-    assert test[2].endswith("version_1/checkpoints/best.ckpt")
+    assert test[2].endswith("version_1")
 
 
 def test_settings_may_change_until_a_training_has_started(start):
@@ -154,7 +154,7 @@ def test_a_settings_file_of_another_program_is_not_overwritten(content, start):
     ("options", "message"),
     [
         (["--folds", "1"], "at least 2 folds"),
-        (["--data.fold", "1"], "no --data.fold"),
+        (["--data.fold", "1"], "without --data.folds or --data.fold"),
         (["--out", "mine"], "--out mine: expected a new folder"),
     ],
 )

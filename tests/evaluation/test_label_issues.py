@@ -40,3 +40,8 @@ def test_the_top_losses_are_the_least_probable_labels():
     assert issues[3] == ("3.jpg", "a", "b", 0.02, 0.98)
     assert issues[3].detail == "labelled a (2%), predicted b (98%)"
     assert list(top_losses(table([0, 0, 1, 0, 0], probs, ("a", "b")), 1)) == [3]
+
+
+def test_a_correct_prediction_is_no_label_issue_however_unsure():
+    probs = [[0.4, 0.35, 0.25], [0.2, 0.45, 0.35]]
+    assert list(top_losses(table([0, 0], probs, NAMES), 2)) == [1]

@@ -34,7 +34,7 @@ def generate_flowers(
     noise, and the classes share colours, so the average colour does not tell them apart.
 
     Args:
-        root: Folder to make.
+        root: Folder to make, which must not exist.
         per_class: Number of images of each class.
         image_size: Side of the images, in pixels.
         seed: Seed of the images.

@@ -50,9 +50,10 @@ class SplitOptions:
         if self.folds == 1 or self.fold not in range(num_folds):
             raise ValueError(
                 f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and one of "
-                "them, counted from 0 to folds - 1"
+                "them, counted from 0 to folds - 1, as `folds` 5"
             )
-        if not (0 < self.val_fraction < 1 - self.test_fraction <= 1):
+        is_valid = self.val_fraction > 0 and self.test_fraction >= 0  # both are false for NaN
+        if not (is_valid and self.val_fraction + self.test_fraction < 1):
             raise ValueError(
                 f"`val_fraction`, `test_fraction`: expected fractions, together below 1, got "
                 f"{self.val_fraction} and {self.test_fraction} (only test_fraction may be 0)"
@@ -270,7 +271,7 @@ class _Assigner:
         if self.options.group_by is not None:
             pairs = np.concatenate([self.pairs, self._same_photographer()])
             numbers = connected(len(numbers), pairs)
-        # The smallest checksum of a group is its key, independent of the order of the files.
+        # The smallest name of a group is its key, independent of the order of the files.
         order = np.lexsort((names, ~self.usable))
         _, first = np.unique(numbers[order], return_index=True)
         keys: NDArray[np.str_] = names[order[first]][numbers]

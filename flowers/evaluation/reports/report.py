@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 _TOP_K = 5
 _MOST_CONFUSED = 10
 _ISSUES_NOTE = (
-    "The training images with the highest loss, without augmentation, of at most 10,000. The "
-    "network was trained on these labels, so a high loss means that a label is incorrect or that "
-    "an image is hard: look at it before you change its label. `audit --predictions` finds more "
-    "label issues, by a cross-validation."
+    "Of at most 10,000 training images, without augmentation, the incorrectly predicted ones with "
+    "the highest loss. The network was trained on these labels, so a high loss means that a label "
+    "is incorrect or that an image is hard: look at it before you change its label. `audit "
+    "--predictions` finds more label issues, from the predictions of a cross-validation."
 )
 
 
@@ -70,7 +70,7 @@ class Report:
         marks: Epochs to mark in the curves, counted from 0, by their labels.
         mistakes: Images of the most confident incorrect predictions, by their row.
         successes: Images of some correct predictions, by their row.
-        examples_note: A note on both.
+        examples_note: Note on both galleries: what the overlays show, or why there are none.
         label_issues: Training images with a high loss.
     """
 

@@ -125,7 +125,7 @@ def test_unreadable_files_have_an_error_and_no_thumbnail(folder, tmp_path):
     (folder.root / folder.paths[3]).unlink()
     found = read(folder, tmp_path)
     assert sorted(found.errors) == [1, 2, 3]
-    assert "got another kind of file or a broken one" in found.errors[1]
+    assert "got another format, a broken file" in found.errors[1]
     assert "No such file" in found.errors[3]
     assert found.images[2].width == 32  # what its header says is known
     assert not found.thumbnails[[1, 2, 3]].any()
