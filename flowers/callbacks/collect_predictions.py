@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -52,10 +53,9 @@ class CollectsPredictions(Callback):
             parts: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(parts, self._batches)
             batches = list(chain.from_iterable(parts))
-        indices = torch.cat([batch.indices for batch in batches])
+        indices, logits = map(torch.cat, zip(*batches, strict=True))
         order = indices.argsort()
-        logits = torch.cat([batch.logits for batch in batches])[order]
-        return Prediction(indices[order], logits)
+        return Prediction(indices[order], logits[order])
 
 
 def as_predictions(
@@ -71,7 +71,7 @@ def as_predictions(
     indices = collected.indices.numpy()
     return PredictionTable(
         tuple(data.class_names),
-        tuple(data.index.paths[index] for index in indices),
+        tuple(np.array(data.index.paths, dtype=object)[indices]),
         data.index.labels[indices],
         (collected.logits.double() / temperature).softmax(dim=1).numpy(),
     )

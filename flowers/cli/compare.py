@@ -30,8 +30,8 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
         FileExistsError: The folder for the results exists.
         OSError: A folder or file cannot be read or written.
     """
-    folders = [Path(run) for run in runs]
-    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+    folders = list(map(Path, runs))
+    if len(set(map(Path.resolve, folders))) < max(2, len(folders)):
         raise ValueError(f"runs: expected two or more different run folders, got {' '.join(runs)}")
     if out is not None and out.exists():
         raise FileExistsError(f"--out {out}: expected a new folder, got one that exists")

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import filterfalse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,8 +87,8 @@ class FolderIndex:
         if split is None:
             split = self.given_splits
         labels = self.labels if split is None else self.labels[split == "train"]
-        untrained = np.setdiff1d(range(len(self.class_names)), labels)
-        return [self.class_names[label] for label in untrained]
+        untrained: list[str] = np.delete(self.class_names, labels).tolist()
+        return untrained
 
 
 def similar_names(class_names: Iterable[str]) -> list[str]:
@@ -313,9 +314,10 @@ def reasons_to_ignore(files: Iterable[IgnoredFile]) -> str:
     if extensions:
         counts = [f"{extension} {count:,}" for extension, count in extensions.most_common()]
         reasons.append(f"{_OTHER_EXTENSION} ({shortened(counts)})")
-    reasons += [f"{reason} ({shortened(paths[reason])})" for reason in sorted(paths)]
+    for reason in sorted(paths):
+        reasons.append(f"{reason} ({shortened(paths[reason])})")
     text = "; ".join(reasons)
-    if any(extension.lower() in (".heic", ".heif") for extension in extensions):
+    if {".heic", ".heif"} & set(map(str.lower, extensions)):
         text += ". Convert .heic and .heif to JPEG, for instance with the package pillow-heif"
     return text
 
@@ -365,11 +367,11 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
                     f"{option} {word}: expected images ({', '.join(IMAGE_EXTENSIONS)}), got none. "
                     f"{summarize_ignored(contents.ignored)}".rstrip()
                 )
-            files += map(str, sorted(path / image for image in contents.images))
-            ignored += [file for file in contents.ignored if not _is_top_text(file)]
+            files += map(str, sorted(map(path.joinpath, contents.images)))
+            ignored += filterfalse(_is_top_text, contents.ignored)
         elif not path.exists() and glob.has_magic(word):
             matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (absolute patterns)
-            matches = sorted(match for match in matches if Path(match).is_file())
+            matches = sorted(filter(os.path.isfile, matches))
             if not matches:
                 raise ValueError(f"{option} {word}: expected a pattern of images, nothing matches")
             files += matches

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -127,8 +127,9 @@ def pairs(runs: Sequence[Run]) -> list[Pair]:
         if first.predictions is None or second.predictions is None:
             continue
         shared = _shared_answers([first, second])
-        only_first = sum(one.is_correct and not other.is_correct for one, other in shared)
-        only_second = sum(other.is_correct and not one.is_correct for one, other in shared)
+        outcomes = Counter((one.is_correct, other.is_correct) for one, other in shared)
+        only_first = outcomes[True, False]
+        only_second = outcomes[False, True]
         p_value = mcnemar(only_first, only_second)
         pair = Pair(
             first=first.name,

@@ -55,7 +55,7 @@ def check_weights(net: nn.Module, stored: Mapping[str, Tensor]) -> None:
     """
     expected = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
     shapes = {name: value.shape for name, value in stored.items() if name.startswith("net.")}
-    different = sorted({name for name, _ in expected.items() ^ shapes.items()})
+    different = sorted(dict(expected.items() ^ shapes.items()))
     if different:
         raise ValueError(
             f"`ckpt_path`: expected a checkpoint of the network that the model's options describe, "

@@ -6,6 +6,8 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,12 +97,12 @@ def read_image_info(root: Path, paths: Sequence[str], *, cache_dir: Path) -> Fol
         (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
 
     description = "Checking images"
-    files = [root / path for path in paths]
-    stamps = [_stamp(root, path) for path in paths]
+    files = list(map(root.joinpath, paths))
+    stamps = map(partial(_stamp, root), paths)
     key = cache_key(f"info {_FORMAT} {Image.MAX_IMAGE_PIXELS}", str(root.resolve()), *stamps)
     entry = build_once(cache_dir, key, build)
     stored = json.loads((entry / "info.json").read_text(encoding="utf-8"))
-    images = [ImageInfo(*info) for info in stored]
+    images = list(starmap(ImageInfo, stored))
     # Mapped, the processes of a machine share it; those of a million images take 2 GiB.
     thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
     failed = [index for index, info in enumerate(images) if info.error is not None]
