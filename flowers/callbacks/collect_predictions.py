@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -71,7 +70,7 @@ def as_predictions(
     indices = collected.indices.numpy()
     return PredictionTable(
         tuple(data.class_names),
-        tuple(np.array(data.index.paths, dtype=object)[indices]),
+        tuple(map(data.index.paths.__getitem__, indices)),
         data.index.labels[indices],
         (collected.logits.double() / temperature).softmax(dim=1).numpy(),
     )

@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 from lightning.pytorch.utilities import rank_zero_info
-from lightning.pytorch.utilities.model_summary.model_summary import ModelSummary
 from rich import box, get_console
 from rich.markup import escape
 from rich.table import Table
@@ -33,10 +32,8 @@ class PrintEpochs(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the size of the network and the device."""
-        summary = ModelSummary(pl_module, max_depth=0)
-        size = f"{summary.total_parameters:,} parameters"
-        num_frozen = summary.total_parameters - summary.trainable_parameters
-        if num_frozen:
+        size = f"{sum(p.numel() for p in pl_module.parameters()):,} parameters"
+        if num_frozen := sum(p.numel() for p in pl_module.parameters() if not p.requires_grad):
             size += f", {num_frozen:,} of them frozen"
         device = trainer.strategy.root_device
         device_name = str(device)

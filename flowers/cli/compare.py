@@ -81,7 +81,9 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
         print(f"{name} was tested {len(tests)} times: {newest.name}, the newest, is compared")
     report = newest.name.replace("predictions", "report").replace(".csv", ".json")
     manifest = folder / "manifest.csv"
-    rows = read_manifest(manifest) if manifest.is_file() else []
+    sha256 = {}
+    if manifest.is_file():
+        sha256 = {row.path: row.sha256 for row in read_manifest(manifest)}
     return evaluation.Run(
         name=name,
         predictions=evaluation.read_predictions(newest) if tests else None,
@@ -89,7 +91,7 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
         seconds=evaluation.training_seconds(folder),
         config=_options(folder / "config.yaml"),
         checkpoint=_checkpoint_of(folder / report),
-        sha256={row.path: row.sha256 for row in rows},
+        sha256=sha256,
     )
 
 

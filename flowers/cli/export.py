@@ -53,8 +53,7 @@ def export(
         OSError: A file cannot be read or written.
     """
     if format == "onnx":
-        missing = list(filterfalse(find_spec, _PACKAGES))
-        if missing:
+        if missing := list(filterfalse(find_spec, _PACKAGES)):
             raise ValueError(
                 f"--format onnx: {', '.join(missing)} must be installed: pip install -e "
                 "'.[export]'. torch.export needs nothing more: python -m flowers export "
@@ -79,8 +78,7 @@ def export(
         write(module, pixels, unchecked, metadata=_metadata(predictor))
         run = runner(unchecked)
         print("Comparing the file with the checkpoint ...", flush=True)
-        difference = disagreement(run, module, pixels)
-        if difference:
+        if difference := disagreement(run, module, pixels):
             print(f"{file} is deleted, it disagrees with the checkpoint: {difference}")
             return 1
         [file] = publish({unchecked: file})

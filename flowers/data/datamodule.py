@@ -221,9 +221,8 @@ class FlowersDataModule(LightningDataModule):
     def manifest_rows(self) -> list[ManifestRow]:
         """Return path, label, checksum and split of every image."""
         labels = np.array(self.class_names, dtype=object)[self.index.labels]
-        return list(
-            map(ManifestRow, self.index.paths, labels, self.info.sha256, self.assignment.split)
-        )
+        rows = zip(self.index.paths, labels, self.info.sha256, self.assignment.split, strict=True)
+        return [ManifestRow(*row) for row in rows]
 
     def setup(self, stage: str) -> None:
         """Decode and split the images once, and report them.
@@ -408,8 +407,7 @@ class FlowersDataModule(LightningDataModule):
                 f"--data.root {self.index.root} holds other images than those that the "
                 "checkpoint's run had"
             )
-            leaks = self.describe_leaks(state_dict)
-            if leaks:
+            if leaks := self.describe_leaks(state_dict):
                 warnings.append(f"--ckpt_path: the checkpoint {leaks}")
         elif mine["split_fingerprint"] != state_dict["split_fingerprint"]:
             raise ValueError(

@@ -7,7 +7,6 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import filterfalse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,8 +152,7 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
     images.sort()
     given_splits = None
     if splits:
-        names = [splits[_parent(path, 1)] for _, path in images]
-        given_splits = np.array(names, dtype=object)
+        given_splits = np.array([splits[_parent(path, 1)] for _, path in images], dtype=object)
     index = FolderIndex(
         base,
         tuple(class_names),
@@ -314,8 +312,7 @@ def reasons_to_ignore(files: Iterable[IgnoredFile]) -> str:
     if extensions:
         counts = [f"{extension} {count:,}" for extension, count in extensions.most_common()]
         reasons.append(f"{_OTHER_EXTENSION} ({shortened(counts)})")
-    for reason in sorted(paths):
-        reasons.append(f"{reason} ({shortened(paths[reason])})")
+    reasons += [f"{reason} ({shortened(paths[reason])})" for reason in sorted(paths)]
     text = "; ".join(reasons)
     if {".heic", ".heif"} & set(map(str.lower, extensions)):
         text += ". Convert .heic and .heif to JPEG, for instance with the package pillow-heif"
@@ -368,7 +365,7 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
                     f"{summarize_ignored(contents.ignored)}".rstrip()
                 )
             files += map(str, sorted(map(path.joinpath, contents.images)))
-            ignored += filterfalse(_is_top_text, contents.ignored)
+            ignored += [file for file in contents.ignored if not _is_top_text(file)]
         elif not path.exists() and glob.has_magic(word):
             matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (absolute patterns)
             matches = sorted(filter(os.path.isfile, matches))

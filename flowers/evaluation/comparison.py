@@ -128,15 +128,13 @@ def pairs(runs: Sequence[Run]) -> list[Pair]:
             continue
         shared = _shared_answers([first, second])
         outcomes = Counter((one.is_correct, other.is_correct) for one, other in shared)
-        only_first = outcomes[True, False]
-        only_second = outcomes[False, True]
-        p_value = mcnemar(only_first, only_second)
+        p_value = mcnemar(outcomes[True, False], outcomes[False, True])
         pair = Pair(
             first=first.name,
             second=second.name,
             shared=len(shared),
-            only_first=only_first,
-            only_second=only_second,
+            only_first=outcomes[True, False],
+            only_second=outcomes[False, True],
             p_value=p_value,
             p_value_corrected=p_value,
             same_classes={*first.predictions.class_names} == {*second.predictions.class_names},
@@ -221,5 +219,4 @@ def _answers(run: Run) -> Iterator[Answer]:
 
 
 def _largest_error(answers: Sequence[Answer]) -> float:
-    errors = [answer.confidence for answer in answers if not answer.is_correct]
-    return max(errors, default=0)
+    return max([answer.confidence for answer in answers if not answer.is_correct], default=0)

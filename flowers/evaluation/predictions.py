@@ -67,8 +67,7 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
     class_names, rows = _read_rows(file)
     row_paths, row_labels, *_ = zip(*rows, strict=True)
     label_numbers = {name: number for number, name in enumerate(class_names)} | {"": -1}
-    unknown = sorted(set(row_labels) - label_numbers.keys())
-    if unknown:
+    if unknown := sorted(set(row_labels) - label_numbers.keys()):
         raise ValueError(
             f"{file}: expected a column for each label, got none for {', '.join(unknown)}"
         )
@@ -77,8 +76,8 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
             f"{file}: expected a label in each row, got rows without. Give the predictions.csv of "
             f"test or cross_validate; predict does not know the labels."
         )
-    positions = {path: position for position, path in enumerate(dict.fromkeys(row_paths))}
-    row_positions = [positions[path] for path in row_paths]
+    positions: dict[str, int] = {}
+    row_positions = [positions.setdefault(path, len(positions)) for path in row_paths]
     labels = np.empty(len(positions), dtype=int)
     labels[row_positions] = [label_numbers[label] for label in row_labels]
     sums = np.zeros((len(positions), len(class_names)))

@@ -6,8 +6,6 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
-from functools import partial
-from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,15 +96,14 @@ def read_image_info(root: Path, paths: Sequence[str], *, cache_dir: Path) -> Fol
 
     description = "Checking images"
     files = list(map(root.joinpath, paths))
-    stamps = map(partial(_stamp, root), paths)
+    stamps = [_stamp(root, path) for path in paths]
     key = cache_key(f"info {_FORMAT} {Image.MAX_IMAGE_PIXELS}", str(root.resolve()), *stamps)
     entry = build_once(cache_dir, key, build)
     stored = json.loads((entry / "info.json").read_text(encoding="utf-8"))
-    images = list(starmap(ImageInfo, stored))
+    images = [ImageInfo(*info) for info in stored]
     # Mapped, the processes of a machine share it; those of a million images take 2 GiB.
     thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
-    failed = [index for index, info in enumerate(images) if info.error is not None]
-    if failed:
+    if failed := [index for index, info in enumerate(images) if info.error is not None]:
         retried = in_threads(_read, [files[i] for i in failed], description=description)
         for index, result in zip(failed, retried, strict=True):
             images[index], thumbnails[index] = result

@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,16 +45,14 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
             f"{', '.join(header)}. Give the manifest.csv of a run folder."
         )
     paths, _, _, splits = zip(*lines, strict=True)
-    repeated = [path for path, count in Counter(paths).items() if count > 1]
-    if repeated:
+    if repeated := [path for path, count in Counter(paths).items() if count > 1]:
         examples = ", ".join(repeated[:6])
         raise ValueError(f"`manifest` {file}: {len(repeated)} paths are repeated: {examples}")
     expected = (*SPLITS, SKIPPED, QUARANTINED)
-    unknown = ", ".join(sorted(set(splits).difference(expected)))
-    if unknown:
+    if unknown := ", ".join(sorted(set(splits).difference(expected))):
         names = ", ".join(expected)
         raise ValueError(f"`manifest` {file}: expected a split of {names}, got {unknown}")
-    return list(starmap(ManifestRow, lines))
+    return [ManifestRow(*line) for line in lines]
 
 
 def split_of_manifest(
