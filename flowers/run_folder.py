@@ -72,12 +72,10 @@ def last_checkpoint(root: Path) -> str | None:
     Args:
         root: A run folder, or the folder that holds ``lightning_logs``.
     """
-    own = root / "checkpoints" / "last.ckpt"
-    if own.is_file():
-        return str(own)
-    files = root.glob("lightning_logs/*/checkpoints/last.ckpt")
-    by_time = sorted(files, key=lambda file: file.stat().st_mtime_ns)
-    return next(map(str, reversed(by_time)), None)
+    name = "checkpoints/last.ckpt"
+    files = [*root.glob(name)] or root.glob(f"lightning_logs/*/{name}")
+    newest = max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
+    return None if newest is None else str(newest)
 
 
 def check_new(file: Path, *, option: str) -> None:

@@ -52,13 +52,13 @@ def export(
         ValueError: The file is not a checkpoint, an option is invalid, or a package is missing.
         OSError: A file cannot be read or written.
     """
-    if format == "onnx":
-        if missing := list(filterfalse(find_spec, _PACKAGES)):
-            raise ValueError(
-                f"--format onnx: {', '.join(missing)} must be installed: pip install -e "
-                "'.[export]'. torch.export needs nothing more: python -m flowers export "
-                f"{shlex.quote(checkpoint)} --format torch_export"
-            )
+    missing = list(filterfalse(find_spec, _PACKAGES))
+    if format == "onnx" and missing:
+        raise ValueError(
+            f"--format onnx: {', '.join(missing)} must be installed: pip install -e '.[export]'. "
+            "torch.export needs nothing more: python -m flowers export "
+            f"{shlex.quote(checkpoint)} --format torch_export"
+        )
     formats = {
         "onnx": (".onnx", deploy.write_onnx, deploy.onnx_runner),
         "torch_export": (".pt2", deploy.write_torch_export, deploy.torch_export_runner),

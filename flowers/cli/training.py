@@ -302,8 +302,7 @@ class FlowersCLI(LightningCLI):
     def _check_image_size(self) -> None:
         check_size(self.model.net, self.datamodule.image_size, "--data.image_size")
 
-    before_validate = _check_image_size
-    before_test = _check_image_size
+    before_validate = before_test = _check_image_size
 
     def _open_run_folder(self, options: Any) -> None:  # noqa: ANN401
         """Create the run folder, lock it, and log into it."""

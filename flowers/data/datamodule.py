@@ -278,9 +278,7 @@ class FlowersDataModule(LightningDataModule):
         """Return batches of the test split, in the order of the index."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """Return the batches of ``test_dataloader``."""
-        return self.test_dataloader()
+    predict_dataloader = test_dataloader
 
     def image_paths(self, indices: NDArray[np.int64]) -> list[str]:
         """Return the files of images at some positions in the index."""

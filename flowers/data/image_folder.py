@@ -86,8 +86,7 @@ class FolderIndex:
         if split is None:
             split = self.given_splits
         labels = self.labels if split is None else self.labels[split == "train"]
-        untrained: list[str] = np.delete(self.class_names, labels).tolist()
-        return untrained
+        return list(map(str, np.delete(self.class_names, labels)))
 
 
 def similar_names(class_names: Iterable[str]) -> list[str]:

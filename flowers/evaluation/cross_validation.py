@@ -83,8 +83,8 @@ def pool(runs: Runs) -> PredictionTable:
 def summary_json(runs: Runs) -> str:
     """Return the summary and the pooled confusion matrix as JSON."""
     summary = {name: score._asdict() for name, score in summarize(runs).items()}
-    counts = confusion(pool(runs))
-    return json.dumps({"scores": summary, "confusion": counts.tolist()}, indent=2)
+    counts = confusion(pool(runs)).tolist()
+    return json.dumps({"scores": summary, "confusion": counts}, indent=2)
 
 
 def summary_markdown(runs: Runs) -> str:

@@ -76,9 +76,8 @@ def top_losses(predictions: PredictionTable, count: int) -> dict[int, LabelIssue
         count: Largest number of images.
     """
     label_probs = predictions.probs[np.arange(len(predictions.labels)), predictions.labels]
-    order = np.argsort(label_probs, kind="stable")[:count].tolist()
     issues = {}
-    for row in order:
+    for row in np.argsort(label_probs, kind="stable")[:count].tolist():
         if label_probs[row] < 0.5:  # another class is predicted, or nearly
             issues[row] = _issue(predictions, row, int(predictions.predicted[row]))
     return issues

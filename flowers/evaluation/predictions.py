@@ -136,7 +136,7 @@ def predictions_csv(predictions: PredictionTable, *, threshold: float | None = N
     for path, label, probs in zip(
         predictions.paths, predictions.labels, predictions.probs, strict=True
     ):
-        rejected = None if threshold is None else not probs.max() >= threshold
+        rejected = "" if threshold is None else not probs.max() >= threshold
         rows.append(prediction_row(path, probs, names, label=names[label], rejected=rejected))
     return csv_text(header_row(names), rows)
 
@@ -152,7 +152,7 @@ def prediction_row(
     class_names: Sequence[str],
     *,
     label: str = "",
-    rejected: bool | None = None,
+    rejected: bool | str = "",
 ) -> list[str]:
     """Return the row of an image.
 
@@ -161,11 +161,10 @@ def prediction_row(
         probs: Probabilities ``(K,)``.
         class_names: Names of the K classes.
         label: Name of its class; empty if it is unknown.
-        rejected: Whether the confidence is below the threshold; None if the threshold is unknown.
+        rejected: Whether the confidence is below the threshold; empty if that is unknown.
     """
     predicted = class_names[int(np.argmax(probs))]
-    rejected_cell = "" if rejected is None else str(rejected)
-    return [path, label, predicted, rejected_cell, "", *(f"{prob:.7g}" for prob in probs)]
+    return [path, label, predicted, str(rejected), "", *(f"{prob:.7g}" for prob in probs)]
 
 
 def error_row(path: str, error: str, class_names: Sequence[str]) -> list[str]:

@@ -145,8 +145,7 @@ def _weights_entry(arch: str, weights: str) -> WeightsEnum:
     names = [*entries.__members__]
     network = arch
     if arch.startswith("vit_"):
-        size = (_VIT_SIZE, _VIT_SIZE)
-        names = [name for name in names if entries[name].meta["min_size"] == size]
+        names = [name for name in names if entries[name].meta["min_size"] == (_VIT_SIZE, _VIT_SIZE)]
         network = f"{arch} and images of {_VIT_SIZE} pixels"
     _check_name(weights, names, network=network)
     return entries.__members__.get(weights, entries.DEFAULT)

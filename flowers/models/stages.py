@@ -22,8 +22,7 @@ def split_stages(backbone: nn.Module, num_stages: int) -> list[nn.ModuleList]:
     for numbers in np.array_split(np.arange(len(blocks)), num_stages):
         stages.append(nn.ModuleList(blocks[number] for number in numbers))
     in_blocks = set(nn.ModuleList(blocks).parameters())
-    others = [parameter for parameter in backbone.parameters() if parameter not in in_blocks]
-    if others:
+    if others := [parameter for parameter in backbone.parameters() if parameter not in in_blocks]:
         stages[0].append(nn.ParameterList(others))
     return stages
 

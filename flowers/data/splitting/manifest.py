@@ -68,8 +68,7 @@ def split_of_manifest(
         ValueError: A file is missing, has another content or another label than in the manifest.
     """
     used = [row for row in rows if row.split in SPLITS]
-    changed = [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]
-    if changed:
+    if changed := [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]:
         raise ValueError(
             f"`manifest`: {len(changed)} of its {len(used)} images are missing under `root` or "
             f"differ in content or label: {shortened(changed)}. Give the folder that the manifest "
