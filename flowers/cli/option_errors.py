@@ -344,7 +344,7 @@ def _is_known(name: str, known: set[str]) -> bool:
     if name in known:
         return True
     groups = {other.rpartition(".")[0] for other in known if not other.endswith(".help")}
-    prefixes = accumulate(name.split("."), "{}.{}".format)
+    prefixes = accumulate(name.split("."), "{}.{}".format)  # a, a.b, a.b.c
     return not groups.issuperset(known.intersection(prefixes))
 
 
