@@ -126,8 +126,7 @@ def _answer_without_command(args: list[str]) -> int | None:
 
 def _refuse_mistakes(command: str, words: list[str], *, module: str) -> None:
     """End with status 2, before torch is imported, if options are misspelled or missing."""
-    mistake = option_errors.find_mistake(words, command_options(command, module=module))
-    if mistake:
+    if mistake := option_errors.find_mistake(words, command_options(command, module=module)):
         option_errors.refuse(mistake, f"python -m flowers {command}")
     if command not in LIGHTNING_COMMANDS:
         arguments = command_arguments(command, module=module)
@@ -177,11 +176,13 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     for name, parameter in parameters.items():
         if name in others:
             continue
-        is_positional = parameter.kind is Parameter.POSITIONAL_OR_KEYWORD
-        flags[name] = name if is_positional else f"--{name}"
+        flags[name] = name
+        options = {}
+        if parameter.kind is not Parameter.POSITIONAL_OR_KEYWORD:
+            flags[name] = f"--{name}"
+            options["default"] = parameter.default
         if str(parameter.annotation).startswith("list[str]"):
             skipped.add(name)
-            options = {} if is_positional else {"default": parameter.default}
             parser.add_argument(flags[name], nargs="+", help=helps[name], **options)
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
     words = list(args)

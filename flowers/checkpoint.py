@@ -127,7 +127,7 @@ def read_config(text: str) -> dict[str, Any]:
         ValueError: It is not valid YAML, or could fill the memory.
     """
     try:
-        events = [type(event) for event in yaml.parse(text, yaml.SafeLoader)]
+        events = list(map(type, yaml.parse(text, yaml.SafeLoader)))
         if events.count(yaml.AliasEvent) > _MAX_ALIASES:
             raise yaml.YAMLError(f"more than {_MAX_ALIASES} aliases. Write out their values.")
         config = yaml.safe_load(text)

@@ -50,4 +50,4 @@ def read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
             header, *rows = [*filter(any, csv.reader(opened, delimiter=delimiter))] or [[]]
         except csv.Error as error:
             raise ValueError(f"{file}: expected a CSV file, {error}") from error
-    return header, [[csv_name(cell) for cell in row] for row in rows]
+    return header, [list(map(csv_name, row)) for row in rows]

@@ -50,7 +50,7 @@ def claim_run_folder(
     with _naming(option, root):
         root.mkdir(parents=True, exist_ok=True)
         suffixes = [path.name.removeprefix(f"{name}_") for path in root.glob(f"{name}_*")]
-        number = max((int(suffix) for suffix in suffixes if suffix.isdecimal()), default=-1)
+        number = max(map(int, filter(str.isdecimal, suffixes)), default=-1)
         while True:
             number += 1
             folder = root / f"{name}_{number}"
@@ -72,10 +72,8 @@ def last_checkpoint(root: Path) -> str | None:
     Args:
         root: A run folder, or the folder that holds ``lightning_logs``.
     """
-    own = root / "checkpoints" / "last.ckpt"
-    if own.is_file():
-        return str(own)
-    files = root.glob("lightning_logs/*/checkpoints/last.ckpt")
+    name = "checkpoints/last.ckpt"
+    files = [*root.glob(name)] or root.glob(f"lightning_logs/*/{name}")
     newest = max(files, key=lambda file: file.stat().st_mtime_ns, default=None)
     return None if newest is None else str(newest)
 

@@ -44,7 +44,7 @@ class Calibrate(CollectsPredictions):
         pl_module.calibration = {
             "temperature": temperature,
             "selective_accuracy": self.selective_accuracy,
-            **{name: float(value) for name, value in rejection._asdict().items()},
+            **rejection._asdict(),
         }
         if trainer.state.fn == "validate" and trainer.is_global_zero:
             before = reliability(predictions).error

@@ -52,10 +52,9 @@ class CollectsPredictions(Callback):
             parts: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(parts, self._batches)
             batches = list(chain.from_iterable(parts))
-        indices = torch.cat([batch.indices for batch in batches])
+        indices, logits = map(torch.cat, zip(*batches, strict=True))
         order = indices.argsort()
-        logits = torch.cat([batch.logits for batch in batches])[order]
-        return Prediction(indices[order], logits)
+        return Prediction(indices[order], logits[order])
 
 
 def as_predictions(
@@ -71,7 +70,7 @@ def as_predictions(
     indices = collected.indices.numpy()
     return PredictionTable(
         tuple(data.class_names),
-        tuple(data.index.paths[index] for index in indices),
+        tuple(map(data.index.paths.__getitem__, indices)),
         data.index.labels[indices],
         (collected.logits.double() / temperature).softmax(dim=1).numpy(),
     )

@@ -33,8 +33,7 @@ class PrintEpochs(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the size of the network and the device."""
         size = f"{sum(p.numel() for p in pl_module.parameters()):,} parameters"
-        num_frozen = sum(p.numel() for p in pl_module.parameters() if not p.requires_grad)
-        if num_frozen:
+        if num_frozen := sum(p.numel() for p in pl_module.parameters() if not p.requires_grad):
             size += f", {num_frozen:,} of them frozen"
         device = trainer.strategy.root_device
         device_name = str(device)

@@ -30,8 +30,8 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
         FileExistsError: The folder for the results exists.
         OSError: A folder or file cannot be read or written.
     """
-    folders = [Path(run) for run in runs]
-    if len({folder.resolve() for folder in folders}) < max(2, len(folders)):
+    folders = list(map(Path, runs))
+    if len(set(map(Path.resolve, folders))) < max(2, len(folders)):
         raise ValueError(f"runs: expected two or more different run folders, got {' '.join(runs)}")
     if out is not None and out.exists():
         raise FileExistsError(
@@ -86,7 +86,9 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
         print(f"{name} was tested {len(tests)} times: {newest.name}, the newest, is compared")
     report = newest.name.replace("predictions", "report").replace(".csv", ".json")
     manifest = folder / "manifest.csv"
-    rows = read_manifest(manifest) if manifest.is_file() else []
+    sha256 = {}
+    if manifest.is_file():
+        sha256 = {row.path: row.sha256 for row in read_manifest(manifest)}
     return evaluation.Run(
         name=name,
         predictions=evaluation.read_predictions(newest) if tests else None,
@@ -94,7 +96,7 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
         seconds=evaluation.training_seconds(folder),
         config=_options(folder / "config.yaml"),
         checkpoint=_checkpoint_of(folder / report),
-        sha256={row.path: row.sha256 for row in rows},
+        sha256=sha256,
     )
 
 

@@ -61,13 +61,12 @@ def cross_validate(
     settings_file = out / "settings.json"
     earlier = _read_settings(settings_file)
     out.mkdir(parents=True, exist_ok=True)
-    if not earlier and any(not file.name.startswith(".") for file in out.iterdir()):
+    if not earlier and any(out.glob("[!.]*")):
         raise ValueError(
             f"--out {out}: expected a new folder or that of a cross-validation, got one with other "
             "files"
         )
-    is_same = all(earlier.get(name) == value for name, value in settings.items())
-    if any(out.rglob("*.ckpt")) and not is_same:
+    if any(out.rglob("*.ckpt")) and not settings.items() <= earlier.items():
         raise ValueError(f"--out {out}: a cross-validation with other settings has this folder")
     try:
         with FileLock(out / ".lock").acquire(timeout=0):

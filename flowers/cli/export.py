@@ -6,7 +6,7 @@ import json
 import shlex
 from functools import partial
 from importlib.util import find_spec
-from itertools import cycle, islice
+from itertools import cycle, filterfalse, islice
 from pathlib import Path
 from timeit import timeit
 from typing import Any, Literal
@@ -52,14 +52,13 @@ def export(
         ValueError: The file is not a checkpoint, an option is invalid, or a package is missing.
         OSError: A file cannot be read or written.
     """
-    if format == "onnx":
-        missing = [name for name in _PACKAGES if find_spec(name) is None]
-        if missing:
-            raise ValueError(
-                f"--format onnx: {', '.join(missing)} must be installed: pip install -e "
-                "'.[export]'. torch.export needs nothing more: python -m flowers export "
-                f"{shlex.quote(checkpoint)} --format torch_export"
-            )
+    missing = list(filterfalse(find_spec, _PACKAGES))
+    if format == "onnx" and missing:
+        raise ValueError(
+            f"--format onnx: {', '.join(missing)} must be installed: pip install -e '.[export]'. "
+            "torch.export needs nothing more: python -m flowers export "
+            f"{shlex.quote(checkpoint)} --format torch_export"
+        )
     formats = {
         "onnx": (".onnx", deploy.write_onnx, deploy.onnx_runner),
         "torch_export": (".pt2", deploy.write_torch_export, deploy.torch_export_runner),
@@ -79,8 +78,7 @@ def export(
         write(module, pixels, unchecked, metadata=_metadata(predictor))
         run = runner(unchecked)
         print("Comparing the file with the checkpoint ...", flush=True)
-        difference = disagreement(run, module, pixels)
-        if difference:
+        if difference := disagreement(run, module, pixels):
             print(f"{file} is deleted, it disagrees with the checkpoint: {difference}")
             return 1
         [file] = publish({unchecked: file})
@@ -119,7 +117,7 @@ def check_images(photos: list[str] | None, decoding: dict[str, Any]) -> NDArray[
     files, _ = find_images(photos, option="--images")
     numbers = np.unique(np.linspace(0, len(files) - 1, num=_NUM_IMAGES).astype(int))
     images = [load_named(Path(files[number]), **decoding) for number in numbers]
-    return np.stack([image.permute(1, 2, 0).numpy() for image in images])
+    return torch.stack(images).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def disagreement(run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) -> str:
@@ -131,9 +129,10 @@ def disagreement(run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) 
         images: Images ``(N, S, S, 3)``.
     """
     parts = np.array_split(images, max(1, len(images) // 32))
+    probs = np.concatenate(list(map(run, parts)))
     with torch.inference_mode():
-        expected = np.concatenate([module(torch.from_numpy(part)).numpy() for part in parts])
-    probs = np.concatenate([run(part) for part in parts])
+        batches = map(torch.from_numpy, parts)
+        expected = torch.cat(list(map(module, batches))).numpy()
     largest = float(np.abs(probs - expected).max())
     # Of two equally probable classes, either is correct.
     prob_of_predicted = np.take_along_axis(expected, probs.argmax(axis=1)[:, None], axis=1)[:, 0]
@@ -141,8 +140,9 @@ def disagreement(run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) 
     noun = "image" if len(images) == 1 else "images"
     same = f"the same class for {agreement:.1%}"
     print(f"{len(images)} {noun}: {same}, largest difference of a probability {largest:.2g}")
-    is_same = agreement == 1 and largest <= _TOLERANCE
-    return "" if is_same else f"expected a difference of at most {_TOLERANCE}"
+    if agreement == 1 and largest <= _TOLERANCE:
+        return ""
+    return f"expected a difference of at most {_TOLERANCE}"
 
 
 def _print_cost(file: Path, run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) -> None:

@@ -8,7 +8,7 @@ import sys
 import time
 from argparse import SUPPRESS, ArgumentParser
 from difflib import get_close_matches
-from itertools import takewhile
+from itertools import accumulate, takewhile
 from pathlib import Path
 from pkgutil import resolve_name
 from traceback import extract_tb, walk_tb
@@ -102,16 +102,17 @@ def explain_error(error: BaseException, words: Sequence[str]) -> str:
         message = f"{type(error).__name__} {message}"
     frames = walk_tb(error.__traceback__)
     classes = {type(frame.f_locals.get("self")).__name__ for frame, _ in frames}
+    given: list[str] = []
     about: list[str] = []
-    others: list[str] = []
     for file, name, value in _given_options(words):
         last = re.escape(name.rpartition(".")[2])
         pattern = rf"\b{last}\b" if "_" in last else rf"`{last}\b|\b{last}="
         if len(text := str(value)) > 1:
             pattern += rf"|(?<!\w){re.escape(text)}(?!\w)"
-        is_about = re.search(pattern, message) or text.rpartition(".")[2] in classes
-        (about if is_about else others).append(f"{file}--{name} {text}".rstrip())
-    return ": ".join(filter(None, [", ".join(about or others), message]))
+        given.append(f"{file}--{name} {text}".rstrip())
+        if re.search(pattern, message) or text.rpartition(".")[2] in classes:
+            about.append(given[-1])
+    return ": ".join(filter(None, [", ".join(about or given), message]))
 
 
 def expand_home(value: Any) -> Any:  # noqa: ANN401
@@ -281,7 +282,7 @@ def option_values(words: Sequence[str], *options: str) -> list[str]:
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(*options, dest="values", action="append", nargs="?", default=[])
     values, _ = parser.parse_known_args(words)
-    return [expand_home(value) for value in values.values if value]
+    return list(map(expand_home, filter(None, values.values)))
 
 
 def class_parser(cls: type, name: str = "model") -> Any:  # noqa: ANN401
@@ -335,7 +336,7 @@ def _in_words(types: list[str]) -> str:
     for name, typed in (("NoneType", "null"), ("tuple", "list"), ("bool", "true, false")):
         text = text.replace(name, typed)
     *others, last = dict.fromkeys(text.split(", "))
-    return f"{', '.join(others)} or {last}" if others else last
+    return " or ".join(filter(None, [", ".join(others), last]))
 
 
 def _is_known(name: str, known: set[str]) -> bool:
@@ -343,9 +344,8 @@ def _is_known(name: str, known: set[str]) -> bool:
     if name in known:
         return True
     groups = {other.rpartition(".")[0] for other in known if not other.endswith(".help")}
-    parts = name.split(".")
-    prefixes = [".".join(parts[:number]) for number in range(1, len(parts))]
-    return any(prefix in known and prefix not in groups for prefix in prefixes)
+    prefixes = accumulate(name.split("."), "{}.{}".format)  # a, a.b, a.b.c
+    return not groups.issuperset(known.intersection(prefixes))
 
 
 def flat_options(config: dict[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:

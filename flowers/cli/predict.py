@@ -149,7 +149,7 @@ def _launch(accelerator: str, *, devices: int | str | None, num_nodes: int | Non
 def _row(path: str, result: Classification | OSError, class_names: Sequence[str]) -> list[str]:
     if isinstance(result, OSError):
         return evaluation.error_row(path, str(result), class_names)
-    probs = [result.probabilities[name] for name in class_names]
+    probs = list(result.probabilities.values())
     return evaluation.prediction_row(path, probs, class_names, rejected=result.rejected)
 
 

@@ -78,8 +78,7 @@ def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN40
             lines.append(_line(f"--{name}", actions[f"--{name}"], text))
         if group == "model":
             for name, action in model_actions.items():
-                is_own = name.startswith("--model.") and not name.endswith(("+", ".class_names"))
-                if is_own:
+                if name.startswith("--model.") and not name.endswith(("+", ".class_names")):
                     lines.append(_line(name, action))
     return "\n".join([*lines, f"All options: python -m flowers {command} --help all"])
 

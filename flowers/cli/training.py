@@ -152,9 +152,8 @@ class FlowersCLI(LightningCLI):
         checkpoint: dict[str, Any] = {}
         if ckpt_path is not None:
             checkpoint = read_checkpoint(ckpt_path)
-            model = _option_value(words, "--model")
             try:
-                values = stored_config(checkpoint, command, model=model)
+                values = stored_config(checkpoint, command, model=_option_value(words, "--model"))
                 stored = ["--config", yaml.safe_dump(values)]
                 config = self._parse_quietly(command, [*stored, *words])
                 check_network(config.model, values.get("model", {}))
@@ -218,8 +217,7 @@ class FlowersCLI(LightningCLI):
         others = [word for word in words if word not in ("-h", "--help")]
         if is_full:
             others.remove("all")
-        model = self._parse_quietly(command, others).model
-        task = self._set_model_defaults(command, model)
+        task = self._set_model_defaults(command, self._parse_quietly(command, others).model)
         parser = self._parser(command)
         if is_full:
             print(f"{parser.format_help()}\n{option_errors.class_parser(task).format_help()}")
@@ -304,8 +302,7 @@ class FlowersCLI(LightningCLI):
     def _check_image_size(self) -> None:
         check_size(self.model.net, self.datamodule.image_size, "--data.image_size")
 
-    before_validate = _check_image_size
-    before_test = _check_image_size
+    before_validate = before_test = _check_image_size
 
     def _open_run_folder(self, options: Any) -> None:  # noqa: ANN401
         """Create the run folder, lock it, and log into it."""
@@ -346,8 +343,7 @@ class FlowersCLI(LightningCLI):
                 checkpoint = load_weights(file)
             except ValueError as error:  # changed since the training began
                 raise ValueError(f"--model.weights {weights}: got {error}") from error
-            leaks = self.datamodule.describe_leaks(checkpoint.get("FlowersDataModule", {}))
-            if leaks:
+            if leaks := self.datamodule.describe_leaks(checkpoint.get("FlowersDataModule", {})):
                 rank_zero_warn(f"--model.weights {weights} {leaks}")
 
 
@@ -355,13 +351,14 @@ def _resolve_checkpoint(command: str, ckpt_path: str | None, *, root: Path) -> s
     """Return the checkpoint of ``--ckpt_path``, which may be ``last`` or a run folder."""
     if ckpt_path is None:
         return None
-    if command == "fit" and ckpt_path == "last":
+    if command != "fit":
+        return str(checkpoint_file(ckpt_path))
+    if ckpt_path == "last":
         last = last_checkpoint(root)
         rank_zero_info(f"--ckpt_path last: {last or 'there is none yet, training starts'}")
         return last
     # fit resumes from the last epoch, not from the best.
-    last = last_checkpoint(Path(ckpt_path)) if command == "fit" else None
-    return last or str(checkpoint_file(ckpt_path))
+    return last_checkpoint(Path(ckpt_path)) or str(checkpoint_file(ckpt_path))
 
 
 def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str) -> None:  # noqa: ANN401
@@ -456,8 +453,7 @@ def calibrate(
 
 def _option_value(words: list[str], option: str) -> str | None:
     """Return the value of an option in a command line."""
-    values = option_errors.option_values(words, option)
-    return values[-1] if values else None
+    return next(reversed(option_errors.option_values(words, option)), None)
 
 
 def _integer_seed(seed: bool | int) -> int:

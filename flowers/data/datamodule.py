@@ -148,7 +148,7 @@ class FlowersDataModule(LightningDataModule):
         allow_megapixels(max_megapixels)
         self.on_bad_image = on_bad_image
         self.cache = cache
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self.cache_dir = Path(cache_dir or default_cache_dir()).expanduser()
         self.num_workers = num_workers
         self.sampler = sampler
         self.augment = augment
@@ -220,7 +220,7 @@ class FlowersDataModule(LightningDataModule):
 
     def manifest_rows(self) -> list[ManifestRow]:
         """Return path, label, checksum and split of every image."""
-        labels = [self.index.class_names[label] for label in self.index.labels]
+        labels = np.array(self.class_names, dtype=object)[self.index.labels]
         rows = zip(self.index.paths, labels, self.info.sha256, self.assignment.split, strict=True)
         return [ManifestRow(*row) for row in rows]
 
@@ -278,9 +278,7 @@ class FlowersDataModule(LightningDataModule):
         """Return batches of the test split, in the order of the index."""
         return self._loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """Return the batches of ``test_dataloader``."""
-        return self.test_dataloader()
+    predict_dataloader = test_dataloader
 
     def image_paths(self, indices: NDArray[np.int64]) -> list[str]:
         """Return the files of images at some positions in the index."""
@@ -362,12 +360,11 @@ class FlowersDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the decoding, the fingerprints and the training images for a checkpoint."""
-        rows = self.manifest_rows()
-        trained_on = content_numbers(row for row in rows if row.split == "train")
+        trained_on = content_numbers(np.array(self.info.sha256)[self.indices["train"]])
         return {
             "class_names": self.class_names,
             **self.decoding,
-            **fingerprints(rows),
+            **fingerprints(self.manifest_rows()),
             "trained_on": torch.from_numpy(trained_on),
         }
 
@@ -379,8 +376,8 @@ class FlowersDataModule(LightningDataModule):
         """
         if not state_dict:
             return ""
-        rows = [row for row in self.manifest_rows() if row.split in ("val", "test")]
-        evaluated = content_numbers(rows)
+        indices = np.concatenate([self.indices["val"], self.indices["test"]])
+        evaluated = content_numbers(np.array(self.info.sha256)[indices])
         num_leaks = np.isin(evaluated, state_dict["trained_on"].numpy()).sum()
         if not num_leaks:
             return ""
@@ -408,8 +405,7 @@ class FlowersDataModule(LightningDataModule):
                 f"--data.root {self.index.root} holds other images than those that the "
                 "checkpoint's run had"
             )
-            leaks = self.describe_leaks(state_dict)
-            if leaks:
+            if leaks := self.describe_leaks(state_dict):
                 warnings.append(f"--ckpt_path: the checkpoint {leaks}")
         elif mine["split_fingerprint"] != state_dict["split_fingerprint"]:
             raise ValueError(

@@ -91,8 +91,7 @@ class FolderIndex:
         if split is None:
             split = self.given_splits
         labels = self.labels if split is None else self.labels[split == "train"]
-        untrained = np.setdiff1d(range(len(self.class_names)), labels)
-        return [self.class_names[label] for label in untrained]
+        return list(map(str, np.delete(self.class_names, labels)))
 
 
 def similar_names(class_names: Iterable[str]) -> list[str]:
@@ -157,8 +156,7 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
     images.sort()
     given_splits = None
     if splits:
-        names = [splits[_parent(path, 1)] for _, path in images]
-        given_splits = np.array(names, dtype=object)
+        given_splits = np.array([splits[_parent(path, 1)] for _, path in images], dtype=object)
     index = FolderIndex(
         base,
         tuple(class_names),
@@ -320,7 +318,7 @@ def reasons_to_ignore(files: Iterable[IgnoredFile]) -> str:
         reasons.append(f"{_OTHER_EXTENSION} ({shortened(counts)})")
     reasons += [f"{reason} ({shortened(paths[reason])})" for reason in sorted(paths)]
     text = "; ".join(reasons)
-    if any(extension.lower() in (".heic", ".heif") for extension in extensions):
+    if {".heic", ".heif"} & set(map(str.lower, extensions)):
         text += ". Convert .heic and .heif to JPEG, for instance with the package pillow-heif"
     return text
 
@@ -370,11 +368,11 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
                     f"{option} {word}: expected images ({', '.join(IMAGE_EXTENSIONS)}), got none. "
                     f"{summarize_ignored(contents.ignored)}".rstrip()
                 )
-            files += map(str, sorted(path / image for image in contents.images))
+            files += map(str, sorted(map(path.joinpath, contents.images)))
             ignored += [file for file in contents.ignored if not _is_top_text(file)]
         elif not path.exists() and glob.has_magic(word):
             matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (absolute patterns)
-            matches = sorted(match for match in matches if Path(match).is_file())
+            matches = sorted(filter(os.path.isfile, matches))
             if not matches:
                 raise ValueError(f"{option} {word}: expected a pattern of images, nothing matches")
             files += matches

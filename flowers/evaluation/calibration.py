@@ -33,8 +33,7 @@ class Reliability(NamedTuple):
     @property
     def error(self) -> float:
         """The expected calibration error: the bins' mean gap between accuracy and confidence."""
-        gaps = np.abs(self.accuracy - self.confidence)
-        return float(np.average(gaps, weights=self.counts))
+        return float(np.average(abs(self.accuracy - self.confidence), weights=self.counts))
 
     def merged(self, min_count: int) -> Reliability:
         """Return wider bins of at least ``min_count`` images; a single bin if there are fewer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -127,15 +127,14 @@ def pairs(runs: Sequence[Run]) -> list[Pair]:
         if first.predictions is None or second.predictions is None:
             continue
         shared = _shared_answers([first, second])
-        only_first = sum(one.is_correct and not other.is_correct for one, other in shared)
-        only_second = sum(other.is_correct and not one.is_correct for one, other in shared)
-        p_value = mcnemar(only_first, only_second)
+        outcomes = Counter((one.is_correct, other.is_correct) for one, other in shared)
+        p_value = mcnemar(outcomes[True, False], outcomes[False, True])
         pair = Pair(
             first=first.name,
             second=second.name,
             shared=len(shared),
-            only_first=only_first,
-            only_second=only_second,
+            only_first=outcomes[True, False],
+            only_second=outcomes[False, True],
             p_value=p_value,
             p_value_corrected=p_value,
             same_classes={*first.predictions.class_names} == {*second.predictions.class_names},
@@ -220,5 +219,4 @@ def _answers(run: Run) -> Iterator[Answer]:
 
 
 def _largest_error(answers: Sequence[Answer]) -> float:
-    errors = [answer.confidence for answer in answers if not answer.is_correct]
-    return max(errors, default=0)
+    return max([answer.confidence for answer in answers if not answer.is_correct], default=0)

@@ -40,8 +40,8 @@ def summarize(runs: Runs) -> dict[str, Summary]:
     Raises:
         ValueError: There are fewer than two folds.
     """
-    folds = np.array([fold for _, fold in runs])
-    run_scores = [scores(predictions) for predictions in runs.values()]
+    folds = np.array(list(runs))[:, 1]  # the keys are (seed, fold)
+    run_scores = list(map(scores, runs.values()))
     summary = {}
     for name in run_scores[0]:
         values = np.array([one[name] for one in run_scores])
@@ -83,8 +83,8 @@ def pool(runs: Runs) -> PredictionTable:
 def summary_json(runs: Runs) -> str:
     """Return the summary and the pooled confusion matrix as JSON."""
     summary = {name: score._asdict() for name, score in summarize(runs).items()}
-    counts = confusion(pool(runs))
-    return json.dumps({"scores": summary, "confusion": counts.tolist()}, indent=2)
+    counts = confusion(pool(runs)).tolist()
+    return json.dumps({"scores": summary, "confusion": counts}, indent=2)
 
 
 def summary_markdown(runs: Runs) -> str:
@@ -97,8 +97,7 @@ def summary_markdown(runs: Runs) -> str:
     for name, score in summarize(runs).items():
         interval = f"{score.low:.4f} to {score.high:.4f}"
         score_rows.append([name, f"{score.mean:.4f}", f"{score.sd:.4f}", interval])
-    rows = zip(pooled.class_names, counts.tolist(), strict=True)
-    confusion_rows = [[name, *row] for name, row in rows]
+    confusion_rows = list(zip(pooled.class_names, *counts.T.tolist(), strict=True))
     score_table = Table(score_rows, ["score", "mean", "standard deviation", "95 % interval"])
     confusion_table = Table(confusion_rows, ["label, predicted as", *pooled.class_names])
     return (

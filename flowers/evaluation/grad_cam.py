@@ -46,7 +46,7 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
         # Lightning evaluates in inference mode, which records no gradient.
         with torch.inference_mode(False), torch.enable_grad():
             logits = net.eval()(images.clone().requires_grad_())
-            features = maps[-1] if maps else logits
+            features = [logits, *maps][-1]
             if features.ndim != 4:
                 raise ValueError(
                     f"Grad-CAM needs a feature map (B, C, h, w), the last one of this network is "

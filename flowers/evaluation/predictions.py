@@ -67,8 +67,7 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
     class_names, rows = _read_rows(file)
     row_paths, row_labels, *_ = zip(*rows, strict=True)
     label_numbers = {name: number for number, name in enumerate(class_names)} | {"": -1}
-    unknown = sorted(set(row_labels) - label_numbers.keys())
-    if unknown:
+    if unknown := sorted(set(row_labels) - label_numbers.keys()):
         raise ValueError(
             f"{file}: expected a column for each label, got none for {', '.join(unknown)}"
         )
@@ -77,8 +76,8 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
             f"{file}: expected a label in each row, got rows without. Give the predictions.csv of "
             f"test or cross_validate; predict does not know the labels."
         )
-    positions = {path: position for position, path in enumerate(dict.fromkeys(row_paths))}
-    row_positions = [positions[path] for path in row_paths]
+    positions: dict[str, int] = {}
+    row_positions = [positions.setdefault(path, len(positions)) for path in row_paths]
     labels = np.full(len(positions), -1)  # of a path with and without a label, the label counts
     np.maximum.at(labels, row_positions, [label_numbers[label] for label in row_labels])
     sums = np.zeros((len(positions), len(class_names)))
@@ -137,7 +136,7 @@ def predictions_csv(predictions: PredictionTable, *, threshold: float | None = N
     for path, label, probs in zip(
         predictions.paths, predictions.labels, predictions.probs, strict=True
     ):
-        rejected = None if threshold is None else not probs.max() >= threshold
+        rejected = "" if threshold is None else not probs.max() >= threshold
         rows.append(prediction_row(path, probs, names, label=names[label], rejected=rejected))
     return csv_text(header_row(names), rows)
 
@@ -153,7 +152,7 @@ def prediction_row(
     class_names: Sequence[str],
     *,
     label: str = "",
-    rejected: bool | None = None,
+    rejected: bool | str = "",
 ) -> list[str]:
     """Return the row of an image.
 
@@ -162,11 +161,10 @@ def prediction_row(
         probs: Probabilities ``(K,)``.
         class_names: Names of the K classes.
         label: Name of its class; empty if it is unknown.
-        rejected: Whether the confidence is below the threshold; None if the threshold is unknown.
+        rejected: Whether the confidence is below the threshold; empty if that is unknown.
     """
     predicted = class_names[int(np.argmax(probs))]
-    rejected_cell = "" if rejected is None else str(rejected)
-    return [path, label, predicted, rejected_cell, "", *(f"{prob:.7g}" for prob in probs)]
+    return [path, label, predicted, str(rejected), "", *(f"{prob:.7g}" for prob in probs)]
 
 
 def error_row(path: str, error: str, class_names: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ _VIT_SIZE = 224
 # The auxiliary heads of these networks help only when training from scratch. `transform_input`
 # converts images standardized by ImageNet's mean to the inputs that the weights expect.
 _INCEPTION_OPTIONS = {"aux_logits": False, "transform_input": True, "init_weights": True}
-_INCEPTIONS = {"googlenet", "inception_v3"}
+_OPTIONS = dict.fromkeys(("googlenet", "inception_v3"), _INCEPTION_OPTIONS)
 _AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")
 # DenseNet's published files have the layer names of an old torchvision.
 _DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
@@ -123,8 +123,7 @@ def pretrained(
 
 def _torchvision_backbone(arch: str) -> tuple[nn.Module, int, str]:
     """Return a network without its last layer, its number of features, and that layer's name."""
-    options = _INCEPTION_OPTIONS if arch in _INCEPTIONS else {}
-    net: nn.Module = get_model(arch, weights=None, **options)
+    net: nn.Module = get_model(arch, weights=None, **_OPTIONS.get(arch, {}))
     layers = []
     for name, module in net.named_modules():
         if isinstance(module, nn.Dropout) or list(module.parameters(recurse=False)):
@@ -146,11 +145,10 @@ def _weights_entry(arch: str, weights: str) -> WeightsEnum:
     names = [*entries.__members__]
     network = arch
     if arch.startswith("vit_"):
-        size = (_VIT_SIZE, _VIT_SIZE)
-        names = [name for name in names if entries[name].meta["min_size"] == size]
+        names = [name for name in names if entries[name].meta["min_size"] == (_VIT_SIZE, _VIT_SIZE)]
         network = f"{arch} and images of {_VIT_SIZE} pixels"
     _check_name(weights, names, network=network)
-    return entries[weights] if weights in names else entries.DEFAULT
+    return entries.__members__.get(weights, entries.DEFAULT)
 
 
 def _check_name(weights: str, names: list[str], *, network: str) -> None:

@@ -21,9 +21,8 @@ def split_stages(backbone: nn.Module, num_stages: int) -> list[nn.ModuleList]:
     stages = []
     for numbers in np.array_split(np.arange(len(blocks)), num_stages):
         stages.append(nn.ModuleList(blocks[number] for number in numbers))
-    in_blocks = {id(parameter) for parameter in nn.ModuleList(blocks).parameters()}
-    others = [parameter for parameter in backbone.parameters() if id(parameter) not in in_blocks]
-    if others:
+    in_blocks = set(nn.ModuleList(blocks).parameters())
+    if others := [parameter for parameter in backbone.parameters() if parameter not in in_blocks]:
         stages[0].append(nn.ParameterList(others))
     return stages
 

@@ -66,8 +66,8 @@ def timm_weights(arch: str) -> dict[str, Tensor]:
         OSError: They cannot be downloaded.
         ValueError: The file in the package is not the one that was published.
     """
-    spec = find_spec(_PACKAGE) if arch == _PACKAGED else None
-    if spec and spec.origin:
+    spec = find_spec(_PACKAGE)
+    if arch == _PACKAGED and spec and spec.origin:
         file = Path(spec.origin).parent / _FILE
         if sha256(file.read_bytes()).hexdigest() != _SHA256:
             raise ValueError(f"`weights` {file}: expected SHA-256 {_SHA256}, install it again")

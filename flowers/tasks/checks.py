@@ -55,8 +55,7 @@ def check_weights(net: nn.Module, stored: Mapping[str, Tensor]) -> None:
     """
     expected = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
     shapes = {name: value.shape for name, value in stored.items() if name.startswith("net.")}
-    different = sorted({name for name, _ in expected.items() ^ shapes.items()})
-    if different:
+    if different := sorted(dict(expected.items() ^ shapes.items())):
         raise ValueError(
             f"`ckpt_path`: expected a checkpoint of the network that the model's options describe, "
             f"got {len(different)} weights that differ, such as {different[0]}. Leave out these "

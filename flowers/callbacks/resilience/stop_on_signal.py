@@ -140,10 +140,12 @@ class StopOnSignal(Checkpoint):
 
 
 def _is_time_up(trainer: Trainer) -> bool:
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    timers = [callback for callback in callbacks if isinstance(callback, Timer)]
-    remaining = [timer.time_remaining() for timer in timers]
-    return any(seconds is not None and seconds <= 0 for seconds in remaining)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer):
+            seconds = callback.time_remaining()
+            if seconds is not None and seconds <= 0:
+                return True
+    return False
 
 
 def _is_validation_due(trainer: Trainer) -> bool:

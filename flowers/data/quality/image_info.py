@@ -95,7 +95,7 @@ def read_image_info(root: Path, paths: Sequence[str], *, cache_dir: Path) -> Fol
         (folder / "info.json").write_text(json.dumps(info), encoding="utf-8")
 
     description = "Checking images"
-    files = [root / path for path in paths]
+    files = list(map(root.joinpath, paths))
     stamps = [_stamp(root, path) for path in paths]
     key = cache_key(f"info {_FORMAT} {Image.MAX_IMAGE_PIXELS}", str(root.resolve()), *stamps)
     entry = build_once(cache_dir, key, build)
@@ -103,8 +103,7 @@ def read_image_info(root: Path, paths: Sequence[str], *, cache_dir: Path) -> Fol
     images = [ImageInfo(*info) for info in stored]
     # Mapped, the processes of a machine share it; those of a million images take 2 GiB.
     thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
-    failed = [index for index, info in enumerate(images) if info.error is not None]
-    if failed:
+    if failed := [index for index, info in enumerate(images) if info.error is not None]:
         retried = in_threads(_read, [files[i] for i in failed], description=description)
         for index, result in zip(failed, retried, strict=True):
             images[index], thumbnails[index] = result

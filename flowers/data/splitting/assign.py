@@ -46,8 +46,7 @@ class SplitOptions:
     quarantine: str | None = None
 
     def __post_init__(self) -> None:
-        num_folds = 1 if self.folds is None else self.folds
-        if self.folds == 1 or self.fold not in range(num_folds):
+        if self.folds in (0, 1) or self.fold not in range(self.folds or 1):
             raise ValueError(
                 f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and one of "
                 "them, counted from 0 to folds - 1, as `folds` 5"
@@ -283,8 +282,7 @@ class _Assigner:
         first: dict[str, int] = {}
         pairs = []
         for image in np.flatnonzero(self.usable).tolist():
-            credit = credits.get(self.index.paths[image])
-            if credit is not None:
+            if credit := credits.get(self.index.paths[image]):
                 pairs.append((first.setdefault(credit.photographer, image), image))
         if not pairs:
             raise ValueError(

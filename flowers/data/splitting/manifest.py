@@ -39,23 +39,20 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
         ValueError: The file is no manifest.
     """
     header, lines = read_csv(Path(file))
-    rows = [ManifestRow(*line) for line in lines if len(line) == len(ManifestRow._fields)]
-    if header != list(ManifestRow._fields) or len(rows) < len(lines) or not rows:
+    if header != list(ManifestRow._fields) or set(map(len, lines)) != {len(header)}:
         raise ValueError(
             f"`manifest` {file}: expected the columns {', '.join(ManifestRow._fields)}, got "
             f"{', '.join(header)}. Give the manifest.csv of a run folder."
         )
-    counts = Counter(row.path for row in rows)
-    repeated = [path for path in counts if counts[path] > 1]
-    if repeated:
-        paths = ", ".join(repeated[:6])
-        raise ValueError(f"`manifest` {file}: {len(repeated)} paths are repeated: {paths}")
-    splits = (*SPLITS, SKIPPED, QUARANTINED)
-    unknown = ", ".join(sorted({row.split for row in rows}.difference(splits)))
-    if unknown:
-        expected = ", ".join(splits)
-        raise ValueError(f"`manifest` {file}: expected a split of {expected}, got {unknown}")
-    return rows
+    paths, _, _, splits = zip(*lines, strict=True)
+    if repeated := [path for path, count in Counter(paths).items() if count > 1]:
+        examples = ", ".join(repeated[:6])
+        raise ValueError(f"`manifest` {file}: {len(repeated)} paths are repeated: {examples}")
+    expected = (*SPLITS, SKIPPED, QUARANTINED)
+    if unknown := ", ".join(sorted(set(splits).difference(expected))):
+        names = ", ".join(expected)
+        raise ValueError(f"`manifest` {file}: expected a split of {names}, got {unknown}")
+    return [ManifestRow(*line) for line in lines]
 
 
 def split_of_manifest(
@@ -71,8 +68,7 @@ def split_of_manifest(
         ValueError: A file is missing, has another content or another label than in the manifest.
     """
     used = [row for row in rows if row.split in SPLITS]
-    changed = [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]
-    if changed:
+    if changed := [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]:
         raise ValueError(
             f"`manifest`: {len(changed)} of its {len(used)} images are missing under `root` or "
             f"differ in content or label: {shortened(changed)}. Give the folder that the manifest "
@@ -83,16 +79,18 @@ def split_of_manifest(
 
 def fingerprints(rows: Sequence[ManifestRow]) -> dict[str, str]:
     """Return a checksum of the images and labels, and one of their splits too, without paths."""
+    _, labels, sha256, splits = zip(*rows, strict=True)
     return {
-        "data_fingerprint": _digest(f"{row.label} {row.sha256}" for row in rows),
-        "split_fingerprint": _digest(f"{row.label} {row.sha256} {row.split}" for row in rows),
+        "data_fingerprint": _digest(labels, sha256),
+        "split_fingerprint": _digest(labels, sha256, splits),
     }
 
 
-def _digest(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
+def _digest(*columns: Sequence[str]) -> str:
+    lines = sorted(map(" ".join, zip(*columns, strict=True)))
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
-def content_numbers(rows: Iterable[ManifestRow]) -> NDArray[np.int64]:
-    """Return a number ``(N,)`` for the content of each image: the first 60 bits of its checksum."""
-    return np.array([int(row.sha256[:15], 16) for row in rows], dtype=np.int64)
+def content_numbers(sha256: Iterable[str]) -> NDArray[np.int64]:
+    """Return a number ``(N,)`` for each checksum, its first 60 bits."""
+    return np.array([int(checksum[:15], 16) for checksum in sha256], dtype=np.int64)

@@ -86,7 +86,7 @@ def _assign_groups(
     def random_key(group: str) -> bytes:
         return sha256(f"{seed}:{group}".encode(errors="surrogateescape")).digest()
 
-    _, numbers = np.unique([random_key(group) for group in groups], return_inverse=True)
+    _, numbers = np.unique(list(map(random_key, groups)), return_inverse=True)
     assigner = _GroupAssigner(labels, numbers, targets)
     large = filter(assigner.is_large, range(len(assigner.splits)))
     for group in sorted(large, key=lambda group: -assigner.counts[group].sum()):
@@ -96,7 +96,7 @@ def _assign_groups(
         assigner.put(group, assigner.first_with_room(group))
     for label, split in np.argwhere(targets > 0).tolist():
         if not assigner.filled[label, split] and not assigner.fill(label, split):
-            num_groups = sum(label in group_labels for group_labels in assigner.labels)
+            num_groups = (np.concatenate(assigner.labels) == label).sum()
             raise ValueError(
                 f"`root`: class {class_names[label]!r} has {assigner.filled[label].sum()} images "
                 f"to split, in {num_groups} groups (duplicates count once): too few for "
