@@ -5,6 +5,7 @@ model.
 """
 
 import io
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache, partial
@@ -50,9 +51,9 @@ _HEIC = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftyphevc", b"ftypmif1", b"ftyp
 # Bytes a pixel of a decoded image in Pillow, by its mode, 4 in others; and of decoders (measured).
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
 _DECODER_BYTES = {"WEBP": 12, "AVIF": 8}
-# PPM files as text, or of other than 8 bits, have decoders in Python: 1 to 3 s for so many pixels.
-_SLOW_DECODERS = ("ppm", "ppm_plain")
-_SLOW_PIXELS = 2**21
+# Most pixels of formats whose decoders are written in Python, which take up to 4 s for so many: PPM
+# files as text or of other than 8 bits, and BMP files with run-length encoding.
+_SLOW_DECODERS = {"ppm": 2**21, "ppm_plain": 2**21, "bmp_rle": 2**24}
 # Images are converted in strips of so many pixels, which takes less memory.
 _STRIP_PIXELS = 2**20
 _JPEG_END = b"\xff\xd9"
@@ -211,10 +212,12 @@ def _check_pixels(image: Image.Image) -> None:
     """Refuse pixels that Pillow misreads, or takes more than a few seconds to read."""
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
         raise OSError(f"32-bit pixels (mode {image.mode}) or signed ones: expected 8 or 16 bits")
-    if _decoder(image) in _SLOW_DECODERS and image.width * image.height > _SLOW_PIXELS:
+    max_pixels = _SLOW_DECODERS.get(_decoder(image), math.inf)
+    if image.width * image.height > max_pixels:
         raise OSError(
-            f"a PPM file as text or of other than 8 bits: expected at most {_SLOW_PIXELS:,} "
-            f"pixels, got {image.width} x {image.height}; convert it to PNG"
+            "a PPM file as text or of other than 8 bits, or a BMP file with run-length encoding: "
+            f"expected at most {max_pixels:,} pixels, got {image.width} x {image.height}; convert "
+            "it to PNG"
         )
     tags = getattr(image, "tag_v2", {})
     if _decoder(image) == "raw" and tags.get(Tiff.PLANAR_CONFIGURATION) == 2:
@@ -245,12 +248,14 @@ def _decoder_bytes(image: Image.Image) -> int:
         # All coefficients of the image, two bytes each, even if it is decoded at 1/8.
         areas = [across * down for _, across, down, _ in image.layer]
         return int(2 * num_pixels * _scale(image) ** 2 * sum(areas) / max(*areas, 1))
-    if _decoder(image) == "libtiff":  # a tile or a strip
+    if _decoder(image) == "libtiff":  # a tile or a strip, and the file, which it maps
         tags = image.tag_v2  # type: ignore[attr-defined]
         bits = tags.get(Tiff.BITSPERSAMPLE, (1,))
         rows = tags.get(Tiff.TILELENGTH, min(image.height, tags.get(Tiff.ROWSPERSTRIP, 2**32)))
         pixel_bits = bits[0] if tags.get(Tiff.PLANAR_CONFIGURATION) == 2 else sum(bits)
-        return int(tags.get(Tiff.TILEWIDTH, image.width) * rows * pixel_bits // 8)
+        file_bytes = sum(tags.get(Tiff.STRIPBYTECOUNTS, tags.get(Tiff.TILEBYTECOUNTS, (0,))))
+        tile_bytes = tags.get(Tiff.TILEWIDTH, image.width) * rows * pixel_bits // 8
+        return int(file_bytes + tile_bytes)
     return num_pixels * _DECODER_BYTES.get(image.format or "", 0)
 
 

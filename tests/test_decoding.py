@@ -261,6 +261,15 @@ def test_a_large_ppm_that_would_take_minutes_is_refused(kind):
     assert decoded(encoded(Image.new("RGB", (2000, 1100)), format="PPM")).shape == (32, 32, 3)
 
 
+def test_a_large_bmp_with_run_length_encoding_is_refused():
+    palette = bytes(4 * 256)
+    offset = 14 + 40 + len(palette)
+    header = struct.pack("<2sI4xI", b"BM", offset + 2, offset)
+    header += struct.pack("<IiiHHIIiiII", 40, 5000, 4000, 1, 8, 1, 2, 0, 0, 256, 0)
+    with pytest.raises(OSError, match=r"a BMP file with run-length encoding.*5000 x 4000"):
+        decoded(io.BytesIO(header + palette + b"\x00\x01"))
+
+
 def test_the_limit_of_megapixels_can_be_changed(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # to restore it
     file = encoded(Image.new("RGB", (1100, 950)))
