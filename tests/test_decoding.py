@@ -238,7 +238,7 @@ def test_a_tiff_counts_with_the_largest_part_that_is_decoded_at_once(monkeypatch
     options = {"format": "TIFF", "compression": "tiff_lzw"}
     assert decoded(encoded(image, format="TIFF")).shape == (32, 32, 3)
     assert decoded(encoded(image, tiffinfo={278: 10}, **options)).shape == (32, 32, 3)
-    with pytest.raises(OSError, match="take 72,187 bytes"):
+    with pytest.raises(OSError, match=r"take 72,\d{3} bytes"):
         decoded(encoded(image, **options))
 
 
