@@ -191,6 +191,12 @@ def stored_config(
     return config
 
 
+def model_option(task: object) -> str:
+    """Return the option that names the class of a task from another package, to be given again."""
+    name = f"{type(task).__module__}.{type(task).__qualname__}"
+    return "" if name.startswith("flowers.") else f" --model {name}"
+
+
 def _has_class(value: Any) -> bool:  # noqa: ANN401
     """Return whether a part of a configuration names a class to import."""
     if isinstance(value, dict):

@@ -53,7 +53,7 @@ def test_every_configuration_and_script_is_described():
         assert not [file.name for file in (ROOT / folder).glob(pattern) if file.name not in text]
 
 
-def test_the_example_of_a_custom_network_trains(photos, tmp_path, monkeypatch):
+def test_the_example_of_a_custom_network_trains(photos, tmp_path, monkeypatch, capsys):
     [program] = re.findall(r"```python\n([^`]*class MyTask[^`]*)```", README)
     (tmp_path / "my_package.py").write_text(program)
     monkeypatch.syspath_prepend(tmp_path)
@@ -76,6 +76,7 @@ def test_the_example_of_a_custom_network_trains(photos, tmp_path, monkeypatch):
         *size,
     ]
     run = training.main(["fit", *words, *trainer])
+    assert "version_0 --model my_package.MyTask\n" in capsys.readouterr().out
     best = str(tmp_path / "lightning_logs" / "version_0" / "checkpoints" / "best.ckpt")
     assert (
         training.main(

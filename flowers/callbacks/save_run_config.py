@@ -12,6 +12,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from flowers.callbacks.save_checkpoint import SaveBest
 from flowers.callbacks.tensorboard import FailSafeTensorBoardLogger
+from flowers.checkpoint import model_option
 from flowers.data import FlowersDataModule, manifest_text
 from flowers.run_folder import write_new
 
@@ -55,10 +56,10 @@ class SaveRunConfig(SaveConfigCallback):
             return
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, SaveBest) and callback.best_model_path:
-                _print_summary(callback, trainer)
+                _print_summary(callback, trainer, model_option(pl_module))
 
 
-def _print_summary(best: SaveBest, trainer: Trainer) -> None:
+def _print_summary(best: SaveBest, trainer: Trainer, model: str) -> None:
     file = Path(best.best_model_path)
     run = Path(str(file.parents[1]).removeprefix(f"{Path.cwd()}{os.sep}"))
     loss = "" if best.monitor == "val/loss" else f" (val/loss {best.best_loss:.4f})"
@@ -67,7 +68,7 @@ def _print_summary(best: SaveBest, trainer: Trainer) -> None:
         f"  {best.monitor:<14} {best.best_model_score:.4f}{loss}, selected on these images\n"
         f"Run folder       {run}\n"
         f"Best checkpoint  {run / file.parent.name / file.name}\n"
-        f"Test it          python -m flowers test --ckpt_path {shlex.quote(str(run))}\n"
+        f"Test it          python -m flowers test --ckpt_path {shlex.quote(str(run))}{model}\n"
         f"See the curves   tensorboard --logdir {shlex.quote(str(run.parent))}\n"
     )
 

@@ -211,10 +211,12 @@ def _recipe(config: dict[str, Any]) -> dict[str, str]:
         if name in options:
             network += f", {name} {options[name]}"
     crop_size = data.get("crop_size") or data["image_size"]
+    epochs = config["trainer"]["max_epochs"]
+    unit = "epoch" if epochs == 1 else "epochs"
     return {
         "network": network,
         "images": f"{data['image_size']} pixels, crops of {crop_size}, batch {data['batch_size']}",
-        "training": f"{config['trainer']['max_epochs']} epochs, learning rate {options.get('lr')}",
+        "training": f"{epochs} {unit}, learning rate {options.get('lr')}",
     }
 
 

@@ -380,7 +380,8 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
             files.append(str(path))  # of several words, a missing one is a row with an error
         else:
             raise FileNotFoundError(
-                f"{option} {word}: expected a file, a folder or a pattern, there is none"
+                f"{option} {word}: expected a file, a folder or a pattern, got a name that does "
+                "not exist"
             )
     return files, ignored
 

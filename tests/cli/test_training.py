@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import DeviceStatsMonitor
 from lightning.pytorch.loggers import Logger
@@ -71,6 +72,15 @@ def test_given_options_override_those_of_the_checkpoint(finished_run):
     with pytest.warns(UserWarning, match=r"--data\.image_size is 40"):
         run = training.main(["test", "--ckpt_path", best, "--data.image_size", "40"])
     assert run.datamodule.image_size == 40
+
+
+@pytest.mark.parametrize("config", [["--config", "own.yaml"], ["--config=own.yaml"]])
+def test_options_override_a_configuration_that_comes_after_them(config, tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text("data: {root: theirs, batch_size: 7}")
+    with pytest.raises(SystemExit):
+        training.main(["fit", "--data.root", "mine", *config, "--print_config"])
+    data = yaml.safe_load(capsys.readouterr().out)["data"]
+    assert (data["root"], data["batch_size"]) == ("mine", 7)
 
 
 def test_images_smaller_than_the_training_crops_can_be_evaluated(finished_run):

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, Timer
 
 from flowers.callbacks.save_checkpoint import SaveLast
+from flowers.checkpoint import model_option
 
 # Schedulers send SIGTERM, SLURM's --signal SIGUSR1 (which Windows lacks), and Ctrl-C SIGINT.
 _SIGNAL_NAMES = ("SIGTERM", "SIGUSR1", "SIGINT")
@@ -128,7 +129,7 @@ class StopOnSignal(Checkpoint):
             print(
                 f"\n{reason}: ended in epoch {trainer.current_epoch} after step "
                 f"{trainer.global_step}. To resume: {start} --ckpt_path "
-                f"{shlex.quote(str(self._saved))}{hint}",
+                f"{shlex.quote(str(self._saved))}{model_option(trainer.lightning_module)}{hint}",
                 flush=True,
             )
         # With another status, Lightning might kill the first process before it ends.
