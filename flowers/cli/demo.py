@@ -50,15 +50,14 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
     unsure = f"Answers with a probability below {predictor.threshold:.1%} are not sure."
     # The JPEG of a camera with 100 megapixels has up to 50 MB.
     options: Any = {"max_file_size": "50mb", "footer_links": [], "quiet": True, "js": _PASTE}
-    options["css"] = "#results { --block-padding: 0 }"
+    options |= {"server_name": "127.0.0.1", "css": "#results { --block-padding: 0 }"}
     with TemporaryDirectory() as folder:  # of uploaded photos
         os.environ["GRADIO_TEMP_DIR"] = folder
         with gr.Blocks(title="flowers", analytics_enabled=False) as app:
             gr.Markdown(f"# Classify photos\nCheckpoint: `{ckpt_path}`. {unsure}")
             sources: Any = ["upload", "webcam", "clipboard"]
             photos = gr.Gallery(label="Photos", sources=sources, file_types=["image"])
-            label = f"{len(samples)} test images of the run"
-            examples = gr.Dataset(components=["image"], samples=samples, label=label)
+            examples = gr.Dataset(components=["image"], samples=samples, label="Test images")
             results = gr.HTML(elem_id="results")
 
             # An item is a file (example), or a file and its caption (upload).
@@ -66,10 +65,9 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
                 files = [item if isinstance(item, str) else item[0] for item in items or []]
                 return results_html(predictor, files) if files else gr.skip()
 
-            one_at_a_time: Any = {"concurrency_limit": 1, "concurrency_id": "network"}  # Grad-CAM
-            examples.click(show, examples, results, **one_at_a_time)
-            uploaded = photos.change(show, photos, results, **one_at_a_time)
-            uploaded.then(lambda: None, outputs=photos)
+            examples.click(show, examples, results)
+            photos.change(show, photos, results).then(lambda: None, outputs=photos)
+        app.queue(default_concurrency_limit=1)  # Grad-CAM needs one call at a time
         _, *urls = app.launch(share=share, prevent_thread_lock=True, **options)
         print(f"Open {' or '.join(filter(None, urls))}, end with Ctrl-C", flush=True)
         app.block_thread()

@@ -250,7 +250,7 @@ def test_two_people_are_served_at_once(open_page, predictor, synthetic):
 @pytest.mark.slow
 def test_a_test_image_is_classified_on_a_click(open_page, trained_run):
     page = open_page()
-    page.get_by_text("test images of the run").wait_for()
+    page.get_by_text("Test images").wait_for()
     page.locator(".gallery-item").last.click()
     example = demo.example_images(trained_run / "checkpoints" / "best.ckpt")[-1]
     cards(page).get_by_text(Path(example).name).wait_for()
@@ -260,7 +260,7 @@ def test_a_test_image_is_classified_on_a_click(open_page, trained_run):
 def test_a_photo_is_pasted(open_page):
     page = open_page()
     page.locator("input[type=file]").first.wait_for(state="attached")
-    page.get_by_text("test images of the run").wait_for()
+    page.get_by_text("Test images").wait_for()
     page.evaluate(
         """async () => {
         const blob = await (await fetch(document.querySelector(".gallery-item img").src)).blob();
