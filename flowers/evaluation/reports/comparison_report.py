@@ -156,7 +156,7 @@ def _sections(runs: Sequence[Run]) -> list[Section]:
 
 def _test_row(name: str, numbers: Mapping[str, Any]) -> list[object]:
     if "accuracy" not in numbers:
-        hint = "not tested: python -m flowers test --ckpt_path FILE"
+        hint = "not tested: python -m flowers test --ckpt_path RUN"
         return [name, hint, "", "", "", "", "", ""]
     low, high = numbers["accuracy_interval_95"]
     return [
