@@ -284,13 +284,15 @@ def _load(image: Image.Image) -> None:
         if not isinstance(image, JpegImageFile) or not image.fp or "truncated" not in str(error):
             raise
         file = image.fp
+        # Besides the image: the copies of the file, and an image that is not reduced.
+        other_bytes = 3 * file.seek(0, io.SEEK_END) + _num_bytes(image) * _scale(image) ** 2
+        _check_memory(image, other_bytes=other_bytes + _decoder_bytes(image))
         file.seek(0)
         content = file.read().removesuffix(b"\xff")
         decoded_hashes = set()
         # If pixels are missing, the padding changes the decoded image.
         for padding in (b"", _JPEG_PADDING):
             with Image.open(io.BytesIO(content + padding + _JPEG_END), formats=_DECODERS) as whole:
-                _check_memory(whole, other_bytes=_decoder_bytes(whole))
                 whole.load()
                 hashes = [hash(strip.tobytes()) for _, strip in _strips(whole)]
                 decoded_hashes.add(tuple(hashes))

@@ -232,6 +232,16 @@ def test_a_progressive_jpeg_counts_with_all_its_coefficients(monkeypatch):
         decoded(encoded(whole, subsampling="4:4:4", **options), image_size=8)
 
 
+def test_a_jpeg_without_end_marker_counts_with_the_copy_that_is_checked(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)
+    content = encoded(Image.new("RGB", (160, 120)), format="JPEG").getvalue()
+    assert decoded(io.BytesIO(content), image_size=80).shape == (80, 80, 3)
+    with pytest.raises(OSError, match=r"160 x 120 pixels .* take 16\d,\d{3} bytes"):
+        decoded(io.BytesIO(content[:-2]), image_size=80)
+    allow_megapixels(1)
+    assert decoded(io.BytesIO(content[:-2]), image_size=80).shape == (80, 80, 3)
+
+
 def test_a_tiff_counts_with_the_largest_part_that_is_decoded_at_once(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
     image = Image.new("RGB", (100, 100))
