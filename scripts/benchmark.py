@@ -436,147 +436,95 @@ def fine_tune(
     root: str = "data/flower_photos",
     image_size: int = 192,
     epochs: int = 4,
+    timm_script: str | None = None,
     rounds: int = 1,
 ) -> None:
-    """Compare fine-tuning with timm and, if installed, fastai: time and last validation accuracy.
+    """Compare fine-tuning with timm and fastai: time and validation accuracy of the last epoch.
 
-    All train EfficientNet-Lite0 from the same weights with the same photos, image size and number
-    of epochs, in float32; fastai as its tutorial does, timm with the defaults of its train.py.
+    All train EfficientNet-Lite0 from the same weights with the same photos, image size, batch size
+    and number of epochs, in float32: fastai, if installed, as its tutorial does, timm with the
+    other defaults of its script, but a warm-up of one epoch.
     https://docs.fast.ai/tutorial.vision.html
-    https://github.com/huggingface/pytorch-image-models/blob/main/train.py
 
     Args:
         root: Folder root/<class>/<image>; a missing .../synthetic_flowers is generated.
         image_size: Side of the images, in pixels.
         epochs: Number of epochs, at least 2; in the first, flowers and fastai train the last
             layer only.
-        rounds: Trainings of each candidate, at least 1.
+        timm_script: File https://github.com/huggingface/pytorch-image-models/blob/main/train.py
+        rounds: Trainings of each candidate, at least 1; their seeds are 0, 1, ...
     """
     import torch
 
-    from flowers.data import FlowersDataModule, manifest_text
+    from flowers.data import FlowersDataModule
     from flowers.evaluation import read_history
     from flowers.models.timm_networks import timm_weights
 
     with tempfile.TemporaryDirectory() as folder:
         data = FlowersDataModule(root, cache_dir=f"{folder}/cache")
         data.setup("fit")
-        manifest = Path(folder, "manifest.csv")
-        manifest.write_text(manifest_text(data.manifest_rows()))
+        photos = Path(folder, "photos")
+        for row in data.manifest_rows():
+            link = photos / row.split / row.path
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(Path(root, row.path).resolve())
         weights = Path(folder, "weights.pth")
         torch.save(timm_weights("timm/tf_efficientnet_lite0"), weights)
         run = Path(folder, "run")
-        options = f"--config {Path(__file__).parents[1]}/configs/transfer_offline.yaml"
-        options += f" --data.root {root} --data.cache_dir {run}/cache --trainer.max_epochs {epochs}"
-        options += f" --data.image_size {image_size} --data.crop_size {image_size}"
-        options += f" --trainer.default_root_dir {run}"
-        flowers_seeds = iter(range(rounds))
 
-        def flowers() -> float:
+        def flowers(seed: int) -> float:
+            options = f"--config {Path(__file__).parents[1]}/configs/transfer_offline.yaml"
+            options += f" --data.root {photos} --data.cache_dir {run}/cache"
+            options += f" --data.image_size {image_size} --data.crop_size {image_size}"
+            options += f" --trainer.max_epochs {epochs} --trainer.default_root_dir {run}"
+            python("-m", "flowers", "fit", *options.split(), "--seed_everything", seed)
+            return read_history(run / "lightning_logs" / "version_0")["val/acc"].values[-1]
+
+        def timm(seed: int) -> float:
+            options = f"{photos} --val-split val --num-classes {len(data.class_names)}"
+            options += f" --model tf_efficientnet_lite0 --pretrained --img-size {image_size}"
+            options += f" --batch-size 32 --epochs {epochs} --warmup-epochs 1 --cooldown-epochs 0"
+            options += f" --workers {os.cpu_count()} --output {run} --experiment timm --seed {seed}"
+            overlay = f"pretrained_cfg_overlay={{'file': '{weights}'}}"
+            python(timm_script, *options.split(), "--model-kwargs", overlay)
+            *_, last = csv.DictReader((run / "timm" / "summary.csv").read_text().splitlines())
+            return float(last["eval_top1"]) / 100
+
+        def fastai(seed: int) -> float:
+            return in_child(_fastai, photos, weights, image_size, epochs, seed)
+
+        def duration(train: Callable[[int], float], seeds: Iterator[int]) -> float:
             shutil.rmtree(run, ignore_errors=True)
-            words = [*options.split(), "--seed_everything", next(flowers_seeds)]
-            duration = seconds(python, "-m", "flowers", "fit", *words)
-            history = read_history(run / "lightning_logs" / "version_0")
-            print(f"flowers: val/acc {history['val/acc'].values[-1]:.4f}", flush=True)
-            return duration
-
-        def peer(train: Callable[..., float], seeds: Iterator[int]) -> float:
             start = time.perf_counter()
-            accuracy = in_child(train, root, manifest, weights, image_size, epochs, next(seeds))
-            print(f"{train.__name__}: val/acc {accuracy:.4f}", flush=True)
-            return time.perf_counter() - start
+            accuracy = train(next(seeds))
+            end = time.perf_counter()
+            print(f"{train.__name__}: val/acc {accuracy:.4f}, {end - start:.0f} s", flush=True)
+            return end - start
 
-        candidates = {"flowers": flowers, "timm": partial(peer, _timm, iter(range(rounds)))}
+        trainings = [flowers]
+        if timm_script is not None:
+            trainings.append(timm)
         if find_spec("fastai"):
-            candidates["fastai"] = partial(peer, _fastai, iter(range(rounds)))
+            trainings.append(fastai)
+        candidates = {}
+        for train in trainings:
+            candidates[train.__name__] = partial(duration, train, iter(range(rounds)))
         compare(candidates, unit="s", rounds=rounds)
 
 
-def _timm(  # noqa: PLR0917
-    root: str, manifest: Path, weights: Path, image_size: int, epochs: int, seed: int
-) -> float:
-    """Return the validation accuracy after a training with the defaults of timm's train.py."""
-    import timm
-    import torch
-    from timm.data import create_loader, resolve_model_data_config
-    from timm.loss import LabelSmoothingCrossEntropy
-    from timm.optim import create_optimizer_v2
-    from timm.scheduler import create_scheduler_v2
-
-    torch.manual_seed(seed)
-    photos = {split: _image_folder(root, manifest, split, None) for split in ("train", "val")}
-    net = timm.create_model(
-        "tf_efficientnet_lite0",
-        pretrained=True,
-        pretrained_cfg_overlay={"file": str(weights)},
-        num_classes=len(photos["train"].classes),
-    )
-    config = resolve_model_data_config(net)
-    loaders = {}
-    for split, is_training in (("train", True), ("val", False)):
-        loaders[split] = create_loader(
-            photos[split],
-            (3, image_size, image_size),
-            batch_size=32,
-            is_training=is_training,
-            use_prefetcher=False,
-            color_jitter=0.4,
-            interpolation="random" if is_training else config["interpolation"],
-            mean=config["mean"],
-            std=config["std"],
-            crop_pct=config["crop_pct"],
-            num_workers=2,
-            device=torch.device("cpu"),
-        )
-    # Its learning rate is 0.1 for a batch of 256.
-    optimizer = create_optimizer_v2(net, "sgd", lr=0.1 * 32 / 256, weight_decay=2e-5, momentum=0.9)
-    steps = len(loaders["train"])
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        num_epochs=epochs,
-        warmup_epochs=1,
-        warmup_lr=1e-5,
-        step_on_epochs=False,
-        updates_per_epoch=steps,
-    )
-    loss = LabelSmoothingCrossEntropy(0.1)
-    for epoch in range(epochs):
-        net.train()
-        for step, (images, labels) in enumerate(loaders["train"]):
-            optimizer.zero_grad()
-            loss(net(images), labels).backward()
-            optimizer.step()
-            scheduler.step_update(epoch * steps + step + 1)
-        net.eval()
-        correct = 0
-        with torch.inference_mode():
-            for images, labels in loaders["val"]:
-                correct += int((net(images).argmax(dim=1) == labels).sum())
-    return correct / len(loaders["val"].dataset)
-
-
-def _fastai(  # noqa: PLR0917
-    root: str, manifest: Path, weights: Path, image_size: int, epochs: int, seed: int
-) -> float:
+def _fastai(photos: Path, weights: Path, image_size: int, epochs: int, seed: int) -> float:
     """Return the validation accuracy after fastai's fine_tune."""
-    import pandas as pd
     from fastai.vision import all as fastai
 
-    rows = pd.read_csv(manifest)
-    rows = rows[rows["split"].isin(["train", "val"])]
-    rows = rows.assign(is_val=rows["split"] == "val")
-    loaders = fastai.ImageDataLoaders.from_df(
-        rows,
-        root,
+    fastai.set_seed(seed)
+    loaders = fastai.ImageDataLoaders.from_folder(
+        photos,
+        valid="val",
         seed=seed,
-        fn_col="path",
-        label_col="label",
-        valid_col="is_val",
         bs=32,
         item_tfms=fastai.Resize(image_size),
         batch_tfms=fastai.aug_transforms(),
     )
-    fastai.set_seed(seed)
     learner = fastai.vision_learner(
         loaders,
         "tf_efficientnet_lite0",
