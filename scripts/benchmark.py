@@ -10,6 +10,7 @@ scripts/README.md lists the commands with their results.
 from __future__ import annotations
 
 import csv
+import json
 import multiprocessing
 import os
 import re
@@ -481,12 +482,26 @@ def fine_tune(
             return read_history(run / "lightning_logs" / "version_0")["val/acc"].values[-1]
 
         def timm(seed: int) -> float:
-            options = f"{photos} --val-split val --num-classes {len(data.class_names)}"
-            options += f" --model tf_efficientnet_lite0 --pretrained --img-size {image_size}"
-            options += f" --batch-size 32 --epochs {epochs} --warmup-epochs 1 --cooldown-epochs 0"
-            options += f" --workers {os.cpu_count()} --output {run} --experiment timm --seed {seed}"
-            overlay = f"pretrained_cfg_overlay={{'file': '{weights}'}}"
-            python(timm_script, *options.split(), "--model-kwargs", overlay)
+            options = {
+                "val_split": "val",
+                "num_classes": len(data.class_names),
+                "model": "tf_efficientnet_lite0",
+                "pretrained": True,
+                "model_kwargs": {"pretrained_cfg_overlay": {"file": str(weights)}},
+                "img_size": image_size,
+                "batch_size": 32,
+                "epochs": epochs,
+                "warmup_epochs": 1,
+                "cooldown_epochs": 0,
+                "workers": os.cpu_count(),
+                "device": "cuda" if torch.cuda.is_available() else "cpu",
+                "seed": seed,
+                "output": str(run),
+                "experiment": "timm",
+            }
+            config = Path(folder, "timm.yaml")
+            config.write_text(json.dumps(options))
+            python(timm_script, photos, "--config", config)
             *_, last = csv.DictReader((run / "timm" / "summary.csv").read_text().splitlines())
             return float(last["eval_top1"]) / 100
 

@@ -78,20 +78,14 @@ def test_commands_on_networks(benchmark, photos, tmp_path):
     assert "flowers / torchvision: " in output
 
 
-# Takes the options of timm's train.py, and reads the photos and the weights.
+# Takes a folder and options as timm's train.py does, and reads the photos and the weights.
 TIMM_SCRIPT = """
-import argparse, ast, pathlib, timm, torchvision
-parser = argparse.ArgumentParser()
-parser.add_argument("folder")
-for name in ("val-split num-classes model img-size batch-size epochs warmup-epochs cooldown-epochs "
-             "workers output experiment seed model-kwargs").split():
-    parser.add_argument(f"--{name}", required=True)
-parser.add_argument("--pretrained", action="store_true", required=True)
-options = parser.parse_args()
-photos = torchvision.datasets.ImageFolder(pathlib.Path(options.folder, options.val_split))
-name, value = options.model_kwargs.split("=")
-timm.create_model(options.model, pretrained=True, **{name: ast.literal_eval(value)})
-folder = pathlib.Path(options.output, options.experiment)
+import pathlib, sys, timm, torchvision, yaml
+folder, _, config = sys.argv[1:]
+options = yaml.safe_load(pathlib.Path(config).read_text())
+photos = torchvision.datasets.ImageFolder(pathlib.Path(folder, options["val_split"]))
+timm.create_model(options["model"], pretrained=True, **options["model_kwargs"])
+folder = pathlib.Path(options["output"], options["experiment"])
 folder.mkdir(parents=True)
 folder.joinpath("summary.csv").write_text(f"epoch,eval_top1\\n0,10\\n1,{len(photos)}\\n")
 """
