@@ -1,7 +1,5 @@
 """``python -m flowers demo``: a page on this machine that classifies photos."""
 
-from __future__ import annotations
-
 import os
 from base64 import b64encode
 from html import escape
@@ -88,7 +86,6 @@ def example_images(checkpoint: Path) -> list[str]:
 def results_html(predictor: FlowerPredictor, files: list[str]) -> str:
     """Return the classification of photos as HTML, with a link to their predictions.csv."""
     names = predictor.class_names
-    net = predictor.task.net
     rows = []
     cards = []
     note = ""
@@ -101,12 +98,14 @@ def results_html(predictor: FlowerPredictor, files: list[str]) -> str:
             continue
         probs = [*result.probabilities.values()]
         rows.append(evaluation.prediction_row(name, probs, names, rejected=result.rejected))
-        photo = evaluation.jpeg_bytes(load_thumbnail(file, longest=480))
+        photo = evaluation.Picture(evaluation.jpeg_bytes(load_thumbnail(file, longest=480)), name)
         images = to_float(load_image(file, **predictor.decoding)[None]).to(predictor.device)
-        picture = evaluation.Picture(photo, name)
-        pictures, note = evaluation.add_overlays(
-            [picture], net, images, [names.index(result.label)], resize=predictor.decoding["resize"]
+        label = names.index(result.label)
+        (overlaid,), note = evaluation.add_overlays(
+            [photo], predictor.task.net, images, [label], resize=predictor.decoding["resize"]
         )
+        overlay = evaluation.Picture(overlaid.overlay, "Grad-CAM")
+        pictures = [photo, overlay] if overlay.jpeg else [photo]
         title = f"not sure: {result.label}" if result.rejected else result.label
         cards.append(evaluation.Card(title, pictures, evaluation.class_bars(names, probs)))
     table = csv_text(evaluation.header_row(names), rows)
