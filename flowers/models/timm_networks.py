@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +19,7 @@ _FILE = "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
-def timm_config(arch: str) -> dict[str, Any]:
+def timm_config(arch: str) -> Any:  # noqa: ANN401
     """Return timm's description of the pretrained weights of a network.
 
     Args:
@@ -40,9 +39,7 @@ def timm_config(arch: str) -> dict[str, Any]:
         similar = timm.list_models(f"*{name.partition('.')[0][:6]}*")[:5]
         examples = ", ".join(f"{TIMM}{other}" for other in similar) or f"{TIMM}resnet50"
         raise ValueError(f"`arch`: expected a name of timm's, such as {examples}, got {arch}")
-    config = timm.get_pretrained_cfg(name)
-    assert config is not None  # every network has one
-    return asdict(config)
+    return timm.get_pretrained_cfg(name)
 
 
 def timm_network(arch: str, **options: Any) -> Any:  # noqa: ANN401
