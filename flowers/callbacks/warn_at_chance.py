@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -54,11 +52,11 @@ class WarnAtChance(Callback):
                 f"--model.ema_decay null or a lower --model.lr."
             )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, int]:
         """Return the number of epochs at chance."""
         return {"epochs_at_chance": self._epochs_at_chance}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Restore the number of epochs at chance."""
         self._epochs_at_chance = state_dict["epochs_at_chance"]
 
