@@ -15,9 +15,6 @@ from lightning.pytorch.callbacks import Checkpoint, Timer
 from flowers.callbacks.save_checkpoint import SaveLast
 from flowers.checkpoint import model_option
 
-# Schedulers send SIGTERM, SLURM's --signal SIGUSR1 (which Windows lacks), and Ctrl-C SIGINT.
-_SIGNAL_NAMES = ("SIGTERM", "SIGUSR1", "SIGINT")
-
 
 class StopOnSignal(Checkpoint):
     """Saves ``last.ckpt`` and ends training after SIGTERM, SIGUSR1, Ctrl-C, or the time limit.
@@ -56,7 +53,8 @@ class StopOnSignal(Checkpoint):
         """Replace the signal handlers of Lightning, which restores the original ones at the end."""
         if threading.current_thread() is not threading.main_thread():
             return  # Python allows it in the main thread only
-        for name in _SIGNAL_NAMES:
+        # Schedulers send SIGTERM, SLURM's --signal SIGUSR1 (not on Windows), and Ctrl-C SIGINT.
+        for name in ("SIGTERM", "SIGUSR1", "SIGINT"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self._receive)
 
