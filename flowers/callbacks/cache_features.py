@@ -1,7 +1,5 @@
 """Features of a frozen backbone, computed once."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from pathlib import Path

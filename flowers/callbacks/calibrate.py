@@ -1,7 +1,5 @@
 """Calibration of probabilities, and a confidence threshold for predictions."""
 
-from __future__ import annotations
-
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 

@@ -1,7 +1,5 @@
 """Console output of a run."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Freezing of a pretrained backbone while the head learns."""
 
-from __future__ import annotations
-
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 

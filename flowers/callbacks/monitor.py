@@ -1,7 +1,5 @@
 """The metric that selects the best epoch and stops training early."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

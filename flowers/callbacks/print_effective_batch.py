@@ -1,7 +1,5 @@
 """The effective batch size: images per optimizer step over all processes."""
 
-from __future__ import annotations
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 

@@ -1,7 +1,5 @@
 """Saving checkpoints."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Configuration and manifest of a run, and the summary at its end."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from pathlib import Path

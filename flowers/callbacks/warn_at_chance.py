@@ -1,7 +1,5 @@
 """Warning about a validation accuracy at chance."""
 
-from __future__ import annotations
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor

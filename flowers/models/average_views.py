@@ -1,7 +1,5 @@
 """Test-time augmentation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The project's own convolutional network."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import pairwise

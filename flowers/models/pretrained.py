@@ -1,7 +1,5 @@
 """Classifiers of torchvision and timm with pretrained weights and a new head."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Networks of timm, an optional package (https://github.com/huggingface/pytorch-image-models)."""
 
-from __future__ import annotations
-
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checks of options before any work."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Loss, metrics, optimizer and schedule of every network of the project."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args

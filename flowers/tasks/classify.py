@@ -1,7 +1,5 @@
 """From probabilities to classes."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Training the project's own network from scratch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

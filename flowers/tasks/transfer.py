@@ -1,7 +1,5 @@
 """Fine-tuning of a pretrained network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Random numbers of a training step."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer

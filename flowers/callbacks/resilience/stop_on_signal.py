@@ -1,7 +1,5 @@
 """Ending training on a signal, so that it can be resumed."""
 
-from __future__ import annotations
-
 import shlex
 import signal
 import threading

@@ -1,7 +1,5 @@
 """Ending a training whose loss is NaN or infinite."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import NoReturn
