@@ -18,9 +18,8 @@ class WarnAtChance(Callback):
     95 % intervals, because those of a small validation split are noisy.
     """
 
-    def __init__(self) -> None:
-        self._epochs_at_chance = 0
-        self._is_validated = False
+    _epochs_at_chance = 0
+    _is_validated = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that this epoch has a validation."""

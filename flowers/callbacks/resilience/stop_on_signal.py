@@ -3,7 +3,6 @@
 import shlex
 import signal
 import threading
-from types import FrameType
 from typing import NoReturn
 
 import torch
@@ -30,11 +29,10 @@ class StopOnSignal(Checkpoint):
     averaging of the weights.
     """
 
-    def __init__(self) -> None:
-        self._received = 0  # signal of this process
-        self._agreed = 0  # signal of any process, after they exchanged it
-        self._is_time_up = False
-        self._saved: str | None = None
+    _received = 0  # signal of this process
+    _agreed = 0  # signal of any process, after they exchanged it
+    _is_time_up = False
+    _saved: str | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that a resumed run has time left; Lightning would end it without a message.
@@ -58,7 +56,7 @@ class StopOnSignal(Checkpoint):
 
     on_sanity_check_start = on_train_start
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: object) -> None:
         if self._received == number == signal.SIGINT:
             raise KeyboardInterrupt  # a second Ctrl-C ends at once
         self._received = number
