@@ -1,7 +1,6 @@
 """The project's own convolutional network."""
 
 import math
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -17,7 +16,7 @@ Norm = Literal["batch", "group", "none"]
 def flower_cnn(
     num_classes: int,
     *,
-    widths: Sequence[int] = (48, 96, 192),
+    widths: tuple[int, ...] = (48, 96, 192),
     depth: int = 1,
     stem_stride: int = 4,
     dropout: float = 0.2,

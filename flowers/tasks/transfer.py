@@ -1,6 +1,5 @@
 """Fine-tuning of a pretrained network."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -59,7 +58,7 @@ class TransferTask(ClassificationTask):
         self.stage_decay = stage_decay
 
     @classmethod
-    def data_defaults(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+    def data_defaults(cls, options: dict[str, Any]) -> dict[str, Any]:
         """Return defaults of the data module: images as the weights expect, less augmentation.
 
         Args:
