@@ -43,9 +43,10 @@ if TYPE_CHECKING:
     from flowers.data import FlowersDataModule
 
 Change = Callable[[Image.Image], Image.Image]
+CONFIGS = Path(__file__).parents[1] / "configs"
 # A training of less than a minute: weak augmentation and no average of the weights.
 TUTORIAL_OPTIONS = (
-    f"--config {Path(__file__).parents[1]}/configs/cnn.yaml --trainer.max_epochs 3 "
+    f"--config {CONFIGS}/cnn.yaml --trainer.max_epochs 3 "
     "--trainer.check_val_every_n_epoch 1 --data.image_size 128 --data.crop_size 96 "
     "--data.batch_size 64 --data.augment.cutmix_prob 0 --data.augment.min_scale 0.5 "
     "--data.augment.rotation 0 --model.ema_decay null"
@@ -102,6 +103,27 @@ def in_child(function: Callable[..., Any], *args: object) -> Any:  # noqa: ANN40
     """Call a function in a new process and return its result."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *args).result()
+
+
+def fit(run: Path, options: str, *, seed: int = 0) -> tuple[float, list[float]]:
+    """Train by python -m flowers fit.
+
+    Args:
+        run: Folder of the run and its cache; an earlier run in it is deleted.
+        options: Other options of fit.
+        seed: Seed of the training.
+
+    Returns:
+        The duration in seconds, and the validation accuracy of each epoch.
+    """
+    from flowers.evaluation import read_history
+
+    shutil.rmtree(run, ignore_errors=True)
+    options += f" --data.cache_dir {run}/cache --trainer.default_root_dir {run}"
+    options += f" --seed_everything {seed}"
+    duration = seconds(python, "-m", "flowers", "fit", *options.split())
+    history = read_history(run / "lightning_logs" / "version_0")
+    return duration, history["val/acc"].values.tolist()
 
 
 def print_peak_memory() -> None:
@@ -239,17 +261,12 @@ def probe(
     """
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
-        options = f"--config {Path(__file__).parents[1]}/configs/probe.yaml --data.root {root}"
+        options = f"--config {CONFIGS}/probe.yaml --data.root {root} --model.weights {weights}"
         options += f" --data.image_size {image_size} --data.crop_size {image_size}"
-        options += f" --model.weights {weights} --data.cache_dir {run}/cache"
-        options += f" --trainer.default_root_dir {run}"
 
         def flowers() -> float:
-            shutil.rmtree(run, ignore_errors=True)
-            start = time.perf_counter()
-            output = python("-m", "flowers", "fit", *options.split())
-            duration = time.perf_counter() - start
-            print("flowers:", *re.findall(r"val/acc +[\d.]+", output))
+            duration, accuracies = fit(run, options)
+            print(f"flowers: val/acc {max(accuracies):.4f}")
             return duration
 
         def torchvision() -> float:
@@ -318,7 +335,6 @@ def tutorial(
         rounds: Trainings of each network, at least 1.
     """
     from flowers.data import FlowersDataModule, manifest_text
-    from flowers.evaluation import read_history
 
     with tempfile.TemporaryDirectory() as folder:
         data = FlowersDataModule(root, cache_dir=f"{folder}/cache")
@@ -326,18 +342,11 @@ def tutorial(
         manifest = Path(folder, "manifest.csv")
         manifest.write_text(manifest_text(data.manifest_rows()))
         seeds = iter(range(rounds))
-        run = Path(folder, "run")
-        options = f"{fit_options} --data.root {root} --data.cache_dir {run}/cache"
-        options += f" --trainer.default_root_dir {run}"
 
         def flowers() -> float:
-            shutil.rmtree(run, ignore_errors=True)
-            words = [*options.split(), "--seed_everything", next(seeds)]
-            start = time.perf_counter()
-            python("-m", "flowers", "fit", *words)
-            duration = time.perf_counter() - start
-            accuracy = read_history(run / "lightning_logs" / "version_0")["val/acc"].values.max()
-            print(f"flowers: val/acc {accuracy:.4f}", flush=True)
+            options = f"{fit_options} --data.root {root}"
+            duration, accuracies = fit(Path(folder, "run"), options, seed=next(seeds))
+            print(f"flowers: val/acc {max(accuracies):.4f}", flush=True)
             return duration
 
         def others(train: Callable[..., list[tuple[float, float]]]) -> float:
@@ -458,7 +467,6 @@ def fine_tune(
     import torch
 
     from flowers.data import FlowersDataModule
-    from flowers.evaluation import read_history
     from flowers.models.timm_networks import timm_weights
 
     with tempfile.TemporaryDirectory() as folder:
@@ -474,12 +482,11 @@ def fine_tune(
         run = Path(folder, "run")
 
         def flowers(seed: int) -> float:
-            options = f"--config {Path(__file__).parents[1]}/configs/transfer_offline.yaml"
-            options += f" --data.root {photos} --data.cache_dir {run}/cache"
+            options = f"--config {CONFIGS}/transfer_offline.yaml --data.root {photos}"
             options += f" --data.image_size {image_size} --data.crop_size {image_size}"
-            options += f" --trainer.max_epochs {epochs} --trainer.default_root_dir {run}"
-            python("-m", "flowers", "fit", *options.split(), "--seed_everything", seed)
-            return read_history(run / "lightning_logs" / "version_0")["val/acc"].values[-1]
+            options += f" --trainer.max_epochs {epochs}"
+            _, accuracies = fit(run, options, seed=seed)
+            return accuracies[-1]
 
         def timm(seed: int) -> float:
             options = {
@@ -650,12 +657,11 @@ def audit(*, root: str = "data/flower_photos", images: int = 1000, rounds: int =
         generate_flowers(Path(root), per_class=images // 5, image_size=64)
     with tempfile.TemporaryDirectory() as folder:
         words = ["audit", root, "--out", f"{folder}/audit", "--cache_dir", f"{folder}/cache"]
+        run = partial(python, "-m", "flowers", *words, statuses=(0, 1))  # 1: it has findings
 
         def second() -> float:
             shutil.rmtree(f"{folder}/audit", ignore_errors=True)
-            start = time.perf_counter()
-            python("-m", "flowers", *words, statuses=(0, 1))  # 1: the audit has findings
-            return time.perf_counter() - start
+            return seconds(run)
 
         def first() -> float:
             shutil.rmtree(f"{folder}/cache", ignore_errors=True)
@@ -839,15 +845,5 @@ CHANGES: dict[str, Change] = {
 
 if __name__ == "__main__":
     runtime.prepare()
-    commands = [
-        input_pipeline,
-        epoch,
-        scaling,
-        probe,
-        tutorial,
-        fine_tune,
-        networks,
-        predict,
-        audit,
-    ]
-    auto_cli([*commands, data_module, duplicates])
+    training = [input_pipeline, epoch, scaling, probe, tutorial, fine_tune, networks]
+    auto_cli([*training, predict, audit, data_module, duplicates])

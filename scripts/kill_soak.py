@@ -3,8 +3,6 @@
 python scripts/kill_soak.py --kills 100
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

@@ -3,8 +3,6 @@
 python scripts/plot_history.py lightning_logs/version_0
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

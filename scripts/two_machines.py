@@ -6,8 +6,6 @@ Needs root and ip of iproute2.
 python scripts/two_machines.py
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import signal

@@ -6,7 +6,7 @@
 
 from flowers.callbacks.calibrate import Calibrate
 from flowers.callbacks.collect_predictions import is_all
-from flowers.callbacks.console import PrintEpochs, PrintInterval, console_callbacks
+from flowers.callbacks.console import PrintInterval, console_callbacks
 from flowers.callbacks.early_stopping import EarlyStopping
 from flowers.callbacks.freeze_backbone import FreezeBackbone
 from flowers.callbacks.monitor import check_monitor, linked_mode
@@ -31,7 +31,6 @@ __all__ = [
     "LockRunFolder",
     "LogToTensorBoard",
     "PrintEffectiveBatch",
-    "PrintEpochs",
     "PrintInterval",
     "ResumeEpoch",
     "SaveBest",

@@ -1,7 +1,5 @@
 """Features of a frozen backbone, computed once."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from pathlib import Path
@@ -15,7 +13,6 @@ from tqdm import tqdm
 from flowers.data import DECODING_FORMAT, FlowersDataModule, build_once, cache_key, to_float
 from flowers.tasks import TransferTask
 
-_BATCH_SIZE = 32
 # Part of the cache's key. Increase it when a change of the code changes the features.
 _FORMAT = 1
 
@@ -56,7 +53,7 @@ def _compute(
     training = task.net.training
     net = task.net.eval()
     # data.batch_size may be too large: it is that of training the head alone.
-    batches = np.array_split(indices, math.ceil(len(indices) / _BATCH_SIZE))
+    batches = np.array_split(indices, math.ceil(len(indices) / 32))
     rank_zero_info(f"Computing the features of {len(indices):,} images, once")
     outputs = []
     for batch in tqdm(batches, desc="Computing the features", unit="batch", disable=None):

@@ -1,7 +1,5 @@
 """Calibration of probabilities, and a confidence threshold for predictions."""
 
-from __future__ import annotations
-
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
@@ -24,9 +22,8 @@ class Calibrate(CollectsPredictions):
 
     def __init__(self, selective_accuracy: float = 0.99) -> None:
         super().__init__()
-        is_fraction = 0 < selective_accuracy <= 1
         expected = "a fraction above 0 and up to 1"
-        expect(is_fraction, "selective_accuracy", expected, selective_accuracy)
+        expect(0 < selective_accuracy <= 1, "selective_accuracy", expected, selective_accuracy)
         self.selective_accuracy = selective_accuracy
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,7 +1,5 @@
 """Console output of a run."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -10,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from rich import box, get_console
 from rich.markup import escape
 from rich.table import Table
@@ -52,10 +50,9 @@ class PrintEpochs(Callback):
         """Note that this epoch has a validation."""
         self._is_validated = True
 
+    @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the row of the epoch, and the column names before the first row."""
-        if not trainer.is_global_zero:
-            return
         if not self._seconds:
             print(_row("epoch", _METRICS, "time", "left"))
         values = []

@@ -1,7 +1,5 @@
 """Freezing of a pretrained backbone while the head learns."""
 
-from __future__ import annotations
-
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -114,6 +112,4 @@ class FreezeBackbone(Callback):
         """Return the number of stages, counted from the input, that are frozen in an epoch."""
         if self.unfreeze_epoch is None:
             return self.stages
-        if self.unfreeze_epoch == 0:
-            return 0
         return min(self.stages, max(0, self.stages - 1 - (epoch - self.unfreeze_epoch)))

@@ -1,8 +1,5 @@
 """The metric that selects the best epoch and stops training early."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from typing import Literal
 
 Mode = Literal["min", "max"]
@@ -43,7 +40,7 @@ def linked_mode(monitor: str, mode: Mode | None) -> Mode:
         return "max"
 
 
-def check_monitor(monitor: str, recalls: Sequence[str]) -> None:
+def check_monitor(monitor: str, recalls: list[str]) -> None:
     """Check that a metric is logged.
 
     Args:

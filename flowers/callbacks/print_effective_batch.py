@@ -1,9 +1,5 @@
 """The effective batch size: images per optimizer step over all processes."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
@@ -48,10 +44,10 @@ class PrintEffectiveBatch(Callback):
             f"{consequence}"
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, int]:
         """Return the number of processes and the effective batch size."""
         return self._now
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Store the values of the run before it was resumed."""
         self._before = state_dict

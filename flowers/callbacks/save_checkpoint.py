@@ -1,7 +1,5 @@
 """Saving checkpoints."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
@@ -64,8 +62,7 @@ class SaveBest(_SaveOne):
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Return whether the current epoch is the best so far."""
         loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
-        best_score = self.best_model_score
-        if current is not None and best_score is not None and bool(current == best_score):
+        if self.best_model_score is not None and bool(current == self.best_model_score):
             is_better = loss < self.best_loss
         else:
             is_better = super().check_monitor_top_k(trainer, current)

@@ -1,7 +1,5 @@
 """Configuration and manifest of a run, and the summary at its end."""
 
-from __future__ import annotations
-
 import os
 import shlex
 from pathlib import Path
@@ -30,12 +28,11 @@ class SaveRunConfig(SaveConfigCallback):
         log_dir = getattr(logger, "log_dir", None)
         if stage != "fit" or log_dir is None:
             return
-        folder = Path(log_dir)
         config = self.parser.dump(self.config, skip_none=False)
-        _write_new(folder / "config.yaml", config)
+        _write_new(Path(log_dir, "config.yaml"), config)
         data = trainer.datamodule  # type: ignore[attr-defined]
         if isinstance(data, FlowersDataModule):
-            _write_new(folder / "manifest.csv", manifest_text(data.manifest_rows()))
+            _write_new(Path(log_dir, "manifest.csv"), manifest_text(data.manifest_rows()))
         if isinstance(logger, FailSafeTensorBoardLogger):
             text = f"```yaml\n{config}\n```"
             logger.attempt(lambda: logger.experiment.add_text("config", text, trainer.global_step))

@@ -1,9 +1,5 @@
 """Warning about a validation accuracy at chance."""
 
-from __future__ import annotations
-
-from typing import Any
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -22,9 +18,8 @@ class WarnAtChance(Callback):
     95 % intervals, because those of a small validation split are noisy.
     """
 
-    def __init__(self) -> None:
-        self._epochs_at_chance = 0
-        self._is_validated = False
+    _epochs_at_chance = 0
+    _is_validated = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note that this epoch has a validation."""
@@ -54,11 +49,11 @@ class WarnAtChance(Callback):
                 f"--model.ema_decay null or a lower --model.lr."
             )
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, int]:
         """Return the number of epochs at chance."""
         return {"epochs_at_chance": self._epochs_at_chance}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Restore the number of epochs at chance."""
         self._epochs_at_chance = state_dict["epochs_at_chance"]
 

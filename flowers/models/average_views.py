@@ -1,7 +1,5 @@
 """Test-time augmentation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Literal
 
@@ -11,10 +9,6 @@ from torch.nn import functional
 from torchvision.transforms.functional import five_crop
 
 Views = Literal["none", "flip", "flip+crops"]
-
-# Side of a corner crop, as a fraction of the image's side: 224 of 256 pixels
-# (https://papers.nips.cc/paper/4824, section 4.1).
-_CROP = 7 / 8
 
 
 def views(images: Tensor, tta: Views) -> Iterator[Tensor]:
@@ -28,7 +22,8 @@ def views(images: Tensor, tta: Views) -> Iterator[Tensor]:
     crops = [images]
     if tta == "flip+crops":
         size = images.shape[-1]
-        side = round(size * _CROP)
+        # As 224 of 256 pixels (https://papers.nips.cc/paper/4824, section 4.1).
+        side = round(size * 7 / 8)
         for crop in five_crop(images, [side, side])[:4]:  # without the centre
             crops.append(functional.interpolate(crop, size=(size, size), mode="bilinear"))
     for crop in crops:

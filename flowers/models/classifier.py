@@ -1,7 +1,5 @@
 """The structure of every network of the project: normalisation, backbone and head."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,9 +1,7 @@
 """The project's own convolutional network."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -18,7 +16,7 @@ Norm = Literal["batch", "group", "none"]
 def flower_cnn(
     num_classes: int,
     *,
-    widths: Sequence[int] = (48, 96, 192),
+    widths: tuple[int, ...] = (48, 96, 192),
     depth: int = 1,
     stem_stride: int = 4,
     dropout: float = 0.2,
@@ -43,8 +41,7 @@ def flower_cnn(
         _norm(norm, widths[0]),
         nn.ReLU(inplace=True),
     ]
-    in_width = widths[0]
-    for width in widths:
+    for in_width, width in pairwise([widths[0], *widths]):
         # Pooling comes before norm and ReLU, which then process a quarter of the pixels.
         # Max-pooling commutes with ReLU.
         stage = nn.Sequential(
@@ -55,12 +52,11 @@ def flower_cnn(
             *[ResidualBlock(width, norm=norm) for _ in range(depth)],
         )
         layers.append(stage)
-        in_width = width
     head = nn.Sequential(
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Dropout(dropout),
-        nn.Linear(in_width, num_classes),
+        nn.Linear(widths[-1], num_classes),
     )
     return ImageClassifier(Standardize(), nn.Sequential(*layers), head)
 
@@ -82,12 +78,10 @@ class ResidualBlock(nn.Module):
             MirrorConv2d(width, width, 3, padding=1, bias=norm == "none"),
             _norm(norm, width),
         )
-        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features of the same shape ``(B, width, H, W)``."""
-        out: Tensor = self.relu(features + self.residual(features))
-        return out
+        return functional.relu(features + self.residual(features), inplace=True)
 
 
 class MirrorConv2d(nn.Conv2d):
@@ -111,12 +105,11 @@ class MirrorConv2d(nn.Conv2d):
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(in_width, out_width // 2, kernel_size, **options)
-        self.reads_colors = in_width == 3
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features ``(B, out_width, H, W)`` of an input ``(B, in_width, H, W)``."""
         mirrored = self.weight.flip(3)
-        if not self.reads_colors:  # the mirror image of a feature is in the other half
+        if self.in_channels != 3:  # the mirror image of a feature is in the other half
             mirrored = mirrored.roll(self.in_channels // 2, dims=1)
         weight = torch.cat([self.weight, mirrored])
         bias = None if self.bias is None else self.bias.repeat(2)

@@ -1,7 +1,5 @@
 """Classifiers of torchvision and timm with pretrained weights and a new head."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from contextlib import suppress
@@ -64,8 +62,7 @@ def preprocessing(arch: str, weights: str) -> Preprocessing:
     if arch.startswith(TIMM):
         config = timm_config(arch)
         _check_name(weights, ["DEFAULT"], network=arch)
-        size = config["input_size"][1]
-        return Preprocessing(size, config["interpolation"], config["mean"], config["std"])
+        return Preprocessing(config.input_size[1], config.interpolation, config.mean, config.std)
     preset = _weights_entry(arch, weights).transforms()
     size = _VIT_SIZE if arch.startswith("vit_") else preset.crop_size[0]
     return Preprocessing(size, preset.interpolation.value, tuple(preset.mean), tuple(preset.std))
@@ -97,7 +94,7 @@ def pretrained(
     if arch.startswith(TIMM):
         net = timm_network(arch, num_classes=0)
         num_features = net.head_hidden_size
-        last_layer = str(timm_config(arch)["classifier"])
+        last_layer = str(timm_config(arch).classifier)
     else:
         net, num_features, last_layer = _torchvision_backbone(arch)
     head = nn.Sequential(nn.Dropout(dropout), nn.Linear(num_features, num_classes))

@@ -1,7 +1,5 @@
 """Dividing the blocks of any backbone into stages, from input to output."""
 
-from __future__ import annotations
-
 import numpy as np
 from torch import nn
 

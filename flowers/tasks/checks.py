@@ -1,16 +1,11 @@
 """Checks of options before any work."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-
-# Options that are stored in the optimizer's state.
-_RESTORED = ("lr", "weight_decay", "stage_decay")
 
 
 def expect(holds: bool, name: str, expected: str, got: object) -> None:
@@ -71,7 +66,7 @@ def warn_of_restored(options: Mapping[str, Any], stored: Mapping[str, Any]) -> N
         stored: The options in the checkpoint.
     """
     ignored = []
-    for name in _RESTORED:
+    for name in ("lr", "weight_decay", "stage_decay"):  # they are in the optimizer's state
         if stored.get(name) != options.get(name):
             ignored.append(f"`{name}` {options.get(name)} (checkpoint: {stored.get(name)})")
     if ignored:

@@ -1,8 +1,5 @@
 """Loss, metrics, optimizer and schedule of every network of the project."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -118,7 +115,7 @@ class ClassificationTask(LightningModule):
         self.test_metrics = metrics.clone(prefix="test/")
 
     @classmethod
-    def data_defaults(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+    def data_defaults(cls, options: dict[str, Any]) -> dict[str, Any]:
         """Return defaults of the data module for some options of this task; none here."""
         return {}
 
@@ -212,7 +209,7 @@ class ClassificationTask(LightningModule):
             "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "train/lr"},
         }
 
-    def configure_callbacks(self) -> Sequence[Callback]:
+    def configure_callbacks(self) -> list[Callback]:
         """Return the averaging of the weights, if requested."""
         if self.ema_decay is None:
             return []

@@ -1,8 +1,5 @@
 """From probabilities to classes."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -26,7 +23,7 @@ class Classification:
 
 
 def classify(
-    probs: Sequence[float], class_names: Sequence[str], *, threshold: float, path: str
+    probs: list[float], class_names: list[str], *, threshold: float, path: str
 ) -> Classification:
     """Return the classification of an image.
 

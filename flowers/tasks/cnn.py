@@ -1,7 +1,5 @@
 """Training the project's own network from scratch."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -25,8 +23,6 @@ class CNNTask(ClassificationTask):
         norm: Normalisation of the feature maps.
         lr: Largest learning rate, reached after the warm-up.
         weight_decay: Weight decay; norms and biases have none.
-        ema_decay: Decay per step of an exponential moving average of the weights, which is
-            validated, saved and tested in place of the weights. ``null``: no average.
         kwargs: Options of ``ClassificationTask``.
 
     Raises:
@@ -44,7 +40,6 @@ class CNNTask(ClassificationTask):
         norm: Norm = "batch",
         lr: float = 3e-3,
         weight_decay: float = 0.3,
-        ema_decay: float | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         even = bool(widths) and all(width > 0 and width % 2 == 0 for width in widths)
@@ -60,9 +55,7 @@ class CNNTask(ClassificationTask):
             dropout=dropout,
             norm=norm,
         )
-        super().__init__(
-            net, class_names, lr=lr, weight_decay=weight_decay, ema_decay=ema_decay, **kwargs
-        )
+        super().__init__(net, class_names, lr=lr, weight_decay=weight_decay, **kwargs)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """Return Muon for the convolutions, AdamW for the dense layer, norms and biases."""

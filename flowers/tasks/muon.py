@@ -1,7 +1,5 @@
 """The optimizer of networks trained from scratch."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

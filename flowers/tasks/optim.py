@@ -1,7 +1,5 @@
 """Parameter groups, learning-rate schedule and averaging of weights."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

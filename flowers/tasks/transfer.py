@@ -1,8 +1,5 @@
 """Fine-tuning of a pretrained network."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -32,7 +29,6 @@ class TransferTask(ClassificationTask):
             learn more slowly, their features are more general
             (https://arxiv.org/abs/1801.06146, section 3.2).
         lr: Largest learning rate of the head.
-        weight_decay: Weight decay of AdamW; norms and biases have none.
         ema_decay: Decay per step of an exponential moving average of the weights, which is
             validated, saved and tested in place of the weights. ``null``: no average.
         kwargs: Options of ``ClassificationTask``.
@@ -51,21 +47,18 @@ class TransferTask(ClassificationTask):
         dropout: float = 0.2,
         stage_decay: float = 0.5,
         lr: float = 1e-3,
-        weight_decay: float = 0.05,
         ema_decay: float | None = 0.99,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         expect(0 <= dropout < 1, "dropout", "0 or more, below 1", dropout)
         expect(0 < stage_decay <= 1, "stage_decay", "a number above 0 and up to 1", stage_decay)
         net = pretrained(arch, len(class_names), weights=weights, dropout=dropout)
-        super().__init__(
-            net, class_names, lr=lr, weight_decay=weight_decay, ema_decay=ema_decay, **kwargs
-        )
+        super().__init__(net, class_names, lr=lr, ema_decay=ema_decay, **kwargs)
         self.hparams["weights"] = "none"  # so that a checkpoint is restored without them
         self.stage_decay = stage_decay
 
     @classmethod
-    def data_defaults(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+    def data_defaults(cls, options: dict[str, Any]) -> dict[str, Any]:
         """Return defaults of the data module: images as the weights expect, less augmentation.
 
         Args:

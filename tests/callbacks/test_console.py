@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import torch
 
-from flowers.callbacks import PrintEpochs
+from flowers.callbacks.console import PrintEpochs
 
 
 def test_a_row_per_epoch_has_the_metrics_of_its_own_validation(capsys):

@@ -1,7 +1,5 @@
 """Lock of a run folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from filelock import FileLock, Timeout

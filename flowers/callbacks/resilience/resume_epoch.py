@@ -1,7 +1,5 @@
 """Resuming inside an epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

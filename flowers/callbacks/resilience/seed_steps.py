@@ -1,7 +1,5 @@
 """Random numbers of a training step."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -13,8 +11,7 @@ class SeedSteps(Callback):
     The seed is computed from that of ``seed_everything`` and the numbers of batch and process.
     """
 
-    def __init__(self) -> None:
-        self._seed = 0
+    _seed = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read the seed of ``seed_everything``."""

@@ -1,11 +1,8 @@
 """Ending training on a signal, so that it can be resumed."""
 
-from __future__ import annotations
-
 import shlex
 import signal
 import threading
-from types import FrameType
 from typing import NoReturn
 
 import torch
@@ -14,9 +11,6 @@ from lightning.pytorch.callbacks import Checkpoint, Timer
 
 from flowers.callbacks.save_checkpoint import SaveLast
 from flowers.checkpoint import model_option
-
-# Schedulers send SIGTERM, SLURM's --signal SIGUSR1 (which Windows lacks), and Ctrl-C SIGINT.
-_SIGNAL_NAMES = ("SIGTERM", "SIGUSR1", "SIGINT")
 
 
 class StopOnSignal(Checkpoint):
@@ -35,11 +29,10 @@ class StopOnSignal(Checkpoint):
     averaging of the weights.
     """
 
-    def __init__(self) -> None:
-        self._received = 0  # signal of this process
-        self._agreed = 0  # signal of any process, after they exchanged it
-        self._is_time_up = False
-        self._saved: str | None = None
+    _received = 0  # signal of this process
+    _agreed = 0  # signal of any process, after they exchanged it
+    _is_time_up = False
+    _saved: str | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that a resumed run has time left; Lightning would end it without a message.
@@ -56,13 +49,14 @@ class StopOnSignal(Checkpoint):
         """Replace the signal handlers of Lightning, which restores the original ones at the end."""
         if threading.current_thread() is not threading.main_thread():
             return  # Python allows it in the main thread only
-        for name in _SIGNAL_NAMES:
+        # Schedulers send SIGTERM, SLURM's --signal SIGUSR1 (not on Windows), and Ctrl-C SIGINT.
+        for name in ("SIGTERM", "SIGUSR1", "SIGINT"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self._receive)
 
     on_sanity_check_start = on_train_start
 
-    def _receive(self, number: int, frame: FrameType | None) -> None:
+    def _receive(self, number: int, frame: object) -> None:
         if self._received == number == signal.SIGINT:
             raise KeyboardInterrupt  # a second Ctrl-C ends at once
         self._received = number

@@ -1,7 +1,5 @@
 """Ending a training whose loss is NaN or infinite."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import NoReturn
@@ -16,8 +14,7 @@ from flowers.callbacks.save_checkpoint import SaveBest
 class TerminateOnNaN(Callback):
     """Ends training when the loss is NaN or infinite, before a checkpoint is written."""
 
-    def __init__(self) -> None:
-        self._sum: float | Tensor = 0.0  # of the losses: NaN or infinite if one of them is
+    _sum: float | Tensor = 0.0  # of the losses: NaN or infinite if one of them is
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, *args: object
