@@ -8,18 +8,15 @@ import os
 import re
 import sys
 import traceback
+from argparse import Action
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from inspect import Parameter, getdoc, signature
-from typing import TYPE_CHECKING
 
 from flowers import runtime
 from flowers.cli import option_errors
 from flowers.cli.command_options import command_arguments, command_options
-
-if TYPE_CHECKING:
-    from argparse import Action
-    from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "fit": "train a network",
@@ -166,7 +163,7 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     parameters = signature(function).parameters
     parser = Parser(
         prog=f"python -m flowers {function.__name__}",
-        description=f"{doc.short_description}\n\n{doc.long_description or ''}",
+        description=doc.description,
         allow_abbrev=False,
         formatter_class=Help,
     )
@@ -187,7 +184,8 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
     words = list(args)
     for name in others:
-        words, others[name] = _split(args, {"--help", "-h", *flags.values()})
+        own = {"--help", "-h", *flags.values()}
+        words, others[name] = option_errors.split_options(args, own)
     values = parser.parse_args(words).as_dict()
     try:
         return function(**values, **others)
@@ -196,18 +194,6 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
             option_errors.add_flags(error, flags)
             raise
         raise ValueError(option_errors.explain_error(error, args)) from error
-
-
-def _split(args: Sequence[str], options: set[str]) -> tuple[list[str], list[str]]:
-    """Return the words of some options with their values, and all other words."""
-    given: list[str] = []
-    others: list[str] = []
-    target = given
-    for word in args:
-        if word.startswith("-"):
-            target = given if word.partition("=")[0] in options else others
-        target.append(word)
-    return given, others
 
 
 if __name__ == "__main__":

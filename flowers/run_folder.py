@@ -78,21 +78,20 @@ def last_checkpoint(root: Path) -> str | None:
     return None if newest is None else str(newest)
 
 
-def check_new(file: Path, *, option: str) -> None:
-    """Check before any work that a file can be written.
+def check_new(file: Path) -> None:
+    """Check before any work that the file of ``--out`` can be written.
 
     Args:
         file: The file.
-        option: The option that names it.
 
     Raises:
         FileExistsError: The file exists.
         FileNotFoundError: Its folder does not exist.
     """
     if file.exists():
-        raise FileExistsError(f"{option} {file}: the file exists. Give another name, or move it.")
+        raise FileExistsError(f"--out {file}: the file exists. Give another name, or move it.")
     if not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{option} {file}: expected a folder that exists, make it first")
+        raise FileNotFoundError(f"--out {file}: expected a folder that exists, make it first")
 
 
 def publish(finished: Mapping[Path, Path]) -> list[Path]:
@@ -128,11 +127,9 @@ def _publish(file: Path, name: Path, undo: ExitStack) -> None:
             _publish(inner, name / inner.name, undo)
         return
     try:
-        os.link(file, name)  # unlike a rename, refuses a name that exists
+        os.link(file, name)  # unlike a rename, refuses a name that exists, as open("xb") does
         undo.callback(name.unlink)
-    except FileExistsError:
-        raise
-    except OSError:  # a disk without links, as exFAT
+    except OSError:  # also on a disk without links, as exFAT
         with file.open("rb") as source, name.open("xb") as target:
             undo.callback(name.unlink)
             shutil.copyfileobj(source, target)

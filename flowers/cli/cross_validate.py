@@ -18,7 +18,6 @@ from flowers.cli.option_errors import option_values
 from flowers.cli.print_markdown import print_markdown
 from flowers.run_folder import last_checkpoint, write_new
 
-_LOG_LINES = 15  # printed of a run that failed
 # The predictions by seed and test fold; file name and checksum of each result.
 Runs = dict[tuple[int, int], evaluation.PredictionTable]
 Results = dict[str, list[str]]
@@ -123,7 +122,7 @@ def _run_command(folder: Path, *words: str) -> None:
             command = [sys.executable, "-m", "flowers", *words]
             subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=True)
     except subprocess.CalledProcessError as error:
-        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
         print("\n" + "\n".join(last), file=sys.stderr)
         print(f"{words[0]} failed, see {log}. The same command resumes it.", file=sys.stderr)
         sys.exit(error.returncode)

@@ -6,12 +6,15 @@ import csv
 import logging
 import shutil
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.fabric import Fabric
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from flowers import evaluation
@@ -23,13 +26,6 @@ from flowers.printable import printable
 from flowers.run_folder import publish, scratch_folder, write_new
 from flowers.runtime import check_num_nodes, launched_devices, plan_devices
 from flowers.tasks import Classification
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from contextlib import AbstractContextManager
-
-    from lightning.fabric import Fabric
-    from matplotlib.figure import Figure
 
 # A line is printed for each of up to so many photos, a count per class for more.
 _MAX_LINES = 20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -135,7 +134,8 @@ class FlowersCLI(LightningCLI):
         """Parse the command line over the configuration that a checkpoint stores."""
         assert isinstance(args, list)
         command, *words = args
-        words = _configs_first(words)
+        configs, options = option_errors.split_options(words, {"-c", "--config"})
+        words = configs + options  # the configurations first, since a later word wins
         if "-h" in words or "--help" in words:
             self._print_help(command, words)
         weights = _option_value(words, "--model.weights")
@@ -456,21 +456,6 @@ def calibrate(
 def _option_value(words: list[str], option: str) -> str | None:
     """Return the value of an option in a command line."""
     return next(reversed(option_errors.option_values(words, option)), None)
-
-
-def _configs_first(words: list[str]) -> list[str]:
-    """Return a command line with its configurations first, since a later word wins."""
-    configs: list[str] = []
-    options: list[str] = []
-    remaining = iter(words)
-    for word in remaining:
-        if word in ("--config", "-c"):
-            configs += [word, *islice(remaining, 1)]
-        elif word.startswith("--config="):
-            configs.append(word)
-        else:
-            options.append(word)
-    return configs + options
 
 
 def _integer_seed(seed: bool | int) -> int:
