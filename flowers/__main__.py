@@ -186,7 +186,7 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     for name in others:
         own = {"--help", "-h", *flags.values()}
         words, others[name] = option_errors.split_options(args, own)
-    values = parser.parse_args(words).as_dict()
+    values = option_errors.expand_home(parser.parse_args(words).as_dict())
     try:
         return function(**values, **others)
     except (ValueError, OSError, RuntimeError, csv.Error) as error:

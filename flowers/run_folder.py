@@ -14,9 +14,6 @@ from tempfile import TemporaryDirectory
 
 from filelock import FileLock
 
-# A process locks its folder for unfinished files within this time.
-_UNLOCKED_SECONDS = 10
-
 
 def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
     """Return the folder of a run: a new one, or that of the ``last.ckpt`` that it resumes.
@@ -152,7 +149,8 @@ def scratch_folder(parent: Path, *, option: str) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         for lock in parent.glob(".unfinished-*/.lock"):
             with suppress(OSError):  # also a Timeout: its process is running
-                if time.time() - lock.parent.stat().st_mtime > _UNLOCKED_SECONDS:
+                # A process that starts locks its folder within 10 seconds.
+                if time.time() - lock.parent.stat().st_mtime > 10:
                     with FileLock(lock, timeout=0):
                         shutil.rmtree(lock.parent)
         own = TemporaryDirectory(prefix=".unfinished-", dir=parent)

@@ -66,7 +66,12 @@ def audit(
     issues: list[evaluation.LabelIssue] = []
     if table is not None:
         issues = evaluation.label_issues(_of_this_folder(table, audited, file=str(predictions)))
-    groups = _grouped(audited, issues)
+    findings = [*audited.findings]
+    for issue in issues:
+        findings.append(data.Finding("label", (issue.path,), issue.detail))
+    # Findings of one kind follow each other.
+    by_kind = groupby(findings, key=lambda finding: finding.kind)
+    groups = {kind: list(group) for kind, group in by_kind}
     texts = {
         "audit.html": _page(audited, groups),
         "audit.json": _json(audited, issues),
@@ -107,17 +112,6 @@ def _of_this_folder(
         f"another label now: {len(predictions.paths) - len(rows):,}"
     )
     return known
-
-
-def _grouped(
-    audited: data.Audit, issues: list[evaluation.LabelIssue]
-) -> dict[str, list[data.Finding]]:
-    """Return the findings of each kind, in the order of the kinds."""
-    findings = [*audited.findings]
-    for issue in issues:
-        findings.append(data.Finding("label", (issue.path,), issue.detail))
-    groups = groupby(findings, key=lambda finding: finding.kind)
-    return {kind: list(group) for kind, group in groups}
 
 
 def _size(audited: data.Audit) -> str:

@@ -127,10 +127,6 @@ def expand_home(value: Any) -> Any:  # noqa: ANN401
 class OneLineErrors(ArgumentParser):
     """A parser with errors in one line. Those of jsonargparse otherwise begin with the usage."""
 
-    def parse_args(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        """Return the options, with ``~`` in every path as the home folder."""
-        return expand_home(super().parse_args(*args, **options))
-
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error in one line and exit.
 

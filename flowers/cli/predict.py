@@ -29,7 +29,6 @@ from flowers.tasks import Classification
 
 # A line is printed for each of up to so many photos, a count per class for more.
 _MAX_LINES = 20
-_SHEET_IMAGES = 100
 _MAX_NAME = 24  # characters below an image
 # surrogateescape keeps file names that are not UTF-8 unchanged.
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
@@ -187,7 +186,7 @@ def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int
 
 def _contact_sheet(file: Path, *, total: int) -> Figure:
     """Return a figure of up to 100 images with class and probability, in red if rejected."""
-    numbers = {*np.linspace(0, total - 1, num=_SHEET_IMAGES).astype(int).tolist()}
+    numbers = {*np.linspace(0, total - 1, num=100).astype(int).tolist()}
     images = []
     captions: list[str] = []
     rejected = []

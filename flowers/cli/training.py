@@ -164,7 +164,7 @@ class FlowersCLI(LightningCLI):
             except ValueError as error:
                 raise ValueError(f"--ckpt_path {ckpt_path}: {error}") from error
         self._set_model_defaults(command, config.model)
-        self.config = parser.parse_args([command, *stored, *words])
+        self.config = option_errors.expand_home(parser.parse_args([command, *stored, *words]))
         config = self.config[command]
         self._check_options(command, config)
         if command == "fit" and ckpt_path is not None:
@@ -173,7 +173,7 @@ class FlowersCLI(LightningCLI):
     def _parse_quietly(self, command: str, words: list[str]) -> Any:  # noqa: ANN401
         """Return the options of a command without printing them for ``--print_config``."""
         quiet = [word for word in words if not word.startswith("--print_config")]
-        return self.parser.parse_args([command, *quiet])[command]
+        return option_errors.expand_home(self.parser.parse_args([command, *quiet])[command])
 
     def _set_model_defaults(self, command: str, model: Any) -> type[ClassificationTask]:  # noqa: ANN401
         """Set the defaults of the data module for a model, and return the model's class.
