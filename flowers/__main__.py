@@ -1,7 +1,5 @@
 """``python -m flowers <command>``, also installed as ``flowers``."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

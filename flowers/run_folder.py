@@ -1,7 +1,5 @@
 """Run folders, and writing files without overwriting any."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """``python -m flowers audit``: check the images and labels of a folder."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """``python -m flowers cross_validate``: train and test on every fold, with several seeds."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """``python -m flowers export``: write a checkpoint as ONNX or torch.export."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from functools import partial

@@ -1,7 +1,5 @@
 """Errors of the command line in one line, with the nearest option."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """``python -m flowers predict``: classify any photos with a checkpoint."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import shutil

@@ -1,7 +1,5 @@
 """Short help of Lightning's commands."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any

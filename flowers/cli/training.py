@@ -1,7 +1,5 @@
 """Lightning's command line with the project's callbacks, linked options and defaults."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
