@@ -75,9 +75,8 @@ def main(args: list[str] | None = None) -> int:
     is_silent = {"-h", "--help", "--print_config"} & set(words) or "LOCAL_RANK" in os.environ
     if is_training and not is_silent:
         print(f"flowers {command}: loading PyTorch and Lightning ...", file=sys.stderr, flush=True)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
     try:
         runtime.prepare()
         imported = import_module(f"flowers.cli.{module}")
@@ -121,11 +120,12 @@ def _answer_without_command(args: list[str]) -> int | None:
 
 def _refuse_mistakes(command: str, words: list[str], *, module: str) -> None:
     """End with status 2, before torch is imported, if options are misspelled or missing."""
+    program = f"python -m flowers {command}"
     if mistake := option_errors.find_mistake(words, command_options(command, module=module)):
-        option_errors.refuse(mistake, f"python -m flowers {command}")
+        option_errors.refuse(mistake, program)
     if command not in LIGHTNING_COMMANDS:
         arguments = command_arguments(command, module=module)
-        option_errors.check_required(words, arguments, f"python -m flowers {command}")
+        option_errors.check_required(words, arguments, program)
 
 
 def run_function(function: Callable[..., int | None], args: Sequence[str]) -> int | None:

@@ -5,7 +5,7 @@ import re
 import sys
 import time
 from argparse import SUPPRESS, ArgumentParser
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import accumulate, pairwise, takewhile
 from pathlib import Path
@@ -21,9 +21,8 @@ _OWN_MODEL = re.compile(rf"(flowers\.(tasks\.)?)?({'|'.join(TASKS)})")
 _INIT_ARGS = ("model.init_args.", "model.")  # two names of an option
 
 
-def did_you_mean(word: str, words: Iterable[str]) -> str:
+def did_you_mean(word: str, words: Collection[str]) -> str:
     """Return a question with the most similar of some words; empty if none is similar."""
-    words = list(words)
     nearest = get_close_matches(word, words, n=1)
     name = word.rpartition(".")[2].lstrip("-")
     nearest = [other for other in words if other.endswith(f".{name}")] or nearest
@@ -137,7 +136,7 @@ class OneLineErrors(ArgumentParser):
         refuse(explain(message, sys.argv), parser.prog.replace(" [options]", ""))
 
 
-def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
+def find_mistake(words: Sequence[str], options: Collection[str]) -> str | None:
     """Return an error about a configuration or the name of an option, or None.
 
     It needs neither torch nor the parser, which take seconds to load. It misses errors, but reports
