@@ -1,6 +1,5 @@
 """``python -m flowers <command>``, also installed as ``flowers``."""
 
-import csv
 import io
 import os
 import re
@@ -71,7 +70,12 @@ def main(args: list[str] | None = None) -> int:
     command, *words = args
     is_training = command in LIGHTNING_COMMANDS or command == "calibrate"
     module = "training" if is_training else command
-    _refuse_mistakes(command, words, module=module)
+    program = f"python -m flowers {command}"
+    # Mistakes are answered before torch is imported.
+    if mistake := option_errors.find_mistake(words, command_options(command, module=module)):
+        option_errors.refuse(mistake, program)
+    if command not in LIGHTNING_COMMANDS:
+        option_errors.check_required(words, command_arguments(command, module=module), program)
     is_silent = {"-h", "--help", "--print_config"} & set(words) or "LOCAL_RANK" in os.environ
     if is_training and not is_silent:
         print(f"flowers {command}: loading PyTorch and Lightning ...", file=sys.stderr, flush=True)
@@ -116,16 +120,6 @@ def _answer_without_command(args: list[str]) -> int | None:
         option_errors.print_error(f"expected a command, got {args[0]!r}{question}\n{commands}")
         return 2
     return None
-
-
-def _refuse_mistakes(command: str, words: list[str], *, module: str) -> None:
-    """End with status 2, before torch is imported, if options are misspelled or missing."""
-    program = f"python -m flowers {command}"
-    if mistake := option_errors.find_mistake(words, command_options(command, module=module)):
-        option_errors.refuse(mistake, program)
-    if command not in LIGHTNING_COMMANDS:
-        arguments = command_arguments(command, module=module)
-        option_errors.check_required(words, arguments, program)
 
 
 def run_function(function: Callable[..., int | None], args: Sequence[str]) -> int | None:
@@ -187,7 +181,7 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     values = option_errors.expand_home(parser.parse_args(words).as_dict())
     try:
         return function(**values, **others)
-    except (ValueError, OSError, RuntimeError, csv.Error) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         if option_errors.own_error(error):
             option_errors.add_flags(error, flags)
             raise

@@ -85,29 +85,25 @@ def _of_this_folder(
 ) -> evaluation.PredictionTable:
     """Return the predictions of images that still have that label; print their number."""
     names = predictions.class_names
-    rows = []
-    paths = []
-    labels = []
+    paths: dict[int, str] = {}  # by row
     for row, (path, label) in enumerate(zip(predictions.paths, predictions.labels, strict=True)):
         inside = path
         if path not in audited.labels:  # predict writes paths as they were given
             inside = Path(os.path.relpath(path, audited.root)).as_posix()
         name = audited.labels.get(inside)
         if name in names and label in (-1, names.index(name)):
-            rows.append(row)
-            paths.append(inside)
-            labels.append(names.index(name))
-    if not rows:
+            paths[row] = inside
+    if not paths:
         raise ValueError(
             f"--predictions {file}: expected predictions of the images of this folder, got none"
         )
-    known = evaluation.PredictionTable(
-        names, tuple(paths), np.array(labels), predictions.probs[rows]
-    )
+    labels = np.array([names.index(audited.labels[path]) for path in paths.values()])
+    probs = predictions.probs[[*paths]]
+    known = evaluation.PredictionTable(names, tuple(paths.values()), labels, probs)
     print(
-        f"--predictions {file} has {len(rows):,} of the {len(audited.labels):,} images, "
+        f"--predictions {file} has {len(paths):,} of the {len(audited.labels):,} images, "
         f"{known.correct.mean():.1%} of them correct. Not used, because they are missing or have "
-        f"another label now: {len(predictions.paths) - len(rows):,}"
+        f"another label now: {len(predictions.paths) - len(paths):,}"
     )
     return known
 

@@ -16,9 +16,8 @@ from flowers.cli.option_errors import option_values
 from flowers.cli.print_markdown import print_markdown
 from flowers.run_folder import last_checkpoint, write_new
 
-# The predictions by seed and test fold; file name and checksum of each result.
+# The predictions by seed and test fold.
 Runs = dict[tuple[int, int], evaluation.PredictionTable]
-Results = dict[str, list[str]]
 
 
 def cross_validate(
@@ -150,8 +149,14 @@ def _checksum(file: Path) -> str:
     return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
-def _write_results(out: Path, runs: Runs, earlier: Results) -> Results:
-    """Write the results; earlier ones are replaced unless they were edited."""
+def _write_results(out: Path, runs: Runs, earlier: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Write the results; earlier ones are replaced unless they were edited.
+
+    Args:
+        out: Folder of the results.
+        runs: The predictions.
+        earlier: File name and checksum of each earlier result, as they are returned.
+    """
     summary = evaluation.summary_markdown(runs)
     texts = {
         "summary.md": summary,

@@ -69,7 +69,12 @@ def predict(
             is not that of a file.
         OSError: A file cannot be read or written.
     """
-    _check_outputs(out, contact_sheet)
+    if not out.name or out.is_dir():
+        raise ValueError(f"--out {out}: expected the name of a CSV file")
+    if contact_sheet and (contact_sheet.suffix not in (".png", ".jpg") or contact_sheet == out):
+        raise ValueError(
+            f"--contact_sheet {contact_sheet}: expected a name that ends with .png or .jpg"
+        )
     allow_megapixels(max_megapixels)
     files, ignored = find_images(photos, option="photos")
     fabric = _launch(accelerator, devices=devices, num_nodes=num_nodes)
@@ -112,15 +117,6 @@ def predict(
         [sheet] = write_new(contact_sheet.parent, content, option="--contact_sheet")
         print(f"Contact sheet    {sheet}")
     return min(num_errors, 1)
-
-
-def _check_outputs(out: Path, contact_sheet: Path | None) -> None:
-    if not out.name or out.is_dir():
-        raise ValueError(f"--out {out}: expected the name of a CSV file")
-    if contact_sheet and (contact_sheet.suffix not in (".png", ".jpg") or contact_sheet == out):
-        raise ValueError(
-            f"--contact_sheet {contact_sheet}: expected a name that ends with .png or .jpg"
-        )
 
 
 def _launch(accelerator: str, *, devices: int | str | None, num_nodes: int | None) -> Fabric:
