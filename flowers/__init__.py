@@ -1,7 +1,5 @@
 """Turn a folder of labelled photos into a classifier a person can trust."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any

@@ -1,25 +1,19 @@
 """``python -m flowers <command>``, also installed as ``flowers``."""
 
-from __future__ import annotations
-
-import csv
 import io
 import os
 import re
 import sys
 import traceback
+from argparse import Action
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.metadata import version
 from inspect import Parameter, getdoc, signature
-from typing import TYPE_CHECKING
 
 from flowers import runtime
 from flowers.cli import option_errors
 from flowers.cli.command_options import command_arguments, command_options
-
-if TYPE_CHECKING:
-    from argparse import Action
-    from collections.abc import Callable, Sequence
 
 COMMANDS = {
     "fit": "train a network",
@@ -76,13 +70,17 @@ def main(args: list[str] | None = None) -> int:
     command, *words = args
     is_training = command in LIGHTNING_COMMANDS or command == "calibrate"
     module = "training" if is_training else command
-    _refuse_mistakes(command, words, module=module)
+    program = f"python -m flowers {command}"
+    # Mistakes are answered before torch is imported.
+    if mistake := option_errors.find_mistake(words, command_options(command, module=module)):
+        option_errors.refuse(mistake, program)
+    if command not in LIGHTNING_COMMANDS:
+        option_errors.check_required(words, command_arguments(command, module=module), program)
     is_silent = {"-h", "--help", "--print_config"} & set(words) or "LOCAL_RANK" in os.environ
     if is_training and not is_silent:
         print(f"flowers {command}: loading PyTorch and Lightning ...", file=sys.stderr, flush=True)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
     try:
         runtime.prepare()
         imported = import_module(f"flowers.cli.{module}")
@@ -124,15 +122,6 @@ def _answer_without_command(args: list[str]) -> int | None:
     return None
 
 
-def _refuse_mistakes(command: str, words: list[str], *, module: str) -> None:
-    """End with status 2, before torch is imported, if options are misspelled or missing."""
-    if mistake := option_errors.find_mistake(words, command_options(command, module=module)):
-        option_errors.refuse(mistake, f"python -m flowers {command}")
-    if command not in LIGHTNING_COMMANDS:
-        arguments = command_arguments(command, module=module)
-        option_errors.check_required(words, arguments, f"python -m flowers {command}")
-
-
 def run_function(function: Callable[..., int | None], args: Sequence[str]) -> int | None:
     """Run a typed function as a command.
 
@@ -166,7 +155,7 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     parameters = signature(function).parameters
     parser = Parser(
         prog=f"python -m flowers {function.__name__}",
-        description=f"{doc.short_description}\n\n{doc.long_description or ''}",
+        description=doc.description,
         allow_abbrev=False,
         formatter_class=Help,
     )
@@ -187,27 +176,16 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
     words = list(args)
     for name in others:
-        words, others[name] = _split(args, {"--help", "-h", *flags.values()})
-    values = parser.parse_args(words).as_dict()
+        own = {"--help", "-h", *flags.values()}
+        words, others[name] = option_errors.split_options(args, own)
+    values = option_errors.expand_home(parser.parse_args(words).as_dict())
     try:
         return function(**values, **others)
-    except (ValueError, OSError, RuntimeError, csv.Error) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         if option_errors.own_error(error):
             option_errors.add_flags(error, flags)
             raise
         raise ValueError(option_errors.explain_error(error, args)) from error
-
-
-def _split(args: Sequence[str], options: set[str]) -> tuple[list[str], list[str]]:
-    """Return the words of some options with their values, and all other words."""
-    given: list[str] = []
-    others: list[str] = []
-    target = given
-    for word in args:
-        if word.startswith("-"):
-            target = given if word.partition("=")[0] in options else others
-        target.append(word)
-    return given, others
 
 
 if __name__ == "__main__":

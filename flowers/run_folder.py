@@ -1,7 +1,5 @@
 """Run folders, and writing files without overwriting any."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil
@@ -13,9 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from filelock import FileLock
-
-# A process locks its folder for unfinished files within this time.
-_UNLOCKED_SECONDS = 10
 
 
 def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
@@ -78,21 +73,20 @@ def last_checkpoint(root: Path) -> str | None:
     return None if newest is None else str(newest)
 
 
-def check_new(file: Path, *, option: str) -> None:
-    """Check before any work that a file can be written.
+def check_new(file: Path) -> None:
+    """Check before any work that the file of ``--out`` can be written.
 
     Args:
         file: The file.
-        option: The option that names it.
 
     Raises:
         FileExistsError: The file exists.
         FileNotFoundError: Its folder does not exist.
     """
     if file.exists():
-        raise FileExistsError(f"{option} {file}: the file exists. Give another name, or move it.")
+        raise FileExistsError(f"--out {file}: the file exists. Give another name, or move it.")
     if not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{option} {file}: expected a folder that exists, make it first")
+        raise FileNotFoundError(f"--out {file}: expected a folder that exists, make it first")
 
 
 def publish(finished: Mapping[Path, Path]) -> list[Path]:
@@ -128,11 +122,9 @@ def _publish(file: Path, name: Path, undo: ExitStack) -> None:
             _publish(inner, name / inner.name, undo)
         return
     try:
-        os.link(file, name)  # unlike a rename, refuses a name that exists
+        os.link(file, name)  # unlike a rename, refuses a name that exists, as open("xb") does
         undo.callback(name.unlink)
-    except FileExistsError:
-        raise
-    except OSError:  # a disk without links, as exFAT
+    except OSError:  # also on a disk without links, as exFAT
         with file.open("rb") as source, name.open("xb") as target:
             undo.callback(name.unlink)
             shutil.copyfileobj(source, target)
@@ -155,7 +147,8 @@ def scratch_folder(parent: Path, *, option: str) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         for lock in parent.glob(".unfinished-*/.lock"):
             with suppress(OSError):  # also a Timeout: its process is running
-                if time.time() - lock.parent.stat().st_mtime > _UNLOCKED_SECONDS:
+                # A process that starts locks its folder within 10 seconds.
+                if time.time() - lock.parent.stat().st_mtime > 10:
                     with FileLock(lock, timeout=0):
                         shutil.rmtree(lock.parent)
         own = TemporaryDirectory(prefix=".unfinished-", dir=parent)

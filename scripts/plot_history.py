@@ -24,7 +24,7 @@ curves = read_history(args.run)
 if not any(name.startswith(("train/", "val/")) for name in curves):
     parser.error(f"RUN {args.run}: expected a run folder with TensorBoard files")
 try:
-    check_new(out, option="--out")
+    check_new(out)
     marks = {}
     best = args.run / "checkpoints" / "best.ckpt"
     if best.is_file():

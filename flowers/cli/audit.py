@@ -1,49 +1,17 @@
 """``python -m flowers audit``: check the images and labels of a folder."""
 
-from __future__ import annotations
-
 import json
 import os
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flowers import data, evaluation
 from flowers.cli.photo_picture import photo_picture
-from flowers.data import (
-    KINDS,
-    Audit,
-    DuplicateRule,
-    Finding,
-    IgnoredFile,
-    QuarantineRow,
-    allow_megapixels,
-    audit_folder,
-    default_cache_dir,
-    ensure_root,
-    quarantine_text,
-    read_credits,
-    reasons_to_ignore,
-)
-from flowers.evaluation import (
-    Bar,
-    Card,
-    Download,
-    LabelIssue,
-    Picture,
-    PredictionTable,
-    Section,
-    Table,
-    label_issues,
-    page_html,
-    read_predictions,
-)
 from flowers.printable import printable
 from flowers.run_folder import write_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # Findings of each kind on the page; the JSON has all.
 _MAX_FINDINGS = 200
@@ -54,7 +22,7 @@ def audit(
     *,
     out: str | None = None,
     predictions: str | None = None,
-    duplicates: DuplicateRule = "near",
+    duplicates: data.DuplicateRule = "near",
     min_side: int = 32,
     max_megapixels: int | None = None,
     cache_dir: str | None = None,
@@ -78,9 +46,9 @@ def audit(
         ValueError: A folder to write into is inside the folder of photos, or an input is invalid.
         OSError: A folder or file cannot be read or written.
     """
-    allow_megapixels(max_megapixels)
-    cache = Path(cache_dir) if cache_dir else default_cache_dir()
-    folder = ensure_root(root)
+    data.allow_megapixels(max_megapixels)
+    cache = Path(cache_dir) if cache_dir else data.default_cache_dir()
+    folder = data.ensure_root(root)
     for option, path in {"--out": Path(out or "lightning_logs"), "--cache_dir": cache}.items():
         if path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(
@@ -91,79 +59,74 @@ def audit(
         raise FileExistsError(f"--out {out}: the folder exists. Give another name.")
     table = None
     if predictions is not None:
-        table = read_predictions(predictions, needs_labels=False)
-    audited = audit_folder(folder, cache_dir=cache, duplicates=duplicates, min_side=min_side)
-    issues: list[LabelIssue] = []
+        table = evaluation.read_predictions(predictions, needs_labels=False)
+    audited = data.audit_folder(folder, cache_dir=cache, duplicates=duplicates, min_side=min_side)
+    issues: list[evaluation.LabelIssue] = []
     if table is not None:
-        issues = label_issues(_of_this_folder(table, audited, file=str(predictions)))
-    groups = _grouped(audited, issues)
+        issues = evaluation.label_issues(_of_this_folder(table, audited, file=str(predictions)))
+    findings = [*audited.findings]
+    for issue in issues:
+        findings.append(data.Finding("label", (issue.path,), issue.detail))
+    # Findings of one kind follow each other.
+    by_kind = groupby(findings, key=lambda finding: finding.kind)
+    groups = {kind: list(group) for kind, group in by_kind}
     texts = {
         "audit.html": _page(audited, groups),
         "audit.json": _json(audited, issues),
-        "quarantine.csv": quarantine_text(audited.quarantine),
+        "quarantine.csv": data.quarantine_text(audited.quarantine),
     }
     target = write_folder(None if out is None else Path(out), texts, name="audit")
     print(_summary(audited, groups, folder=Path(os.path.relpath(target))))
     return 1 if groups else 0
 
 
-def _of_this_folder(predictions: PredictionTable, audited: Audit, *, file: str) -> PredictionTable:
+def _of_this_folder(
+    predictions: evaluation.PredictionTable, audited: data.Audit, *, file: str
+) -> evaluation.PredictionTable:
     """Return the predictions of images that still have that label; print their number."""
     names = predictions.class_names
-    rows = []
-    paths = []
-    labels = []
+    paths: dict[int, str] = {}  # by row
     for row, (path, label) in enumerate(zip(predictions.paths, predictions.labels, strict=True)):
         inside = path
         if path not in audited.labels:  # predict writes paths as they were given
             inside = Path(os.path.relpath(path, audited.root)).as_posix()
         name = audited.labels.get(inside)
         if name in names and label in (-1, names.index(name)):
-            rows.append(row)
-            paths.append(inside)
-            labels.append(names.index(name))
-    if not rows:
+            paths[row] = inside
+    if not paths:
         raise ValueError(
             f"--predictions {file}: expected predictions of the images of this folder, got none"
         )
-    known = PredictionTable(names, tuple(paths), np.array(labels), predictions.probs[rows])
+    labels = np.array([names.index(audited.labels[path]) for path in paths.values()])
+    probs = predictions.probs[[*paths]]
+    known = evaluation.PredictionTable(names, tuple(paths.values()), labels, probs)
     print(
-        f"--predictions {file} has {len(rows):,} of the {len(audited.labels):,} images, "
+        f"--predictions {file} has {len(paths):,} of the {len(audited.labels):,} images, "
         f"{known.correct.mean():.1%} of them correct. Not used, because they are missing or have "
-        f"another label now: {len(predictions.paths) - len(rows):,}"
+        f"another label now: {len(predictions.paths) - len(paths):,}"
     )
     return known
 
 
-def _grouped(audited: Audit, issues: list[LabelIssue]) -> dict[str, list[Finding]]:
-    """Return the findings of each kind, in the order of the kinds."""
-    findings = [*audited.findings]
-    for issue in issues:
-        findings.append(Finding("label", (issue.path,), issue.detail))
-    groups = groupby(findings, key=lambda finding: finding.kind)
-    return {kind: list(group) for kind, group in groups}
+def _size(audited: data.Audit) -> str:
+    num_classes = len(audited.class_counts)
+    return f"{len(audited.labels):,} images of {num_classes} classes in {audited.root}"
 
 
-def _size(audited: Audit) -> str:
-    num_images = sum(audited.class_counts.values())
-    return f"{num_images:,} images of {len(audited.class_counts)} classes in {audited.root}"
-
-
-def _summary(audited: Audit, groups: dict[str, list[Finding]], *, folder: Path) -> str:
+def _summary(audited: data.Audit, groups: dict[str, list[data.Finding]], *, folder: Path) -> str:
     lines = [_size(audited)]
     for kind, findings in groups.items():
         first = findings[0]
+        text = first.detail
+        if first.paths:
+            text = f"{' = '.join(first.paths)} ({text})"
+        if len(findings) > 1:
+            text += " ..."
         if kind == "ignored":
-            files = [IgnoredFile(finding.paths[0], finding.detail) for finding in findings]
-            text = f"ignored files: {reasons_to_ignore(files)}"
-        else:
-            text = first.detail
-            if first.paths:
-                text = f"{' = '.join(first.paths)} ({text})"
-            title = KINDS[kind].title
-            more = " ..." if len(findings) > 1 else ""
-            text = f"{title[0].lower()}{title[1:]}: {text}{more}"
-        lines.append(f"  {len(findings):>6,}  {text}")
+            files = [data.IgnoredFile(finding.paths[0], finding.detail) for finding in findings]
+            text = data.reasons_to_ignore(files)
+        title = data.KINDS[kind].title
+        lines.append(f"  {len(findings):>6,}  {title[0].lower()}{title[1:]}: {text}")
     if not groups:
         lines.append("  no findings")
     lines.append(f"See {folder / 'audit.html'}")
@@ -177,14 +140,14 @@ def _summary(audited: Audit, groups: dict[str, list[Finding]], *, folder: Path) 
     return "\n".join(map(printable, lines))
 
 
-def _json(audited: Audit, issues: list[LabelIssue]) -> str:
+def _json(audited: data.Audit, issues: list[evaluation.LabelIssue]) -> str:
     paths = {issue.path for issue in issues}
     for finding in audited.findings:
         paths.update(finding.paths)
-    credits = read_credits(audited.root)
+    credits = data.read_credits(audited.root)
     content = {
         "root": str(audited.root),
-        "num_images": sum(audited.class_counts.values()),
+        "num_images": len(audited.labels),
         "class_counts": audited.class_counts,
         "findings": [finding._asdict() for finding in audited.findings],
         "label_issues": [issue._asdict() for issue in issues],
@@ -194,10 +157,10 @@ def _json(audited: Audit, issues: list[LabelIssue]) -> str:
     return json.dumps(content, indent=2)
 
 
-def _page(audited: Audit, groups: dict[str, list[Finding]]) -> str:
+def _page(audited: data.Audit, groups: dict[str, list[data.Finding]]) -> str:
     largest = max(audited.class_counts.values())
     class_counts = audited.class_counts.items()
-    bars = [Bar(name, count / largest, f"{count:,}") for name, count in class_counts]
+    bars = [evaluation.Bar(name, count / largest, f"{count:,}") for name, count in class_counts]
     note = f"{_size(audited)}. No findings."
     if groups:
         note = (
@@ -205,36 +168,38 @@ def _page(audited: Audit, groups: dict[str, list[Finding]]) -> str:
             f"`quarantine.csv` beside this page, ticked below: {len(audited.quarantine):,}. Tick "
             "others, save the list with the button, and train with `--data.quarantine`."
         )
-    header = quarantine_text([])
+    header = data.quarantine_text([])
     lines = {}
     for row in audited.quarantine:
-        lines[row.path] = quarantine_text([row]).removeprefix(header)
+        lines[row.path] = data.quarantine_text([row]).removeprefix(header)
 
-    def thumbnail(path: str, *, reason: str) -> Picture:
-        other = quarantine_text([QuarantineRow(path, "", reason)]).removeprefix(header)
+    def thumbnail(path: str, *, reason: str) -> evaluation.Picture:
+        other = data.quarantine_text([data.QuarantineRow(path, "", reason)]).removeprefix(header)
         picture = photo_picture(audited.root, path)
         return picture._replace(row=lines.get(path, other), ticked=path in lines)
 
-    sections = [Section(note=note), Section("Images per class", bars=bars)]
+    sections = [evaluation.Section(note=note), evaluation.Section("Images per class", bars=bars)]
     for findings in groups.values():
         sections.append(_section(findings, thumbnail=thumbnail))
     title = f"Audit of {audited.root.resolve().name}"
-    download = Download("quarantine.csv", header, [*lines.values()]) if groups else None
-    return page_html(title, sections, download=download)
+    download = evaluation.Download("quarantine.csv", header, [*lines.values()]) if groups else None
+    return evaluation.page_html(title, sections, download=download)
 
 
-def _section(findings: list[Finding], *, thumbnail: Callable[..., Picture]) -> Section:
+def _section(
+    findings: list[data.Finding], *, thumbnail: Callable[..., evaluation.Picture]
+) -> evaluation.Section:
     """Return the section of a kind of findings, with pictures if the images can be decoded."""
-    title, meaning = KINDS[findings[0].kind]
+    title, meaning = data.KINDS[findings[0].kind]
     heading = f"{title} ({len(findings):,})"
     if len(findings) > _MAX_FINDINGS:
         meaning += f" The first {_MAX_FINDINGS} are shown; all are in `audit.json`."
     first = findings[:_MAX_FINDINGS]
     if findings[0].kind in ("unreadable", "empty", "classes", "ignored", "imbalance"):
         rows = [[*finding.paths, finding.detail] for finding in first]
-        return Section(heading, note=meaning, table=Table(rows))
+        return evaluation.Section(heading, note=meaning, table=evaluation.Table(rows))
     cards = []
     for finding in first:
         pictures = [thumbnail(path, reason=finding.kind) for path in finding.paths]
-        cards.append(Card(finding.detail, pictures))
-    return Section(heading, note=meaning, cards=cards)
+        cards.append(evaluation.Card(finding.detail, pictures))
+    return evaluation.Section(heading, note=meaning, cards=cards)

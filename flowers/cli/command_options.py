@@ -1,7 +1,5 @@
 """The options of every command, read from source files: importing torch would take seconds."""
 
-from __future__ import annotations
-
 import ast
 from importlib.util import find_spec
 from pathlib import Path

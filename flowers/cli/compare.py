@@ -1,7 +1,5 @@
 """``python -m flowers compare``: compare several runs."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """``python -m flowers cross_validate``: train and test on every fold, with several seeds."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -18,10 +16,8 @@ from flowers.cli.option_errors import option_values
 from flowers.cli.print_markdown import print_markdown
 from flowers.run_folder import last_checkpoint, write_new
 
-_LOG_LINES = 15  # printed of a run that failed
-# The predictions by seed and test fold; file name and checksum of each result.
+# The predictions by seed and test fold.
 Runs = dict[tuple[int, int], evaluation.PredictionTable]
-Results = dict[str, list[str]]
 
 
 def cross_validate(
@@ -123,7 +119,7 @@ def _run_command(folder: Path, *words: str) -> None:
             command = [sys.executable, "-m", "flowers", *words]
             subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=True)
     except subprocess.CalledProcessError as error:
-        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_LINES:]
+        last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
         print("\n" + "\n".join(last), file=sys.stderr)
         print(f"{words[0]} failed, see {log}. The same command resumes it.", file=sys.stderr)
         sys.exit(error.returncode)
@@ -153,8 +149,14 @@ def _checksum(file: Path) -> str:
     return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
-def _write_results(out: Path, runs: Runs, earlier: Results) -> Results:
-    """Write the results; earlier ones are replaced unless they were edited."""
+def _write_results(out: Path, runs: Runs, earlier: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Write the results; earlier ones are replaced unless they were edited.
+
+    Args:
+        out: Folder of the results.
+        runs: The predictions.
+        earlier: File name and checksum of each earlier result, as they are returned.
+    """
     summary = evaluation.summary_markdown(runs)
     texts = {
         "summary.md": summary,

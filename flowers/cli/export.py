@@ -1,7 +1,5 @@
 """``python -m flowers export``: write a checkpoint as ONNX or torch.export."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from functools import partial
@@ -21,7 +19,6 @@ from flowers.checkpoint import checkpoint_file
 from flowers.data import SYNTHETIC_CLASSES, find_images, generate_flower, load_named
 from flowers.run_folder import check_new, publish, scratch_folder
 
-_PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 # Largest difference of probabilities; the file and PyTorch sum in another order.
 _TOLERANCE = 1e-4
 _NUM_IMAGES = 200
@@ -52,7 +49,7 @@ def export(
         ValueError: The file is not a checkpoint, an option is invalid, or a package is missing.
         OSError: A file cannot be read or written.
     """
-    missing = list(filterfalse(find_spec, _PACKAGES))
+    missing = list(filterfalse(find_spec, ["onnx", "onnxruntime", "onnxscript"]))
     if format == "onnx" and missing:
         raise ValueError(
             f"--format onnx: {', '.join(missing)} must be installed: pip install -e '.[export]'. "
@@ -65,7 +62,7 @@ def export(
     }
     suffix, write, runner = formats[format]
     file = out or checkpoint_file(checkpoint).with_suffix(suffix)
-    check_new(file, option="--out")
+    check_new(file)
     if file.suffix != suffix:
         raise ValueError(f"--out {file}: expected a name that ends with {suffix}")
     predictor = deploy.FlowerPredictor(checkpoint, device="cpu")
@@ -145,21 +142,18 @@ def disagreement(run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) 
     return f"expected a difference of at most {_TOLERANCE}"
 
 
+@torch.inference_mode()
 def _print_cost(file: Path, run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) -> None:
     """Print the size of the file, and its latency and PyTorch's in interleaved runs."""
-
-    @torch.inference_mode()
-    def run_torch(batch: NDArray[np.uint8]) -> object:
-        return module(torch.from_numpy(batch))
-
     print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
     for size in (1, 32):
         batch = np.resize(images, (size, *images.shape[1:]))
+        run_torch = partial(module, torch.from_numpy(batch))
         # The minimum is the least disturbed by other processes.
         file_ms = float("inf")
         torch_ms = float("inf")
         for _ in range(20):
             file_ms = min(file_ms, 1000 * timeit(partial(run, batch), number=1))
-            torch_ms = min(torch_ms, 1000 * timeit(partial(run_torch, batch), number=1))
+            torch_ms = min(torch_ms, 1000 * timeit(run_torch, number=1))
         ratio = f"{torch_ms / file_ms:.1f} times as fast"
         print(f"batch of {size:>2}: {file_ms:.1f} ms, PyTorch {torch_ms:.1f} ms, {ratio}")

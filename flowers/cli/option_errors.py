@@ -1,34 +1,28 @@
 """Errors of the command line in one line, with the nearest option."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys
 import time
 from argparse import SUPPRESS, ArgumentParser
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import accumulate, takewhile
+from itertools import accumulate, pairwise, takewhile
 from pathlib import Path
 from pkgutil import resolve_name
 from traceback import extract_tb, walk_tb
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from flowers.cli.command_options import GROUPS
 from flowers.printable import printable
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
 TASKS = ("CNNTask", "TransferTask")
 _OWN_MODEL = re.compile(rf"(flowers\.(tasks\.)?)?({'|'.join(TASKS)})")
 _INIT_ARGS = ("model.init_args.", "model.")  # two names of an option
-_PACKAGE = Path(__file__).parents[1]
 
 
-def did_you_mean(word: str, words: Iterable[str]) -> str:
+def did_you_mean(word: str, words: Collection[str]) -> str:
     """Return a question with the most similar of some words; empty if none is similar."""
-    words = list(words)
     nearest = get_close_matches(word, words, n=1)
     name = word.rpartition(".")[2].lstrip("-")
     nearest = [other for other in words if other.endswith(f".{name}")] or nearest
@@ -84,7 +78,7 @@ def own_error(error: BaseException | None) -> BaseException | None:
 def is_raised_here(error: BaseException) -> bool:
     """Return whether this package raised an error, not a library that it calls."""
     frames = extract_tb(error.__traceback__)
-    return bool(frames) and Path(frames[-1].filename).is_relative_to(_PACKAGE)
+    return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1])
 
 
 def explain_error(error: BaseException, words: Sequence[str]) -> str:
@@ -127,15 +121,8 @@ def expand_home(value: Any) -> Any:  # noqa: ANN401
     return value
 
 
-class OneLineErrors:
-    """A mixin for parsers of jsonargparse, whose errors otherwise begin with the whole usage."""
-
-    exit_on_error: bool
-    prog: str
-
-    def parse_args(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
-        """Return the options, with ``~`` in every path as the home folder."""
-        return expand_home(super().parse_args(*args, **options))  # type: ignore[misc]
+class OneLineErrors(ArgumentParser):
+    """A parser with errors in one line. Those of jsonargparse otherwise begin with the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error in one line and exit.
@@ -144,12 +131,12 @@ class OneLineErrors:
             SystemExit: With status 2.
         """
         if not self.exit_on_error:  # the parser of a class; that of the command prints the error
-            super().error(message, ex)  # type: ignore[misc]
+            super().error(message, ex)  # type: ignore[call-arg]
         parser = getattr(ex, "subcommand_parser", None) or self
         refuse(explain(message, sys.argv), parser.prog.replace(" [options]", ""))
 
 
-def find_mistake(words: Sequence[str], options: Iterable[str]) -> str | None:
+def find_mistake(words: Sequence[str], options: Collection[str]) -> str | None:
     """Return an error about a configuration or the name of an option, or None.
 
     It needs neither torch nor the parser, which take seconds to load. It misses errors, but reports
@@ -191,7 +178,7 @@ def _given_options(words: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
         ValueError: A configuration is missing, or not a mapping in YAML.
     """
     words = [*takewhile(lambda word: word != "--", words)]
-    for word, following in zip(words, [*words, "--"][1:], strict=True):
+    for word, following in pairwise([*words, "--"]):
         if word.startswith("--") and " " not in word:  # argparse takes words with spaces for values
             name, is_joined, value = word[2:].partition("=")
             if not is_joined and not following.startswith("--"):
@@ -201,10 +188,6 @@ def _given_options(words: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
         file = f"{word}: " if Path(word).is_file() else ""  # nothing for inline YAML
         for name, value in flat_options(_read_config(word)):
             yield file, name.replace(*_INIT_ARGS), value
-
-
-class _RequiredArguments(OneLineErrors, ArgumentParser):
-    """A parser with errors in one line."""
 
 
 def check_required(words: Sequence[str], arguments: Mapping[str, bool], command: str) -> None:
@@ -218,7 +201,7 @@ def check_required(words: Sequence[str], arguments: Mapping[str, bool], command:
     Raises:
         SystemExit: With status 2.
     """
-    parser = _RequiredArguments(prog=command, add_help=False, allow_abbrev=False)
+    parser = OneLineErrors(prog=command, add_help=False, allow_abbrev=False)
     for name, is_required in arguments.items():
         if name.startswith("--"):
             parser.add_argument(name, nargs="?", required=is_required)
@@ -283,6 +266,24 @@ def option_values(words: Sequence[str], *options: str) -> list[str]:
     parser.add_argument(*options, dest="values", action="append", nargs="?", default=[])
     values, _ = parser.parse_known_args(words)
     return list(map(expand_home, filter(None, values.values)))
+
+
+def split_options(words: Sequence[str], options: set[str]) -> tuple[list[str], list[str]]:
+    """Return the words of some options with their values, and all other words.
+
+    Args:
+        words: The command line after the command. Words before the first option belong to the
+            former.
+        options: Names of the options with their dashes.
+    """
+    given: list[str] = []
+    others: list[str] = []
+    target = given
+    for word in words:
+        if word.startswith("-") and word != "-":  # the standard input is a value
+            target = given if word.partition("=")[0] in options else others
+        target.append(word)
+    return given, others
 
 
 def class_parser(cls: type, name: str = "model") -> Any:  # noqa: ANN401

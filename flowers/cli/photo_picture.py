@@ -1,7 +1,5 @@
 """The thumbnail of a photo on a page."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path

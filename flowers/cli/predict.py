@@ -1,17 +1,18 @@
 """``python -m flowers predict``: classify any photos with a checkpoint."""
 
-from __future__ import annotations
-
 import csv
 import logging
 import shutil
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.fabric import Fabric
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from flowers import evaluation
@@ -24,16 +25,8 @@ from flowers.run_folder import publish, scratch_folder, write_new
 from flowers.runtime import check_num_nodes, launched_devices, plan_devices
 from flowers.tasks import Classification
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from contextlib import AbstractContextManager
-
-    from lightning.fabric import Fabric
-    from matplotlib.figure import Figure
-
 # A line is printed for each of up to so many photos, a count per class for more.
 _MAX_LINES = 20
-_SHEET_IMAGES = 100
 _MAX_NAME = 24  # characters below an image
 # surrogateescape keeps file names that are not UTF-8 unchanged.
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
@@ -76,7 +69,12 @@ def predict(
             is not that of a file.
         OSError: A file cannot be read or written.
     """
-    _check_outputs(out, contact_sheet)
+    if not out.name or out.is_dir():
+        raise ValueError(f"--out {out}: expected the name of a CSV file")
+    if contact_sheet and (contact_sheet.suffix not in (".png", ".jpg") or contact_sheet == out):
+        raise ValueError(
+            f"--contact_sheet {contact_sheet}: expected a name that ends with .png or .jpg"
+        )
     allow_megapixels(max_megapixels)
     files, ignored = find_images(photos, option="photos")
     fabric = _launch(accelerator, devices=devices, num_nodes=num_nodes)
@@ -119,15 +117,6 @@ def predict(
         [sheet] = write_new(contact_sheet.parent, content, option="--contact_sheet")
         print(f"Contact sheet    {sheet}")
     return min(num_errors, 1)
-
-
-def _check_outputs(out: Path, contact_sheet: Path | None) -> None:
-    if not out.name or out.is_dir():
-        raise ValueError(f"--out {out}: expected the name of a CSV file")
-    if contact_sheet and (contact_sheet.suffix not in (".png", ".jpg") or contact_sheet == out):
-        raise ValueError(
-            f"--contact_sheet {contact_sheet}: expected a name that ends with .png or .jpg"
-        )
 
 
 def _launch(accelerator: str, *, devices: int | str | None, num_nodes: int | None) -> Fabric:
@@ -191,7 +180,7 @@ def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int
 
 def _contact_sheet(file: Path, *, total: int) -> Figure:
     """Return a figure of up to 100 images with class and probability, in red if rejected."""
-    numbers = {*np.linspace(0, total - 1, num=_SHEET_IMAGES).astype(int).tolist()}
+    numbers = {*np.linspace(0, total - 1, num=100).astype(int).tolist()}
     images = []
     captions: list[str] = []
     rejected = []

@@ -1,7 +1,5 @@
 """Markdown as text that a person reads."""
 
-from __future__ import annotations
-
 import re
 
 from rich.console import Console

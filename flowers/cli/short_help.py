@@ -1,7 +1,5 @@
 """Short help of Lightning's commands."""
 
-from __future__ import annotations
-
 import json
 import re
 from typing import Any
@@ -67,11 +65,10 @@ def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN40
     model_actions = vars(class_parser(model))["_option_string_actions"]
     actions = model_actions | vars(parser)["_option_string_actions"]
     lines = [f"usage: python -m flowers {command} [--config FILE] [--OPTION VALUE ...]"]
+    groups = [group for group in COMMON_OPTIONS if group != "evaluation"]
     if command != "fit":
         lines.append("Options that are not given are the checkpoint's.")
-    groups = ["data", "evaluation", "devices"]
-    if command == "fit":
-        groups = [group for group in COMMON_OPTIONS if group != "evaluation"]
+        groups = ["data", "evaluation", "devices"]
     for group in groups:
         lines.append(f"{group}:")
         for name, text in COMMON_OPTIONS[group].items():
@@ -100,6 +97,6 @@ def _as_typed(value: Any) -> str:  # noqa: ANN401
     """Return a value as on the command line."""
     if class_path := getattr(value, "class_path", None):
         return str(class_path).rpartition(".")[2]
-    return (
-        value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
-    )
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, separators=(",", ":"), default=str)

@@ -1,8 +1,5 @@
 """Lightning's command line with the project's callbacks, linked options and defaults."""
 
-from __future__ import annotations
-
-from itertools import islice
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -135,7 +132,8 @@ class FlowersCLI(LightningCLI):
         """Parse the command line over the configuration that a checkpoint stores."""
         assert isinstance(args, list)
         command, *words = args
-        words = _configs_first(words)
+        configs, options = option_errors.split_options(words, {"-c", "--config"})
+        words = configs + options  # the configurations first, since a later word wins
         if "-h" in words or "--help" in words:
             self._print_help(command, words)
         weights = _option_value(words, "--model.weights")
@@ -161,19 +159,20 @@ class FlowersCLI(LightningCLI):
                 check_network(config.model, values.get("model", {}))
                 if command == "fit":
                     check_optimizer(config, checkpoint["config"])
+                    _check_state(checkpoint)
             except ValueError as error:
                 raise ValueError(f"--ckpt_path {ckpt_path}: {error}") from error
         self._set_model_defaults(command, config.model)
-        self.config = parser.parse_args([command, *stored, *words])
+        self.config = option_errors.expand_home(parser.parse_args([command, *stored, *words]))
         config = self.config[command]
         self._check_options(command, config)
         if command == "fit" and ckpt_path is not None:
-            _end_if_finished(checkpoint, config, ckpt_path=ckpt_path)
+            _end_if_finished(checkpoint, config)
 
     def _parse_quietly(self, command: str, words: list[str]) -> Any:  # noqa: ANN401
         """Return the options of a command without printing them for ``--print_config``."""
         quiet = [word for word in words if not word.startswith("--print_config")]
-        return self.parser.parse_args([command, *quiet])[command]
+        return option_errors.expand_home(self.parser.parse_args([command, *quiet])[command])
 
     def _set_model_defaults(self, command: str, model: Any) -> type[ClassificationTask]:  # noqa: ANN401
         """Set the defaults of the data module for a model, and return the model's class.
@@ -363,23 +362,24 @@ def _resolve_checkpoint(command: str, ckpt_path: str | None, *, root: Path) -> s
     return last_checkpoint(Path(ckpt_path)) or str(checkpoint_file(ckpt_path))
 
 
-def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str) -> None:  # noqa: ANN401
-    """End with status 0 if a run has nothing left to train.
+def _check_state(checkpoint: dict[str, Any]) -> None:
+    """Check that a checkpoint has the state of a training of this version.
 
     Raises:
-        ValueError: The checkpoint has no state of a training, or one of an earlier version.
+        ValueError: It has none, or one of an earlier version.
     """
     if "loops" not in checkpoint:
-        raise ValueError(
-            f"--ckpt_path {ckpt_path}: expected a checkpoint with the state of a training, got "
-            "weights alone"
-        )
-    groups = [group for state in checkpoint["optimizer_states"] for group in state["param_groups"]]
-    if any("orthogonalize" in group for group in groups):
-        raise ValueError(
-            f"--ckpt_path {ckpt_path}: expected a training of this version, got one of an earlier "
-            "version, whose optimizer has other parameter groups: resume it with that version"
-        )
+        raise ValueError("expected a checkpoint with the state of a training, got weights alone")
+    for state in checkpoint["optimizer_states"]:
+        if any("orthogonalize" in group for group in state["param_groups"]):
+            raise ValueError(
+                "expected a training of this version, got one of an earlier version, whose "
+                "optimizer has other parameter groups: resume it with that version"
+            )
+
+
+def _end_if_finished(checkpoint: dict[str, Any], config: Any) -> None:  # noqa: ANN401
+    """End with status 0 if a run has nothing left to train."""
     num_epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     max_epochs = config.trainer.max_epochs
     patience = config.early_stopping.patience
@@ -393,8 +393,8 @@ def _end_if_finished(checkpoint: dict[str, Any], config: Any, *, ckpt_path: str)
                 reason = f"--early_stopping.patience is {patience}"
     if reason:
         rank_zero_info(
-            f"--ckpt_path {ckpt_path}: this run is finished after {num_epochs} epochs, since "
-            f"{reason}. Raise that number to continue."
+            f"--ckpt_path {config.ckpt_path}: this run is finished after {num_epochs} epochs, "
+            f"since {reason}. Raise that number to continue."
         )
         raise SystemExit(0)
 
@@ -456,21 +456,6 @@ def calibrate(
 def _option_value(words: list[str], option: str) -> str | None:
     """Return the value of an option in a command line."""
     return next(reversed(option_errors.option_values(words, option)), None)
-
-
-def _configs_first(words: list[str]) -> list[str]:
-    """Return a command line with its configurations first, since a later word wins."""
-    configs: list[str] = []
-    options: list[str] = []
-    remaining = iter(words)
-    for word in remaining:
-        if word in ("--config", "-c"):
-            configs += [word, *islice(remaining, 1)]
-        elif word.startswith("--config="):
-            configs.append(word)
-        else:
-            options.append(word)
-    return configs + options
 
 
 def _integer_seed(seed: bool | int) -> int:
