@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,10 +47,6 @@ class Batch(NamedTuple):
     keys: Tensor
 
 
-def _from_arrays(images: NDArray[Any], *others: NDArray[np.int64]) -> Batch:
-    return Batch(torch.from_numpy(images).movedim(-1, 1), *map(torch.from_numpy, others))
-
-
 def _reduce(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
     """Send a worker's batch in shared memory, or through its pipe if /dev/shm is full.
 
@@ -60,8 +57,7 @@ def _reduce(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
         for tensor in batch:
             tensor.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError:
-        images = batch.images.movedim(1, -1).numpy()  # contiguous
-        return _from_arrays, (images, *(tensor.numpy() for tensor in batch[1:]))
+        return pickle.loads, (pickle.dumps(batch),)
     return Batch, tuple(batch)
 
 
