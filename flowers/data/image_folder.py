@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,8 +46,7 @@ class IgnoredFile(NamedTuple):
     reason: str
 
 
-@dataclass
-class FolderContents:
+class FolderContents(NamedTuple):
     """The contents of a folder, as paths relative to it with forward slashes.
 
     Args:
@@ -56,9 +55,9 @@ class FolderContents:
         ignored: All other files, links that are not followed, and folders that cannot be read.
     """
 
-    folders: list[str] = field(default_factory=list)
-    images: list[str] = field(default_factory=list)
-    ignored: list[IgnoredFile] = field(default_factory=list)
+    folders: list[str]
+    images: list[str]
+    ignored: list[IgnoredFile]
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
         if len(parts) == depth and (not splits or parts[0] in splits):
             class_of[folder] = unicodedata.normalize("NFC", parts[-1])
     class_names = sorted(set(class_of.values()))
-    _check_class_names(root, class_names, split_folders=sorted(splits))
+    _check_class_names(root, class_names, splits=sorted(splits))
     images = []
     ignored = []
     for path in contents.images:
@@ -220,17 +219,15 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
     )
 
 
-def _check_class_names(
-    root: str | Path, class_names: Sequence[str], *, split_folders: Sequence[str]
-) -> None:
-    for name in class_names:
+def _check_class_names(root: str | Path, names: list[str], *, splits: list[str]) -> None:
+    for name in names:
         if not name.isprintable():
             raise ValueError(f"`root` {root}: class {name!r}: expected a name of printable UTF-8")
-    if len(class_names) < 2:
-        layout = "/".join(["root", *split_folders[:1], "<class>/<image>"])
+    if len(names) < 2:
+        layout = "/".join(["root", *splits[:1], "<class>/<image>"])
         raise ValueError(
             f"`root` {root}: expected at least two class folders ({layout}), got "
-            f"{class_names or 'none'}. Give the folder that contains the class folders."
+            f"{names or 'none'}. Give the folder that contains the class folders."
         )
 
 
@@ -247,7 +244,7 @@ def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
     Raises:
         OSError: A folder cannot be read.
     """
-    contents = FolderContents()
+    contents = FolderContents([], [], [])
 
     def on_error(error: OSError) -> None:
         folder = Path(error.filename).relative_to(root).as_posix()
