@@ -209,6 +209,7 @@ def batch_loader(
         sampler: The sampler.
         num_workers: Number of worker processes; 0 reads in this process.
     """
+    # Trainer.predict makes a loader anew, with a batch sampler and without a batch size.
     loader = ResumableLoader if sampler.shuffle else DataLoader
     return loader(
         dataset,
