@@ -27,8 +27,6 @@ _QUIET_SECONDS = 2.0
 _CHECKSUMS = "checksums.json"
 # Each block has a checksum of its own, so that all cores share the reading of one large file.
 _BLOCK = 2**24
-# Errors of reading a damaged entry; others, as too many open files, say nothing about it.
-_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO}
 
 
 def default_cache_dir() -> Path:
@@ -94,7 +92,8 @@ def _damage(entry: Path) -> str:
             if _checksum(entry / name) != checksum:
                 return f"{name} has changed"
     except OSError as error:
-        if error.errno not in _DAMAGE:
+        # Other errors, as too many open files, say nothing about the entry.
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO):
             raise OSError(f"`cache_dir` {entry.parent}: {error}") from error
         return str(error)
     return ""

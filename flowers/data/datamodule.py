@@ -1,7 +1,5 @@
 """The data module of a folder of photos."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -194,13 +192,10 @@ class FlowersDataModule(LightningDataModule):
     @cached_property
     def assignment(self) -> Assignment:
         """The split of every image, with notes for the user."""
-        pairs = duplicate_pairs(
-            self.info.sha256,
-            self.info.thumbnails,
-            rule=self.split_options.duplicates,
-            cache_dir=self.cache_dir,
-        )
-        return assign_splits(self.index, self.info, pairs, options=self.split_options)
+        info = self.info
+        rule = self.split_options.duplicates
+        pairs = duplicate_pairs(info.sha256, info.thumbnails, rule=rule, cache_dir=self.cache_dir)
+        return assign_splits(self.index, info, pairs, options=self.split_options)
 
     @cached_property
     def indices(self) -> dict[str, NDArray[np.int64]]:
@@ -372,13 +367,11 @@ class FlowersDataModule(LightningDataModule):
         """Return a warning about validation and test images that a checkpoint was trained on.
 
         Args:
-            state_dict: The state of the data module in the checkpoint.
+            state_dict: The state of the data module in the checkpoint; empty if it has none.
         """
-        if not state_dict:
-            return ""
         indices = np.concatenate([self.indices["val"], self.indices["test"]])
         evaluated = content_numbers(np.array(self.info.sha256)[indices])
-        num_leaks = np.isin(evaluated, state_dict["trained_on"].numpy()).sum()
+        num_leaks = np.isin(evaluated, state_dict.get("trained_on", [])).sum()
         if not num_leaks:
             return ""
         return (

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -46,10 +47,6 @@ class Batch(NamedTuple):
     keys: Tensor
 
 
-def _from_arrays(images: NDArray[Any], *others: NDArray[np.int64]) -> Batch:
-    return Batch(torch.from_numpy(images).movedim(-1, 1), *map(torch.from_numpy, others))
-
-
 def _reduce(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
     """Send a worker's batch in shared memory, or through its pipe if /dev/shm is full.
 
@@ -60,8 +57,7 @@ def _reduce(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
         for tensor in batch:
             tensor.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError:
-        images = batch.images.movedim(1, -1).numpy()  # contiguous
-        return _from_arrays, (images, *(tensor.numpy() for tensor in batch[1:]))
+        return pickle.loads, (pickle.dumps(batch),)
     return Batch, tuple(batch)
 
 
@@ -213,6 +209,7 @@ def batch_loader(
         sampler: The sampler.
         num_workers: Number of worker processes; 0 reads in this process.
     """
+    # Trainer.predict makes a loader anew, with a batch sampler and without a batch size.
     loader = ResumableLoader if sampler.shuffle else DataLoader
     return loader(
         dataset,

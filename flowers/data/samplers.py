@@ -83,10 +83,8 @@ class ShardedSampler(Sampler[int]):
         if not self.shuffle:
             return iter(self._evaluated())
         rng = np.random.default_rng([self.seed, self.epoch])
-        if self.balance is None:
-            order = rng.permutation(self.num_images)
-        else:
-            order = rng.permutation(_balanced(self.balance, rng))
+        positions = self.num_images if self.balance is None else _balanced(self.balance, rng)
+        order = rng.permutation(positions)
         end = len(self) - self.start // self.world_size
         return iter(order[self.start :][self.rank :: self.world_size][:end].tolist())
 

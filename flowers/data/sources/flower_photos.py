@@ -12,7 +12,6 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 _ATTEMPTS = 3
-_BLOCK = 2**20  # bytes that are read at once
 
 
 class Archive(NamedTuple):
@@ -60,10 +59,8 @@ def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> N
 
 def _download(archive: Archive, file: Path) -> None:
     partial = file.with_name(f"{file.name}.part")
-    print(
-        f"No folder {file.with_suffix('')}: downloading {archive.size / 2**20:.0f} MiB from "
-        f"{archive.url}"
-    )
+    size = f"{archive.size / 2**20:.0f} MiB"
+    print(f"No folder {file.with_suffix('')}: downloading {size} from {archive.url}")
     for attempt in range(_ATTEMPTS):
         try:
             _fetch(archive, partial)
@@ -94,15 +91,14 @@ def _fetch(archive: Archive, partial: Path) -> None:
         return
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={size}-"})
     with urllib.request.urlopen(request, timeout=30) as response:
-        mode = "ab"
         if response.status != 206:  # the whole file, not the range
-            mode = "wb"
+            partial.unlink(missing_ok=True)
             size = 0
         bar = tqdm.wrapattr(
             response, "read", total=archive.size, initial=size, desc="Downloading", disable=None
         )
-        with bar as content, partial.open(mode) as opened:
-            while size < archive.size and (block := content.read(min(_BLOCK, archive.size - size))):
+        with bar as content, partial.open("ab") as opened:
+            while size < archive.size and (block := content.read(min(2**20, archive.size - size))):
                 opened.write(block)
                 size += len(block)
     if size < archive.size:

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from tqdm import tqdm
 
 Colour = tuple[int, ...]
 Point = tuple[float, float]
-Brush = Callable[["_Canvas", Point, float], None]
 
 _PALETTES = {
     "white": "#fafaf5 #f0ebf5 #faf0e1",
@@ -84,7 +82,7 @@ class _Canvas:
             x, y = size * rng.uniform(0, 1, size=2)
             radius = size * rng.uniform(0.02, 0.15)
             palette = str(rng.choice(["ground", "green"]))
-            self.disc((x, y), radius, self.colour(palette, spread=20))
+            self.draw.circle((x, y), radius, fill=self.colour(palette, spread=20))
         blur = ImageFilter.GaussianBlur(size * rng.uniform(0.005, 0.04))
         self.image = self.image.filter(blur)
         self.draw = ImageDraw.Draw(self.image)
@@ -98,9 +96,6 @@ class _Canvas:
         light = self.rng.normal(0, spread)
         shaded = np.array(colour) + light + self.rng.normal(0, spread / 3, size=3)
         return tuple(shaded.clip(0, 255).astype(int).tolist())
-
-    def disc(self, centre: Point, radius: float, colour: Colour) -> None:
-        self.draw.circle(centre, radius, fill=colour)
 
     def petal(
         self, at: Point, *, angle: float, length: float, width: float, colour: Colour, tip: float
@@ -152,7 +147,7 @@ def _daisy(canvas: _Canvas, centre: Point, radius: float) -> None:
     disc = radius * canvas.rng.uniform(0.2, 0.34)
     width = 5.5 * radius / count
     canvas.ring(centre, disc * 0.7, radius, count=count, width=width, colour=colour)
-    canvas.disc(centre, disc, canvas.colour("yellow"))
+    canvas.draw.circle(centre, disc, fill=canvas.colour("yellow"))
 
 
 def _dandelion(canvas: _Canvas, centre: Point, radius: float) -> None:
@@ -160,7 +155,7 @@ def _dandelion(canvas: _Canvas, centre: Point, radius: float) -> None:
         for angle in canvas.rng.uniform(0, 2 * math.pi, size=70):
             tip = _moved(centre, angle, radius * canvas.rng.uniform(0.6, 1))
             canvas.draw.line((*centre, *tip), fill=canvas.colour("white", spread=25), width=1)
-            canvas.disc(tip, radius * 0.05, canvas.colour("white", spread=20))
+            canvas.draw.circle(tip, radius * 0.05, fill=canvas.colour("white", spread=20))
         return
     colour = canvas.colour("yellow")
     for reach in (1, 0.75, 0.5, 0.28):
@@ -178,7 +173,7 @@ def _rose(canvas: _Canvas, centre: Point, radius: float) -> None:
         light = 1 if layer % 2 else 0.78
         shaded = tuple(int(value * light) for value in colour)
         middle = _moved(centre, angle, 0.3 * reach)
-        canvas.disc(middle, 0.78 * reach, canvas.shade(shaded, spread=8))
+        canvas.draw.circle(middle, 0.78 * reach, fill=canvas.shade(shaded, spread=8))
 
 
 def _sunflower(canvas: _Canvas, centre: Point, radius: float) -> None:
@@ -188,10 +183,10 @@ def _sunflower(canvas: _Canvas, centre: Point, radius: float) -> None:
     for outer in (1.0, 0.88):
         colour = canvas.colour(str(canvas.rng.choice(["yellow", "yellow", "orange"])))
         canvas.ring(centre, disc * 0.8, radius * outer, count=count, width=width, colour=colour)
-    canvas.disc(centre, disc, canvas.colour("brown"))
+    canvas.draw.circle(centre, disc, fill=canvas.colour("brown"))
     for seed in range(60):  # seeds in the sunflower's spiral (Vogel, 1979)
         position = _moved(centre, 2.39996 * seed, disc * math.sqrt(seed / 60))
-        canvas.disc(position, radius * 0.025, canvas.colour("brown"))
+        canvas.draw.circle(position, radius * 0.025, fill=canvas.colour("brown"))
 
 
 def _tulip(canvas: _Canvas, centre: Point, radius: float) -> None:
@@ -213,7 +208,7 @@ def _tulip(canvas: _Canvas, centre: Point, radius: float) -> None:
         canvas.petal(base, angle=tilt + lean, length=length, width=width, colour=shade, tip=0.8)
 
 
-_BRUSHES: dict[str, Brush] = {
+_BRUSHES = {
     "daisy": _daisy,
     "dandelion": _dandelion,
     "roses": _rose,
