@@ -252,7 +252,7 @@ class FlowersDataModule(LightningDataModule):
         quarantined, _ = quarantined_images(self.index, self.info, quarantine=quarantine)
         errors = []
         for number, error in self.info.errors.items():
-            if number not in quarantined:
+            if not quarantined[number]:
                 file = self.index.root / self.index.paths[number]
                 errors.append("\n  " + printable(f"{file}: {error}"))
         if not errors:
