@@ -160,7 +160,7 @@ def _summary(audited: Audit, groups: dict[str, list[Finding]], *, folder: Path) 
             text = first.detail
             if first.paths:
                 text = f"{' = '.join(first.paths)} ({text})"
-            title = KINDS[kind].title
+            title, _ = KINDS[kind]
             more = " ..." if len(findings) > 1 else ""
             text = f"{title[0].lower()}{title[1:]}: {text}{more}"
         lines.append(f"  {len(findings):>6,}  {text}")

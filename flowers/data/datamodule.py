@@ -194,12 +194,8 @@ class FlowersDataModule(LightningDataModule):
     @cached_property
     def assignment(self) -> Assignment:
         """The split of every image, with notes for the user."""
-        pairs = duplicate_pairs(
-            self.info.sha256,
-            self.info.thumbnails,
-            rule=self.split_options.duplicates,
-            cache_dir=self.cache_dir,
-        )
+        rule = self.split_options.duplicates
+        pairs = duplicate_pairs(self.info, rule=rule, cache_dir=self.cache_dir)
         return assign_splits(self.index, self.info, pairs, options=self.split_options)
 
     @cached_property
