@@ -1,7 +1,5 @@
 """Reading weights and checkpoints safely, and the configuration and state of a run."""
 
-from __future__ import annotations
-
 import math
 import re
 import shlex
@@ -34,8 +32,6 @@ _TRAINER_OPTIONS += ["precision", "accumulate_grad_batches", "deterministic", "d
 _TRAINER_OPTIONS += ["gradient_clip_val", "gradient_clip_algorithm", "check_val_every_n_epoch"]
 _TRAINER_OPTIONS += ["val_check_interval", "limit_train_batches", "limit_val_batches"]
 _TRAINER_OPTIONS += ["log_every_n_steps"]
-# Options of a task that define its network; all others are about its training.
-_NETWORK_OPTIONS = ("arch", "widths", "depth", "stem_stride", "norm")
 
 
 def checkpoint_file(path: str | Path) -> Path:
@@ -229,7 +225,7 @@ def _describe_network(model: Mapping[str, Any]) -> str:
     """Return the class of a model and the options that define its network."""
     words = [model["class_path"].removeprefix("flowers.")]
     options = model.get("init_args", {})
-    for name in _NETWORK_OPTIONS:
+    for name in ("arch", "widths", "depth", "stem_stride", "norm"):  # others are of the training
         if name in options:
             value = options[name]
             if isinstance(value, tuple):  # a list in YAML

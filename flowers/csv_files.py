@@ -1,14 +1,9 @@
 """CSV files: lists of images and tables of predictions."""
 
-from __future__ import annotations
-
 import csv
 import io
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 # A spreadsheet takes a cell that begins with one of these for a formula; the apostrophe marks text.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")

@@ -1,7 +1,5 @@
 """Names of files as text for a terminal."""
 
-from __future__ import annotations
-
 from unicodedata import category
 
 

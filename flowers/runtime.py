@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # control groups of Linux, version 2
-_M_TRIM_THRESHOLD = -1  # malloc.h
-_M_MMAP_MAX = -4
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Processes are started by hand on each machine with MASTER_ADDR, or by jsrun or mpirun.
 _OTHER_LAUNCHERS = {"MASTER_ADDR", "JSM_NAMESPACE_SIZE", "OMPI_COMM_WORLD_SIZE"}
 # Messages of Lightning that do not apply to this project.
@@ -78,7 +75,7 @@ def end_with_launcher() -> None:
     """
     if sys.platform == "linux" and "LOCAL_RANK" in os.environ:
         number = signal.SIGTERM if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIGKILL
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
+        ctypes.CDLL(None).prctl(1, int(number))  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
 def keep_freed_memory() -> None:
@@ -89,8 +86,8 @@ def keep_freed_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD of malloc.h
+        libc.mallopt(-4, 0)  # M_MMAP_MAX
 
 
 def num_allowed_cores() -> int:

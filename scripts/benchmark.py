@@ -740,11 +740,12 @@ def duplicates(*, root: str = "data/flower_photos", images: int = 120) -> None:
         folder = Path(name)
 
         def search(thumbnails: NDArray[np.uint8]) -> Any:  # noqa: ANN401
-            checksums = [""] * len(thumbnails)  # only the search for near duplicates counts
-            return duplicate_pairs(checksums, thumbnails, rule="near", cache_dir=folder / "cache")
+            # Without checksums only the search for near duplicates counts.
+            images = info._replace(sha256=[""] * len(thumbnails), thumbnails=thumbnails)
+            return duplicate_pairs(images, rule="near", cache_dir=folder / "cache")
 
-        thumbnails = read_image_info(index.root, index.paths, cache_dir=folder / "cache").thumbnails
-        pairs = search(thumbnails).indices
+        info = read_image_info(index.root, index.paths, cache_dir=folder / "cache")
+        pairs = search(info.thumbnails).indices
         print(f"{len(pairs)} pairs among {count:,} photos")
         # A photo that the folder holds twice has two originals: both are in one group.
         graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(count, count))
@@ -754,7 +755,7 @@ def duplicates(*, root: str = "data/flower_photos", images: int = 120) -> None:
                 with Image.open(index.root / index.paths[original]) as image:
                     change(image.convert("RGB")).save(folder / file, quality=90)
             changed = read_image_info(folder, files, cache_dir=folder / "cache").thumbnails
-            result = search(np.concatenate([thumbnails, changed]))
+            result = search(np.concatenate([info.thumbnails, changed]))
             is_cross_pair = (result.indices[:, 0] < count) & (result.indices[:, 1] >= count)
             first, second = result.indices[is_cross_pair].T
             is_correct = group[first] == group[originals[second - count]]

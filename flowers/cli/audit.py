@@ -125,7 +125,7 @@ def _summary(audited: data.Audit, groups: dict[str, list[data.Finding]], *, fold
         if kind == "ignored":
             files = [data.IgnoredFile(finding.paths[0], finding.detail) for finding in findings]
             text = data.reasons_to_ignore(files)
-        title = data.KINDS[kind].title
+        title, _ = data.KINDS[kind]
         lines.append(f"  {len(findings):>6,}  {title[0].lower()}{title[1:]}: {text}")
     if not groups:
         lines.append("  no findings")

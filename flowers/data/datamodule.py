@@ -192,10 +192,9 @@ class FlowersDataModule(LightningDataModule):
     @cached_property
     def assignment(self) -> Assignment:
         """The split of every image, with notes for the user."""
-        info = self.info
         rule = self.split_options.duplicates
-        pairs = duplicate_pairs(info.sha256, info.thumbnails, rule=rule, cache_dir=self.cache_dir)
-        return assign_splits(self.index, info, pairs, options=self.split_options)
+        pairs = duplicate_pairs(self.info, rule=rule, cache_dir=self.cache_dir)
+        return assign_splits(self.index, self.info, pairs, options=self.split_options)
 
     @cached_property
     def indices(self) -> dict[str, NDArray[np.int64]]:
@@ -247,7 +246,7 @@ class FlowersDataModule(LightningDataModule):
         quarantined, _ = quarantined_images(self.index, self.info, quarantine=quarantine)
         errors = []
         for number, error in self.info.errors.items():
-            if number not in quarantined:
+            if not quarantined[number]:
                 file = self.index.root / self.index.paths[number]
                 errors.append("\n  " + printable(f"{file}: {error}"))
         if not errors:

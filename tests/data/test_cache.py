@@ -101,7 +101,7 @@ def read_everything(root, task, cache_dir):
     data = FlowersDataModule(str(root), image_size=32, crop_size=32, cache_dir=str(cache_dir))
     features = cache_features(task, data)
     info = data.info
-    pairs = duplicate_pairs(info.sha256, info.thumbnails, rule="near", cache_dir=cache_dir)
+    pairs = duplicate_pairs(info, rule="near", cache_dir=cache_dir)
     return data.manifest_rows(), info.images, info.thumbnails, data.pixels, *pairs, features
 
 

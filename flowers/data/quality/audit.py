@@ -1,91 +1,78 @@
 """The audit of a folder: broken files, duplicates, conflicting labels and other findings."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from flowers.data.image_folder import FolderIndex, index_folder, similar_names
-from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
+from flowers.data.quality.duplicates import DuplicateRule, Pairs, duplicate_pairs
 from flowers.data.quality.image_info import FolderInfo, ImageInfo, read_image_info
 from flowers.data.quality.quarantine import QuarantineRow
 from flowers.data.splitting.manifest import SPLITS
 from flowers.decoding import IMAGE_FORMATS
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-# Accuracy says little about a class with a quarter of the images of the largest.
-_IMBALANCE = 4
-
-
-class Kind(NamedTuple):
-    """A kind of finding: its title, its meaning, and how this project treats it."""
-
-    title: str
-    meaning: str
-
-
+# Title of each kind of finding, its meaning, and how this project treats it.
 KINDS = {
-    "unreadable": Kind(
+    "unreadable": (
         "Files that cannot be decoded",
         "Training stops, unless `--data.on_bad_image skip` or a quarantine list leaves them out.",
     ),
-    "empty": Kind(
-        "Class folders without an image", "Training stops: add images, or remove the folders."
+    "empty": (
+        "Class folders without an image",
+        "Training stops: add images, or remove the folders.",
     ),
-    "classes": Kind(
+    "classes": (
         "Class names that differ only in spelling",
         "Their names differ only in case, spaces, hyphens or underscores: merge the folders.",
     ),
-    "contradiction": Kind(
+    "contradiction": (
         "Conflicting labels",
         "Duplicates with different labels: at least one label is incorrect, or the image shows "
         "both classes. They are only trained on, unless `--data.contradictions` is given.",
     ),
-    "leak": Kind(
+    "leak": (
         "Duplicates in two splits",
         "Only one of the images is used: that of the test split, or else of the validation split.",
     ),
-    "identical": Kind(
+    "identical": (
         "Identical files",
         "They have twice the weight in training. They always stay in one split.",
     ),
-    "similar": Kind(
+    "similar": (
         "Near duplicates",
         "Images that are resized, recompressed, recoloured, mirrored, turned or slightly cropped, "
         "or taken a moment later. They stay in one split, unless `--data.duplicates exact`.",
     ),
-    "tiny": Kind("Tiny images", "They show too little to learn from, or to evaluate."),
-    "ignored": Kind(
+    "tiny": ("Tiny images", "They show too little to learn from, or to evaluate."),
+    "ignored": (
         "Ignored files",
         "They are in class folders, but are not used as images. Convert .heic and .heif to JPEG, "
         "for instance with the package pillow-heif.",
     ),
-    "format": Kind(
+    "format": (
         "Files with an incorrect extension",
         "They are decoded by their content; other programs may fail.",
     ),
-    "mode": Kind(
+    "mode": (
         "Unusual pixels",
         "All are converted to 8-bit RGB: transparency is blended with white, 16 bits (or the bits "
         "in use, if these are 12 or less) are scaled to 8, CMYK is converted by its colour profile "
         "if it has one.",
     ),
-    "odd": Kind("Unusual files", "They are decoded; other programs may display or reject them."),
-    "rotated": Kind(
+    "odd": ("Unusual files", "They are decoded; other programs may display or reject them."),
+    "rotated": (
         "Images with an EXIF orientation",
         "They are decoded upright; programs that ignore EXIF show them rotated.",
     ),
-    "animated": Kind("Files with several images", "The first image is used."),
-    "imbalance": Kind(
+    "animated": ("Files with several images", "The first image is used."),
+    "imbalance": (
         "Unequal classes",
         "The accuracy says little about small classes. See `--data.sampler balanced` and "
         "`--model.class_weights balanced`.",
     ),
-    "label": Kind(
+    "label": (
         "Label issues",
         "Networks that were not trained on these images predict another class for them. Their "
         "number is an estimate (confident learning), and networks make mistakes: look at an image "
@@ -151,7 +138,8 @@ def audit_folder(
     names = [index.class_names[label] for label in index.labels]
     counts = Counter(names)
     class_counts = {name: counts[name] for name in index.class_names}
-    findings = list(_duplicates(index, info, rule=duplicates, cache_dir=cache_dir))
+    pairs = duplicate_pairs(info, rule=duplicates, cache_dir=cache_dir)
+    findings = list(_duplicates(index, info, pairs))
     for path, image in zip(index.paths, info.images, strict=True):
         findings += _image_findings(path, image, min_side=min_side)
     to_train_on = "" if index.given_splits is None else " in the training split"
@@ -169,10 +157,7 @@ def audit_folder(
     return Audit(index.root, class_counts, labels, findings, _quarantine(findings, sha256))
 
 
-def _duplicates(
-    index: FolderIndex, info: FolderInfo, *, rule: DuplicateRule, cache_dir: Path
-) -> Iterator[Finding]:
-    pairs = duplicate_pairs(info.sha256, info.thumbnails, rule=rule, cache_dir=cache_dir)
+def _duplicates(index: FolderIndex, info: FolderInfo, pairs: Pairs) -> Iterator[Finding]:
     values = zip(pairs.similarity.tolist(), pairs.indices.tolist(), strict=True)
     for value, (first, second) in sorted(values, reverse=True):
         similarity = min(value, 1.0)  # rounding errors make it larger
@@ -215,7 +200,7 @@ def _imbalance(counts: Counter[str]) -> Iterator[Finding]:
     small = min(counts, key=counts.__getitem__)
     large = max(counts, key=counts.__getitem__)
     ratio = counts[large] / counts[small]
-    if ratio >= _IMBALANCE:
+    if ratio >= 4:  # the accuracy says little about the smaller class
         images = f"{large} has {counts[large]:,} images, {small} has {counts[small]:,}"
         yield Finding("imbalance", (), f"{images}: {ratio:.1f} times as many")
 
@@ -224,12 +209,11 @@ def _quarantine(findings: list[Finding], sha256: dict[str, str]) -> list[Quarant
     """Return each image to leave out once, with the first reason."""
     rows: dict[str, QuarantineRow] = {}
     for finding in findings:
+        paths: tuple[str, ...] = ()
         if finding.kind in ("unreadable", "contradiction"):
             paths = finding.paths  # of two labels nobody knows the correct one
         elif finding.kind in ("leak", "identical"):
             paths = finding.paths[1:]  # the first stays
-        else:
-            continue
         for path in paths:
             others = [other for other in finding.paths if other != path]
             reason = " ".join((finding.kind, finding.detail, *others))

@@ -14,10 +14,11 @@ from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
-from torch.nn.functional import grid_sample, normalize, pad
+from torch.nn.functional import affine_grid, grid_sample, normalize, pad
 from tqdm import tqdm
 
 from flowers.data.cache import build_once, cache_key
+from flowers.data.quality.image_info import FolderInfo
 from flowers.runtime import num_allowed_cores
 
 DuplicateRule = Literal["near", "exact", "ignore"]
@@ -92,10 +93,8 @@ _MOST_CHANGE = 0.2
 # In a larger group not all pairs are looked for: one placeholder saved in N ways would have N * N /
 # 2.
 _LARGE_GROUP = 50
-# Directions, and side and distance in pixels of the squares in which they are counted.
+# Directions of gradients.
 _DIRECTIONS = 8
-_CELL = 12
-_CELL_STRIDE = 4
 # The first stage finds the transform at a third of the resolution, and ends for most pairs.
 _STAGES = (
     _Stage(pool=3, stride=3, width=3, steps=3, threshold=0.55),
@@ -122,14 +121,11 @@ class Pairs(NamedTuple):
     similarity: NDArray[np.float32]
 
 
-def duplicate_pairs(
-    sha256: Sequence[str], thumbnails: NDArray[np.uint8], *, rule: DuplicateRule, cache_dir: Path
-) -> Pairs:
+def duplicate_pairs(info: FolderInfo, *, rule: DuplicateRule, cache_dir: Path) -> Pairs:
     """Return the pairs of images that count as duplicates.
 
     Args:
-        sha256: Checksums of the N files; empty where a file could not be read.
-        thumbnails: Grey bytes ``(N, 48, 48)``.
+        info: Image info.
         rule: Identical files and ``near`` duplicates, ``exact`` ones only, or none.
         cache_dir: Folder of the cache, which stores near duplicates.
 
@@ -138,17 +134,18 @@ def duplicate_pairs(
     """
     if rule == "ignore":
         return identical_pairs([])
-    exact = identical_pairs(sha256)
+    exact = identical_pairs(info.sha256)
     if rule == "exact":
         return exact
-
-    others = np.setdiff1d(np.arange(len(sha256)), exact.indices[:, 1])  # one file of each content
+    # One file of each content.
+    others = np.setdiff1d(np.arange(len(info.sha256)), exact.indices[:, 1])
+    thumbnails = info.thumbnails[others]
 
     def build(folder: Path) -> None:
-        similar = similar_pairs(thumbnails[others])
+        similar = similar_pairs(thumbnails)
         np.savez(folder / "pairs.npz", indices=similar.indices, similarity=similar.similarity)
 
-    content = hashlib.sha256(thumbnails[others].data).hexdigest()
+    content = hashlib.sha256(thumbnails.data).hexdigest()
     entry = build_once(cache_dir, cache_key(f"similar {_FORMAT}", content), build)
     with np.load(entry / "pairs.npz") as stored:
         similar = Pairs(others[stored["indices"]], stored["similarity"])
@@ -268,8 +265,9 @@ def _gradients(thumbnails: NDArray[np.uint8]) -> Tensor:
     distance = (direction - torch.arange(_DIRECTIONS)[:, None, None]).remainder(_DIRECTIONS)
     # Divided between the nearest two directions.
     weight = (1 - torch.minimum(distance, _DIRECTIONS - distance)).clip(0)
-    starts = torch.arange(0, 32, _CELL_STRIDE)
-    histograms = _mean(weight * torch.hypot(across, down)[:, None], starts, _CELL).sqrt()
+    # Counted in squares of 12 pixels, one every 4 pixels.
+    starts = torch.arange(0, 32, 4)
+    histograms = _mean(weight * torch.hypot(across, down)[:, None], starts, 12).sqrt()
     centred = histograms - histograms.mean((1, 2, 3), keepdim=True)
     return normalize(centred.flatten(1)).view_as(histograms).bfloat16()
 
@@ -386,7 +384,7 @@ def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, steps: int
     identity = torch.eye(2, 3)
     size = reference.shape[-1]
     down, across = torch.stack(torch.gradient(reference, dim=(1, 2))) * size / 2
-    x, y, _ = _coordinates(size).T.view(3, size, size)
+    x, y = affine_grid(identity[None], [1, 1, size, size], align_corners=False)[0].movedim(2, 0)
     # Derivatives (P, 6, S * S) by the six parameters of the transform.
     jacobian = torch.stack([across * x, across * y, across, down * x, down * y, down], 1)
     jacobian = (jacobian * _edge(size)).flatten(2)
@@ -415,17 +413,10 @@ def _overlap_cosine(transform: Tensor, reference: Tensor, moving: Tensor) -> Ten
 def _warped(transform: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
     """Return the aligned moving images and their overlap with the references, ``(P, S, S)``."""
     size = moving.shape[-1]
-    grid = (_coordinates(size) @ transform.transpose(1, 2)).view(-1, size, size, 2)
+    grid = affine_grid(transform, [len(transform), 1, size, size], align_corners=False)
     overlap = (grid.abs().amax(-1) < 1) * _edge(size)
     warped = grid_sample(moving[:, None], grid, padding_mode="border", align_corners=False)
     return warped[:, 0], overlap
-
-
-def _coordinates(size: int) -> Tensor:
-    """Return x, y and 1 of each pixel ``(S * S, 3)``, from -1 to 1 as in ``affine_grid``."""
-    across = (torch.arange(size) + 0.5) * 2 / size - 1
-    y, x = torch.meshgrid(across, across, indexing="ij")
-    return torch.stack([x, y, torch.ones_like(x)], -1).view(-1, 3)
 
 
 def _edge(size: int) -> Tensor:

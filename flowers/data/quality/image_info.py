@@ -21,10 +21,6 @@ from flowers.decoding import bits_in_use, exif_orientation, open_image
 # Increase it when the image info or the thumbnails change, to read all files again.
 _FORMAT = 5
 THUMBNAIL_SIZE = 48
-# No photo is as large; reading such a file whole could take all memory.
-_MAX_BYTES = 2**30
-# Errors of a process without resources, not of the file.
-_EXHAUSTED = {errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
 class ImageInfo(NamedTuple):
@@ -127,8 +123,9 @@ def _read(file: Path) -> tuple[ImageInfo, NDArray[np.uint8]]:
     try:
         if file.exists() and not file.is_file():
             raise OSError("expected a file, got a folder, a pipe or a device")
-        if file.stat().st_size > _MAX_BYTES:
-            raise OSError(f"expected a photo, got a file of {file.stat().st_size / 2**30:.1f} GiB")
+        size = file.stat().st_size / 2**30
+        if size > 1:  # no photo is as large; reading such a file whole could take all memory
+            raise OSError(f"expected a photo, got a file of {size:.1f} GiB")
         content = file.read_bytes()
         info = info._replace(sha256=hashlib.sha256(content).hexdigest())
         with open_image(io.BytesIO(content)) as image:
@@ -162,9 +159,10 @@ def _notes(image: Image.Image, content: bytes) -> Iterator[str]:
 
 
 def _check_resources(file: Path, error: Exception) -> None:
+    """Raise an error if the process lacks memory or open files; the file may be intact."""
     cause = error.__cause__ or error
     number = errno.ENOMEM if isinstance(cause, MemoryError) else getattr(cause, "errno", None)
-    if number in _EXHAUSTED:
+    if number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
         raise OSError(
             f"{file}: cannot be read now: {os.strerror(number)}. Close other programs, raise the "
             f"limits of this process (ulimit -a), or take the file out of the folder."

@@ -27,8 +27,8 @@ def quarantine_text(rows: Sequence[QuarantineRow]) -> str:
 
 def quarantined_images(
     index: FolderIndex, info: FolderInfo, *, quarantine: str | None
-) -> tuple[NDArray[np.int64], list[str]]:
-    """Return the indices of the images in quarantine, and the listed paths that match no image.
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return which images are in quarantine ``(N,)``, and the listed paths that match no image.
 
     Args:
         index: The folder.
@@ -39,8 +39,10 @@ def quarantined_images(
         OSError: The list cannot be read.
         ValueError: The file is not a quarantine list.
     """
+    quarantined = np.zeros(len(index.paths), dtype=bool)
+    unknown: list[str] = []
     if quarantine is None:
-        return np.empty(0, dtype=np.int64), []
+        return quarantined, unknown
     try:
         columns, lines = read_csv(Path(quarantine))
     except OSError as error:
@@ -52,13 +54,11 @@ def quarantined_images(
             f"python -m flowers audit writes it, got {', '.join(columns) or 'an empty file'}"
         )
     position = {path: number for number, path in enumerate(index.paths)}
-    quarantined: set[int] = set()
-    unknown = []
     for line in lines:
         row = dict(zip(columns, line, strict=False))
         number = position.get(row.get("path", ""))
         if number is not None and row.get("sha256", "") in ("", info.sha256[number]):
-            quarantined.add(number)
+            quarantined[number] = True
         else:
             unknown.append(row.get("path") or "a line without a path")
-    return np.array(sorted(quarantined), dtype=np.int64), unknown
+    return quarantined, unknown

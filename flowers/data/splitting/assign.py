@@ -12,17 +12,8 @@ from flowers.data.image_folder import FolderIndex, read_credits, shortened
 from flowers.data.quality.duplicates import DuplicateRule, Pairs, connected
 from flowers.data.quality.image_info import FolderInfo
 from flowers.data.quality.quarantine import quarantined_images
-from flowers.data.splitting.manifest import (
-    QUARANTINED,
-    SKIPPED,
-    SPLITS,
-    read_manifest,
-    split_of_manifest,
-)
-from flowers.data.splitting.stratified import stratified_folds, stratified_split
-
-# With more classes the table has only the sums.
-_MAX_LISTED_CLASSES = 200
+from flowers.data.splitting.manifest import QUARANTINED, SKIPPED, SPLITS, split_of_manifest
+from flowers.data.splitting.stratified import assign_groups, fold_targets, split_targets
 
 
 @dataclass(frozen=True)
@@ -132,11 +123,10 @@ class _Assigner:
         self.groups_of_duplicates = connected(len(index.paths), self.pairs)
         self.notes: list[str] = []
         self.quarantined, unknown = quarantined_images(index, info, quarantine=options.quarantine)
-        self.usable = np.ones(len(index.paths), dtype=bool)
-        self.usable[[*info.errors, *self.quarantined]] = False
+        self.usable = ~self.quarantined
+        self.usable[list(info.errors)] = False
         if options.quarantine is not None:
-            names = f": {self._named(self.quarantined)}" if len(self.quarantined) else ""
-            self.notes.append(f"{len(self.quarantined)} images are in quarantine{names}")
+            self._note(self.quarantined, "are in quarantine")
         if unknown:
             self.notes.append(
                 f"--data.quarantine: {len(unknown)} lines name a file that is missing or has "
@@ -169,11 +159,8 @@ class _Assigner:
         conflicting: NDArray[np.bool_] = self.usable & (num_labels[groups] > 1)
         if conflicting.any():
             uses = {"train": "only trained on", "leave_out": "left out", "keep": "used like others"}
-            self.notes.append(
-                f"{conflicting.sum()} images have conflicting labels, "
-                f"{uses[self.options.contradictions]} (--data.contradictions): "
-                f"{self._named(conflicting)}"
-            )
+            use = uses[self.options.contradictions]
+            self._note(conflicting, f"have conflicting labels, {use} (--data.contradictions)")
         return conflicting
 
     def _note_duplicates(self) -> None:
@@ -194,7 +181,7 @@ class _Assigner:
             for path, label, image in zip(index.paths, index.labels, self.info.images, strict=True):
                 if image.error is None:
                     files[path] = (index.class_names[label], image.sha256)
-            splits = split_of_manifest(read_manifest(self.options.manifest), files=files)
+            splits = split_of_manifest(self.options.manifest, files=files)
             return np.array([splits.get(path, SKIPPED) for path in index.paths], dtype=object)
         if index.given_splits is not None:
             return index.given_splits.copy()
@@ -209,10 +196,7 @@ class _Assigner:
         np.maximum.at(highest, self.groups_of_duplicates, ranks)
         leaking = (ranks > 0) & (ranks < highest[self.groups_of_duplicates])
         if leaking.any():
-            self.notes.append(
-                f"{leaking.sum():,} images are duplicates of a validation or test image, left out: "
-                f"{self._named(leaking)}"
-            )
+            self._note(leaking, "are duplicates of a validation or test image, left out")
         split[leaking] = SKIPPED
 
     def _split_training(self, split: NDArray[np.object_], only_train: NDArray[np.bool_]) -> None:
@@ -232,22 +216,22 @@ class _Assigner:
         movable = np.flatnonzero((split == "train") & ~trained)
         seed = f"{options.split_seed}"
         if options.folds is not None:
-            folds = stratified_folds(
-                labels[movable], groups[movable], folds=options.folds, seed=seed, class_names=names
+            totals = np.bincount(labels[movable], minlength=len(names))
+            targets = fold_targets(totals, options.folds)
+            folds = assign_groups(
+                labels[movable], groups[movable], targets=targets, seed=seed, class_names=names
             )
             split[movable[folds == options.fold]] = "test"
             movable = movable[folds != options.fold]
             test_fraction = 0.0
             # Otherwise all folds would select their checkpoints on the same images.
             seed = f"{seed} {options.fold}"
-        split[movable] = stratified_split(
-            labels[movable],
-            groups[movable],
-            val_fraction=val_fraction,
-            test_fraction=test_fraction,
-            seed=seed,
-            class_names=names,
+        totals = np.bincount(labels[movable], minlength=len(names))
+        targets = split_targets(totals, (test_fraction, val_fraction))
+        numbers = assign_groups(
+            labels[movable], groups[movable], targets=targets, seed=seed, class_names=names
         )
+        split[movable] = np.array(["test", "val", "train"], dtype=object)[numbers]
 
     def _missing_fraction(self, name: str, fraction: float) -> float:
         """Return the fraction of the training images for a split; 0 if the folder has it."""
@@ -273,8 +257,7 @@ class _Assigner:
         # The smallest name of a group is its key, independent of the order of the files.
         order = np.lexsort((names, ~self.usable))
         _, first = np.unique(numbers[order], return_index=True)
-        keys: NDArray[np.str_] = names[order[first]][numbers]
-        return keys
+        return names[order[first]][numbers]
 
     def _same_photographer(self) -> NDArray[np.int64]:
         """Return each photo with the first of the same photographer, as pairs."""
@@ -320,8 +303,11 @@ class _Assigner:
                 "or ignore if the images are different."
             )
 
-    def _named(self, images: NDArray[np.int64] | NDArray[np.bool_]) -> str:
-        return shortened(np.array(self.index.paths, dtype=object)[images].tolist())
+    def _note(self, images: NDArray[np.bool_], text: str) -> None:
+        """Add a note about images with their number and paths."""
+        paths = np.array(self.index.paths, dtype=object)[images].tolist()
+        names = f": {shortened(paths)}" if paths else ""
+        self.notes.append(f"{len(paths):,} images {text}{names}")
 
 
 def tf_for_poets_split(paths: Sequence[str]) -> NDArray[np.object_]:
@@ -348,12 +334,12 @@ def tf_for_poets_split(paths: Sequence[str]) -> NDArray[np.object_]:
 
 
 def split_table(index: FolderIndex, split: NDArray[np.object_]) -> list[str]:
-    """Return a table of the images of each class and split; of many classes only the sums."""
+    """Return a table of the images of each class and split; of over 200 classes only the sums."""
     num_classes = len(index.class_names)
     columns = [np.bincount(index.labels[split == name], minlength=num_classes) for name in SPLITS]
     counts = np.stack(columns, axis=1)
     rows = [("all", counts.sum(axis=0))]
-    if num_classes <= _MAX_LISTED_CLASSES:
+    if num_classes <= 200:
         rows = [*zip(index.class_names, counts, strict=True), *rows]
     title = f"{len(split):,} images of {num_classes} classes in {index.root}"
     num_left_out = len(split) - counts.sum()

@@ -55,19 +55,19 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     return [ManifestRow(*line) for line in lines]
 
 
-def split_of_manifest(
-    rows: Sequence[ManifestRow], *, files: Mapping[str, tuple[str, str]]
-) -> dict[str, str]:
-    """Return the split of each file of a manifest by its path, without those left out.
+def split_of_manifest(file: str, *, files: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Return the split of each image of a manifest by its path, without those left out.
 
     Args:
-        rows: The manifest.
-        files: Class name and checksum of each file, by its path.
+        file: The manifest.
+        files: Class name and checksum of each image of the folder, by its path.
 
     Raises:
-        ValueError: A file is missing, has another content or another label than in the manifest.
+        OSError: The manifest cannot be read.
+        ValueError: It is no manifest; or an image is missing, or has another content or another
+            label than in the manifest.
     """
-    used = [row for row in rows if row.split in SPLITS]
+    used = [row for row in read_manifest(file) if row.split in SPLITS]
     if changed := [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]:
         raise ValueError(
             f"`manifest`: {len(changed)} of its {len(used)} images are missing under `root` or "

@@ -1,71 +1,44 @@
 """Stratified splits and folds: every class by the same fractions, each group in one split."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def stratified_split(
-    labels: NDArray[np.int64],
-    groups: Sequence[str] | NDArray[np.str_],
-    *,
-    val_fraction: float,
-    test_fraction: float,
-    seed: int | str,
-    class_names: Sequence[str],
-) -> NDArray[np.object_]:
-    """Return the split ``(N,)`` of each image: ``train``, ``val`` or ``test``.
+def split_targets(totals: NDArray[np.int64], fractions: Sequence[float]) -> NDArray[np.int64]:
+    """Return the number of images ``(K, S)`` of each class and split, the last with the rest.
 
     Args:
-        labels: Integers ``(N,)``.
-        groups: N keys; images with the same key, such as duplicates, stay together.
-        val_fraction: Fraction of each class for validation.
-        test_fraction: Fraction of each class for the test.
-        seed: Seed of the split, independent of the seed of the training.
-        class_names: Class names for the error.
-
-    Raises:
-        ValueError: A class has too few images.
+        totals: Number of images of each class ``(K,)``.
+        fractions: Fraction of each class for each split but the last.
     """
-    totals = np.bincount(labels, minlength=len(class_names))
-    targets = np.zeros((len(totals), 3), dtype=np.int64)
-    for column, fraction in enumerate((test_fraction, val_fraction)):
+    targets = np.zeros((len(totals), len(fractions) + 1), dtype=np.int64)
+    for column, fraction in enumerate(fractions):
         if fraction:
             targets[:, column] = (totals * fraction).round().clip(1)
-    targets[:, 2] = (totals - targets.sum(axis=1)).clip(1)
-    numbers = _assign_groups(labels, groups, targets=targets, seed=seed, class_names=class_names)
-    return np.array(["test", "val", "train"], dtype=object)[numbers]
+    targets[:, -1] = (totals - targets.sum(axis=1)).clip(1)
+    return targets
 
 
-def stratified_folds(
-    labels: NDArray[np.int64],
-    groups: Sequence[str] | NDArray[np.str_],
-    *,
-    folds: int,
-    seed: int | str,
-    class_names: Sequence[str],
-) -> NDArray[np.int64]:
-    """Return the fold ``(N,)`` of each image, a number from 0.
+def fold_targets(totals: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+    """Return the number of images ``(K, folds)`` of each class and fold.
 
-    The arguments are those of ``stratified_split``.
-
-    Raises:
-        ValueError: A class has too few images.
+    Args:
+        totals: Number of images of each class ``(K,)``.
+        folds: Number of folds.
     """
-    totals = np.bincount(labels, minlength=len(class_names))
     bounds = (totals[:, None] * np.arange(folds + 1) / folds).round().astype(np.int64)
-    targets = np.diff(bounds).clip(1)
-    return _assign_groups(labels, groups, targets=targets, seed=seed, class_names=class_names)
+    return np.diff(bounds).clip(1)
 
 
-def _assign_groups(
+def assign_groups(
     labels: NDArray[np.int64],
-    groups: Sequence[str] | NDArray[np.str_],
+    groups: Iterable[str],
     *,
     targets: NDArray[np.int64],
-    seed: int | str,
+    seed: str,
     class_names: Sequence[str],
 ) -> NDArray[np.int64]:
     """Return the number of the split ``(N,)`` of each image; a group is assigned as a whole.
@@ -77,10 +50,13 @@ def _assign_groups(
 
     Args:
         labels: Integers ``(N,)``.
-        groups: N keys; images with the same key stay together.
+        groups: N keys; images with the same key, such as duplicates, stay together.
         targets: Number of images ``(K, S)`` of each class and split.
-        seed: Seed of the order.
+        seed: Seed of the order, independent of the seed of the training.
         class_names: Class names for the error.
+
+    Raises:
+        ValueError: A class has too few images.
     """
 
     def random_key(group: str) -> bytes:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -175,9 +176,9 @@ def test_connected_images_have_one_number():
 
 def test_each_rule_pairs_its_kind_of_duplicates(tmp_path):
     images = thumbnails([photo(0), photo(0), photo(1), saved(photo(1), quality=30)])
-    sha256 = ["a", "a", "b", "c"]
+    info = SimpleNamespace(sha256=["a", "a", "b", "c"], thumbnails=images)
     pairs = {
-        rule: duplicate_pairs(sha256, images, rule=rule, cache_dir=tmp_path).indices.tolist()
+        rule: duplicate_pairs(info, rule=rule, cache_dir=tmp_path).indices.tolist()
         for rule in ("near", "near", "exact", "ignore")
     }
     assert pairs == {"near": [[0, 1], [2, 3]], "exact": [[0, 1]], "ignore": []}
@@ -188,7 +189,7 @@ def test_each_rule_pairs_its_kind_of_duplicates(tmp_path):
 def test_the_known_pairs_of_flower_photos_are_found(tmp_path):
     index = index_folder(PHOTOS)
     info = read_image_info(index.root, index.paths, cache_dir=tmp_path)
-    pairs = duplicate_pairs(info.sha256, info.thumbnails, rule="near", cache_dir=tmp_path).indices
+    pairs = duplicate_pairs(info, rule="near", cache_dir=tmp_path).indices
     number = [path.partition("/")[2].partition("_")[0] for path in index.paths]
     found = {frozenset((number[a], number[b])) for a, b in pairs}
     known = (

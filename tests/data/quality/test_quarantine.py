@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from flowers.data.quality.quarantine import QuarantineRow, quarantine_text, quarantined_images
@@ -12,8 +13,8 @@ INFO = SimpleNamespace(sha256=["sha0", "sha1", "sha2", "sha3", "sha4"])
 
 
 def read(file):
-    indices, unknown = quarantined_images(INDEX, INFO, quarantine=str(file))
-    return indices.tolist(), unknown
+    quarantined, unknown = quarantined_images(INDEX, INFO, quarantine=str(file))
+    return np.flatnonzero(quarantined).tolist(), unknown
 
 
 def test_a_list_reads_back_as_it_was_written(tmp_path):
@@ -46,8 +47,8 @@ def test_a_list_written_by_a_spreadsheet_or_by_hand_is_read(tmp_path):
 
 
 def test_without_a_list_no_image_is_in_quarantine():
-    indices, unknown = quarantined_images(INDEX, INFO, quarantine=None)
-    assert indices.tolist() == []
+    quarantined, unknown = quarantined_images(INDEX, INFO, quarantine=None)
+    assert quarantined.tolist() == [False] * len(PATHS)
     assert unknown == []
 
 

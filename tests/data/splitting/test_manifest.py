@@ -17,10 +17,14 @@ ROWS = [
 FILES = {row.path: (row.label, row.sha256) for row in ROWS}
 
 
+def write(folder, rows):
+    file = folder / "manifest.csv"
+    file.write_bytes(manifest_text(rows).encode("utf-8", "surrogateescape"))
+    return file
+
+
 def test_a_manifest_reads_back_as_it_was_written(tmp_path):
-    file = tmp_path / "manifest.csv"
-    file.write_bytes(manifest_text(ROWS).encode("utf-8", "surrogateescape"))
-    assert read_manifest(file) == ROWS
+    assert read_manifest(write(tmp_path, ROWS)) == ROWS
     assert "\n'=1+1/-2.jpg,'=1+1," in manifest_text(ROWS)
 
 
@@ -31,9 +35,10 @@ def test_a_manifest_saved_by_a_spreadsheet_program_is_read(tmp_path):
     assert read_manifest(file) == ROWS[3:]
 
 
-def test_the_split_of_a_manifest_is_the_one_it_states():
+def test_the_split_of_a_manifest_is_the_one_it_states(tmp_path):
+    file = write(tmp_path, ROWS)
     files = FILES | {"dog/new.jpg": ("dog", "5" * 64)}
-    assert split_of_manifest(ROWS, files=files) == {row.path: row.split for row in ROWS[:3]}
+    assert split_of_manifest(file, files=files) == {row.path: row.split for row in ROWS[:3]}
 
 
 @pytest.mark.parametrize(
@@ -41,10 +46,11 @@ def test_the_split_of_a_manifest_is_the_one_it_states():
     [{ROWS[1].path: ("cat", "9" * 64)}, {ROWS[1].path: ("dog", "2" * 64)}, {ROWS[1].path: None}],
     ids=["other content", "other label", "missing"],
 )
-def test_a_file_that_is_not_as_in_the_manifest_is_named(change):
+def test_a_file_that_is_not_as_in_the_manifest_is_named(change, tmp_path):
+    file = write(tmp_path, ROWS)
     files = {path: info for path, info in (FILES | change).items() if info is not None}
     with pytest.raises(ValueError, match=r"1 of its 3 images .*cat/pâquerette\.jpg"):
-        split_of_manifest(ROWS, files=files)
+        split_of_manifest(file, files=files)
 
 
 @pytest.mark.parametrize(
@@ -61,11 +67,9 @@ def test_another_csv_is_refused(tmp_path, text):
 
 
 def test_a_path_listed_twice_is_refused(tmp_path):
-    file = tmp_path / "manifest.csv"
     rows = [*ROWS, ROWS[0]._replace(split="test")]
-    file.write_bytes(manifest_text(rows).encode("utf-8", "surrogateescape"))
     with pytest.raises(ValueError, match="1 paths are repeated"):
-        read_manifest(file)
+        read_manifest(write(tmp_path, rows))
 
 
 def test_an_unknown_split_is_refused(tmp_path):

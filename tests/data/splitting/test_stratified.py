@@ -4,21 +4,22 @@ import numpy as np
 import pytest
 
 from flowers.data.splitting.manifest import SPLITS
-from flowers.data.splitting.stratified import stratified_folds, stratified_split
+from flowers.data.splitting.stratified import assign_groups, fold_targets, split_targets
 
 NAMES = ("a", "b", "c")
 
 
 def split(labels, groups, *, seed=0, val=0.1, test=0.1, names=NAMES):
-    splits = stratified_split(
-        np.asarray(labels),
-        groups,
-        val_fraction=val,
-        test_fraction=test,
-        seed=seed,
-        class_names=names,
-    )
+    labels = np.asarray(labels)
+    targets = split_targets(np.bincount(labels, minlength=len(names)), (test, val))
+    numbers = assign_groups(labels, groups, targets=targets, seed=f"{seed}", class_names=names)
+    splits = np.array(["test", "val", "train"])[numbers]
     return {name: np.flatnonzero(splits == name) for name in SPLITS}
+
+
+def fold_numbers(labels, groups, *, folds, seed=0):
+    targets = fold_targets(np.bincount(labels, minlength=len(NAMES)), folds)
+    return assign_groups(labels, groups, targets=targets, seed=f"{seed}", class_names=NAMES)
 
 
 def example():
@@ -122,7 +123,7 @@ def test_a_group_larger_than_a_fold_has_a_fold_of_its_own(seed):
     labels = np.repeat([0, 1, 2], [100, 50, 20])
     groups = [f"{number}" for number in range(170)]
     groups[:40] = ["large"] * 40
-    number = stratified_folds(labels, groups, folds=5, seed=seed, class_names=NAMES)
+    number = fold_numbers(labels, groups, folds=5, seed=seed)
     assert sorted(np.bincount(number[labels == 0]).tolist()) == [15, 15, 15, 15, 40]
     assert np.bincount(number[labels == 1]).tolist() == [10] * 5
 
@@ -151,37 +152,27 @@ def test_a_group_of_several_classes_is_in_one_split_and_the_classes_stay_stratif
 def test_folds_are_even_in_every_class_and_keep_groups_together(folds):
     labels = np.repeat([0, 1, 2], [200, 100, 37])
     groups = [f"{i // 2}" for i in range(len(labels))]
-    number = stratified_folds(labels, groups, folds=folds, seed=0, class_names=NAMES)
+    number = fold_numbers(labels, groups, folds=folds)
     for label in range(3):
         counts = np.bincount(number[labels == label], minlength=folds)
         assert counts.max() - counts.min() <= 4
     assert all(len({*number[np.array(groups) == group]}) == 1 for group in set(groups))
-    assert not np.array_equal(
-        number, stratified_folds(labels, groups, folds=folds, seed=1, class_names=NAMES)
-    )
+    assert not np.array_equal(number, fold_numbers(labels, groups, folds=folds, seed=1))
 
 
 def test_folds_of_single_images_differ_by_one_at_most_and_a_new_image_moves_few():
     labels, groups = example()
-    number = stratified_folds(labels, groups, folds=5, seed=0, class_names=NAMES)
+    number = fold_numbers(labels, groups, folds=5)
     for label in range(3):
         counts = np.bincount(number[labels == label], minlength=5)
         assert counts.max() - counts.min() <= 1
-    more = stratified_folds(
-        np.append(labels, 0), [*groups, "new"], folds=5, seed=0, class_names=NAMES
-    )
+    more = fold_numbers(np.append(labels, 0), [*groups, "new"], folds=5)
     assert (more[:-1] != number).sum() <= 5
 
 
 def test_more_folds_than_images_of_a_class_are_refused():
     with pytest.raises(ValueError, match=r"class 'c' has 4 images to split, in 4 groups.*5 splits"):
-        stratified_folds(
-            np.repeat([0, 1, 2], [9, 9, 4]),
-            [*"abcdefghijklmnopqrstuv"],
-            folds=5,
-            seed=0,
-            class_names=NAMES,
-        )
+        fold_numbers(np.repeat([0, 1, 2], [9, 9, 4]), [*"abcdefghijklmnopqrstuv"], folds=5)
 
 
 def test_without_a_test_fraction_there_is_no_test_split():
