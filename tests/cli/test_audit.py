@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flowers import runtime
+from flowers import data, runtime
 from flowers.__main__ import main, run_function
 from flowers.cli import audit
 from flowers.data import FlowersDataModule, generate_flowers
@@ -418,14 +418,14 @@ def test_results_are_never_overwritten(photos, tmp_path):
 
 def test_a_folder_made_during_the_audit_is_not_overwritten(photos, tmp_path, monkeypatch, capsys):
     root = photos(cat=3, dog=3)
-    audit_folder = audit.audit_folder
+    audit_folder = data.audit_folder
 
     def audited(*args, **options):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "quarantine.csv").write_text("mine")
         return audit_folder(*args, **options)
 
-    monkeypatch.setattr(audit, "audit_folder", audited)
+    monkeypatch.setattr(data, "audit_folder", audited)
     audit.audit(str(root), out="out")
     assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [
         ("quarantine.csv", "mine")
@@ -444,7 +444,7 @@ def test_an_audit_that_cannot_run_has_another_status_than_one_with_findings(
     root = photos(cat=3, dog=3)
     shutil.rmtree(root / "dog")
     assert main(["audit", str(root)]) == 2
-    monkeypatch.setattr(audit, "audit_folder", None)
+    monkeypatch.setattr(data, "audit_folder", None)
     assert main(["audit", str(root)]) == 2  # a bug is no finding
     assert "Traceback" in capsys.readouterr().err
     with pytest.raises(SystemExit) as raised:
