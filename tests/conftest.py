@@ -29,7 +29,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 FIGURES = (
     "flowers.callbacks.tensorboard.confusion_figure",
     "flowers.callbacks.tensorboard.gallery_figure",
-    "flowers.callbacks.write_report.report_figures",
+    "flowers.evaluation.reports.report.report_figures",
 )
 
 

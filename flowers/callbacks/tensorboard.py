@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from flowers.evaluation import (
     scores,
     worst_mistakes,
 )
-from flowers.tasks import ClassificationTask
+from flowers.tasks import ClassificationTask, expect
 
 # The charts on TensorBoard's first page; a tag is a regular expression.
 _LAYOUT = {
@@ -131,8 +132,7 @@ class LogToTensorBoard(CollectsPredictions):
 
     def __init__(self, every_n_epochs: int = 5, *, graph: bool = False) -> None:
         super().__init__()
-        if every_n_epochs < 1:
-            raise ValueError(f"`every_n_epochs`: expected at least 1, got {every_n_epochs}")
+        expect(every_n_epochs >= 1, "every_n_epochs", "at least 1", every_n_epochs)
         self.every_n_epochs = every_n_epochs
         self.graph = graph
         self._best_hp_metrics = {"val/best_acc": -1.0, "val/loss_at_best_acc": 0.0}
@@ -299,11 +299,11 @@ def _target_text(target: Tensor, class_names: list[str]) -> str:
 
 
 def _add_graph(net: nn.Module, images: Tensor, log: Any) -> None:  # noqa: ANN401
-    training = net.training
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # TensorBoard traces with a deprecated function of torch
-        log.add_graph(net.eval(), images)  # eval keeps the statistics of batch norm
-    net.train(training)
+    # A copy, so that batch norm keeps its statistics, and frozen stages their evaluation mode.
+    copied = copy.deepcopy(net).eval()
+    # TensorBoard traces with a deprecated function of torch.
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
+        log.add_graph(copied, images)
 
 
 def _write(trainer: Trainer, write: Callable[[Any], None]) -> None:

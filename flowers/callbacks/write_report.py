@@ -19,31 +19,11 @@ from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 
+from flowers import evaluation
 from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions, is_all
 from flowers.callbacks.console import print_classes
 from flowers.checkpoint import read_checkpoint
 from flowers.data import FlowersDataModule, read_credits, to_float
-from flowers.evaluation import (
-    Curve,
-    LabelIssue,
-    Picture,
-    PredictionTable,
-    Report,
-    add_overlays,
-    best_successes,
-    figure_bytes,
-    jpeg_bytes,
-    predictions_csv,
-    read_history,
-    report_figures,
-    report_html,
-    report_json,
-    report_markdown,
-    report_numbers,
-    top_losses,
-    training_seconds,
-    worst_mistakes,
-)
 from flowers.run_folder import write_new
 from flowers.tasks import ClassificationTask, Prediction, expect
 
@@ -105,18 +85,9 @@ class WriteReport(CollectsPredictions):
             run = run.parent
         self._target = Path(self.folder or run)
         report = self._report(collected, pl_module, data, file=file, run=run)
-        print_classes(report_numbers(report)["classes"])
-        figures = report_figures(report)
-        # As ``predict`` computes them, to the last bit.
+        print_classes(evaluation.class_metrics(report.predictions))
         calibrated = as_predictions(collected, data, temperature=report.temperature or 1.0)
-        self._contents = {
-            "report.html": report_html(report, figures),
-            "report.json": report_json(report),
-            "report.md": report_markdown(report),
-            "predictions.csv": predictions_csv(calibrated, threshold=report.threshold or 0.0),
-        }
-        for title, figure in figures.items():
-            self._contents[f"figures/{title.lower().replace(' ', '_')}.png"] = figure_bytes(figure)
+        self._contents = evaluation.report_files(report, calibrated)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the report after Lightning has printed the metrics.
@@ -137,19 +108,19 @@ class WriteReport(CollectsPredictions):
         *,
         file: Path,
         run: Path,
-    ) -> Report:
+    ) -> evaluation.Report:
         predictions = as_predictions(collected, data)
         checkpoint = read_checkpoint(file)
         config = checkpoint["config"]
         summary = {"date": datetime.now().astimezone().isoformat(" ", "minutes")}
         if "flowers" in Path(sys.argv[0]).parts[-2:]:  # else another program runs the test
             summary["command"] = f"python -m flowers {shlex.join(sys.argv[1:])}"
-        curves = read_history(run)
-        mistakes = worst_mistakes(predictions, self.num_examples)
-        successes = best_successes(predictions, self.num_examples)
-        pictures, note = _examples([*mistakes, *successes], predictions, task, data)
+        curves = evaluation.read_history(run)
+        mistakes = evaluation.worst_mistakes(predictions, self.num_examples)
+        successes = evaluation.best_successes(predictions, self.num_examples)
+        pictures, note = _examples([*mistakes, *successes], predictions.predicted, task, data)
         calibration = task.calibration or {}
-        return Report(
+        return evaluation.Report(
             title=f"Test of {run.name}/{file.name}",
             predictions=predictions,
             summary=summary | _recipe(config),
@@ -158,7 +129,7 @@ class WriteReport(CollectsPredictions):
             details={
                 "Data": _data_details(data),
                 "Training": _training_details(run, curves, epoch=checkpoint["epoch"]),
-                "Test": self._test_details(task, num_images=len(data.indices["test"]), file=file),
+                "Test": {"checkpoint": file.name} | self._test_details(task, data),
                 "Environment": _environment(),
                 "Configuration of the training": {
                     "config": yaml.safe_dump(_without_nulls(config), sort_keys=False)
@@ -172,13 +143,10 @@ class WriteReport(CollectsPredictions):
             label_issues=_label_issues(self.num_label_issues, task, data),
         )
 
-    def _test_details(
-        self, task: ClassificationTask, *, num_images: int, file: Path
-    ) -> dict[str, str]:
-        images_per_s = num_images / max(self._seconds, 1e-9)
+    def _test_details(self, task: ClassificationTask, data: FlowersDataModule) -> dict[str, str]:
+        images_per_s = len(data.indices["test"]) / max(self._seconds, 1e-9)
         num_parameters = sum(parameter.numel() for parameter in task.net.parameters())
         return {
-            "checkpoint": file.name,
             "duration": f"{self._seconds:.1f} s, {images_per_s:,.0f} images/s",
             "device": str(task.device),
             "test-time augmentation": task.tta,
@@ -186,10 +154,12 @@ class WriteReport(CollectsPredictions):
         }
 
 
-def _training_details(run: Path, curves: dict[str, Curve], *, epoch: int) -> dict[str, str]:
+def _training_details(
+    run: Path, curves: dict[str, evaluation.Curve], *, epoch: int
+) -> dict[str, str]:
     """Return the duration of the training, the checkpoint's epoch and its validation metrics."""
     details = {"duration": "not recorded", "checkpoint's epoch": f"{epoch} (counted from 0)"}
-    seconds = training_seconds(run)
+    seconds = evaluation.training_seconds(run)
     if seconds is not None:
         details["duration"] = f"{seconds / 60:.1f} min"
     for name in ("val/acc", "val/loss"):
@@ -249,25 +219,22 @@ def _data_details(data: FlowersDataModule) -> dict[str, str]:
 
 
 def _examples(
-    rows: list[int],
-    predictions: PredictionTable,
-    task: ClassificationTask,
-    data: FlowersDataModule,
-) -> tuple[dict[int, Picture], str]:
+    rows: list[int], predicted: NDArray[np.int64], task: ClassificationTask, data: FlowersDataModule
+) -> tuple[dict[int, evaluation.Picture], str]:
     """Return test images with their Grad-CAM by their row in the predictions, and a note."""
     if not rows:
         return {}, ""
     indices = data.indices["test"][rows]
     images = to_float(data.images(indices)).to(task.device)
-    labels = predictions.predicted[rows].tolist()
-    pictures, note = add_overlays(_pictures(indices, data), task.net, images, labels)
+    labels = predicted[rows].tolist()
+    pictures, note = evaluation.add_overlays(_pictures(indices, data), task.net, images, labels)
     return dict(zip(rows, pictures, strict=True)), note
 
 
 @torch.inference_mode()
 def _label_issues(
     count: int, task: ClassificationTask, data: FlowersDataModule
-) -> dict[LabelIssue, Picture]:
+) -> dict[evaluation.LabelIssue, evaluation.Picture]:
     """Return the training images with the highest loss, without augmentation.
 
     Returns none without a cache, because decoding would be slow, or if the checkpoint was trained
@@ -283,12 +250,12 @@ def _label_issues(
         images = to_float(data.images(batch).to(task.device))
         logits.append(task.net(images).float().cpu())
     collected = Prediction(torch.from_numpy(indices), torch.cat(logits))
-    issues = top_losses(as_predictions(collected, data), count)
+    issues = evaluation.top_losses(as_predictions(collected, data), count)
     pictures = _pictures(indices[[*issues]], data)
     return dict(zip(issues.values(), pictures, strict=True))
 
 
-def _pictures(indices: NDArray[np.int64], data: FlowersDataModule) -> list[Picture]:
+def _pictures(indices: NDArray[np.int64], data: FlowersDataModule) -> list[evaluation.Picture]:
     """Return images as the network sees them, with a link to the file."""
     credits = read_credits(data.index.root)
     pixels = data.images(indices).permute(0, 2, 3, 1).numpy()
@@ -297,6 +264,6 @@ def _pictures(indices: NDArray[np.int64], data: FlowersDataModule) -> list[Pictu
         path = data.index.paths[index]
         photographer = credits[path].photographer if path in credits else ""
         link = (data.index.root / path).absolute().as_uri()
-        jpeg = jpeg_bytes(Image.fromarray(image))
-        pictures.append(Picture(jpeg, path, photographer, link=link))
+        jpeg = evaluation.jpeg_bytes(Image.fromarray(image))
+        pictures.append(evaluation.Picture(jpeg, path, photographer, link=link))
     return pictures

@@ -39,19 +39,10 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
     results = []
     for folder in folders:
         results.append(read_run(folder, name=os.path.relpath(folder.absolute(), parent)))
-    text = evaluation.comparison_markdown(results)
-    figures = evaluation.comparison_figures(results)
     root = Path(results[0].config.get("data.root") or ".")
-    picture = partial(photo_picture, root)
-    contents: dict[str, str | bytes] = {
-        "compare.html": evaluation.comparison_html(results, figures, picture),
-        "compare.json": evaluation.comparison_json(results),
-        "compare.md": text,
-    }
-    for title, figure in figures.items():
-        contents[f"{title.replace(' ', '_')}.png"] = evaluation.figure_bytes(figure)
-    target = write_folder(out, contents, name="compare")
-    print_markdown(text)
+    files = evaluation.comparison_files(results, partial(photo_picture, root))
+    target = write_folder(out, files, name="compare")
+    print_markdown(str(files["compare.md"]))
     print(f"See {os.path.relpath(target / 'compare.html')}")
 
 

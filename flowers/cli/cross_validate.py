@@ -157,12 +157,7 @@ def _write_results(out: Path, runs: Runs, earlier: dict[str, list[str]]) -> dict
         runs: The predictions.
         earlier: File name and checksum of each earlier result, as they are returned.
     """
-    summary = evaluation.summary_markdown(runs)
-    texts = {
-        "summary.md": summary,
-        "summary.json": evaluation.summary_json(runs),
-        "predictions.csv": evaluation.predictions_csv(evaluation.pool(runs)),
-    }
+    texts = evaluation.summary_files(runs)
     written = {}
     for name, text in texts.items():
         earlier_name, earlier_checksum = earlier.get(name, ["", ""])
@@ -173,6 +168,6 @@ def _write_results(out: Path, runs: Runs, earlier: dict[str, list[str]]) -> dict
             [file] = write_new(out, {name: text}, option="--out")
         written[name] = [file.name, _checksum(file)]
     print()
-    print_markdown(summary)
+    print_markdown(texts["summary.md"])
     print(f"\nWritten to {out}: {', '.join(file for file, _ in written.values())}")
     return written

@@ -107,7 +107,7 @@ def results_html(predictor: FlowerPredictor, files: list[str]) -> str:
         overlay = evaluation.Picture(overlaid.overlay, "Grad-CAM")
         pictures = [photo, overlay] if overlay.jpeg else [photo]
         title = f"not sure: {result.label}" if result.rejected else result.label
-        cards.append(evaluation.Card(title, pictures, evaluation.class_bars(names, probs)))
+        cards.append(evaluation.Card(title, pictures, evaluation.class_bars(names, probs)[:10]))
     table = csv_text(evaluation.header_row(names), rows)
     content = b64encode(table.encode("utf-8", "surrogateescape")).decode()
     title = f"{len(files)} photos"

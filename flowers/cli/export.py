@@ -56,11 +56,7 @@ def export(
             "torch.export needs nothing more: python -m flowers export "
             f"{shlex.quote(checkpoint)} --format torch_export"
         )
-    formats = {
-        "onnx": (".onnx", deploy.write_onnx, deploy.onnx_runner),
-        "torch_export": (".pt2", deploy.write_torch_export, deploy.torch_export_runner),
-    }
-    suffix, write, runner = formats[format]
+    suffix, write, runner = deploy.FORMATS[format]
     file = out or checkpoint_file(checkpoint).with_suffix(suffix)
     check_new(file)
     if file.suffix != suffix:

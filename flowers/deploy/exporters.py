@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+_SHAPES = {"images": {0: torch.export.Dim("batch")}}  # a batch of any size
 # Maps RGB bytes (B, S, S, 3) to probabilities (B, K).
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -50,11 +51,10 @@ def write_onnx(
     """
     import onnx  # noqa: PLC0415 (an optional extra)
 
-    shapes = {"images": {0: torch.export.Dim("batch")}}
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["probabilities"]}
     with warnings.catch_warnings(action="ignore"):  # they concern the exporter's own code
         program = torch.onnx.export(
-            module, _example(images), dynamo=True, dynamic_shapes=shapes, verbose=False, **names
+            module, _example(images), dynamo=True, dynamic_shapes=_SHAPES, verbose=False, **names
         )
     assert program is not None
     model = program.model_proto
@@ -89,10 +89,9 @@ def write_torch_export(
         file: The file.
         metadata: Content of ``metadata.json`` in the file.
     """
-    shapes = {"images": {0: torch.export.Dim("batch")}}
     # The warnings concern the exporter's own code.
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-        program = torch.export.export(module, _example(images), dynamic_shapes=shapes)
+        program = torch.export.export(module, _example(images), dynamic_shapes=_SHAPES)
         content = io.BytesIO()  # on a full disk, torch's own writer would abort the process
         torch.export.save(program, content, extra_files={"metadata.json": json.dumps(metadata)})
     file.write_bytes(content.getvalue())
@@ -109,3 +108,10 @@ def torch_export_runner(file: Path) -> Run:
         return probs
 
     return run
+
+
+# Suffix, writer and runner of each format.
+FORMATS = {
+    "onnx": (".onnx", write_onnx, onnx_runner),
+    "torch_export": (".pt2", write_torch_export, torch_export_runner),
+}

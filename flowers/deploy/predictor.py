@@ -67,24 +67,20 @@ class FlowerPredictor:
         self.batch_size = batch_size
         try:
             with limit_network(checkpoint):
-                self._restore(content)
+                self.task = _restore_task(content).to(self.device).eval()
+            stored = content["FlowersDataModule"]
+            names = ("image_size", "resize", "interpolation")
+            self.decoding = {name: stored[name] for name in names}
+            calibration = self.task.calibration or {}
+            self.temperature = float(calibration.get("temperature", 1.0))
+            self.threshold = float(calibration.get("threshold", 0.0))
         except Exception as error:  # invalid values raise errors of any kind
             reason = str(error).partition("\n")[0]
             raise ValueError(
                 f"{checkpoint}: expected a checkpoint of this project, {reason}"
             ) from error
         self.task.tta = tta or self.task.tta
-
-    def _restore(self, content: dict[str, Any]) -> None:
-        self.task = restore_task(content).to(self.device).eval()
-        if not all(torch.isfinite(value).all() for value in self.task.state_dict().values()):
-            raise ValueError("got weights that are NaN or infinite")
         self.class_names = list(self.task.class_names)
-        stored = content["FlowersDataModule"]
-        self.decoding = {name: stored[name] for name in ("image_size", "resize", "interpolation")}
-        calibration = content.get("calibration") or {}
-        self.temperature = float(calibration.get("temperature", 1.0))
-        self.threshold = float(calibration.get("threshold", 0.0))
 
     @overload
     def __call__(self, images: ImageLike) -> Classification: ...
@@ -183,14 +179,14 @@ def _as_file(image: ImageLike) -> str | Path | io.BytesIO | Image.Image:
     raise TypeError(f"expected a path, bytes, a PIL image or an array of bytes, got {kind}")
 
 
-def restore_task(checkpoint: dict[str, Any]) -> ClassificationTask:
+def _restore_task(checkpoint: dict[str, Any]) -> ClassificationTask:
     """Return the task of a checkpoint, with its weights; nothing is downloaded.
 
     Args:
         checkpoint: What ``read_checkpoint`` returns.
 
     Raises:
-        ValueError: The task is not part of this package.
+        ValueError: The task is not part of this package, or weights are NaN or infinite.
     """
     name = str(checkpoint["config"].get("model", {}).get("class_path", "flowers.CNNTask"))
     # Only a task of this package is used: the name in a checkpoint must not import other code.
@@ -202,5 +198,7 @@ def restore_task(checkpoint: dict[str, Any]) -> ClassificationTask:
         options["weights"] = "none"
     task: ClassificationTask = task_class(**options)
     task.load_state_dict(checkpoint["state_dict"])
+    if not all(torch.isfinite(value).all() for value in task.state_dict().values()):
+        raise ValueError("got weights that are NaN or infinite")
     task.calibration = checkpoint.get("calibration")
     return task

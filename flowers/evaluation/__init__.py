@@ -7,7 +7,7 @@ from flowers.evaluation.calibration import (
     with_temperature,
 )
 from flowers.evaluation.comparison import Run
-from flowers.evaluation.cross_validation import pool, summary_json, summary_markdown
+from flowers.evaluation.cross_validation import summary_files
 from flowers.evaluation.examples import best_successes, worst_mistakes
 from flowers.evaluation.figures import (
     confusion_figure,
@@ -18,22 +18,16 @@ from flowers.evaluation.figures import (
 )
 from flowers.evaluation.grad_cam import add_overlays, grad_cam
 from flowers.evaluation.label_issues import LabelIssue, label_issues, top_losses
-from flowers.evaluation.metrics import confusion, scores, wilson_interval
+from flowers.evaluation.metrics import class_metrics, confusion, scores, wilson_interval
 from flowers.evaluation.predictions import (
     PREDICTION_COLUMNS,
     PredictionTable,
     error_row,
     header_row,
     prediction_row,
-    predictions_csv,
     read_predictions,
 )
-from flowers.evaluation.reports.comparison_report import (
-    comparison_figures,
-    comparison_html,
-    comparison_json,
-    comparison_markdown,
-)
+from flowers.evaluation.reports.comparison_report import comparison_files
 from flowers.evaluation.reports.page import (
     Bar,
     Card,
@@ -44,14 +38,7 @@ from flowers.evaluation.reports.page import (
     class_bars,
     page_html,
 )
-from flowers.evaluation.reports.report import (
-    Report,
-    report_figures,
-    report_html,
-    report_json,
-    report_markdown,
-    report_numbers,
-)
+from flowers.evaluation.reports.report import Report, report_files
 from flowers.evaluation.training_curves import Curve, read_history, training_seconds
 
 __all__ = [
@@ -70,10 +57,8 @@ __all__ = [
     "add_overlays",
     "best_successes",
     "class_bars",
-    "comparison_figures",
-    "comparison_html",
-    "comparison_json",
-    "comparison_markdown",
+    "class_metrics",
+    "comparison_files",
     "confusion",
     "confusion_figure",
     "error_row",
@@ -87,20 +72,13 @@ __all__ = [
     "jpeg_bytes",
     "label_issues",
     "page_html",
-    "pool",
     "prediction_row",
-    "predictions_csv",
     "read_history",
     "read_predictions",
     "reliability",
-    "report_figures",
-    "report_html",
-    "report_json",
-    "report_markdown",
-    "report_numbers",
+    "report_files",
     "scores",
-    "summary_json",
-    "summary_markdown",
+    "summary_files",
     "top_losses",
     "training_seconds",
     "wilson_interval",

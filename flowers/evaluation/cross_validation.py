@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flowers.evaluation.metrics import confusion, fold_interval, scores
-from flowers.evaluation.predictions import PredictionTable
+from flowers.evaluation.predictions import PredictionTable, predictions_csv
 from flowers.evaluation.reports.page import Table, table_markdown
 
 # The predictions of each test fold, by (seed, fold).
@@ -80,21 +80,31 @@ def pool(runs: Runs) -> PredictionTable:
     )
 
 
-def summary_json(runs: Runs) -> str:
-    """Return the summary and the pooled confusion matrix as JSON."""
-    summary = {name: score._asdict() for name, score in summarize(runs).items()}
-    counts = confusion(pool(runs)).tolist()
-    return json.dumps({"scores": summary, "confusion": counts}, indent=2)
+def summary_files(runs: Runs) -> dict[str, str]:
+    """Return the files with the scores and the pooled predictions, by their names.
+
+    Raises:
+        ValueError: As for ``pool``.
+    """
+    pooled = pool(runs)
+    summary = summarize(runs)
+    numbers = {
+        "scores": {name: score._asdict() for name, score in summary.items()},
+        "confusion": confusion(pooled).tolist(),
+    }
+    return {
+        "summary.md": _markdown(runs, summary, pooled),
+        "summary.json": json.dumps(numbers, indent=2),
+        "predictions.csv": predictions_csv(pooled),
+    }
 
 
-def summary_markdown(runs: Runs) -> str:
-    """Return the summary and the pooled confusion matrix as Markdown tables."""
+def _markdown(runs: Runs, summary: Mapping[str, Summary], pooled: PredictionTable) -> str:
     seeds, folds = map(set, zip(*runs, strict=True))  # the keys are (seed, fold)
     seed_count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
-    pooled = pool(runs)
     counts = confusion(pooled)
     score_rows = []
-    for name, score in summarize(runs).items():
+    for name, score in summary.items():
         interval = f"{score.low:.4f} to {score.high:.4f}"
         score_rows.append([name, f"{score.mean:.4f}", f"{score.sd:.4f}", interval])
     confusion_rows = list(zip(pooled.class_names, *counts.T.tolist(), strict=True))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from cycler import cycler
 from matplotlib import rcParams
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from PIL import Image
 from sklearn.metrics import (
     average_precision_score,
     precision_recall_curve,
@@ -17,16 +21,9 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from matplotlib.axes import Axes
-    from numpy.typing import NDArray
-    from PIL import Image
-
-    from flowers.evaluation.calibration import Reliability
-    from flowers.evaluation.predictions import PredictionTable
-    from flowers.evaluation.training_curves import Curve
+from flowers.evaluation.calibration import Reliability
+from flowers.evaluation.predictions import PredictionTable
+from flowers.evaluation.training_curves import Curve
 
 # With more classes, the counts in the cells or the curves of the classes are illegible.
 _MAX_CLASSES = 20
@@ -72,11 +69,8 @@ def roc_figure(predictions: PredictionTable) -> Figure:
         false_positives, true_positives, _ = roc_curve(is_class, probs)
         area = roc_auc_score(is_class, probs)
         axes.plot(false_positives, true_positives, label=f"{_plain(name)} ({area:.3f})")
-    axes.set(
-        xlabel="false positive rate",
-        ylabel="true positive rate",
-        title="ROC curves (area under the curve)",
-    )
+    axes.set(xlabel="false positive rate", ylabel="true positive rate")
+    axes.set_title("ROC curves (area under the curve)")
     _legend(axes, "lower right")
     return figure
 
@@ -88,12 +82,8 @@ def precision_recall_figure(predictions: PredictionTable) -> Figure:
         precision, recall, _ = precision_recall_curve(is_class, probs)
         average = average_precision_score(is_class, probs)
         axes.step(recall, precision, where="post", label=f"{_plain(name)} ({average:.3f})")
-    axes.set(
-        xlabel="recall",
-        ylabel="precision",
-        title="Precision-recall curves (average precision)",
-        ylim=(0, 1.02),
-    )
+    axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+    axes.set_title("Precision-recall curves (average precision)")
     _legend(axes, "lower left")
     return figure
 
@@ -109,10 +99,7 @@ def reliability_figure(bins: Reliability, *, title: str) -> Figure:
     widths = np.diff(merged.edges)
     axes.bar(centres, merged.accuracy, width=widths, edgecolor="white", label="accuracy")
     axes.plot([0, 1], [0, 1], label="perfectly calibrated", **_DASHED)
-    confidence = merged.confidence
-    axes.plot(
-        confidence, merged.accuracy, "o", color="black", markersize=3, label="mean confidence"
-    )
+    axes.plot(merged.confidence, merged.accuracy, "ko", markersize=3, label="mean confidence")
     for centre, count in zip(centres, merged.counts, strict=True):
         axes.text(centre, 1.01, str(count), ha="center", fontsize=7, color="dimgrey")
     xlabel = "confidence (above: number of images in each bin)"
@@ -145,16 +132,15 @@ def history_figure(
     """
     panels: dict[str, list[str]] = {}
     for title, metric in {"loss": "loss", "accuracy": "acc"}.items():
-        for name in (f"train/{metric}", f"val/{metric}"):
-            if name in curves:
-                panels.setdefault(title, []).append(name)
+        names = [name for name in (f"train/{metric}", f"val/{metric}") if name in curves]
+        if names:
+            panels[title] = names
     # Of several parameter groups, plot the one with the largest rate: the head.
     rates = [name for name in curves if name.startswith("train/lr")]
     if rates:
         panels["learning rate"] = [max(rates, key=lambda name: curves[name].values.max())]
-    num_panels = max(1, len(panels))
     figure = Figure(figsize=(5.5, 5), layout="constrained")
-    all_axes = figure.subplots(num_panels, sharex=True, squeeze=False).ravel()
+    all_axes = figure.subplots(max(1, len(panels)), sharex=True, squeeze=False).ravel()
     for axes, (title, names) in zip(all_axes, panels.items(), strict=False):
         for name in names:
             label = name.partition("/")[0] if len(names) > 1 else None

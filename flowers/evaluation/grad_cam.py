@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image, ImageEnhance, ImageOps
@@ -12,9 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from flowers.evaluation.figures import jpeg_bytes
-
-if TYPE_CHECKING:
-    from flowers.evaluation.reports.page import Picture
+from flowers.evaluation.reports.page import Picture
 
 
 def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -> Tensor:

@@ -85,9 +85,8 @@ def top_k_accuracy(predictions: PredictionTable, k: int) -> float:
 
 def confusion(predictions: PredictionTable) -> NDArray[np.int64]:
     """Return the number of images with each label (row) and prediction (column), ``(K, K)``."""
-    classes = np.arange(len(predictions.class_names))
     counts: NDArray[np.int64] = confusion_matrix(
-        predictions.labels, predictions.predicted, labels=classes
+        predictions.labels, predictions.predicted, labels=np.arange(len(predictions.class_names))
     )
     return counts
 

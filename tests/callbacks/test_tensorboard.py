@@ -98,6 +98,18 @@ def test_a_run_logs_images_figures_and_hyper_parameters(synthetic, figures):
     assert sum(last) / 5 == pytest.approx(accuracies[-1], abs=1e-6)  # three images of each class
 
 
+def test_the_graph_leaves_a_frozen_backbone_in_evaluation_mode(synthetic, load_last):
+    words = ["--model", "TransferTask", "--model.arch", "mobilenet_v3_small"]
+    words += ["--model.weights", "none", "--freeze.unfreeze_epoch", "2", "--trainer.max_epochs"]
+    words += ["1", "--tensorboard.graph", "true", "--data.root", str(synthetic)]
+    words += ["--data.image_size", "40", "--data.crop_size", "32", "--trainer.accelerator", "cpu"]
+    training.main(["fit", *words])
+    weights = load_last(Path("lightning_logs/version_0"))["state_dict"]
+    counts = [int(weights[name]) for name in weights if name.endswith("num_batches_tracked")]
+    assert counts
+    assert not any(counts)
+
+
 def test_the_last_epoch_has_figures_where_early_stopping_ended_it(synthetic):
     options = ["--early_stopping.patience", "1", "--model.lr", "1e-12", "--trainer.max_epochs", "9"]
     events = fit(synthetic, "--tensorboard.every_n_epochs", "7", *options)

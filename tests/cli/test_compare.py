@@ -11,7 +11,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from flowers import evaluation
 from flowers.cli import compare
-from flowers.evaluation import PredictionTable, predictions_csv
+from flowers.evaluation import PredictionTable
+from flowers.evaluation.predictions import predictions_csv
 
 # Each level has twice the values of the level before.
 ALIASES = b"a0: &a0 {x: 1, y: 2}\n"
@@ -77,14 +78,14 @@ def test_the_page_shows_the_photos_that_two_runs_classify_differently(tmp_path):
 
 def test_a_folder_made_during_the_comparison_is_not_overwritten(tmp_path, monkeypatch, capsys):
     runs = [make_run(tmp_path / "runs" / name, [True] * 4) for name in ("one", "two")]
-    figures = evaluation.comparison_figures
+    make_files = evaluation.comparison_files
 
-    def comparison_figures(runs):
+    def comparison_files(*args):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "compare.md").write_text("mine")
-        return figures(runs)
+        return make_files(*args)
 
-    monkeypatch.setattr(evaluation, "comparison_figures", comparison_figures)
+    monkeypatch.setattr(evaluation, "comparison_files", comparison_files)
     compare.compare(runs, out=Path("out"))
     assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [
         ("compare.md", "mine")

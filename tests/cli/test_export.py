@@ -74,7 +74,8 @@ def test_the_file_maps_bytes_to_the_probabilities_of_the_predictor(
     positions = [printed.index(message) for message in messages]
     assert positions == sorted(positions)
     assert "batch of 32: " in printed
-    run = deploy.onnx_runner(file) if kind == "onnx" else deploy.torch_export_runner(file)
+    _, _, runner = deploy.FORMATS[kind]
+    run = runner(file)
     predictor = FlowerPredictor(file.with_name("best.ckpt"))
     files = sorted((synthetic / "roses").iterdir())[:7]
     resized = []
@@ -194,10 +195,12 @@ def test_the_program_in_the_readme_agrees_with_the_predictor_without_torch(tmp_p
 def test_a_file_that_disagrees_with_the_checkpoint_is_deleted(
     checkpoint, synthetic, monkeypatch, capsys
 ):
-    runner = deploy.onnx_runner
-    monkeypatch.setattr(
-        deploy, "onnx_runner", lambda file: lambda images: runner(file)(images[:, ::-1]) + 0.001
-    )
+    suffix, write, runner = deploy.FORMATS["onnx"]
+
+    def run_upside_down(file):
+        return lambda images: runner(file)(images[:, ::-1]) + 0.001
+
+    monkeypatch.setitem(deploy.FORMATS, "onnx", (suffix, write, run_upside_down))
     assert export.export(str(checkpoint), images=[str(synthetic / "roses")]) == 1
     assert "is deleted, it disagrees with the checkpoint" in capsys.readouterr().out
     assert not checkpoint.with_suffix(".onnx").exists()
@@ -219,9 +222,8 @@ def test_a_file_made_during_the_export_is_not_overwritten(
         == 0
     )
     assert file.read_text() == "mine"
-    assert deploy.torch_export_runner(file.with_name("best-2.pt2"))(
-        np.zeros((1, 40, 40, 3), dtype=np.uint8)
-    ).size
+    _, _, runner = deploy.FORMATS["torch_export"]
+    assert runner(file.with_name("best-2.pt2"))(np.zeros((1, 40, 40, 3), dtype=np.uint8)).size
     assert "Not overwritten: best.pt2. Written instead: best-2.pt2" in capsys.readouterr().out
     assert {path.name for path in file.parent.glob("*")} == {"best.ckpt", "best.pt2", "best-2.pt2"}
 

@@ -5,8 +5,8 @@ from statistics import mean, stdev
 import numpy as np
 import pytest
 
-from flowers.evaluation import PredictionTable, confusion, pool, scores, summary_markdown
-from flowers.evaluation.cross_validation import summarize
+from flowers.evaluation import PredictionTable, confusion, scores, summary_files
+from flowers.evaluation.cross_validation import pool, summarize
 from flowers.evaluation.metrics import fold_interval
 
 
@@ -52,7 +52,7 @@ def test_the_pooled_matrix_and_the_table_hold_every_prediction():
     runs = example_runs()
     counts = confusion(pool(runs))
     assert counts.sum() == 240
-    text = summary_markdown(runs)
+    text = summary_files(runs)["summary.md"]
     assert "3 folds, 2 seeds, 240 out-of-fold predictions." in text
     assert f"| accuracy | {summarize(runs)['accuracy'].mean:.4f} |" in text
     row = next(line for line in text.splitlines() if line.startswith("| b |"))

@@ -5,7 +5,8 @@ import csv
 import numpy as np
 import pytest
 
-from flowers.evaluation import PredictionTable, predictions_csv, read_predictions
+from flowers.evaluation import PredictionTable, read_predictions
+from flowers.evaluation.predictions import predictions_csv
 
 HEADER = "path,label,predicted,rejected,error,a,b\n"
 

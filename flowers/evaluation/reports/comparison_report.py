@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from flowers.evaluation.comparison import (
     LEVEL,
+    Answer,
+    Run,
     differing_options,
     disagreements,
     pairs,
     run_numbers,
 )
-from flowers.evaluation.figures import confusion_figure, overlay_figure
+from flowers.evaluation.figures import confusion_figure, figure_bytes, overlay_figure
 from flowers.evaluation.metrics import confusion
-from flowers.evaluation.reports.page import Bar, Card, Section, Table, page_html, page_markdown
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from matplotlib.figure import Figure
-
-    from flowers.evaluation.comparison import Answer, Run
-    from flowers.evaluation.reports.page import Picture
+from flowers.evaluation.reports.page import Bar, Card, Picture, Section, Table, page_files
 
 _CURVES = {
     "validation loss": "val/loss",
@@ -60,24 +56,41 @@ _PAIR_NOTE = (
 )
 
 
-def comparison_json(runs: Sequence[Run]) -> str:
-    """Return all numbers of a comparison as JSON."""
+def comparison_files(
+    runs: Sequence[Run], picture: Callable[[str], Picture]
+) -> dict[str, str | bytes]:
+    """Return the files of a comparison, by their names.
+
+    Args:
+        runs: The runs.
+        picture: Returns the image of a path in the predictions.
+    """
+    curves = _curve_figures(runs)
+    sections = _tables(runs)
+    if curves:
+        sections.append(Section("Curves", figures=curves))
+    sections += _galleries(runs, picture)
+    files = page_files("compare", "Comparison of runs", sections, _numbers(runs))
+    for title, figure in curves.items():
+        files[f"{title.replace(' ', '_')}.png"] = figure_bytes(figure)
+    return files
+
+
+def _numbers(runs: Sequence[Run]) -> dict[str, Any]:
     rows = []
     for pair in pairs(runs):
         names = ["first", "second", "shared", "verdict"]
         if pair.shared:
             names += ["only_first", "only_second", "p_value", "p_value_corrected"]
         rows.append({name: getattr(pair, name) for name in names})
-    numbers = {
+    return {
         "runs": {run.name: run_numbers(run) for run in runs},
         "pairs": rows,
         "differing_options": differing_options(runs),
     }
-    return json.dumps(numbers, indent=2, default=str)
 
 
-def comparison_figures(runs: Sequence[Run]) -> dict[str, Figure]:
-    """Return figures of the curves of all runs by their titles."""
+def _curve_figures(runs: Sequence[Run]) -> dict[str, Figure]:
     figures = {}
     for title, name in _CURVES.items():
         curves = {run.name: run.curves[name] for run in runs if name in run.curves}
@@ -86,24 +99,8 @@ def comparison_figures(runs: Sequence[Run]) -> dict[str, Figure]:
     return figures
 
 
-def comparison_markdown(runs: Sequence[Run]) -> str:
-    """Return a comparison as Markdown tables."""
-    return page_markdown("Comparison of runs", _sections(runs))
-
-
-def comparison_html(
-    runs: Sequence[Run], figures: Mapping[str, Figure], picture: Callable[[str], Picture]
-) -> str:
-    """Return a comparison as self-contained HTML.
-
-    Args:
-        runs: The runs.
-        figures: Figures of the curves by their titles.
-        picture: Returns the image of a path in the predictions.
-    """
-    sections = _sections(runs)
-    if figures:
-        sections.append(Section("Curves", figures=figures))
+def _galleries(runs: Sequence[Run], picture: Callable[[str], Picture]) -> list[Section]:
+    sections = []
     matrices = {}
     for run in runs:
         if run.predictions is not None:
@@ -118,7 +115,7 @@ def comparison_html(
             note += f" The first {_MAX_CARDS} are shown."
         cards = [_card(answers, picture) for answers in different[:_MAX_CARDS]]
         sections.append(Section(title, note=note, cards=cards))
-    return page_html("Comparison of runs", sections)
+    return sections
 
 
 def _card(answers: Sequence[Answer], picture: Callable[[str], Picture]) -> Card:
@@ -129,7 +126,7 @@ def _card(answers: Sequence[Answer], picture: Callable[[str], Picture]) -> Card:
     return Card(f"label {answers[0].label}", [picture(answers[0].path)], bars)
 
 
-def _sections(runs: Sequence[Run]) -> list[Section]:
+def _tables(runs: Sequence[Run]) -> list[Section]:
     tested = []
     trained = []
     for run in runs:

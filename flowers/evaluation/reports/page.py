@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 
 from flowers.evaluation.figures import figure_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from matplotlib.figure import Figure
 
 
 class Table(NamedTuple):
@@ -76,18 +74,15 @@ class Card(NamedTuple):
     bars: Sequence[Bar] = ()
 
 
-def class_bars(
-    class_names: Sequence[str], probs: Sequence[float], *, max_bars: int = 10
-) -> list[Bar]:
+def class_bars(class_names: Sequence[str], probs: Sequence[float]) -> list[Bar]:
     """Return the probabilities of an image as bars, the most probable class first.
 
     Args:
         class_names: Names of the K classes.
         probs: Probabilities ``(K,)``.
-        max_bars: Largest number of bars.
     """
     bars = [Bar(name, prob, f"{prob:.1%}") for name, prob in zip(class_names, probs, strict=True)]
-    return sorted(bars, key=lambda bar: bar.fraction, reverse=True)[:max_bars]
+    return sorted(bars, key=lambda bar: bar.fraction, reverse=True)
 
 
 @dataclass(frozen=True)
@@ -149,6 +144,24 @@ def page_html(title: str, sections: Sequence[Section], *, download: Download | N
     return environment.get_template("page.html.j2").render(
         title=title, sections=sections, download=download, script=script, digest=digest
     )
+
+
+def page_files(
+    name: str, title: str, sections: Sequence[Section], numbers: Mapping[str, object]
+) -> dict[str, str | bytes]:
+    """Return a page as HTML and Markdown, and its numbers as JSON, by the names of the files.
+
+    Args:
+        name: Name of the files, without the suffix.
+        title: Heading of the page.
+        sections: Its sections.
+        numbers: Content of the JSON file.
+    """
+    return {
+        f"{name}.html": page_html(title, sections),
+        f"{name}.json": json.dumps(numbers, indent=2, default=str),
+        f"{name}.md": page_markdown(title, sections),
+    }
 
 
 def page_markdown(title: str, sections: Sequence[Section]) -> str:

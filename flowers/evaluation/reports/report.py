@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from flowers.evaluation.calibration import reliability, with_temperature
 from flowers.evaluation.figures import (
     MIN_BIN,
     confidence_figure,
     confusion_figure,
+    figure_bytes,
     history_figure,
     precision_recall_figure,
     reliability_figure,
     roc_figure,
 )
+from flowers.evaluation.label_issues import LabelIssue
 from flowers.evaluation.metrics import (
     class_metrics,
     confusion,
@@ -25,24 +28,9 @@ from flowers.evaluation.metrics import (
     top_k_accuracy,
     wilson_interval,
 )
-from flowers.evaluation.predictions import PredictionTable
-from flowers.evaluation.reports.page import (
-    Card,
-    Section,
-    Table,
-    class_bars,
-    page_html,
-    page_markdown,
-)
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from matplotlib.figure import Figure
-
-    from flowers.evaluation.label_issues import LabelIssue
-    from flowers.evaluation.reports.page import Picture
-    from flowers.evaluation.training_curves import Curve
+from flowers.evaluation.predictions import PredictionTable, predictions_csv
+from flowers.evaluation.reports.page import Card, Picture, Section, Table, class_bars, page_files
+from flowers.evaluation.training_curves import Curve
 
 _TOP_K = 5
 _MOST_CONFUSED = 10
@@ -95,6 +83,23 @@ class Report:
         return with_temperature(self.predictions, self.temperature)
 
 
+def report_files(report: Report, calibrated: PredictionTable) -> dict[str, str | bytes]:
+    """Return the files of a report, by their names.
+
+    Args:
+        report: The report.
+        calibrated: Its predictions as ``predict`` would compute them, to the last bit.
+    """
+    numbers = report_numbers(report)
+    figures = report_figures(report)
+    sections = _sections(report, numbers, figures)
+    files = page_files("report", report.title, sections, numbers)
+    files["predictions.csv"] = predictions_csv(calibrated, threshold=report.threshold or 0.0)
+    for title, figure in figures.items():
+        files[f"figures/{title.lower().replace(' ', '_')}.png"] = figure_bytes(figure)
+    return files
+
+
 def report_numbers(report: Report) -> dict[str, Any]:
     """Return all numbers of a report, the content of ``report.json``."""
     predictions = report.predictions
@@ -142,21 +147,6 @@ def report_figures(report: Report) -> dict[str, Figure]:
     return figures
 
 
-def report_json(report: Report) -> str:
-    """Return a report's numbers as JSON."""
-    return json.dumps(report_numbers(report), indent=2)
-
-
-def report_markdown(report: Report) -> str:
-    """Return a report's numbers as Markdown tables."""
-    return page_markdown(report.title, _sections(report, {}))
-
-
-def report_html(report: Report, figures: Mapping[str, Figure]) -> str:
-    """Return a report, with figures by their titles, as self-contained HTML."""
-    return page_html(report.title, _sections(report, figures))
-
-
 def _rejection_numbers(calibrated: PredictionTable, threshold: float) -> dict[str, Any]:
     """Return coverage and accuracy of the predictions accepted with a confidence threshold."""
     correct = calibrated.correct[calibrated.confidence >= threshold]
@@ -173,8 +163,9 @@ def _rejection_numbers(calibrated: PredictionTable, threshold: float) -> dict[st
     }
 
 
-def _sections(report: Report, figures: Mapping[str, Figure]) -> list[Section]:
-    numbers = report_numbers(report)
+def _sections(
+    report: Report, numbers: Mapping[str, Any], figures: Mapping[str, Figure]
+) -> list[Section]:
     sections = [
         Section(table=Table([*report.summary.items(), *_headline(numbers)])),
         Section("Classes", table=_class_table(numbers["classes"])),
@@ -268,4 +259,4 @@ def _card(calibrated: PredictionTable, row: int, picture: Picture) -> Card:
     label = names[calibrated.labels[row]]
     predicted = names[probs.argmax()]
     title = label if predicted == label else f"label {label}, predicted {predicted}"
-    return Card(title, [picture], class_bars(names, probs.tolist(), max_bars=3))
+    return Card(title, [picture], class_bars(names, probs.tolist())[:3])

@@ -4,15 +4,7 @@ import json
 
 import numpy as np
 
-from flowers.evaluation import (
-    Picture,
-    PredictionTable,
-    Run,
-    comparison_figures,
-    comparison_html,
-    comparison_json,
-    comparison_markdown,
-)
+from flowers.evaluation import Picture, PredictionTable, Run, comparison_files
 from flowers.evaluation.comparison import pairs
 from flowers.evaluation.training_curves import Curve
 
@@ -25,6 +17,10 @@ def table(num_correct: int) -> PredictionTable:
     return PredictionTable(("a", "b"), tuple(map(str, range(100))), labels, probs)
 
 
+def files_of(runs: list[Run]) -> dict[str, str | bytes]:
+    return comparison_files(runs, lambda path: Picture(b"", path))
+
+
 def example() -> list[Run]:
     curves = {"val/loss": Curve(np.array([1.0]), np.array([0.5]))}
     good = Run("<x>", table(100), curves=curves, config={"lr": 1})
@@ -34,13 +30,15 @@ def example() -> list[Run]:
 def test_every_format_has_the_verdict_and_escapes_names():
     runs = example()
     verdict = pairs(runs)[0].verdict
-    numbers = json.loads(comparison_json(runs))
+    files = files_of(runs)
+    assert [*files] == ["compare.html", "compare.json", "compare.md", "validation_loss.png"]
+    numbers = json.loads(files["compare.json"])
     assert numbers["pairs"][0]["verdict"] == verdict
     assert numbers["runs"]["<x>"]["accuracy"] == 1.0
-    text = comparison_markdown(runs)
+    text = files["compare.md"]
     assert verdict in text
     assert "y\\|z" in text
-    page = comparison_html(runs, comparison_figures(runs), lambda path: Picture(b"", path))
+    page = files["compare.html"]
     assert "&lt;x&gt; is better" in page
     assert "<script" not in page
     assert page.count("data:image/svg+xml") == 3  # a curve, and a confusion matrix of each run
@@ -50,10 +48,11 @@ def test_every_format_has_the_verdict_and_escapes_names():
 
 
 def test_a_run_without_a_test_shows_the_command_that_tests_it():
-    assert "python -m flowers test" in comparison_markdown([*example(), Run("new")])
+    assert "python -m flowers test" in files_of([*example(), Run("new")])["compare.md"]
 
 
 def test_runs_without_a_common_image_have_no_test():
     other = PredictionTable(("a", "b"), ("elsewhere",), np.array([0]), np.array([[0.9, 0.1]]))
-    [pair] = json.loads(comparison_json([Run("x", table(100)), Run("y", other)]))["pairs"]
+    files = files_of([Run("x", table(100)), Run("y", other)])
+    [pair] = json.loads(files["compare.json"])["pairs"]
     assert pair == {"first": "x", "second": "y", "shared": 0, "verdict": "no test image in common"}

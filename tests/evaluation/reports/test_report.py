@@ -13,13 +13,10 @@ from flowers.evaluation import (
     Picture,
     PredictionTable,
     Report,
-    report_figures,
-    report_html,
-    report_json,
-    report_markdown,
-    report_numbers,
+    report_files,
     with_temperature,
 )
+from flowers.evaluation.reports.report import report_figures, report_numbers
 
 CALIBRATED = {"temperature": 0.5, "threshold": 0.9}
 
@@ -34,6 +31,10 @@ def example(num_classes: int = 5) -> PredictionTable:
     probs[incorrect] = np.roll(probs[incorrect], 1, axis=1)
     names = tuple(f"class <{k}>" for k in range(num_classes))
     return PredictionTable(names, tuple(f"<b>{i}.jpg" for i in range(300)), labels, probs)
+
+
+def markdown(report: Report) -> str:
+    return report_files(report, report.calibrated)["report.md"]
 
 
 def jpeg() -> bytes:
@@ -77,7 +78,7 @@ def test_three_classes_counted_by_hand():
 def test_top_5_accuracy_needs_more_than_5_classes(num_classes, has_top_5):
     report = Report("test", example(num_classes))
     assert ("top_5_accuracy" in report_numbers(report)) == has_top_5
-    assert ("top-5 accuracy" in report_markdown(report)) == has_top_5
+    assert ("top-5 accuracy" in markdown(report)) == has_top_5
 
 
 def test_calibration_and_rejection_are_measured_on_these_images():
@@ -94,14 +95,14 @@ def test_calibration_and_rejection_are_measured_on_these_images():
 
 @pytest.mark.parametrize(("temperature", "is_worse"), [(1.0, False), (20.0, True)])
 def test_a_temperature_that_is_worse_on_these_images_is_called_so(temperature, is_worse):
-    text = report_markdown(Report("test", example(), temperature=temperature))
+    text = markdown(Report("test", example(), temperature=temperature))
     assert ("worse on these images" in text) == is_worse
 
 
 def test_a_report_without_any_answer_has_no_accuracy_of_answers():
     report = Report("test", example(), temperature=0.5, threshold=2.0)
     assert report_numbers(report)["rejection"]["accuracy_of_answers"] is None
-    assert "| coverage | 0.0% |" in report_markdown(report)
+    assert "| coverage | 0.0% |" in markdown(report)
 
 
 def test_a_temperature_of_one_changes_no_number():
@@ -114,6 +115,7 @@ def test_a_temperature_of_one_changes_no_number():
         assert numbers["ece_calibrated"] == pytest.approx(numbers["ece"])
 
 
+@pytest.mark.usefixtures("figures")
 def test_the_page_has_the_numbers_figures_and_examples():
     picture = Picture(jpeg(), "<b>3.jpg", "Bo & <i>Co</i>")
     issue = LabelIssue("<b>9.jpg", "class <0>", "class <1>", 0.01, 0.98)
@@ -126,7 +128,8 @@ def test_the_page_has_the_numbers_figures_and_examples():
         label_issues={issue: Picture(jpeg(), "<b>9.jpg", link="file:///9.jpg")},
         **CALIBRATED,
     )
-    page = report_html(report, report_figures(report))
+    files = report_files(report, report.calibrated)
+    page = files["report.html"]
     assert "<script" not in page
     assert "class <" not in page
     assert "<b>3.jpg" not in page
@@ -138,6 +141,7 @@ def test_the_page_has_the_numbers_figures_and_examples():
     assert "labelled class &lt;0&gt; (1%), predicted class &lt;1&gt; (98%)" in page
     assert '<a href="file:///9.jpg"><img' in page
     assert page.count("data:image/svg+xml") == 6
+    assert len([name for name in files if name.startswith("figures/")]) == 6
     numbers = report_numbers(report)
     assert f"{numbers['accuracy']:.1%} ({numbers['right']} of 300)" in page
     assert "after temperature scaling" in page
@@ -147,8 +151,10 @@ def test_the_page_has_the_numbers_figures_and_examples():
 def test_json_and_markdown_have_the_same_numbers():
     report = Report("Test", example(), temperature=0.8)
     numbers = report_numbers(report)
-    assert json.loads(report_json(report)) == numbers
-    assert f"| balanced accuracy | {numbers['balanced_accuracy']:.1%} |" in report_markdown(report)
+    files = report_files(report, report.calibrated)
+    assert json.loads(files["report.json"]) == numbers
+    row = f"| balanced accuracy | {numbers['balanced_accuracy']:.1%} |"
+    assert row in files["report.md"]
 
 
 @pytest.mark.parametrize(("num_images", "has_diagram"), [(15, False), (300, True)])
