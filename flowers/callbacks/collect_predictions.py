@@ -1,7 +1,5 @@
 """Predictions of a whole split, from all batches and processes."""
 
-from __future__ import annotations
-
 from itertools import chain
 from typing import Any
 

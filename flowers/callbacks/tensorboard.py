@@ -1,7 +1,5 @@
 """Logging to TensorBoard."""
 
-from __future__ import annotations
-
 import copy
 import time
 import warnings

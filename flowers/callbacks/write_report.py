@@ -1,7 +1,5 @@
 """Writes the report of a test."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex

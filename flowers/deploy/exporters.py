@@ -1,7 +1,5 @@
 """Exporting a network to ONNX and torch.export, and running these files."""
 
-from __future__ import annotations
-
 import io
 import json
 import warnings

@@ -1,7 +1,5 @@
 """Classification of images with a checkpoint alone."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Calibration: how well probabilities match accuracy, temperature scaling, and rejection."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -35,7 +33,7 @@ class Reliability(NamedTuple):
         """The expected calibration error: the bins' mean gap between accuracy and confidence."""
         return float(np.average(abs(self.accuracy - self.confidence), weights=self.counts))
 
-    def merged(self, min_count: int) -> Reliability:
+    def merged(self, min_count: int) -> "Reliability":
         """Return wider bins of at least ``min_count`` images; a single bin if there are fewer."""
         starts = [0]
         for start in range(1, len(self.counts)):

@@ -1,7 +1,5 @@
 """Compare several runs: their scores, McNemar's test of each pair, and the options that differ."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Scores of a cross-validation over its folds and seeds."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from itertools import chain

@@ -1,7 +1,5 @@
 """Figures of predictions and of a training as matplotlib ``Figure``, neither shown nor saved."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Grad-CAM: which regions of an image contribute to a class."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Find labels that are probably incorrect, from predictions."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Metrics of predictions by scikit-learn, and confidence intervals."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from statistics import mean, stdev

@@ -1,7 +1,5 @@
 """The table of predictions that ``test``, ``predict`` and ``cross_validate`` write as CSV."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

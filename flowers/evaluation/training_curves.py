@@ -1,7 +1,5 @@
 """Read the curves of a run from its TensorBoard files."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

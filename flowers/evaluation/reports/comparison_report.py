@@ -1,7 +1,5 @@
 """The comparison of runs as JSON, Markdown and HTML."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

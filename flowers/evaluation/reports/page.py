@@ -1,7 +1,5 @@
 """A title and sections of tables, figures and images as one HTML page or as Markdown."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

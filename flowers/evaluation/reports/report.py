@@ -1,7 +1,5 @@
 """The report of a test: accuracy, calibration, figures, and examples of mistakes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
