@@ -21,28 +21,3 @@ from flowers.callbacks.save_run_config import SaveRunConfig
 from flowers.callbacks.tensorboard import FailSafeTensorBoardLogger, LogToTensorBoard
 from flowers.callbacks.warn_at_chance import WarnAtChance
 from flowers.callbacks.write_report import WriteReport
-
-__all__ = [
-    "AtomicCheckpointIO",
-    "Calibrate",
-    "EarlyStopping",
-    "FailSafeTensorBoardLogger",
-    "FreezeBackbone",
-    "LockRunFolder",
-    "LogToTensorBoard",
-    "PrintEffectiveBatch",
-    "PrintInterval",
-    "ResumeEpoch",
-    "SaveBest",
-    "SaveLast",
-    "SaveRunConfig",
-    "SeedSteps",
-    "StopOnSignal",
-    "TerminateOnNaN",
-    "WarnAtChance",
-    "WriteReport",
-    "check_monitor",
-    "console_callbacks",
-    "is_all",
-    "linked_mode",
-]

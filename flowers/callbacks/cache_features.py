@@ -42,8 +42,7 @@ def cache_features(task: TransferTask, data: FlowersDataModule) -> NDArray[np.fl
     version = f"features {_FORMAT} {DECODING_FORMAT}"
     key = cache_key(version, task.hparams["arch"], weights.hexdigest(), shape, *images)
     entry = build_once(data.cache_dir, key, build)
-    features: NDArray[np.float32] = np.load(entry / "features.npy", mmap_mode="r")
-    return features
+    return np.load(entry / "features.npy", mmap_mode="r")
 
 
 @torch.inference_mode()

@@ -209,8 +209,7 @@ class FlowersDataModule(LightningDataModule):
     def class_counts(self, split: str) -> list[int]:
         """Return the number of images of each class in a split."""
         labels = self.index.labels[self.indices[split]]
-        counts: list[int] = np.bincount(labels, minlength=len(self.class_names)).tolist()
-        return counts
+        return np.bincount(labels, minlength=len(self.class_names)).tolist()
 
     def manifest_rows(self) -> list[ManifestRow]:
         """Return path, label, checksum and split of every image."""

@@ -125,8 +125,7 @@ def decode_all(
 
     settings = ["pixels", DECODING_FORMAT, *decoding.values(), sorted(info.errors)]
     entry = build_once(cache_dir, cache_key(" ".join(map(str, settings)), *info.sha256), build)
-    images: NDArray[np.uint8] = np.load(entry / "images.npy", mmap_mode="r")
-    return images
+    return np.load(entry / "images.npy", mmap_mode="r")
 
 
 def _allocate(file: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:

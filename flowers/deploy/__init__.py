@@ -2,5 +2,3 @@
 
 from flowers.deploy.exporters import FORMATS, Classifier, Run
 from flowers.deploy.predictor import FlowerPredictor
-
-__all__ = ["FORMATS", "Classifier", "FlowerPredictor", "Run"]

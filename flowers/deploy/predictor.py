@@ -145,8 +145,7 @@ class FlowerPredictor:
         """Return calibrated probabilities ``(B, K)`` of decoded images, bytes ``(B, 3, S, S)``."""
         images = to_float(pixels.to(self.device)).contiguous(memory_format=torch.channels_last)
         logits = self.task(images).float().cpu().double()
-        probs: Tensor = (logits / self.temperature).softmax(dim=1)
-        return probs
+        return (logits / self.temperature).softmax(dim=1)
 
     def _decode(self, image: ImageLike) -> tuple[str, Tensor | OSError]:
         """Return the path of an image, and its pixels or the error of reading it."""

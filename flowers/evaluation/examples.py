@@ -23,5 +23,4 @@ def best_successes(predictions: PredictionTable, count: int) -> list[int]:
     for label in predictions.labels[correct].tolist():
         ranks.append(class_counts[label])
         class_counts[label] += 1
-    best: list[int] = correct[np.argsort(ranks, kind="stable")][:count].tolist()
-    return best
+    return correct[np.argsort(ranks, kind="stable")][:count].tolist()

@@ -83,10 +83,9 @@ def top_k_accuracy(predictions: PredictionTable, k: int) -> float:
 
 def confusion(predictions: PredictionTable) -> NDArray[np.int64]:
     """Return the number of images with each label (row) and prediction (column), ``(K, K)``."""
-    counts: NDArray[np.int64] = confusion_matrix(
+    return confusion_matrix(
         predictions.labels, predictions.predicted, labels=np.arange(len(predictions.class_names))
     )
-    return counts
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:

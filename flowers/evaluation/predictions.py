@@ -32,20 +32,17 @@ class PredictionTable:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """The most probable class of each image ``(N,)``."""
-        predicted: NDArray[np.int64] = self.probs.argmax(axis=1)
-        return predicted
+        return self.probs.argmax(axis=1)
 
     @property
     def confidence(self) -> NDArray[np.float64]:
         """The probability of the predicted class ``(N,)``."""
-        confidence: NDArray[np.float64] = self.probs.max(axis=1)
-        return confidence
+        return self.probs.max(axis=1)
 
     @property
     def correct(self) -> NDArray[np.bool_]:
         """Whether the predicted class is the label ``(N,)``."""
-        correct: NDArray[np.bool_] = self.predicted == self.labels
-        return correct
+        return self.predicted == self.labels
 
 
 def read_predictions(file: str | Path, *, needs_labels: bool = True) -> PredictionTable:

@@ -5,15 +5,3 @@ from flowers.models.classifier import ImageClassifier, Standardize
 from flowers.models.flower_cnn import Norm, flower_cnn
 from flowers.models.pretrained import preprocessing, pretrained
 from flowers.models.stages import split_stages
-
-__all__ = [
-    "AverageViews",
-    "ImageClassifier",
-    "Norm",
-    "Standardize",
-    "Views",
-    "flower_cnn",
-    "preprocessing",
-    "pretrained",
-    "split_stages",
-]

@@ -54,5 +54,4 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(B, K)`` of float images ``(B, 3, S, S)`` in [0, 1]."""
-        logits: Tensor = self.head(self.backbone(self.standardize(images)))
-        return logits
+        return self.head(self.backbone(self.standardize(images)))

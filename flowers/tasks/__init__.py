@@ -5,14 +5,3 @@ from flowers.tasks.classification import ClassificationTask, Prediction
 from flowers.tasks.classify import Classification, classify
 from flowers.tasks.cnn import CNNTask
 from flowers.tasks.transfer import TransferTask
-
-__all__ = [
-    "CNNTask",
-    "Classification",
-    "ClassificationTask",
-    "Prediction",
-    "TransferTask",
-    "check_size",
-    "classify",
-    "expect",
-]

@@ -122,8 +122,7 @@ class ClassificationTask(LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(B, K)`` of float images ``(B, 3, S, S)`` in [0, 1]."""
         net = self.net if self.training else self.evaluated_net
-        logits: Tensor = net(images)
-        return logits
+        return net(images)
 
     @property
     def evaluated_net(self) -> nn.Module:

@@ -81,8 +81,7 @@ class TransferTask(ClassificationTask):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``(B, K)`` of images ``(B, 3, S, S)``, or of features ``(B, F)``."""
         if images.ndim == 2:
-            logits: Tensor = self.net.head(images)
-            return logits
+            return self.net.head(images)
         return super().forward(images)
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -206,8 +206,7 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
 def connected(count: int, pairs: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the group number ``(count,)`` of each image; pairs ``(P, 2)`` connect images."""
     graph = coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(count, count))
-    numbers: NDArray[np.int64] = connected_components(graph, directed=False)[1]
-    return numbers
+    return connected_components(graph, directed=False)[1]
 
 
 def _joined(parts: Iterable[Pairs]) -> Pairs:

@@ -116,8 +116,7 @@ class _GroupAssigner:
     def room(self, group: int) -> NDArray[np.int64]:
         """Return the room ``(L, S)`` for each of the group's L classes in each split."""
         labels = self.labels[group]
-        room: NDArray[np.int64] = self.targets[labels] - self.filled[labels]
-        return room
+        return self.targets[labels] - self.filled[labels]
 
     def first_with_room(self, group: int) -> np.int64:
         """Return the first split with room for a group, or else the one with the most room."""
