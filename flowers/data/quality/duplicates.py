@@ -14,7 +14,7 @@ from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, normalize, pad
+from torch.nn.functional import grid_sample, normalize, pad
 from tqdm import tqdm
 
 from flowers.data.cache import build_once, cache_key
@@ -383,7 +383,7 @@ def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, steps: int
     identity = torch.eye(2, 3)
     size = reference.shape[-1]
     down, across = torch.stack(torch.gradient(reference, dim=(1, 2))) * size / 2
-    x, y = affine_grid(identity[None], [1, 1, size, size], align_corners=False)[0].movedim(2, 0)
+    x, y, _ = _coordinates(size).T.view(3, size, size)
     # Derivatives (P, 6, S * S) by the six parameters of the transform.
     jacobian = torch.stack([across * x, across * y, across, down * x, down * y, down], 1)
     jacobian = (jacobian * _edge(size)).flatten(2)
@@ -412,10 +412,17 @@ def _overlap_cosine(transform: Tensor, reference: Tensor, moving: Tensor) -> Ten
 def _warped(transform: Tensor, moving: Tensor) -> tuple[Tensor, Tensor]:
     """Return the aligned moving images and their overlap with the references, ``(P, S, S)``."""
     size = moving.shape[-1]
-    grid = affine_grid(transform, [len(transform), 1, size, size], align_corners=False)
+    grid = (_coordinates(size) @ transform.transpose(1, 2)).view(-1, size, size, 2)
     overlap = (grid.abs().amax(-1) < 1) * _edge(size)
     warped = grid_sample(moving[:, None], grid, padding_mode="border", align_corners=False)
     return warped[:, 0], overlap
+
+
+def _coordinates(size: int) -> Tensor:
+    """Return x, y and 1 of each pixel ``(S * S, 3)``, from -1 to 1 as in ``affine_grid``."""
+    across = (torch.arange(size) + 0.5) * 2 / size - 1
+    y, x = torch.meshgrid(across, across, indexing="ij")
+    return torch.stack([x, y, torch.ones_like(x)], -1).view(-1, 3)
 
 
 def _edge(size: int) -> Tensor:
