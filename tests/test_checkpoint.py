@@ -213,14 +213,6 @@ def test_a_resumed_run_needs_its_optimizer_given_again(fit_small, load_last, syn
     assert load_last(tmp_path / "lightning_logs" / "version_0")["epoch"] == 1
 
 
-def test_the_optimizer_of_an_earlier_version_is_not_resumed(best, tmp_path):
-    checkpoint = torch.load(best, weights_only=True)
-    checkpoint["optimizer_states"][0]["param_groups"][0]["orthogonalize"] = True
-    torch.save(checkpoint, tmp_path / "earlier.ckpt")
-    with pytest.raises(ValueError, match="got one of an earlier version"):
-        training.main(["fit", "--ckpt_path", str(tmp_path / "earlier.ckpt")])
-
-
 @pytest.mark.parametrize("limit", ["trainer.max_epochs", "early_stopping.patience"])
 def test_resuming_a_finished_run_is_reported_and_changes_no_file(
     fit_small, load_last, limit, *, synthetic, tmp_path, caplog

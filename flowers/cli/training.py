@@ -159,7 +159,8 @@ class FlowersCLI(LightningCLI):
                 check_network(config.model, values.get("model", {}))
                 if command == "fit":
                     check_optimizer(config, checkpoint["config"])
-                    _check_state(checkpoint)
+                    if "loops" not in checkpoint:
+                        raise ValueError("expected the state of a training, got weights alone")
             except ValueError as error:
                 raise ValueError(f"--ckpt_path {ckpt_path}: {error}") from error
         self._set_model_defaults(command, config.model)
@@ -360,22 +361,6 @@ def _resolve_checkpoint(command: str, ckpt_path: str | None, *, root: Path) -> s
         return last
     # fit resumes from the last epoch, not from the best.
     return last_checkpoint(Path(ckpt_path)) or str(checkpoint_file(ckpt_path))
-
-
-def _check_state(checkpoint: dict[str, Any]) -> None:
-    """Check that a checkpoint has the state of a training of this version.
-
-    Raises:
-        ValueError: It has none, or one of an earlier version.
-    """
-    if "loops" not in checkpoint:
-        raise ValueError("expected a checkpoint with the state of a training, got weights alone")
-    for state in checkpoint["optimizer_states"]:
-        if any("orthogonalize" in group for group in state["param_groups"]):
-            raise ValueError(
-                "expected a training of this version, got one of an earlier version, whose "
-                "optimizer has other parameter groups: resume it with that version"
-            )
 
 
 def _end_if_finished(checkpoint: dict[str, Any], config: Any) -> None:  # noqa: ANN401

@@ -50,9 +50,8 @@ def read_history(run: Path) -> dict[str, Curve]:
     steps, epochs = _epoch_ends(events)
     curves = {}
     for tag in events.Tags()["scalars"]:
-        scalars = events.Scalars(tag)
-        scalar_epochs = np.interp([scalar.step for scalar in scalars], steps, epochs)
-        curves[tag] = Curve(scalar_epochs, np.array([scalar.value for scalar in scalars]))
+        _, scalar_steps, values = zip(*events.Scalars(tag), strict=True)
+        curves[tag] = Curve(np.interp(scalar_steps, steps, epochs), np.array(values))
     return curves
 
 
