@@ -50,8 +50,9 @@ def read_history(run: Path) -> dict[str, Curve]:
     steps, epochs = _epoch_ends(events)
     curves = {}
     for tag in events.Tags()["scalars"]:
-        _, scalar_steps, values = zip(*events.Scalars(tag), strict=True)
-        curves[tag] = Curve(np.interp(scalar_steps, steps, epochs), np.array(values))
+        points = [(scalar.step, scalar.value) for scalar in events.Scalars(tag)]
+        scalar_steps, values = np.array(points).T
+        curves[tag] = Curve(np.interp(scalar_steps, steps, epochs), values)
     return curves
 
 
