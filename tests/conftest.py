@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 # uses all cores without it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+LONGEST = ("test_benchmark", "test_kill_soak", "test_two_machines", "test_notebook")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest tests first, so that none of them runs alone at the end."""
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 # The functions that make the figures of trainings and reports.
 FIGURES = (

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "two_machines.py"
 
 @pytest.mark.slow
 def test_a_training_resumes_after_the_network_was_cut(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--epochs", "4"]
+    command = [sys.executable, str(SCRIPT), "--epochs", "4", "--timeout", "15"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     if done.returncode == 2:
         pytest.skip(done.stderr.splitlines()[-1])
