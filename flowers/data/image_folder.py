@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +46,8 @@ class IgnoredFile(NamedTuple):
     reason: str
 
 
-class FolderContents(NamedTuple):
+@dataclass
+class FolderContents:
     """The contents of a folder, as paths relative to it with forward slashes.
 
     Args:
@@ -55,9 +56,9 @@ class FolderContents(NamedTuple):
         ignored: All other files, links that are not followed, and folders that cannot be read.
     """
 
-    folders: list[str]
-    images: list[str]
-    ignored: list[IgnoredFile]
+    folders: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    ignored: list[IgnoredFile] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
         if len(parts) == depth and (not splits or parts[0] in splits):
             class_of[folder] = unicodedata.normalize("NFC", parts[-1])
     class_names = sorted(set(class_of.values()))
-    _check_class_names(root, class_names, splits=sorted(splits))
+    _check_class_names(root, class_names, split_folders=sorted(splits))
     images = []
     ignored = []
     for path in contents.images:
@@ -219,15 +220,17 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
     )
 
 
-def _check_class_names(root: str | Path, names: list[str], *, splits: list[str]) -> None:
-    for name in names:
+def _check_class_names(
+    root: str | Path, class_names: Sequence[str], *, split_folders: Sequence[str]
+) -> None:
+    for name in class_names:
         if not name.isprintable():
             raise ValueError(f"`root` {root}: class {name!r}: expected a name of printable UTF-8")
-    if len(names) < 2:
-        layout = "/".join(["root", *splits[:1], "<class>/<image>"])
+    if len(class_names) < 2:
+        layout = "/".join(["root", *split_folders[:1], "<class>/<image>"])
         raise ValueError(
             f"`root` {root}: expected at least two class folders ({layout}), got "
-            f"{names or 'none'}. Give the folder that contains the class folders."
+            f"{class_names or 'none'}. Give the folder that contains the class folders."
         )
 
 
@@ -244,7 +247,7 @@ def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
     Raises:
         OSError: A folder cannot be read.
     """
-    contents = FolderContents([], [], [])
+    contents = FolderContents()
 
     def on_error(error: OSError) -> None:
         folder = Path(error.filename).relative_to(root).as_posix()
