@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -248,57 +248,59 @@ def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
         OSError: A folder cannot be read.
     """
     contents = FolderContents()
-
-    def on_error(error: OSError) -> None:
-        folder = Path(error.filename).relative_to(root).as_posix()
-        if not tolerant or folder == ".":
-            raise error
-        contents.ignored.append(IgnoredFile(folder, str(error)))
-
-    for top, folders, files in os.walk(root, onerror=on_error, followlinks=True):
-        folder = Path(top).relative_to(root)
-        folders[:] = sorted(filter(_is_listed, folders))
-        for name in folders.copy():
-            path = (folder / name).as_posix()
-            if _leads_back(path, root=root):
-                folders.remove(name)  # os.walk enters only the others
+    real_root = root.resolve()
+    # Each folder with the real paths of its parents, to which a link must not lead.
+    stack: list[tuple[str, frozenset[Path]]] = [("", frozenset())]
+    while stack:
+        folder, parents = stack.pop()
+        try:
+            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
+        except OSError as error:
+            if not (tolerant and folder):
+                raise
+            contents.ignored.append(IgnoredFile(folder, str(error)))
+            continue
+        parents |= {(root / folder).resolve()}
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
+                continue
+            path = f"{folder}/{entry.name}".removeprefix("/")
+            if not _succeeds(entry.is_dir):
+                _add_file(contents, path, entry)
+            elif entry.is_symlink() and _leads_back(entry, root=real_root, parents=parents):
                 reason = "a link that leads back into the folder: not followed"
                 contents.ignored.append(IgnoredFile(path, reason))
             else:
                 contents.folders.append(path)
-        for name in sorted(filter(_is_listed, files)):
-            path = (folder / name).as_posix()
-            if reason := _reason_to_ignore(root / path):
-                contents.ignored.append(IgnoredFile(path, reason))
-            else:
-                contents.images.append(path)
+                stack.append((path, parents))
     return contents
 
 
-def _is_listed(name: str) -> bool:
-    return not name.startswith(".") and name.lower() not in SYSTEM_NAMES
-
-
-def _leads_back(path: str, *, root: Path) -> bool:
-    """Return whether a folder is a link into the root, or to a folder that contains the link."""
-    if not (root / path).is_symlink():
-        return False
-    target = (root / path).resolve()
-    real_root = root.resolve()
-    if target.is_relative_to(real_root) or real_root.is_relative_to(target):
-        return True
-    return target in [(root / parent).resolve() for parent in Path(path).parents]
-
-
-def _reason_to_ignore(file: Path) -> str:
-    """Return why a file is not an image; nothing for an image."""
-    is_file = os.path.isfile(file)  # noqa: PTH113 (unlike Path.is_file, never an error)
-    if not is_file and not file.is_symlink():
-        return "a pipe or a device"
+def _add_file(contents: FolderContents, path: str, entry: os.DirEntry[str]) -> None:
+    is_file = _succeeds(entry.is_file)
+    is_dead_link = entry.is_symlink() and not is_file
+    reason = "a pipe or a device"
+    if is_file:
+        reason = _OTHER_EXTENSION
+    elif is_dead_link:
+        reason = "a link to nothing"
     # A dead link with the name of an image is an image that cannot be read.
-    if file.name.lower().endswith(IMAGE_EXTENSIONS):
-        return ""
-    return _OTHER_EXTENSION if is_file else "a link to nothing"
+    if entry.name.lower().endswith(IMAGE_EXTENSIONS) and (is_file or is_dead_link):
+        contents.images.append(path)
+    else:
+        contents.ignored.append(IgnoredFile(path, reason))
+
+
+def _succeeds(check: Callable[[], bool]) -> bool:
+    try:
+        return check()
+    except OSError:  # a link to itself
+        return False
+
+
+def _leads_back(link: os.DirEntry[str], *, root: Path, parents: frozenset[Path]) -> bool:
+    target = Path(link.path).resolve()
+    return target in parents or target.is_relative_to(root) or root.is_relative_to(target)
 
 
 def reasons_to_ignore(files: Iterable[IgnoredFile]) -> str:
