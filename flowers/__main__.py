@@ -71,7 +71,7 @@ def main(args: list[str] | None = None) -> int:
     is_training = command in LIGHTNING_COMMANDS or command == "calibrate"
     module = "training" if is_training else command
     program = f"python -m flowers {command}"
-    # Mistakes are answered before torch is imported.
+    # Mistakes are reported before torch is imported, which takes seconds.
     if mistake := option_errors.find_mistake(words, command_options(command, module=module)):
         option_errors.refuse(mistake, program)
     if command not in LIGHTNING_COMMANDS:
@@ -155,7 +155,7 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     parameters = signature(function).parameters
     parser = Parser(
         prog=f"python -m flowers {function.__name__}",
-        description=doc.description,
+        description=f"{doc.short_description}\n\n{doc.long_description or ''}",
         allow_abbrev=False,
         formatter_class=Help,
     )
@@ -175,9 +175,9 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
             parser.add_argument(flags[name], nargs="+", help=helps[name], **options)
     parser.add_function_arguments(function, as_group=False, as_positional=True, skip=skipped)
     words = list(args)
+    own_options = {"--help", "-h", *flags.values()}
     for name in others:
-        own = {"--help", "-h", *flags.values()}
-        words, others[name] = option_errors.split_options(args, own)
+        words, others[name] = option_errors.split_options(args, own_options)
     values = option_errors.expand_home(parser.parse_args(words).as_dict())
     try:
         return function(**values, **others)

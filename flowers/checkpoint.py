@@ -225,7 +225,7 @@ def _describe_network(model: Mapping[str, Any]) -> str:
     """Return the class of a model and the options that define its network."""
     words = [model["class_path"].removeprefix("flowers.")]
     options = model.get("init_args", {})
-    for name in ("arch", "widths", "depth", "stem_stride", "norm"):  # others are of the training
+    for name in ("arch", "widths", "depth", "stem_stride", "norm"):  # the others concern training
         if name in options:
             value = options[name]
             if isinstance(value, tuple):  # a list in YAML

@@ -189,7 +189,7 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """Yield strips of an image, whose conversion takes less memory, and their first rows."""
+    """Yield the first row and the image of each strip. Converting strips takes less memory."""
     rows = max(1, 2**20 // image.width)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
@@ -275,7 +275,7 @@ def _load(image: Image.Image) -> None:
         if not isinstance(image, JpegImageFile) or not image.fp or "truncated" not in str(error):
             raise
         file = image.fp
-        # Besides the image: the copies of the file, and an image that is not reduced.
+        # Decoding again takes three copies of the file, and the image in full size.
         other_bytes = 3 * file.seek(0, io.SEEK_END) + _num_bytes(image) * _scale(image) ** 2
         _check_memory(image, other_bytes=other_bytes + _decoder_bytes(image))
         file.seek(0)

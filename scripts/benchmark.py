@@ -451,9 +451,9 @@ def fine_tune(
 ) -> None:
     """Compare fine-tuning with timm and fastai: time and validation accuracy of the last epoch.
 
-    All train EfficientNet-Lite0 from the same weights with the same photos, image size, batch size
-    and number of epochs, in float32: fastai, if installed, as its tutorial does, timm with the
-    other defaults of its script, but a warm-up of one epoch.
+    All train EfficientNet-Lite0 in float32 from the same weights, with the same photos, image size,
+    batch size and number of epochs. fastai, if installed, trains as in its tutorial; timm with the
+    defaults of its script, but one epoch of warm-up and none of cool-down.
     https://docs.fast.ai/tutorial.vision.html
 
     Args:
@@ -474,7 +474,9 @@ def fine_tune(
         data.setup("fit")
         photos = Path(folder, "photos")
         for row in data.manifest_rows():
-            link = photos / row.split / row.path
+            if row.split not in ("train", "val", "test"):
+                continue
+            link = photos / row.split / row.label / Path(row.path).name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(Path(root, row.path).resolve())
         weights = Path(folder, "weights.pth")

@@ -112,4 +112,5 @@ class FreezeBackbone(Callback):
         """Return the number of stages, counted from the input, that are frozen in an epoch."""
         if self.unfreeze_epoch is None:
             return self.stages
+        # With unfreeze_epoch 0 there is one stage, so none is frozen.
         return min(self.stages, max(0, self.stages - 1 - (epoch - self.unfreeze_epoch)))

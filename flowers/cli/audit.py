@@ -117,14 +117,15 @@ def _summary(audited: data.Audit, groups: dict[str, list[data.Finding]], *, fold
     lines = [_size(audited)]
     for kind, findings in groups.items():
         first = findings[0]
-        text = first.detail
-        if first.paths:
-            text = f"{' = '.join(first.paths)} ({text})"
-        if len(findings) > 1:
-            text += " ..."
         if kind == "ignored":
             files = [data.IgnoredFile(finding.paths[0], finding.detail) for finding in findings]
             text = data.reasons_to_ignore(files)
+        else:
+            text = first.detail
+            if first.paths:
+                text = f"{' = '.join(first.paths)} ({text})"
+            if len(findings) > 1:
+                text += " ..."
         title, _ = data.KINDS[kind]
         lines.append(f"  {len(findings):>6,}  {title[0].lower()}{title[1:]}: {text}")
     if not groups:

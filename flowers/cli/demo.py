@@ -101,11 +101,12 @@ def results_html(predictor: FlowerPredictor, files: list[str]) -> str:
         photo = evaluation.Picture(evaluation.jpeg_bytes(load_thumbnail(file, longest=480)), name)
         images = to_float(load_image(file, **predictor.decoding)[None]).to(predictor.device)
         label = names.index(result.label)
-        (overlaid,), note = evaluation.add_overlays(
+        [overlaid], note = evaluation.add_overlays(
             [photo], predictor.task.net, images, [label], resize=predictor.decoding["resize"]
         )
-        overlay = evaluation.Picture(overlaid.overlay, "Grad-CAM")
-        pictures = [photo, overlay] if overlay.jpeg else [photo]
+        pictures = [photo]
+        if overlaid.overlay:
+            pictures.append(evaluation.Picture(overlaid.overlay, "Grad-CAM"))
         title = f"not sure: {result.label}" if result.rejected else result.label
         cards.append(evaluation.Card(title, pictures, evaluation.class_bars(names, probs)[:10]))
     table = csv_text(evaluation.header_row(names), rows)

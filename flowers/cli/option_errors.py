@@ -272,8 +272,8 @@ def split_options(words: Sequence[str], options: set[str]) -> tuple[list[str], l
     """Return the words of some options with their values, and all other words.
 
     Args:
-        words: The command line after the command. Words before the first option belong to the
-            former.
+        words: The command line after the command. Words before the first option are returned with
+            the given options.
         options: Names of the options with their dashes.
     """
     given: list[str] = []

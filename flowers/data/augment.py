@@ -103,6 +103,7 @@ class BatchAugmentation:
         Returns:
             Floats ``(B, 3, S, S)`` in [0, 1], in channels_last.
         """
+        # As many numbers as _augment uses.
         draws = uniform_draws(indices, seed=seed, epoch=epoch, num=14)
         # Bilinear sampling reads four pixels: from an image twice as large it would alias.
         factor = images.shape[-1] // size

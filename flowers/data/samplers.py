@@ -83,8 +83,10 @@ class ShardedSampler(Sampler[int]):
         if not self.shuffle:
             return iter(self._evaluated())
         rng = np.random.default_rng([self.seed, self.epoch])
-        positions = self.num_images if self.balance is None else _balanced(self.balance, rng)
-        order = rng.permutation(positions)
+        if self.balance is None:
+            order = rng.permutation(self.num_images)
+        else:
+            order = rng.permutation(_balanced(self.balance, rng))
         end = len(self) - self.start // self.world_size
         return iter(order[self.start :][self.rank :: self.world_size][:end].tolist())
 

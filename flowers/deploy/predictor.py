@@ -126,7 +126,7 @@ class FlowerPredictor:
                     if isinstance(image, Image.Image):
                         image.load()  # not in the threads, two of which may get the same image
                 waiting = [pool.submit(self._decode, image) for image in batch]
-                yield from self._classify(list(map(Future.result, before)))
+                yield from self._classify([future.result() for future in before])
                 before = waiting
 
     def _classify(

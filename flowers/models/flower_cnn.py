@@ -1,7 +1,6 @@
 """The project's own convolutional network."""
 
 import math
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -41,7 +40,7 @@ def flower_cnn(
         _norm(norm, widths[0]),
         nn.ReLU(inplace=True),
     ]
-    for in_width, width in pairwise([widths[0], *widths]):
+    for in_width, width in zip([widths[0], *widths], widths, strict=False):
         # Pooling comes before norm and ReLU, which then process a quarter of the pixels.
         # Max-pooling commutes with ReLU.
         stage = nn.Sequential(

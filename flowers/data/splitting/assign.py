@@ -334,7 +334,7 @@ def tf_for_poets_split(paths: Sequence[str]) -> NDArray[np.object_]:
 
 
 def split_table(index: FolderIndex, split: NDArray[np.object_]) -> list[str]:
-    """Return a table of the images of each class and split; of over 200 classes only the sums."""
+    """Return a table of the images of each class and split; only the sums of over 200 classes."""
     num_classes = len(index.class_names)
     columns = [np.bincount(index.labels[split == name], minlength=num_classes) for name in SPLITS]
     counts = np.stack(columns, axis=1)

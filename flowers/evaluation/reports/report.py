@@ -81,18 +81,18 @@ class Report:
         return with_temperature(self.predictions, self.temperature)
 
 
-def report_files(report: Report, calibrated: PredictionTable) -> dict[str, str | bytes]:
+def report_files(report: Report, csv_predictions: PredictionTable) -> dict[str, str | bytes]:
     """Return the files of a report, by their names.
 
     Args:
         report: The report.
-        calibrated: Its predictions as ``predict`` would compute them, to the last bit.
+        csv_predictions: Predictions of ``predictions.csv``, calibrated exactly as by ``predict``.
     """
     numbers = report_numbers(report)
     figures = report_figures(report)
     sections = _sections(report, numbers, figures)
     files = page_files("report", report.title, sections, numbers)
-    files["predictions.csv"] = predictions_csv(calibrated, threshold=report.threshold or 0.0)
+    files["predictions.csv"] = predictions_csv(csv_predictions, threshold=report.threshold or 0.0)
     for title, figure in figures.items():
         files[f"figures/{title.lower().replace(' ', '_')}.png"] = figure_bytes(figure)
     return files
