@@ -64,8 +64,8 @@ def split_of_manifest(file: str, *, files: Mapping[str, tuple[str, str]]) -> dic
 
     Raises:
         OSError: The manifest cannot be read.
-        ValueError: It is no manifest; or an image is missing, or has another content or another
-            label than in the manifest.
+        ValueError: The file is not a manifest, or an image is missing, or has other content or
+            another label than in the manifest.
     """
     used = [row for row in read_manifest(file) if row.split in SPLITS]
     if changed := [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]:
