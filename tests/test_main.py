@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import version
 
 import pytest
+from lightning.pytorch.cli import LightningCLI
 
 import flowers
 from flowers import runtime
@@ -175,8 +176,8 @@ def test_fit_in_a_process_of_its_own(synthetic, tmp_path):
     assert "Tip" not in run.stderr
 
 
-def test_the_commands_of_lightning_are_those_of_the_table():
-    assert set(training.FlowersCLI.subcommands()) == LIGHTNING_COMMANDS < COMMANDS.keys()
+def test_the_commands_of_lightning_are_in_the_table():
+    assert COMMANDS.keys() & LightningCLI.subcommands().keys() > LIGHTNING_COMMANDS
 
 
 def test_the_package_is_imported_without_torch():

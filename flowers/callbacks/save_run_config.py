@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,16 @@ class SaveRunConfig(SaveConfigCallback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Store the configuration, from which later commands read the options not given."""
+        checkpoint["config"] = self._stored_config
+
+    @cached_property
+    def _stored_config(self) -> str:
+        """The configuration with absolute paths: a checkpoint may be used from another folder."""
         config = self.config.clone()
         for key in ("data.root", "data.manifest", "data.quarantine", "data.cache_dir"):
-            if config.get(key) is not None:  # the checkpoint may be used from another folder
+            if config.get(key) is not None:
                 config[key] = str(Path(config[key]).absolute())
-        checkpoint["config"] = self.parser.dump(config, skip_none=False)
+        return self.parser.dump(config, skip_none=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the summary."""

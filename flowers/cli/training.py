@@ -72,6 +72,7 @@ class FlowersCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         self._first_batch = _RecordFirstBatch()
         self._new_run: Path | None = None
+        self._command = args[0]
         try:
             super().__init__(
                 ClassificationTask,
@@ -96,11 +97,9 @@ class FlowersCLI(LightningCLI):
                 raise
             raise ValueError(option_errors.explain_error(error, args[1:])) from error
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the commands that call the trainer; ``predict`` is a command of its own."""
-        commands = LightningCLI.subcommands()
-        return {name: commands[name] for name in ("fit", "validate", "test")}
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the command of this call, since declaring the options of one takes 0.1 s."""
+        return {self._command: LightningCLI.subcommands()[self._command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks as option groups, and link options that several parts need."""
@@ -131,18 +130,18 @@ class FlowersCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line over the configuration that a checkpoint stores."""
         assert isinstance(args, list)
-        command, *words = args
-        configs, options = option_errors.split_options(words, {"-c", "--config"})
+        command = self._command
+        configs, options = option_errors.split_options(args[1:], {"-c", "--config"})
         words = configs + options  # the configurations first, since a later word wins
         if "-h" in words or "--help" in words:
-            self._print_help(command, words)
+            self._print_help(words)
         weights = _option_value(words, "--model.weights")
         if weights is not None and Path(weights).is_dir():
             words += ["--model.weights", str(checkpoint_file(weights))]
         given = _option_value(words, "--ckpt_path")
         root = None
         if given is None or given == "last":
-            config = self._parse_quietly(command, words)
+            config = self._parse_quietly(words)
             given = config.ckpt_path  # a configuration may name it
             root = config.trainer.default_root_dir
         ckpt_path = _resolve_checkpoint(command, given, root=Path(root or "."))
@@ -155,7 +154,7 @@ class FlowersCLI(LightningCLI):
             try:
                 values = stored_config(checkpoint, command, model=_option_value(words, "--model"))
                 stored = ["--config", yaml.safe_dump(values)]
-                config = self._parse_quietly(command, [*stored, *words])
+                config = self._parse_quietly([*stored, *words])
                 check_network(config.model, values.get("model", {}))
                 if command == "fit":
                     check_optimizer(config, checkpoint["config"])
@@ -163,19 +162,19 @@ class FlowersCLI(LightningCLI):
                         raise ValueError("expected the state of a training, got weights alone")
             except ValueError as error:
                 raise ValueError(f"--ckpt_path {ckpt_path}: {error}") from error
-        self._set_model_defaults(command, config.model)
+        self._set_model_defaults(config.model)
         self.config = option_errors.expand_home(parser.parse_args([command, *stored, *words]))
         config = self.config[command]
-        self._check_options(command, config)
+        self._check_options(config)
         if command == "fit" and ckpt_path is not None:
             _end_if_finished(checkpoint, config)
 
-    def _parse_quietly(self, command: str, words: list[str]) -> Any:  # noqa: ANN401
-        """Return the options of a command without printing them for ``--print_config``."""
+    def _parse_quietly(self, words: list[str]) -> Any:  # noqa: ANN401
+        """Return the options without printing them for ``--print_config``."""
         quiet = [word for word in words if not word.startswith("--print_config")]
-        return option_errors.expand_home(self.parser.parse_args([command, *quiet])[command])
+        return option_errors.expand_home(self._parser(self._command).parse_args(quiet))
 
-    def _set_model_defaults(self, command: str, model: Any) -> type[ClassificationTask]:  # noqa: ANN401
+    def _set_model_defaults(self, model: Any) -> type[ClassificationTask]:  # noqa: ANN401
         """Set the defaults of the data module for a model, and return the model's class.
 
         The model's class becomes the default too: options that it shares with the default class
@@ -185,11 +184,12 @@ class FlowersCLI(LightningCLI):
         defaults: dict[str, Any] = {"model": {"class_path": model.class_path}}
         for name, value in task.data_defaults(model.get("init_args", {})).items():
             defaults[f"data.{name}"] = value
-        self._parser(command).set_defaults(defaults)
+        self._parser(self._command).set_defaults(defaults)
         return task
 
-    def _check_options(self, command: str, config: Any) -> None:  # noqa: ANN401
+    def _check_options(self, config: Any) -> None:  # noqa: ANN401
         """End with status 2 if options contradict each other."""
+        command = self._command
         error = self.parser.error
         trainer = config.trainer
         if config.get("model.init_args.class_names") is not None:
@@ -213,18 +213,18 @@ class FlowersCLI(LightningCLI):
             error("--trainer.max_steps: expected -1 when resuming; set --trainer.max_epochs")
         check_num_nodes(trainer.num_nodes)
 
-    def _print_help(self, command: str, words: list[str]) -> None:
+    def _print_help(self, words: list[str]) -> None:
         """Print the common options, or after ``--help all`` all of them, and end with status 0."""
         is_full = option_errors.option_values(words, "-h", "--help") == ["all"]
         others = [word for word in words if word not in ("-h", "--help")]
         if is_full:
             others.remove("all")
-        task = self._set_model_defaults(command, self._parse_quietly(command, others).model)
-        parser = self._parser(command)
+        task = self._set_model_defaults(self._parse_quietly(others).model)
+        parser = self._parser(self._command)
         if is_full:
             print(f"{parser.format_help()}\n{option_errors.class_parser(task).format_help()}")
         else:
-            print(short_help(parser, task, command=command))
+            print(short_help(parser, task, command=self._command))
         raise SystemExit(0)
 
     def _parse_ckpt_path(self) -> None:
@@ -239,7 +239,7 @@ class FlowersCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Construct data, model and trainer; a restored model does not load pretrained weights."""
-        config = self.config[str(self.subcommand)]
+        config = self.config[self._command]
         weights = config.get("model.init_args.weights")
         if weights is not None and config.ckpt_path is not None:
             config["model.init_args.weights"] = "none"
@@ -250,7 +250,7 @@ class FlowersCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Construct the trainer; ``before_fit`` adds the run folder."""
-        config = self.config_init[str(self.subcommand)]
+        config = self.config_init[self._command]
         options = config.trainer
         options.callbacks = _as_list(options.callbacks)
         plan = plan_devices(
@@ -261,10 +261,10 @@ class FlowersCLI(LightningCLI):
         kwargs["enable_progress_bar"] = bool(bars)
         # Off by default, because PrintEpochs prints the number of parameters.
         kwargs["enable_model_summary"] = bool(options.enable_model_summary)
-        if self.subcommand != "fit":
+        if self._command != "fit":
             kwargs["logger"] = options.logger or False
             kwargs["enable_checkpointing"] = False
-            result = config.report if self.subcommand == "test" else config.calibration
+            result = config.report if self._command == "test" else config.calibration
             # PrintInterval is first: the metrics are printed even if the report fails.
             own = [callbacks.PrintInterval(), self._first_batch, result, *progress]
             return self._instantiate_trainer({**options, **kwargs}, own)
@@ -338,7 +338,7 @@ class FlowersCLI(LightningCLI):
 
     def _warn_of_data_leakage(self) -> None:
         """Warn if the pretrained weights were trained on images of this run's other splits."""
-        weights = self.config[str(self.subcommand)].get("model.init_args.weights") or ""
+        weights = self.config[self._command].get("model.init_args.weights") or ""
         file = Path(weights)
         if file.suffix in (".ckpt", ".pth", ".pt") and file.is_file():
             try:
