@@ -1,6 +1,7 @@
 """The options of every command, read from source files: importing torch would take seconds."""
 
 import ast
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,7 @@ def command_arguments(command: str, *, module: str) -> dict[str, bool]:
     return required
 
 
+@cache
 def _definition(path: str) -> Any:  # noqa: ANN401
     """Return the syntax tree of a function or a class.
 
