@@ -846,7 +846,13 @@ CHANGES: dict[str, Change] = {
     "cropped to a square": lambda image: ImageOps.fit(image, (min(image.size), min(image.size))),
 }
 
+
+def main(args: list[str] | None = None) -> None:
+    """Run a command, by default that of the command line."""
+    training = [input_pipeline, epoch, scaling, probe, tutorial, fine_tune, networks]
+    auto_cli([*training, predict, audit, data_module, duplicates], args=args)
+
+
 if __name__ == "__main__":
     runtime.prepare()
-    training = [input_pipeline, epoch, scaling, probe, tutorial, fine_tune, networks]
-    auto_cli([*training, predict, audit, data_module, duplicates])
+    main()

@@ -35,9 +35,9 @@ FIT = f"""-m flowers fit --ckpt_path last --data.root {home}/data/synthetic_flow
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
-def start(folder: Path, epochs: int) -> subprocess.Popen[bytes]:
+def start(folder: Path) -> subprocess.Popen[bytes]:
     """Start or resume the training in a process group of its own."""
-    options = f" --trainer.default_root_dir {folder} --trainer.max_epochs {epochs}"
+    options = f" --trainer.default_root_dir {folder} --trainer.max_epochs {args.epochs}"
     command = [sys.executable, *(FIT + options).split()]
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, process_group=0)
@@ -56,21 +56,20 @@ def ends_within(process: subprocess.Popen[bytes], timeout: float) -> bool:
     return False
 
 
-def train(folder: Path, *, epochs: int, kills: int = 0, startup: float = 0) -> list[str]:
+def train(folder: Path, *, kills: int = 0, startup: float = 0) -> list[str]:
     """Train to the end and return the signals.
 
     Args:
         folder: Folder of the run.
-        epochs: Epochs of the training.
         kills: Maximum number of signals.
-        startup: Seconds of a training of one epoch, most of which pass before it; sets the times.
+        startup: Seconds before the first epoch; sets the times of the signals.
     """
     folder.mkdir()
     step = 0
     signals: list[str] = []
     while True:
-        process = start(folder, epochs)
-        if len(signals) == kills or ends_within(process, rng.uniform(0.3, 1.3) * startup):
+        process = start(folder)
+        if len(signals) == kills or ends_within(process, rng.uniform(0.5, 1.5) * startup):
             assert process.wait() == 0, f"{folder}/log.txt: status {process.returncode}"
             return signals
         signals.append(rng.choice(["SIGKILL", "SIGTERM"]))
@@ -82,7 +81,7 @@ def train(folder: Path, *, epochs: int, kills: int = 0, startup: float = 0) -> l
             saved = read_checkpoint(file)
         assert saved["global_step"] >= step, f"{file}: step {saved['global_step']} after {step}"
         step = saved["global_step"]
-        is_complete = status == 0 and saved["epoch"] == epochs - 1
+        is_complete = status == 0 and saved["epoch"] == args.epochs - 1
         assert is_complete or status in KILLED, f"{folder}/log.txt: status {status}"
 
 
@@ -100,17 +99,17 @@ def largest_difference(ours: dict[str, torch.Tensor], others: dict[str, torch.Te
 
 
 generate_flowers(home / "data" / "synthetic_flowers", per_class=60, image_size=64)
-began = time.monotonic()
-train(home / "startup", epochs=1)
-startup = time.monotonic() - began
-train(home / "uninterrupted", epochs=args.epochs)
+began = time.time()
+train(home / "uninterrupted")
+[config] = home.glob("uninterrupted/lightning_logs/*/config.yaml")
+startup = config.stat().st_mtime - began
 expected = weights(home / "uninterrupted")
 signals: list[str] = []
 differences: list[float] = []
 while len(signals) < args.kills:
     folder = home / f"killed_{len(differences) + 1}"
     kills = args.kills - len(signals)
-    signals += train(folder, epochs=args.epochs, kills=kills, startup=startup)
+    signals += train(folder, kills=kills, startup=startup)
     differences.append(largest_difference(weights(folder), expected))
     counts = f"{signals.count('SIGKILL')} SIGKILL, {signals.count('SIGTERM')} SIGTERM"
     exact = f"{differences.count(0)} of {len(differences)} runs"

@@ -184,35 +184,33 @@ def test_two_processes_evaluate_a_checkpoint_as_one_does(synthetic, tmp_path):
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 5
 
 
+def _curves(folder):
+    """Return the curves of the run below a folder."""
+    events = EventAccumulator(str(folder / "lightning_logs" / "version_0")).Reload()
+    curves = {}
+    for name in ("train/loss", "train/acc", "val/loss", "val/acc"):
+        curves[name] = [event.value for event in events.Scalars(name)]
+    return curves
+
+
 @pytest.mark.slow
-def test_two_processes_learn_as_one_with_twice_the_batch(synthetic, tmp_path):
+def test_two_processes_learn_as_one_with_twice_the_batch(synthetic, tmp_path, capsys):
     # Without batch norm, dropout and mixing of images, which depend on the batch of a process.
     words = ["--model", "TransferTask", "--model.arch", "squeezenet1_1", "--model.weights", "none"]
     words += ["--model.dropout", "0", "--data.augment.cutmix_prob", "0"]
     words += ["--data.augment.mixup_prob", "0", "--data.root", str(synthetic)]
     words += ["--data.image_size", "48", "--data.crop_size", "40", "--trainer.max_epochs", "3"]
-    words += ["--trainer.accelerator", "cpu", "--trainer.deterministic", "true"]
-    curves = ["train/loss", "train/acc", "val/loss", "val/acc"]
-
-    def train(num_processes, batch_size):
-        """Train in a process of its own, and return its output and its curves."""
-        folder = tmp_path / str(num_processes)
-        folder.mkdir()
-        command = [sys.executable, "-m", "flowers", "fit", *words]
-        command += ["--trainer.devices", str(num_processes), "--data.batch_size", str(batch_size)]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        events = EventAccumulator(str(folder / "lightning_logs" / "version_0")).Reload()
-        values = {}
-        for name in curves:
-            values[name] = [event.value for event in events.Scalars(name)]
-        return done.stdout + done.stderr, values
-
-    printed_by_one, one = train(1, 16)
-    printed_by_two, two = train(2, 8)
+    words += ["--trainer.accelerator", "cpu", "--trainer.default_root_dir"]
     message = "Effective batch: 16 images a step (processes: 2, --data.batch_size 8"
-    assert message not in printed_by_one
-    assert message in printed_by_two
+
+    training.main(["fit", *words, "one", "--data.batch_size", "16"])
+    assert message not in "".join(capsys.readouterr())
+    command = [sys.executable, "-m", "flowers", "fit", *words, "two", "--data.batch_size", "8"]
+    command += ["--trainer.devices", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert message in done.stdout + done.stderr
+    one = _curves(tmp_path / "one")
     assert one["train/loss"][0] > one["train/loss"][2]
-    for name, values in one.items():
-        assert two[name] == pytest.approx(values, rel=2e-4), name
+    for name, values in _curves(tmp_path / "two").items():
+        assert values == pytest.approx(one[name], rel=2e-4), name

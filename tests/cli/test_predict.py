@@ -128,18 +128,17 @@ def test_predict_uses_test_time_augmentation_as_the_predictor(task_checkpoint, s
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_same_file_as_one(task_checkpoint, synthetic, tmp_path):
+def test_two_processes_write_the_same_file_as_one(trained_ckpt, synthetic, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     files = [str(synthetic / "roses"), str(tmp_path / "broken.jpg"), str(synthetic / "tulips")]
-    command = [sys.executable, "-m", "flowers", "predict", *files]
-    command += ["--ckpt_path", str(task_checkpoint), "--accelerator", "cpu", "--batch_size", "8"]
-    for name, devices in (("one", "1"), ("two", "2")):
-        words = ["--devices", devices, "--out", f"{name}.csv"]
-        done = subprocess.run(
-            [*command, *words], capture_output=True, text=True, check=False, timeout=120
-        )
-        assert done.returncode == 1, done.stderr  # a file could not be read
-        assert "60 images classified, 1 could not be read" in done.stdout
+    ckpt_path = str(trained_ckpt)
+    one = predict(files, ckpt_path=ckpt_path, accelerator="cpu", batch_size=8, out=Path("one.csv"))
+    assert one == 1  # a file could not be read
+    command = [sys.executable, "-m", "flowers", "predict", *files, "--ckpt_path", ckpt_path]
+    command += ["--accelerator", "cpu", "--batch_size", "8", "--devices", "2", "--out", "two.csv"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert "60 images classified, 1 could not be read" in done.stdout
     assert Path("one.csv").read_bytes() == Path("two.csv").read_bytes()
     assert {file.name for file in tmp_path.iterdir()} == {"broken.jpg", "one.csv", "two.csv"}
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,28 +12,26 @@ from torchvision.models import mobilenet_v2
 
 from flowers.cli import training
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+# The libraries that are measured warn about this machine.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 SMALL = "--data.image_size 32 --data.crop_size 32 --model.widths [8] --trainer.accelerator cpu"
 
 
 @pytest.fixture
-def benchmark(tmp_path):
+def benchmark(monkeypatch, capfd):
     """Return a function that runs a command and returns what it prints."""
+    monkeypatch.syspath_prepend(SCRIPTS)  # the child processes inherit it
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS.parent), prepend=os.pathsep)
+    main = import_module("benchmark").main
 
     def run(*arguments: object) -> str:
-        command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-        path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        main([*map(str, arguments)])
+        return capfd.readouterr().out
 
     return run
 
 
-@pytest.mark.slow
 def test_commands_that_read_a_folder(benchmark, photos):
     root = photos(cat=30, dog=30)
     output = benchmark("input_pipeline", "--root", root, "--rounds", 2)
@@ -44,7 +41,6 @@ def test_commands_that_read_a_folder(benchmark, photos):
     assert "\nmirrored                   2 of 2, " in output
 
 
-@pytest.mark.slow
 def test_commands_that_make_their_own_images(benchmark):
     output = benchmark("data_module", "--images", 40, "--classes", 2)
     assert "first start / second start: " in output
@@ -52,7 +48,6 @@ def test_commands_that_make_their_own_images(benchmark):
     assert "two processes / one process: " in output
 
 
-@pytest.mark.slow
 def test_commands_that_train_and_predict(benchmark, photos, tmp_path):
     root = photos(cat=30, dog=30)
     options = f"--data.root {root} {SMALL}"
@@ -67,7 +62,6 @@ def test_commands_that_train_and_predict(benchmark, photos, tmp_path):
     assert "flowers / loop: " in benchmark("predict", run, "--root", root, "--rounds", 1)
 
 
-@pytest.mark.slow
 def test_commands_on_networks(benchmark, photos, tmp_path):
     output = benchmark("networks", "[squeezenet1_1]", "--batch_size", 1, "--rounds", 1)
     assert "squeezenet1_1: 224 pixels, 0.7 M parameters, 0.26 G multiply-adds\n" in output
@@ -91,7 +85,6 @@ folder.joinpath("summary.csv").write_text(f"epoch,eval_top1\\n0,10\\n1,{len(phot
 """
 
 
-@pytest.mark.slow
 def test_fine_tuning_beside_timm(benchmark, photos, tmp_path):
     pytest.importorskip("timm")
     root = photos(cat=30, dog=30)

@@ -110,9 +110,7 @@ def test_an_accumulated_step_is_completed_first(fit_small, load_last, synthetic,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "devices"), [("SIGTERM", 1), ("SIGTERM", 2), ("SIGUSR1", 2), ("SIGINT", 1)]
-)
+@pytest.mark.parametrize(("name", "devices"), [("SIGUSR1", 2), ("SIGINT", 1)])
 def test_a_signal_ends_all_processes_with_its_status_and_prints_how_to_resume(
     name, devices, small_options, synthetic, tmp_path
 ):
