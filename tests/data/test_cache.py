@@ -258,6 +258,7 @@ def _decode_elsewhere(folder, tmp_path, queue):
     queue.put((hashlib.sha256(images.tobytes()).hexdigest(), output.getvalue().count("Damaged")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [False, True])
 def test_processes_that_build_at_the_same_time_get_the_same_entry(
     folder, tmp_path, damaged, forkserver
@@ -287,6 +288,7 @@ def _builds_for_ever(cache_dir):
     build_once(cache_dir, "key", build)
 
 
+@pytest.mark.slow
 def test_waiting_for_another_process_is_reported_and_a_killed_one_is_replaced(
     tmp_path, monkeypatch, capsys, forkserver
 ):

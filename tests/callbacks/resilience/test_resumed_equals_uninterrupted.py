@@ -67,6 +67,7 @@ def uninterrupted(fit_small, load_last, synthetic, tmp_path_factory):
     return dict(trainer.callback_metrics), load_last(run_of(folder))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed(
     small_options, load_last, finished_run, *, synthetic, tmp_path, forkserver
 ):

@@ -202,6 +202,7 @@ def _read_with_little_memory(root, paths, cache_dir, queue):
         queue.put(str(error))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits the memory as Linux does")
 def test_an_image_larger_than_the_memory_is_not_reported_as_unreadable(
     folder, tmp_path, forkserver

@@ -201,6 +201,7 @@ def _ensure(root, archive):
         ensure_root(root)
 
 
+@pytest.mark.slow
 def test_processes_that_start_at_the_same_time_download_once(server, tmp_path, forkserver):
     root = tmp_path / "new" / "flower_photos"
     workers = [forkserver.Process(target=_ensure, args=(root, server.archive())) for _ in range(3)]
