@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # uses all cores without it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-LONGEST = ("test_benchmark", "test_kill_soak", "test_two_machines", "test_notebook")
+LONGEST = {"test_benchmark", "test_kill_soak", "test_two_machines", "test_notebook"}
+LONGEST |= {"test_runtime", "test_stop_on_signal", "test_exporters"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
