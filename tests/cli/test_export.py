@@ -63,7 +63,7 @@ def exported(tmp_path_factory):
     return checkpoint.with_suffix(".onnx"), printed.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["onnx", "torch_export"])
+@pytest.mark.parametrize("kind", [pytest.param("onnx", marks=pytest.mark.slow), "torch_export"])
 def test_the_file_maps_bytes_to_the_probabilities_of_the_predictor(
     kind, request, checkpoint, synthetic, capsys
 ):
@@ -93,6 +93,7 @@ def test_the_file_maps_bytes_to_the_probabilities_of_the_predictor(
             assert row.tolist() == pytest.approx([*answer.values()], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_metadata_describe_the_input_and_the_output(exported):
     metadata = {entry.key: entry.value for entry in onnx.load(exported[0]).metadata_props}
     assert json.loads(metadata["class_names"]) == NAMES
@@ -155,6 +156,7 @@ for folder in folders:
 """
 
 
+@pytest.mark.slow
 def test_the_program_in_the_readme_agrees_with_the_predictor_without_torch(exported, tmp_path):
     [program] = re.findall(r"```python\n([^`]*InferenceSession[^`]*)```", README.read_text("utf-8"))
     (tmp_path / "photos").mkdir()

@@ -34,7 +34,9 @@ def net():
     return flower_cnn(3, widths=(8, 16)).eval()
 
 
-@pytest.fixture(scope="module", params=[*WRITERS])
+@pytest.fixture(
+    scope="module", params=[pytest.param("onnx", marks=pytest.mark.slow), "torch_export"]
+)
 def exported(request, net, tmp_path_factory):
     """Return the kind and the path of an exported file."""
     file = tmp_path_factory.mktemp("exported") / "net"

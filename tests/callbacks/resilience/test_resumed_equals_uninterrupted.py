@@ -166,6 +166,7 @@ def test_every_kind_of_run(words, load_last, synthetic, tmp_path):
     assert_equal(interrupted, load_last(run_of(tmp_path / "uninterrupted")))
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_while_unfreezing(load_last, synthetic, tmp_path):
     torch.manual_seed(1)
     pretrained = get_model(ARCH, weights=None).state_dict()
