@@ -60,6 +60,7 @@ def newest(folder: str, name: str) -> Path:
     return sorted(Path(folder).glob(f"lightning_logs/version_*/checkpoints/{name}"))[-1]
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_resumes_and_one_without_a_checkpoint_starts_again(start):
     with pytest.raises(KeyboardInterrupt):
         start("--seeds", "1", interrupt_at=1)
