@@ -284,7 +284,6 @@ SLOW = {
     "shufflenet_v2_x0_5": 64,
     "swin_t": 64,
     "vgg11": 64,
-    "vgg11_bn": 64,
     "vit_b_16": 224,
     "timm/convnext_atto": 64,
     "timm/densenet121": 64,

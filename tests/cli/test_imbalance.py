@@ -63,6 +63,7 @@ def plain(ten_to_one, tmp_path_factory, cache_home):
         return train_and_score(ten_to_one, tmp_path_factory.mktemp("plain") / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [["--data.sampler", "balanced"], ["--model.class_weights", "balanced"]]
 )

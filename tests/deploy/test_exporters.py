@@ -24,7 +24,7 @@ WRITERS = {
     "onnx": (write_onnx, onnx_runner),
     "torch_export": (write_torch_export, torch_export_runner),
 }
-FAMILIES = ("resnet18", "mobilenet_v3_small", "squeezenet1_1", "convnext_tiny")
+FAMILIES = ("resnet18", "mobilenet_v3_small", "convnext_tiny")
 METADATA = {"class_names": "cat, dog, emu"}
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 40, 40, 3), dtype=np.uint8)
 
