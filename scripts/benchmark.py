@@ -233,7 +233,7 @@ def scaling(*, fit_options: str = "", epochs: int = 3, rounds: int = 5) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         options = f"--data.root {folder}/synthetic_flowers --data.cache_dir {folder}/cache"
-        options += f" {fit_options} --trainer.accelerator cpu --trainer.devices "
+        options += f" {fit_options} --trainer.accelerator cpu --trainer.devices"
 
         def train(devices: int) -> float:
             words = ["epoch", "--fit_options", f"{options} {devices}", "--epochs", epochs]

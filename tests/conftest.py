@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import pkgutil
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -73,6 +75,51 @@ def forkserver() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["flowers.cli.training"])
     return context
+
+
+def _run_rank(rank: int, port: int, folder: Path, words: list[str]) -> None:
+    """Run a command as torchrun's process ``rank`` of two; the first writes its metrics."""
+    from flowers.cli import training
+
+    os.chdir(folder)
+    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "localhost", "GROUP_RANK": "0"}
+    os.environ |= {"MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    with Path(f"printed_{rank}.txt").open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    metrics = training.main(words).trainer.callback_metrics
+    sys.stdout.flush()
+    if rank == 0:
+        Path("metrics.json").write_text(json.dumps({k: float(v) for k, v in metrics.items()}))
+
+
+@pytest.fixture
+def run_in_two(
+    forkserver: ForkServerContext, tmp_path: Path
+) -> Callable[[list[str]], tuple[dict[str, float], str]]:
+    """Return a function that runs a command in two processes, as torchrun does.
+
+    It returns the metrics of the first process and what that printed.
+    """
+
+    def run(words: list[str]) -> tuple[dict[str, float], str]:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        folder = tmp_path.resolve()
+        processes = []
+        for rank in range(2):
+            args = (rank, port, folder, words)
+            processes.append(forkserver.Process(target=_run_rank, args=args))
+            processes[-1].start()
+        for process in processes:
+            process.join()
+        printed = (folder / "printed_0.txt").read_text()
+        assert [process.exitcode for process in processes] == [0, 0], printed
+        return json.loads((folder / "metrics.json").read_text()), printed
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -131,29 +129,13 @@ def test_a_torchvision_of_another_torch_is_reported(monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate_a_checkpoint_as_one_does(synthetic, tmp_path):
-    script = tmp_path / "ddp.py"
-    script.write_text(
-        "import sys\n"
-        "from flowers.cli import training\n"
-        "run = training.main(sys.argv[1:])\n"
-        "if run.trainer.is_global_zero: "
-        "print({k: float(v) for k, v in run.trainer.callback_metrics.items()})\n"
-    )
-
-    def run_in_two(words):
-        """Run a command in two processes, and return its metrics."""
-        command = [sys.executable, str(script), *words]
-        command += ["--trainer.accelerator=cpu", "--trainer.devices=2"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return ast.literal_eval(done.stdout.splitlines()[-1])
-
+def test_two_processes_evaluate_a_checkpoint_as_one_does(run_in_two, synthetic, tmp_path):
+    cpu = "--trainer.accelerator=cpu"
     # Nine batches to validate and to test: four for the first process, five for the second.
     words = [f"--data.root={synthetic}", "--data.batch_size=5", "--data.image_size=32"]
     words += ["--data.crop_size=24", "--data.val_fraction=0.3", "--data.test_fraction=0.3"]
     words += ["--model.widths=[8,16]", "--model.ema_decay=0.5", "--trainer.max_epochs=5"]
-    run_in_two(["fit", *words])
+    run_in_two(["fit", cpu, *words])
     [run] = (tmp_path / "lightning_logs").iterdir()
     file = run / "checkpoints" / "best.ckpt"
     best = read_checkpoint(file)
@@ -165,7 +147,7 @@ def test_two_processes_evaluate_a_checkpoint_as_one_does(synthetic, tmp_path):
         logged = events.Scalars(name)[best["epoch"]].value
         assert logged == pytest.approx(float(value), rel=1e-6), name
 
-    tested_by_two = run_in_two(["test", f"--ckpt_path={file}"])
+    tested_by_two, _ = run_in_two(["test", cpu, f"--ckpt_path={file}"])
     tested_by_one = training.main(["test", f"--ckpt_path={file}"]).trainer.callback_metrics
     expected = {name: float(value) for name, value in tested_by_one.items()}
     assert tested_by_two == pytest.approx(expected, rel=1e-6)
@@ -194,7 +176,7 @@ def _curves(folder):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_as_one_with_twice_the_batch(synthetic, tmp_path, capsys):
+def test_two_processes_learn_as_one_with_twice_the_batch(run_in_two, synthetic, tmp_path, capsys):
     # Without batch norm, dropout and mixing of images, which depend on the batch of a process.
     words = ["--model", "TransferTask", "--model.arch", "squeezenet1_1", "--model.weights", "none"]
     words += ["--model.dropout", "0", "--data.augment.cutmix_prob", "0"]
@@ -205,11 +187,8 @@ def test_two_processes_learn_as_one_with_twice_the_batch(synthetic, tmp_path, ca
 
     training.main(["fit", *words, "one", "--data.batch_size", "16"])
     assert message not in "".join(capsys.readouterr())
-    command = [sys.executable, "-m", "flowers", "fit", *words, "two", "--data.batch_size", "8"]
-    command += ["--trainer.devices", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert message in done.stdout + done.stderr
+    _, printed = run_in_two(["fit", *words, "two", "--data.batch_size", "8"])
+    assert message in printed
     one = _curves(tmp_path / "one")
     assert one["train/loss"][0] > one["train/loss"][2]
     for name, values in _curves(tmp_path / "two").items():

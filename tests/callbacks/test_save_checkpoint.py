@@ -116,7 +116,7 @@ def _save_endlessly(file: Path) -> None:
 def test_a_process_killed_at_any_moment_leaves_a_complete_checkpoint(tmp_path, forkserver):
     file = tmp_path / "last.ckpt"
     epochs = []
-    for wait in np.random.default_rng(0).uniform(0, 0.05, size=50):
+    for wait in np.random.default_rng(0).uniform(0, 0.05, size=30):
         process = forkserver.Process(target=_save_endlessly, args=(file,))
         process.start()
         before = file.stat().st_mtime_ns if file.exists() else 0

@@ -9,14 +9,15 @@ from lightning.pytorch import Callback
 
 
 class SignalAfter(Callback):
-    """Sends this process SIGTERM in a step, before the package's callbacks see the end of it."""
+    """Sends this process a signal in a step, before the package's callbacks see the end of it."""
 
-    def __init__(self, step: int):
+    def __init__(self, step: int, name: str = "SIGTERM"):
         self.step = step
+        self.name = name
 
     def on_train_batch_end(self, trainer, *args, **kwargs):
         if trainer.global_step == self.step:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.Signals[self.name])
 
 
 class KillAfter(Callback):
@@ -70,8 +71,8 @@ class FailAtStart(Callback):
         raise RuntimeError("no more")
 
 
-def signal_after(step: int) -> list[str]:
-    return _add_callback("SignalAfter", step)
+def signal_after(step: int, name: str = "SIGTERM") -> list[str]:
+    return [*_add_callback("SignalAfter", step), "--trainer.callbacks.name", name]
 
 
 def kill_after(step: int) -> list[str]:

@@ -87,16 +87,17 @@ def test_a_run_that_was_killed(
     assert best["epoch"] == expected["epoch"]
 
 
-@pytest.mark.parametrize("step", [3, 5])  # at the end of an epoch, and inside of one
+# At the end of an epoch, and inside of one.
+@pytest.mark.parametrize(("step", "name"), [(3, "SIGTERM"), (5, "SIGINT")])
 def test_a_run_that_was_interrupted_by_a_signal(
-    fit_small, load_last, uninterrupted, step, *, synthetic, tmp_path, capsys
+    fit_small, load_last, uninterrupted, step, name, *, synthetic, tmp_path, capsys
 ):
     with pytest.raises(SystemExit) as ended:
-        fit_small(tmp_path, synthetic, *RANDOM, *signal_after(step))
-    assert ended.value.code == 128 + signal.SIGTERM
+        fit_small(tmp_path, synthetic, *RANDOM, *signal_after(step, name))
+    assert ended.value.code == 128 + signal.Signals[name]
     assert load_last(run_of(tmp_path))["global_step"] == step
     message = (
-        f"SIGTERM: ended in epoch {step // 3} after step {step}. To resume: python -m flowers fit "
+        f"{name}: ended in epoch {step // 3} after step {step}. To resume: python -m flowers fit "
         f"--ckpt_path"
     )
     assert message in capsys.readouterr().out
