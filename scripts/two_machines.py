@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from flowers.checkpoint import read_checkpoint
+from flowers.data import generate_flowers
 from flowers.run_folder import last_checkpoint
 
 parser = argparse.ArgumentParser(
@@ -55,12 +56,12 @@ def connect() -> None:
             ip(f"-n {machine} link set {device} up")
 
 
-def train_on_one() -> None:
-    """Train with two processes on one machine."""
+def start_on_one() -> subprocess.Popen[bytes]:
+    """Start the training with two processes on one machine."""
     command = [sys.executable, *f"{FIT} {home}/one --trainer.devices 2".split()]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with (home / "log.txt").open("wb") as log:
-        subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
 
 def start(folder: Path) -> list[subprocess.Popen[bytes]]:
@@ -123,8 +124,10 @@ except (OSError, subprocess.CalledProcessError) as error:
     parser.error(f"expected root, and ip of iproute2, to make network namespaces, got {error}")
 try:
     connect()
-    train_on_one()
+    generate_flowers(home / "data" / "synthetic_flowers", per_class=60, image_size=64)
+    one = start_on_one()
     train_until_cut(home / "two")
+    assert one.wait() == 0, f"{home}/log.txt: status {one.returncode}"
     difference = resume(home / "two")
     print(f"resumed: largest difference of a weight to one machine {difference:g}")
     print(f"logs: {home}")
