@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from flowers.cli.export import check_images, disagreement
+from flowers.cli.export import check_images, largest_difference
 from flowers.deploy.exporters import (
     Classifier,
     onnx_runner,
@@ -76,4 +76,4 @@ def test_networks_of_torchvision_are_exported_unchanged(arch, kind, tmp_path):
     images = check_images(None, {"image_size": 64})[:40]
     file = tmp_path / "net"
     write(module, images, file, metadata={})
-    assert disagreement(load(file), module, images) == ""
+    assert largest_difference(load(file), module, images) <= 1e-4
