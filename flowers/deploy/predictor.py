@@ -150,18 +150,13 @@ class FlowerPredictor:
     def _decode(self, image: ImageLike) -> tuple[str, Tensor | OSError]:
         """Return the path of an image, and its pixels or the error of reading it."""
         path = str(image) if isinstance(image, str | Path) else ""
-        kind = OSError
         try:
             return path, load_image(_as_file(image), **self.decoding)
         except MemoryError:
-            message = "not enough memory to decode it"
+            return path, OSError(f"{path}: not enough memory to decode it")
         except OSError as error:
-            # Only its text is kept: the error refers to frames that hold the image.
-            kind = type(error)
-            message = str(error)
-        if path not in message:  # Pillow's message may have it already
-            message = f"{path}: {message}"
-        return path, kind(message)
+            # A new error: this one refers to frames that hold the image.
+            return path, type(error)(f"{path}: {error.strerror or error}")
 
 
 def _as_file(image: ImageLike) -> str | Path | io.BytesIO | Image.Image:
