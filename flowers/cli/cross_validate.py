@@ -29,7 +29,8 @@ def cross_validate(
     """Train and test on every fold with several seeds.
 
     All other options, such as --config FILE and --data.root DIR, are those of fit. The same command
-    resumes an interrupted cross-validation. Writes summary.md, summary.json and predictions.csv.
+    resumes an interrupted cross-validation. Writes summary.md, summary.json and predictions.csv; if
+    they exist, the new files get the next free number.
 
     Args:
         folds: Number of folds, at least 2; each is the test split once.
