@@ -53,17 +53,18 @@ def label_issues(predictions: PredictionTable) -> list[LabelIssue]:
     labels = predictions.labels
     probs = predictions.probs
     num_errors = _num_errors(labels, probs)
-    issues: dict[str, LabelIssue] = {}
+    issues = []
     for label, suggested in np.ndindex(num_errors.shape):
         margin = probs[:, suggested] - probs[:, label]
         candidates = np.flatnonzero((labels == label) & (margin > 0))
         order = np.argsort(-margin[candidates], kind="stable")
         for i in candidates[order][: num_errors[label, suggested]]:
-            issue = _issue(predictions, i, suggested)
-            earlier = issues.get(issue.path)
-            if earlier is None or issue.margin >= earlier.margin:
-                issues[issue.path] = issue
-    return sorted(issues.values(), key=lambda issue: issue.margin, reverse=True)
+            issues.append(_issue(predictions, i, suggested))
+    issues.sort(key=lambda issue: issue.margin, reverse=True)
+    first: dict[str, LabelIssue] = {}  # of several suggestions for an image, the most probable
+    for issue in issues:
+        first.setdefault(issue.path, issue)
+    return list(first.values())
 
 
 def top_losses(predictions: PredictionTable, count: int) -> dict[int, LabelIssue]:

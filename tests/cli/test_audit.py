@@ -396,14 +396,14 @@ def test_nothing_is_written_among_the_photos(photos, option):
     assert {path.name for path in root.iterdir()} == {"cat", "dog"}
 
 
-def test_an_audit_inside_the_photos_names_another_folder(photos, monkeypatch):
+def test_an_audit_inside_the_photos_needs_another_folder(photos, monkeypatch, tmp_path):
     root = photos(cat=3, dog=3)
     (root / "lightning_logs" / "version_0").mkdir(parents=True)  # of a training there
     monkeypatch.chdir(root)
-    with pytest.raises(ValueError, match=r"--out lightning_logs: .* as --out (\S+)$") as raised:
+    with pytest.raises(ValueError, match=r"--out lightning_logs: expected a folder outside "):
         audit.audit(".")
-    place = str(raised.value).rpartition(" ")[2]
-    assert run(Path(), "--min_side", "8", out=place)[1]["class_counts"] == {"cat": 3, "dog": 3}
+    out = str(tmp_path / "out")
+    assert run(Path(), "--min_side", "8", out=out)[1]["class_counts"] == {"cat": 3, "dog": 3}
 
 
 def test_results_are_never_overwritten(photos, tmp_path):
