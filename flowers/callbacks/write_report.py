@@ -69,7 +69,11 @@ class WriteReport(CollectsPredictions):
         self._seconds = time.perf_counter() - self._start
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make the report from the predictions of all processes."""
+        """Write the report from the predictions of all processes.
+
+        Raises:
+            OSError: It cannot be written.
+        """
         collected = self.gather(trainer)
         data = trainer.datamodule  # type: ignore[attr-defined]
         is_complete = is_all(trainer.limit_test_batches) and trainer.ckpt_path is not None
@@ -78,35 +82,18 @@ class WriteReport(CollectsPredictions):
         assert isinstance(pl_module, ClassificationTask)
         print("Writing the report ...", flush=True)
         file = Path(str(trainer.ckpt_path)).resolve()
-        run = file.parent
-        if (run.parent / "config.yaml").exists():
-            run = run.parent
-        self._target = Path(self.folder or run)
-        report = self._report(collected, pl_module, data, file=file, run=run)
+        report = self._report(collected, pl_module, data, file)
         print_classes(evaluation.class_metrics(report.predictions))
         calibrated = as_predictions(collected, data, temperature=report.temperature or 1.0)
-        self._contents = evaluation.report_files(report, calibrated)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the report after Lightning has printed the metrics.
-
-        Raises:
-            OSError: It cannot be written.
-        """
-        if self._contents:
-            for file in write_new(self._target, self._contents, option="--report.folder"):
-                print(f"{file.name:<20} {os.path.relpath(file)}")
-            self._contents = {}
+        folder = Path(self.folder or _run_of(file))
+        contents = evaluation.report_files(report, calibrated)
+        for written in write_new(folder, contents, option="--report.folder"):
+            print(f"{written.name:<20} {os.path.relpath(written)}")
 
     def _report(
-        self,
-        collected: Prediction,
-        task: ClassificationTask,
-        data: FlowersDataModule,
-        *,
-        file: Path,
-        run: Path,
+        self, collected: Prediction, task: ClassificationTask, data: FlowersDataModule, file: Path
     ) -> evaluation.Report:
+        run = _run_of(file)
         predictions = as_predictions(collected, data)
         checkpoint = read_checkpoint(file)
         config = checkpoint["config"]
@@ -150,6 +137,12 @@ class WriteReport(CollectsPredictions):
             "test-time augmentation": task.tta,
             "parameters": f"{num_parameters:,}",
         }
+
+
+def _run_of(checkpoint: Path) -> Path:
+    """Return the run folder of a checkpoint, or else the folder that it is in."""
+    folder = checkpoint.parent
+    return folder.parent if (folder.parent / "config.yaml").exists() else folder
 
 
 def _training_details(

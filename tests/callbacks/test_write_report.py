@@ -90,15 +90,6 @@ def test_a_mislabelled_training_image_is_the_first_to_check(fit_small, tmp_path)
     assert "Training images to check" not in (run / "report-2.html").read_text()
 
 
-class ReplaceRunFolder(Callback):
-    """Replaces the run folder by a file when the test is over."""
-
-    def teardown(self, trainer, pl_module, stage):
-        run = Path(trainer.ckpt_path).parent
-        run.rename(run.with_name("moved"))
-        run.touch()
-
-
 class MakeReport(Callback):
     """Writes a file with the name of the report while the test runs."""
 
@@ -125,12 +116,13 @@ def evaluate(synthetic, trained_run, tmp_path, monkeypatch, capsys):
 
 
 def test_the_metrics_are_printed_even_if_the_report_cannot_be_written(evaluate, tmp_path):
-    status, printed = evaluate("--trainer.callbacks+", f"{__name__}.ReplaceRunFolder")
+    (tmp_path / "file").touch()
+    status, printed = evaluate("--report.folder", "file/reports")
     assert status == 1
     assert "test/acc: " in printed.out
-    assert "test/loss" in printed.out  # Lightning's table
+    assert "test/loss: " in printed.out
     [line] = [line for line in printed.err.splitlines() if line.startswith("flowers: ")]
-    assert f"--report.folder: expected a folder that can be written, got {tmp_path / 'run'}" in line
+    assert "--report.folder: expected a folder that can be written, got file/reports" in line
     assert "Traceback" not in printed.err
     assert not [file for file in tmp_path.rglob("*") if file.name in NAMES]
 
