@@ -173,8 +173,7 @@ def _page(audited: data.Audit, groups: dict[str, list[data.Finding]]) -> str:
 
     def thumbnail(path: str, *, reason: str) -> evaluation.Picture:
         other = data.quarantine_text([data.QuarantineRow(path, "", reason)]).removeprefix(header)
-        picture = photo_picture(audited.root, path)
-        return picture._replace(row=lines.get(path, other), ticked=path in lines)
+        return photo_picture(audited.root, path)._replace(row=lines.get(path, other))
 
     sections = [evaluation.Section(note=note), evaluation.Section("Images per class", bars=bars)]
     for findings in groups.values():

@@ -52,7 +52,6 @@ class Picture(NamedTuple):
         overlay: JPEG bytes of its Grad-CAM, which a checkbox shows instead; empty for none.
         link: Address of the original; empty for none.
         row: Line that a checkbox adds to the page's list of files; empty for no checkbox.
-        ticked: Whether the checkbox is ticked.
     """
 
     jpeg: bytes
@@ -61,7 +60,6 @@ class Picture(NamedTuple):
     overlay: bytes = b""
     link: str = ""
     row: str = ""
-    ticked: bool = False
 
 
 class Card(NamedTuple):
