@@ -32,9 +32,7 @@ def compare(runs: list[str], *, out: Path | None = None) -> None:
     if len(set(map(Path.resolve, folders))) < max(2, len(folders)):
         raise ValueError(f"runs: expected two or more different run folders, got {' '.join(runs)}")
     if out is not None and out.exists():
-        raise FileExistsError(
-            f"--out {out}: expected a new folder, got one that exists; give another"
-        )
+        raise FileExistsError(f"--out {out}: the folder exists. Give another name.")
     parent = os.path.commonpath([folder.absolute().parent for folder in folders])
     results = []
     for folder in folders:
@@ -64,10 +62,7 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
             tests[int(match[1] or 1)] = file
     curves = evaluation.read_history(folder) if folder.is_dir() else {}
     if not tests and not curves:
-        raise ValueError(
-            f"{folder}: expected a run folder with curves or predictions, such as "
-            "lightning_logs/version_0"
-        )
+        raise ValueError(f"{folder}: expected a run folder with curves or predictions")
     if not curves:
         print(f"{name}: no curves can be read")
     newest = tests.get(max(tests, default=1), folder / "predictions.csv")

@@ -49,10 +49,7 @@ def export(
         OSError: A file cannot be read or written.
     """
     if format == "onnx" and not all(map(find_spec, ["onnx", "onnxruntime", "onnxscript"])):
-        raise ValueError(
-            "--format onnx: packages are missing; install them: pip install -e '.[export]'. "
-            "--format torch_export needs none"
-        )
+        raise ValueError("--format onnx: packages are missing: pip install -e '.[export]'")
     suffix, write, runner = deploy.FORMATS[format]
     file = out or checkpoint_file(checkpoint).with_suffix(suffix)
     check_new(file)
