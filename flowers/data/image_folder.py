@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +24,6 @@ SYSTEM_NAMES |= {"lightning_logs", "lost+found", "system volume information", "t
 SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val"}
 _OTHER_EXTENSION = f"name does not end in {', '.join(IMAGE_EXTENSIONS)}"
-# Files that describe a data set, or that predict wrote.
-_TEXT_EXTENSIONS = (".csv", ".html", ".json", ".md", ".pdf", ".txt")
 _MAX_LISTED = 8
 # The two forms of a line of flower_photos' LICENSE.txt.
 _CREDITS = (
@@ -53,7 +51,7 @@ class FolderContents:
     Args:
         folders: All subfolders.
         images: All files with the extension of an image.
-        ignored: All other files, links that are not followed, and folders that cannot be read.
+        ignored: All other files, and links that are not followed.
     """
 
     folders: list[str] = field(default_factory=list)
@@ -124,7 +122,7 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
 
     Args:
         root: A folder with one folder per class, or per split with one folder per class.
-        tolerant: Whether to accept classes without images and folders that cannot be read.
+        tolerant: Whether to accept classes without images.
 
     Raises:
         ValueError: There are fewer than two classes, a class without an image to train on, or a
@@ -132,7 +130,7 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
         OSError: A folder cannot be read.
     """
     base = Path(root)
-    contents = walk_folder(base, tolerant=tolerant)
+    contents = walk_folder(base)
     splits = _split_folders(root, contents)
     depth = 2 if splits else 1
     class_of = {}
@@ -141,7 +139,14 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
         if len(parts) == depth and (not splits or parts[0] in splits):
             class_of[folder] = unicodedata.normalize("NFC", parts[-1])
     class_names = sorted(set(class_of.values()))
-    _check_class_names(root, class_names, split_folders=sorted(splits))
+    for name in class_names:
+        if not name.isprintable():
+            raise ValueError(f"`root` {root}: class {name!r}: expected a name of printable UTF-8")
+    if len(class_names) < 2:
+        raise ValueError(
+            f"`root` {root}: expected at least two class folders (root/<class>/<image> or "
+            f"root/<split>/<class>/<image>), got {class_names or 'none'}."
+        )
     images = []
     ignored = []
     for path in contents.images:
@@ -200,41 +205,20 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
     if not splits or (others and not has_train):
         return {}
     if others:
-        problem = (
-            f"there are images in {', '.join(others)} beside them. Expected only splits or only "
-            "classes: move the others out of the folder, or rename the classes."
-        )
+        problem = f"there are images in {', '.join(others)} beside them"
     elif not has_train:
-        problem = "there is no train folder with images. Add it, or rename the classes."
+        problem = "there is no train folder with images"
     elif direct:
-        problem = (
-            f"there are images without a class folder in {', '.join(sorted(direct))}. Move them "
-            "into class folders, or out of the folder (python -m flowers predict classifies "
-            "images without a label)."
-        )
+        problem = f"there are images without a class folder in {', '.join(sorted(direct))}"
     else:  # also folders without images, to report their files
         return named
     raise ValueError(
-        f"`root` {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>), "
-        f"but {problem}"
+        f"`root` {root}: {', '.join(splits)} are named as splits, but {problem}. Expected splits, "
+        "root/<split>/<class>/<image> with train among them, or classes: move or rename folders."
     )
 
 
-def _check_class_names(
-    root: str | Path, class_names: Sequence[str], *, split_folders: Sequence[str]
-) -> None:
-    for name in class_names:
-        if not name.isprintable():
-            raise ValueError(f"`root` {root}: class {name!r}: expected a name of printable UTF-8")
-    if len(class_names) < 2:
-        layout = "/".join(["root", *split_folders[:1], "<class>/<image>"])
-        raise ValueError(
-            f"`root` {root}: expected at least two class folders ({layout}), got "
-            f"{class_names or 'none'}. Give the folder that contains the class folders."
-        )
-
-
-def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
+def walk_folder(root: Path) -> FolderContents:
     """List a folder with all its subfolders.
 
     Hidden names (``.git``, ``._x.jpg`` of macOS) and ``SYSTEM_NAMES`` are skipped. A link to a
@@ -242,7 +226,6 @@ def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
 
     Args:
         root: The folder.
-        tolerant: Whether folders that cannot be read are listed as ignored.
 
     Raises:
         OSError: A folder cannot be read.
@@ -253,53 +236,29 @@ def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
     stack: list[tuple[str, frozenset[Path]]] = [("", frozenset())]
     while stack:
         folder, parents = stack.pop()
-        try:
-            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
-        except OSError as error:
-            if not (tolerant and folder):
-                raise
-            contents.ignored.append(IgnoredFile(folder, str(error)))
-            continue
         parents |= {(root / folder).resolve()}
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
+        for file in sorted((root / folder).iterdir()):
+            if file.name.startswith(".") or file.name.lower() in SYSTEM_NAMES:
                 continue
-            path = f"{folder}/{entry.name}".removeprefix("/")
-            if not _succeeds(entry.is_dir):
-                _add_file(contents, path, entry)
-            elif entry.is_symlink() and _leads_back(entry, root=real_root, parents=parents):
-                reason = "a link that leads back into the folder: not followed"
-                contents.ignored.append(IgnoredFile(path, reason))
+            path = f"{folder}/{file.name}".removeprefix("/")
+            if file.is_dir():
+                if file.is_symlink() and _leads_back(file, root=real_root, parents=parents):
+                    reason = "a link that leads back into the folder: not followed"
+                    contents.ignored.append(IgnoredFile(path, reason))
+                else:
+                    contents.folders.append(path)
+                    stack.append((path, parents))
+            elif not file.is_file() and not file.is_symlink():
+                contents.ignored.append(IgnoredFile(path, "a pipe or a device"))
+            elif file.name.lower().endswith(IMAGE_EXTENSIONS):
+                contents.images.append(path)  # a link to nothing is an image that cannot be read
             else:
-                contents.folders.append(path)
-                stack.append((path, parents))
+                contents.ignored.append(IgnoredFile(path, _OTHER_EXTENSION))
     return contents
 
 
-def _add_file(contents: FolderContents, path: str, entry: os.DirEntry[str]) -> None:
-    is_file = _succeeds(entry.is_file)
-    is_dead_link = entry.is_symlink() and not is_file
-    reason = "a pipe or a device"
-    if is_file:
-        reason = _OTHER_EXTENSION
-    elif is_dead_link:
-        reason = "a link to nothing"
-    # A dead link with the name of an image is an image that cannot be read.
-    if entry.name.lower().endswith(IMAGE_EXTENSIONS) and (is_file or is_dead_link):
-        contents.images.append(path)
-    else:
-        contents.ignored.append(IgnoredFile(path, reason))
-
-
-def _succeeds(check: Callable[[], bool]) -> bool:
-    try:
-        return check()
-    except OSError:  # a link to itself
-        return False
-
-
-def _leads_back(link: os.DirEntry[str], *, root: Path, parents: frozenset[Path]) -> bool:
-    target = Path(link.path).resolve()
+def _leads_back(link: Path, *, root: Path, parents: frozenset[Path]) -> bool:
+    target = link.resolve()
     return target in parents or target.is_relative_to(root) or root.is_relative_to(target)
 
 
@@ -348,7 +307,7 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
         option: The option with the words, for errors.
 
     Returns:
-        The files, and the ignored files in the folders except texts at their top.
+        The files, and the ignored files in the folders.
 
     Raises:
         FileNotFoundError: There is only one word, and no such file or folder.
@@ -369,7 +328,7 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
                     f"{summarize_ignored(contents.ignored)}".rstrip()
                 )
             files += map(str, sorted(map(path.joinpath, contents.images)))
-            ignored += [file for file in contents.ignored if not _is_top_text(file)]
+            ignored += contents.ignored
         elif not path.exists() and glob.has_magic(word):
             matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (absolute patterns)
             matches = sorted(filter(os.path.isfile, matches))
@@ -380,15 +339,9 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
             files.append(str(path))  # of several words, a missing one is a row with an error
         else:
             raise FileNotFoundError(
-                f"{option} {word}: expected a file, a folder or a pattern, got a name that does "
-                "not exist"
+                f"{option} {word}: expected an existing file, folder or pattern"
             )
     return files, ignored
-
-
-def _is_top_text(file: IgnoredFile) -> bool:
-    has_text = file.path.lower().endswith(_TEXT_EXTENSIONS) and file.reason == _OTHER_EXTENSION
-    return has_text and "/" not in file.path
 
 
 def read_credits(root: Path) -> dict[str, Credit]:

@@ -101,6 +101,21 @@ def test_a_link_to_itself_is_an_unreadable_image_not_a_crash(photos):
     assert "cat/x.jpg" in index_folder(root).paths
 
 
+def test_a_folder_that_cannot_be_read_is_an_error(photos, monkeypatch):
+    root = photos(cat=2, dog=2)
+    (root / "cat" / "locked").mkdir()
+    iterdir = Path.iterdir
+
+    def guarded(self):  # for root, who may run the tests, chmod has no effect
+        if self.name == "locked":
+            raise PermissionError(13, "Permission denied", str(self))
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", guarded)
+    with pytest.raises(PermissionError, match="locked"):
+        index_folder(root)
+
+
 def test_a_class_name_that_cannot_be_printed_is_refused(photos):
     root = photos(cat=2, dog=2)
     (root / "ros\udce9s").mkdir()
@@ -263,7 +278,7 @@ def test_a_class_may_be_named_as_a_split(photos, names):
         ),
         (
             ["train/cat/a.jpg", "test/cat/b.jpg"],
-            r"at least two class folders \(root/test/<class>/<image>\)",
+            r"at least two class folders .*got \[\'cat\'\]",
         ),
     ],
 )
@@ -332,10 +347,9 @@ def test_one_line_counts_ignored_files_by_ending(messy):
     line = summarize_ignored(find_images([str(messy)], option="--images")[1])
     assert line.startswith("9 files are ignored: name does not end in .jpg, ")
     counts = re.search(r"\.tiff \((.*?)\); ", line)[1].split(", ")
-    assert sorted(counts) == [".HEIC 1", ".JPG_large 1", ".heic 2", "none 1"]
-    assert counts[0] == ".heic 2"
+    assert sorted(counts) == [".HEIC 1", ".JPG_large 1", ".heic 2", "none 2"]
+    assert counts[:2] == [".heic 2", "none 2"]
     assert "not followed (cat/more/back, cat/more/deep/circle, dog/loop)" in line
-    assert "a link to nothing (dog/self)" in line
     assert line.endswith(
         "Convert .heic and .heif to JPEG, for instance with the package pillow-heif"
     )
@@ -385,14 +399,6 @@ def test_every_image_ending_is_found_in_any_case(tmp_path, ending):
         [str(tmp_path / name) for name in names],
         [],
     )
-
-
-def test_texts_beside_photos_are_not_reported_but_photos_of_other_formats_are(tmp_path):
-    save(tmp_path / "x.png")
-    for name in ("LICENSE.txt", "predictions.csv", "predictions.json", "README.md", "x.heic"):
-        (tmp_path / name).touch()
-    [file] = find_images([str(tmp_path)], option="--images")[1]
-    assert file.path == "x.heic"
 
 
 PHOTOS = Path(__file__).parents[2] / "data" / "flower_photos"
