@@ -112,7 +112,7 @@ class Credit(NamedTuple):
     url: str
 
 
-def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
+def index_folder(root: Path, *, tolerant: bool = False) -> FolderIndex:
     """Index a folder with the classes and images of torchvision's ``ImageFolder``.
 
     Unlike ``ImageFolder`` it also reads folders that are already split: one of their folders is
@@ -129,8 +129,7 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
             name that cannot be printed; or it is unclear which folders are classes or splits.
         OSError: A folder cannot be read.
     """
-    base = Path(root)
-    contents = walk_folder(base)
+    contents = walk_folder(root)
     splits = _split_folders(root, contents)
     depth = 2 if splits else 1
     class_of = {}
@@ -163,7 +162,7 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
     if splits:
         given_splits = np.array([splits[_parent(path, 1)] for _, path in images], dtype=object)
     index = FolderIndex(
-        base,
+        root,
         tuple(class_names),
         tuple(path for _, path in images),
         np.array([label for label, _ in images], dtype=np.int64),
@@ -186,7 +185,7 @@ def _parent(path: str, depth: int) -> str:
     return "/".join(path.split("/")[:depth])
 
 
-def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]:
+def _split_folders(root: Path, contents: FolderContents) -> dict[str, str]:
     """Return the split of each folder of a root that is already split; none if they are classes.
 
     Raises:

@@ -118,7 +118,7 @@ class Audit:
 
 
 def audit_folder(
-    root: str | Path, *, cache_dir: Path, duplicates: DuplicateRule = "near", min_side: int = 32
+    root: Path, *, cache_dir: Path, duplicates: DuplicateRule = "near", min_side: int = 32
 ) -> Audit:
     """Check every file of a folder.
 
