@@ -46,12 +46,11 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
         )
     paths, _, _, splits = zip(*lines, strict=True)
     if repeated := [path for path, count in Counter(paths).items() if count > 1]:
-        examples = ", ".join(repeated[:6])
-        raise ValueError(f"`manifest` {file}: {len(repeated)} paths are repeated: {examples}")
+        paths_text = shortened(repeated)
+        raise ValueError(f"`manifest` {file}: {len(repeated)} paths are repeated: {paths_text}")
     expected = (*SPLITS, SKIPPED, QUARANTINED)
-    if unknown := ", ".join(sorted(set(splits).difference(expected))):
-        names = ", ".join(expected)
-        raise ValueError(f"`manifest` {file}: expected a split of {names}, got {unknown}")
+    if unknown := sorted(set(splits).difference(expected)):
+        raise ValueError(f"`manifest` {file}: expected a split of {expected}, got {unknown}")
     return [ManifestRow(*line) for line in lines]
 
 
