@@ -135,8 +135,7 @@ def _allocate(file: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], 
     if size > free:
         raise OSError(
             f"`cache_dir` {file.parent.parent}: the decoded images take {size / 2**20:,.0f} MiB, "
-            f"the disk has {free / 2**20:,.0f} MiB free. Make room, give a folder on another disk, "
-            "lower `image_size`, or decode while training with `cache` false."
+            f"{free / 2**20:,.0f} MiB are free. Give another disk, or `cache` false."
         )
     images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):

@@ -182,11 +182,9 @@ class _Assigner:
         sizes = np.bincount(self.groups_of_duplicates[self.usable])
         sizes = sizes[sizes > 1]
         if len(sizes) > 0:
+            rule = f"(--data.duplicates {self.options.duplicates})"
             groups = f"{len(sizes):,} groups, the largest of {sizes.max():,}"
-            text = (
-                f"images are duplicates (--data.duplicates {self.options.duplicates}) in {groups}"
-            )
-            self.notes.append(f"{sizes.sum():,} {text}")
+            self.notes.append(f"{sizes.sum():,} images are duplicates {rule} in {groups}")
 
     def _given(self) -> NDArray[np.object_]:
         """Return the split ``(N,)`` by the manifest, the folder or a rule, or ``train``."""
