@@ -171,7 +171,7 @@ class FlowersDataModule(LightningDataModule):
         """Return path, label, checksum and split of every image."""
         labels = np.array(self.class_names, dtype=object)[self.index.labels]
         rows = zip(self.index.paths, labels, self.info.sha256, self.assignment.split, strict=True)
-        return [ManifestRow(*row) for row in rows]
+        return list(map(ManifestRow._make, rows))
 
     def setup(self, stage: str) -> None:
         """Decode and split the images once, and report them.

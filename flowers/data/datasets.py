@@ -119,7 +119,7 @@ def decode_all(
                 raise OSError(f"{file}: its content changed after it was checked. Start again.")
             images[number] = load_named(file, content=content, **decoding).permute(1, 2, 0).numpy()
 
-        decodable = [number for number in range(len(index.paths)) if number not in info.errors]
+        decodable = sorted(set(range(len(index.paths))).difference(info.errors))
         in_threads(decode, decodable, description="Decoding images")
         images.flush()
 

@@ -303,7 +303,7 @@ class _Assigner:
 
     def _note(self, images: NDArray[np.bool_], text: str) -> None:
         """Add a note about images, if there are any, with their number and paths."""
-        paths = [self.index.paths[image] for image in np.flatnonzero(images)]
+        paths = np.array(self.index.paths, dtype=object)[images].tolist()
         if paths:
             self.notes.append(f"{len(paths):,} images {text}: {shortened(paths)}")
 
@@ -341,7 +341,7 @@ def split_table(index: FolderIndex, split: NDArray[np.object_]) -> list[str]:
         rows = [*zip(index.class_names, counts, strict=True), *rows]
     title = f"{len(split):,} images of {num_classes} classes in {index.root}"
     lines = [f"{title}, {len(split) - counts.sum():,} of them in no split"]
-    width = max(len(name) for name, _ in rows)
+    width = max(3, *map(len, index.class_names))
     for name, (train, val, test) in rows:
         lines.append(f"  {name:<{width}}  train {train:>6,}  val {val:>6,}  test {test:>6,}")
     return lines

@@ -51,7 +51,7 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     expected = (*SPLITS, SKIPPED, QUARANTINED)
     if unknown := sorted(set(splits).difference(expected)):
         raise ValueError(f"`manifest` {file}: expected a split of {expected}, got {unknown}")
-    return [ManifestRow(*line) for line in lines]
+    return list(map(ManifestRow._make, lines))
 
 
 def split_of_manifest(file: str, *, files: Mapping[str, tuple[str, str]]) -> dict[str, str]:
