@@ -248,8 +248,7 @@ class _Assigner:
         if given_splits is not None and name in given_splits:
             return 0.0
         if given_splits is not None and fraction > 0:
-            text = f"{fraction:g} of train is used (--data.{name}_fraction)"
-            self.notes.append(f"There is no {name} folder with images: {text}")
+            self.notes.append(f"no {name} folder with images: {fraction:g} of train is used")
         return fraction
 
     def _groups(self) -> NDArray[np.str_]:
@@ -279,10 +278,8 @@ class _Assigner:
                 f"`group_by` photographer: expected {self.index.root / 'LICENSE.txt'} with lines "
                 "'class/file.jpg CC-BY by NAME - URL', got none of a photo in the folder"
             )
-        self.notes.append(
-            f"{len(first):,} photographers, each in one split; "
-            f"{self.usable.sum() - len(pairs):,} photos without a credit, split one by one"
-        )
+        others = f"{self.usable.sum() - len(pairs):,} photos without a credit"
+        self.notes.append(f"{len(first):,} photographers and {others}, each in one split")
         return np.array(pairs, dtype=np.int64)
 
     def _check_leaks(self, split: NDArray[np.object_]) -> None:
@@ -297,8 +294,7 @@ class _Assigner:
             listing = "\n  ".join(leaks[:20])
             raise ValueError(
                 f"`manifest` {self.options.manifest}: {len(leaks)} pairs of duplicates are in two "
-                f"splits:\n  {listing}\nPut each pair into one split, or give `duplicates` exact "
-                "or ignore if the images are different."
+                f"splits:\n  {listing}\nPut each pair into one split, or give `duplicates` ignore."
             )
 
     def _note(self, images: NDArray[np.bool_], text: str) -> None:
