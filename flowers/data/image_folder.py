@@ -171,11 +171,10 @@ def index_folder(root: Path, *, tolerant: bool = False) -> FolderIndex:
     )
     empty = index.untrained_classes()
     if not images or (empty and not tolerant):
-        place = " of the training split" if splits else ""
         raise ValueError(
-            f"`root` {root}: no image in the class folder {', '.join(empty)}{place}. Expected "
+            f"`root` {root}: no image to train on in the class folder {', '.join(empty)}. Expected "
             f"files that end in {', '.join(IMAGE_EXTENSIONS)}: add some, or remove the folder. "
-            f"{summarize_ignored(index.ignored)}".rstrip()
+            f"{summarize_ignored(index.ignored)}"
         )
     return index
 
@@ -324,7 +323,7 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
             if not contents.images:
                 raise ValueError(
                     f"{option} {word}: expected images ({', '.join(IMAGE_EXTENSIONS)}), got none. "
-                    f"{summarize_ignored(contents.ignored)}".rstrip()
+                    f"{summarize_ignored(contents.ignored)}"
                 )
             files += map(str, sorted(map(path.joinpath, contents.images)))
             ignored += contents.ignored

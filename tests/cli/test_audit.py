@@ -220,7 +220,7 @@ def test_faults_that_stop_a_training_are_findings(photos):
     found = {
         finding["kind"]: (*finding["paths"], finding["detail"]) for finding in result["findings"]
     }
-    assert found["empty"] == ("emu: no image",)
+    assert found["empty"] == ("emu: no image to train on",)
     assert found["unreadable"] == ("cat/huge.jpg", "expected a photo, got a file of 2.0 GiB")
 
 
@@ -250,7 +250,7 @@ def test_a_divided_folder_is_audited_by_class_and_its_leaks_are_found(tmp_path, 
     assert {"train/roses/leak.jpg", "train/tulips/leak.jpg"} <= {row["path"] for row in rows}
     assert f"val/tulips/{validated.name}" not in {row["path"] for row in rows}
     [empty] = [finding["detail"] for finding in result["findings"] if finding["kind"] == "empty"]
-    assert empty == "emu: no image in the training split"
+    assert empty == "emu: no image to train on"
     assert "Duplicates in two splits" in page
     assert "duplicates in two splits: " in capsys.readouterr().out
 

@@ -144,7 +144,7 @@ def test_two_spellings_of_a_class_are_one_class(photos):
 def test_an_empty_class_is_named(photos):
     root = photos(cat=2, dog=2)
     (root / "emu").mkdir()
-    with pytest.raises(ValueError, match=r"`root` .*no image in the class folder emu"):
+    with pytest.raises(ValueError, match=r"`root` .*no image to train on in the class folder emu"):
         index_folder(root)
 
 
@@ -191,7 +191,7 @@ def test_an_error_about_an_empty_class_says_what_is_ignored_in_it(photos):
     (root / "emu").mkdir()
     (root / "emu" / "photo.heic").touch()
     with pytest.raises(
-        ValueError, match=r"no image in the class folder emu.*\.heic 1.*pillow-heif"
+        ValueError, match=r"no image to train on in the class folder emu.*\.heic 1.*pillow-heif"
     ):
         index_folder(root)
 
@@ -233,7 +233,7 @@ def test_the_classes_of_a_divided_folder_are_those_of_all_splits(photos):
     shutil.rmtree(root / "val" / "dog")
     assert index_folder(root).class_names == ("cat", "dog")
     shutil.copytree(root / "test" / "dog", root / "test" / "emu")
-    with pytest.raises(ValueError, match="no image in the class folder emu of the training split"):
+    with pytest.raises(ValueError, match="no image to train on in the class folder emu"):
         index_folder(root)
     assert index_folder(root, tolerant=True).untrained_classes() == ["emu"]
 

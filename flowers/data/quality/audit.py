@@ -142,9 +142,8 @@ def audit_folder(
     findings = list(_duplicates(index, info, pairs))
     for path, image in zip(index.paths, info.images, strict=True):
         findings += _image_findings(path, image, min_side=min_side)
-    to_train_on = "" if index.given_splits is None else " in the training split"
     for name in index.untrained_classes():
-        findings.append(Finding("empty", (), f"{name}: no image{to_train_on}"))
+        findings.append(Finding("empty", (), f"{name}: no image to train on"))
     for names_of_one_class in similar_names(index.class_names):
         findings.append(Finding("classes", (), names_of_one_class))
     for file in index.ignored:
@@ -197,12 +196,11 @@ def _image_findings(path: str, image: ImageInfo, *, min_side: int) -> Iterator[F
 
 
 def _imbalance(counts: Counter[str]) -> Iterator[Finding]:
-    small = min(counts, key=counts.__getitem__)
-    large = max(counts, key=counts.__getitem__)
-    ratio = counts[large] / counts[small]
-    if ratio >= 4:  # the accuracy says little about the smaller class
-        images = f"{large} has {counts[large]:,} images, {small} has {counts[small]:,}"
-        yield Finding("imbalance", (), f"{images}: {ratio:.1f} times as many")
+    large, most = counts.most_common()[0]
+    small, fewest = counts.most_common()[-1]
+    if most >= 4 * fewest:  # the accuracy says little about the smaller class
+        images = f"{large} has {most:,} images, {small} has {fewest:,}"
+        yield Finding("imbalance", (), f"{images}: {most / fewest:.1f} times as many")
 
 
 def _quarantine(findings: list[Finding], sha256: dict[str, str]) -> list[QuarantineRow]:
