@@ -179,12 +179,9 @@ def to_srgb(image: Image.Image) -> Image.Image:
         rgb.paste(convert(strip), (0, top))
     if image.format == "GIF" and tiles and image.tell() == 0:
         # Where the first frame does not cover the image, viewers show nothing and Pillow a colour.
-        left, upper, right, lower = tiles[0].extents
-        width, height = image.size
-        edges = [(0, 0, left, height), (right, 0, width, height)]
-        edges += [(0, 0, width, upper), (0, lower, width, height)]
-        for edge in edges:
-            rgb.paste("white", edge)
+        frame = rgb.crop(tiles[0].extents)
+        rgb.paste("white", (0, 0, *image.size))
+        rgb.paste(frame, tiles[0].extents[:2])
     return rgb
 
 
