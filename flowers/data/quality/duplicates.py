@@ -338,8 +338,6 @@ def _similarity(images: _Images, candidates: NDArray[np.int64]) -> NDArray[np.fl
     transform = torch.eye(2, 3).repeat(len(left), 1, 1)
     result = torch.zeros(len(candidates))
     for stage in _STAGES:
-        if len(left) == 0:
-            return result.numpy()
         moving = _local_contrast(images.thumbnails[first[left]].float(), stage)
         moving = _oriented(moving, orientation[left])
         reference = _local_contrast(images.thumbnails[second[left]].float(), stage)
