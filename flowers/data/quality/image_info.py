@@ -163,7 +163,5 @@ def _check_resources(file: Path, error: Exception) -> None:
     cause = error.__cause__ or error
     number = errno.ENOMEM if isinstance(cause, MemoryError) else getattr(cause, "errno", None)
     if number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-        raise OSError(
-            f"{file}: cannot be read now: {os.strerror(number)}. Close other programs, raise the "
-            f"limits of this process (ulimit -a), or take the file out of the folder."
-        ) from error
+        reason = f"{os.strerror(number)} (`ulimit -a` lists the limits)"
+        raise OSError(f"{file}: cannot be read now: {reason}") from error

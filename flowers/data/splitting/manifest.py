@@ -70,8 +70,7 @@ def split_of_manifest(file: str, *, files: Mapping[str, tuple[str, str]]) -> dic
     if changed := [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]:
         raise ValueError(
             f"`manifest`: {len(changed)} of its {len(used)} images are missing under `root` or "
-            f"differ in content or label: {shortened(changed)}. Give the folder that the manifest "
-            "was written for, or leave `manifest` out for a new split."
+            f"differ in content or label: {shortened(changed)}. Leave it out for a new split."
         )
     return {row.path: row.split for row in used}
 
