@@ -19,13 +19,10 @@ KINDS = {
         "Files that cannot be decoded",
         "Training stops, unless `--data.on_bad_image skip` or a quarantine list leaves them out.",
     ),
-    "empty": (
-        "Class folders without an image",
-        "Training stops: add images, or remove the folders.",
-    ),
+    "empty": ("Class folders without an image", "Training stops: add images, or remove them."),
     "classes": (
         "Class names that differ only in spelling",
-        "Their names differ only in case, spaces, hyphens or underscores: merge the folders.",
+        "Only case, spaces, hyphens or underscores differ: if they are one class, merge them.",
     ),
     "contradiction": (
         "Conflicting labels",
@@ -36,10 +33,7 @@ KINDS = {
         "Duplicates in two splits",
         "Only one of the images is used: that of the test split, or else of the validation split.",
     ),
-    "identical": (
-        "Identical files",
-        "They have twice the weight in training. They always stay in one split.",
-    ),
+    "identical": ("Identical files", "They count twice in training, and stay in one split."),
     "similar": (
         "Near duplicates",
         "Images that are resized, recompressed, recoloured, mirrored, turned or slightly cropped, "
@@ -48,24 +42,16 @@ KINDS = {
     "tiny": ("Tiny images", "They show too little to learn from, or to evaluate."),
     "ignored": (
         "Ignored files",
-        "They are in class folders, but are not used as images. Convert .heic and .heif to JPEG, "
-        "for instance with the package pillow-heif.",
+        "They are in class folders, but not used as images. The package pillow-heif converts HEIC.",
     ),
-    "format": (
-        "Files with an incorrect extension",
-        "They are decoded by their content; other programs may fail.",
-    ),
+    "format": ("Files with an incorrect extension", "Other programs may fail to decode them."),
     "mode": (
         "Unusual pixels",
         "All are converted to 8-bit RGB: transparency is blended with white, 16 bits (or the bits "
-        "in use, if these are 12 or less) are scaled to 8, CMYK is converted by its colour profile "
-        "if it has one.",
+        "in use, if these are 12 or less) are scaled to 8, CMYK is converted by its profile.",
     ),
     "odd": ("Unusual files", "They are decoded; other programs may display or reject them."),
-    "rotated": (
-        "Images with an EXIF orientation",
-        "They are decoded upright; programs that ignore EXIF show them rotated.",
-    ),
+    "rotated": ("Images with an EXIF orientation", "Programs that ignore EXIF show them rotated."),
     "animated": ("Files with several images", "The first image is used."),
     "imbalance": (
         "Unequal classes",
@@ -74,10 +60,9 @@ KINDS = {
     ),
     "label": (
         "Label issues",
-        "Networks that were not trained on these images predict another class for them. Their "
-        "number is an estimate (confident learning), and networks make mistakes: look at an image "
-        "before you change its label. None of them is on the quarantine list. The most probable "
-        "label errors come first.",
+        "Networks that were not trained on these images predict another class for them, the most "
+        "probable label errors first. Networks make mistakes: look at an image before you change "
+        "its label. None of them is on the quarantine list.",
     ),
 }
 

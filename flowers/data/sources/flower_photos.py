@@ -77,6 +77,9 @@ def _fetch(archive: Archive, partial: Path) -> None:
         return
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={size}-"})
     with urllib.request.urlopen(request, timeout=30) as response:
+        if response.status != 206:  # the whole file, not the range
+            partial.unlink(missing_ok=True)
+            size = 0
         bar = tqdm.wrapattr(
             response, "read", total=archive.size, initial=size, desc="Downloading", disable=None
         )

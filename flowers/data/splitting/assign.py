@@ -336,7 +336,10 @@ def split_table(index: FolderIndex, split: NDArray[np.object_]) -> list[str]:
     if num_classes <= 200:
         rows = [*zip(index.class_names, counts, strict=True), *rows]
     title = f"{len(split):,} images of {num_classes} classes in {index.root}"
-    lines = [f"{title}, {len(split) - counts.sum():,} of them in no split"]
+    num_left_out = len(split) - counts.sum()
+    if num_left_out > 0:
+        title += f", {num_left_out:,} of them in no split"
+    lines = [title]
     width = max(3, *map(len, index.class_names))
     for name, (train, val, test) in rows:
         lines.append(f"  {name:<{width}}  train {train:>6,}  val {val:>6,}  test {test:>6,}")

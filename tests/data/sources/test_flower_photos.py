@@ -112,6 +112,14 @@ def test_the_next_run_resumes_the_download_where_it_stopped(server, root):
     ]
 
 
+def test_a_server_that_cannot_resume_starts_over(server, root):
+    server.resumes, server.cuts = False, 1
+    with pytest.raises(ConnectionError, match="interrupted"):
+        download_flower_photos(root, archive=server.archive())
+    download_flower_photos(root, archive=server.archive())
+    assert whole(root)
+
+
 @pytest.mark.parametrize("content", [CONTENT, b"something else"])
 def test_a_server_that_never_ends_is_read_up_to_the_known_size(content, server, root):
     server.content, server.ends = content, False
