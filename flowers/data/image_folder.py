@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -235,20 +236,25 @@ def walk_folder(root: Path) -> FolderContents:
     while stack:
         folder, parents = stack.pop()
         parents |= {(root / folder).resolve()}
-        for file in sorted((root / folder).iterdir()):
-            if file.name.startswith(".") or file.name.lower() in SYSTEM_NAMES:
+        # Unlike Path.iterdir, scandir knows what is a folder without reading each entry's status.
+        for entry in sorted(os.scandir(root / folder), key=attrgetter("name")):
+            if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
                 continue
-            path = f"{folder}/{file.name}".removeprefix("/")
-            if file.is_dir():
-                if file.is_symlink() and _leads_back(file, root=real_root, parents=parents):
+            path = f"{folder}/{entry.name}".removeprefix("/")
+            is_link = entry.is_symlink()
+            is_folder = entry.is_dir(follow_symlinks=False)
+            if is_link:
+                is_folder = os.path.isdir(entry)  # noqa: PTH112 (Path's fails without permission)
+            if is_folder:
+                if is_link and _leads_back(Path(entry), root=real_root, parents=parents):
                     reason = "a link that leads back into the folder: not followed"
                     contents.ignored.append(IgnoredFile(path, reason))
                 else:
                     contents.folders.append(path)
                     stack.append((path, parents))
-            elif not file.is_file() and not file.is_symlink():
+            elif not is_link and not entry.is_file(follow_symlinks=False):
                 contents.ignored.append(IgnoredFile(path, "a pipe or a device"))
-            elif file.name.lower().endswith(IMAGE_EXTENSIONS):
+            elif entry.name.lower().endswith(IMAGE_EXTENSIONS):
                 contents.images.append(path)  # a link to nothing is an image that cannot be read
             else:
                 contents.ignored.append(IgnoredFile(path, _OTHER_EXTENSION))
