@@ -166,8 +166,8 @@ def find_mistake(words: Sequence[str], options: Collection[str]) -> str | None:
     for file, name, value in given:
         if not _is_known(name.replace("+", ""), known):
             return f"{file}--{name}: no such option{did_you_mean(f'--{name}', options)}"
-        if name in GROUPS and value in ("", "~", "null"):  # in YAML
-            return f"{file}--{name}: expected its options, got nothing"
+        if name in GROUPS and (isinstance(value, list) or value in ("", "~", "null")):  # in YAML
+            return f"{file}--{name}: expected a mapping of its options"
     return None
 
 

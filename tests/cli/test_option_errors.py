@@ -246,10 +246,10 @@ def test_an_error_without_an_option_names_all_that_are_given():
     assert explain_error(ZeroDivisionError("zero"), []) == "zero"
 
 
-@pytest.mark.parametrize("text", ["data: null", "data:", "trainer: {}\ndata: ~"])
+@pytest.mark.parametrize("text", ["data: null", "data:", "trainer: {}\ndata: ~", "data: [1]"])
 def test_a_group_of_options_without_any_is_a_mistake(text, fit_options):
     Path("bad.yaml").write_text(text)
-    message = "bad.yaml: --data: expected its options, got nothing"
+    message = "bad.yaml: --data: expected a mapping of its options"
     assert find_mistake(["--config", "bad.yaml"], fit_options) == message
 
 
