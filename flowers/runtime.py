@@ -146,15 +146,14 @@ def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes:
         fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes)
     except Exception as error:  # errors of any kind
         raise ValueError(
-            f"`accelerator` {accelerator} `devices` {devices} `num_nodes` {num_nodes}: expected "
-            f"devices of this machine, got {error}"
+            f"`accelerator` {accelerator} `devices` {devices}: expected devices of this machine, "
+            f"got {error}"
         ) from error
     num_launched, launcher = _launched_processes()
     if num_launched > fabric.world_size:
         raise ValueError(
             f"`devices`, `num_nodes`: expected {num_launched} processes, as many as {launcher} "
-            f"launched, got {fabric.world_size}; leave both out under torchrun, otherwise give the "
-            "devices of a machine and the number of machines"
+            f"launched, got {fabric.world_size}; under torchrun leave both out"
         )
     most = max(num_allowed_cores(), num_launched)
     if fabric.device.type == "cpu" and fabric.world_size > most * num_nodes:

@@ -9,7 +9,7 @@ from flowers.callbacks.collect_predictions import is_all
 from flowers.callbacks.console import PrintInterval, console_callbacks
 from flowers.callbacks.early_stopping import EarlyStopping
 from flowers.callbacks.freeze_backbone import FreezeBackbone
-from flowers.callbacks.monitor import check_monitor, linked_mode
+from flowers.callbacks.monitor import check_monitor
 from flowers.callbacks.print_effective_batch import PrintEffectiveBatch
 from flowers.callbacks.resilience.lock_run_folder import LockRunFolder
 from flowers.callbacks.resilience.resume_epoch import ResumeEpoch

@@ -32,14 +32,6 @@ def monitor_mode(monitor: str, mode: Mode | None) -> Mode:
     return known_mode
 
 
-def linked_mode(monitor: str, mode: Mode | None) -> Mode:
-    """Return ``monitor_mode``, or ``max`` for options for which ``SaveBest`` raises an error."""
-    try:
-        return monitor_mode(monitor, mode)
-    except ValueError:
-        return "max"
-
-
 def check_monitor(monitor: str, recalls: list[str]) -> None:
     """Check that a metric is logged.
 

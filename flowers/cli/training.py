@@ -124,8 +124,7 @@ class FlowersCLI(LightningCLI):
         link("data.class_names", "model.init_args.class_names", apply_on="instantiate")
         link("seed_everything", "data.seed", compute_fn=_integer_seed)
         link("checkpoint.monitor", "early_stopping.monitor")
-        best = ("checkpoint.monitor", "checkpoint.mode")
-        link(best, "early_stopping.mode", compute_fn=callbacks.linked_mode)
+        link("checkpoint.mode", "early_stopping.mode", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse the command line over the configuration that a checkpoint stores."""

@@ -104,14 +104,14 @@ def test_a_link_to_itself_is_an_unreadable_image_not_a_crash(photos):
 def test_a_folder_that_cannot_be_read_is_an_error(photos, monkeypatch):
     root = photos(cat=2, dog=2)
     (root / "cat" / "locked").mkdir()
-    iterdir = Path.iterdir
+    scandir = os.scandir
 
-    def guarded(self):  # for root, who may run the tests, chmod has no effect
-        if self.name == "locked":
-            raise PermissionError(13, "Permission denied", str(self))
-        return iterdir(self)
+    def guarded(folder):  # for root, who may run the tests, chmod has no effect
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
 
-    monkeypatch.setattr(Path, "iterdir", guarded)
+    monkeypatch.setattr(os, "scandir", guarded)
     with pytest.raises(PermissionError, match="locked"):
         index_folder(root)
 

@@ -27,9 +27,8 @@ class LockRunFolder(Callback):
             self._lock.acquire(timeout=_TIMEOUT)
         except Timeout as error:
             raise ValueError(
-                f"`ckpt_path`: another training writes into {run}. Wait for its end, or stop it. "
-                f"(If none is running, the file system did not release its lock: delete "
-                f"{self._lock.lock_file}.)"
+                f"`ckpt_path`: another training writes into {run}. Wait for its end, or stop it "
+                f"(if there is none, delete {self._lock.lock_file})."
             ) from error
 
     def teardown(self, *args: object, **kwargs: object) -> None:
