@@ -6,6 +6,7 @@ This module is imported before torch and Lightning, which its functions import t
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import platform
@@ -44,19 +45,17 @@ _INFOS = (
 
 
 def prepare() -> None:
-    """Set the allocator and the number of threads, and check that torch and torchvision match.
+    """Set allocator, garbage collector and threads; check that torch and torchvision match.
 
     Raises:
         SystemExit: torchvision is built for another torch.
     """
     keep_freed_memory()
     end_with_launcher()
+    # The imports create 500,000 objects. The garbage collector would scan them again and again.
+    gc.disable()
     import torch  # noqa: PLC0415 (the allocator comes first)
 
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(num_allowed_cores())
-    # TensorFloat-32 for float32 matrix products on GPUs that have it.
-    torch.set_float32_matmul_precision("high")
     try:
         import torchvision  # noqa: F401, PLC0415
     except RuntimeError as error:
@@ -65,6 +64,13 @@ def prepare() -> None:
             f"({error}). Install both from one index, for example: pip install --force-reinstall "
             f"torch torchvision"
         )
+    finally:
+        gc.freeze()
+        gc.enable()
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(num_allowed_cores())
+    # TensorFloat-32 for float32 matrix products on GPUs that have it.
+    torch.set_float32_matmul_precision("high")
 
 
 def end_with_launcher() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # uses all cores without it.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+gc.disable()  # as runtime.prepare
+
 LONGEST = {"test_benchmark", "test_kill_soak", "test_two_machines", "test_notebook"}
 LONGEST |= {"test_runtime", "test_stop_on_signal", "test_exporters"}
 
@@ -33,6 +36,13 @@ LONGEST |= {"test_runtime", "test_stop_on_signal", "test_exporters"}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start the longest tests first, so that none of them runs alone at the end."""
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def garbage_collection() -> None:
+    """Enable it when all tests are imported."""
+    gc.freeze()
+    gc.enable()
 
 
 # The functions that make the figures of trainings and reports.
