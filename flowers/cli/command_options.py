@@ -17,10 +17,7 @@ GROUPS = {
     "calibration": ["flowers/callbacks/calibrate.py:Calibrate"],
     "tensorboard": ["flowers/callbacks/tensorboard.py:LogToTensorBoard"],
     "report": ["flowers/callbacks/write_report.py:WriteReport"],
-    "data": [
-        "flowers/data/datamodule.py:FlowersDataModule",
-        "flowers/data/splitting/assign.py:SplitOptions",
-    ],
+    "data": ["flowers/data/datamodule.py:FlowersDataModule"],
     "data.augment": ["flowers/data/augment.py:BatchAugmentation"],
     "model": [
         "flowers/tasks/classification.py:ClassificationTask",

@@ -17,7 +17,7 @@ from flowers.data.augment import BatchAugmentation
 from flowers.data.cache import default_cache_dir
 from flowers.data.datasets import Batch, SplitImages, batch_loader, decode_all, read_files
 from flowers.data.image_folder import index_folder, similar_names, summarize_ignored
-from flowers.data.quality.duplicates import duplicate_pairs
+from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.quality.image_info import FolderInfo, read_image_info
 from flowers.data.quality.quarantine import quarantined_images
 from flowers.data.samplers import ShardedSampler
@@ -62,7 +62,23 @@ class FlowersDataModule(LightningDataModule):
             (``balanced``).
         augment: Augmentation of the training batches.
         seed: Seed of order and augmentation; the command line sets it to ``seed_everything``.
-        split_options: The options of ``SplitOptions``.
+        split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or
+            ``tf_for_poets``. A folder that is already split is used as it is.
+        split_seed: Seed of the split, independent of the seed of the training.
+        val_fraction: Fraction of each class for validation.
+        test_fraction: Fraction of each class for the test; with ``folds`` the fold is the test
+            split.
+        folds: Number of folds of a cross-validation; one is the test split, and ``val_fraction`` of
+            the others the validation split.
+        fold: Number of the fold that is the test split, from 0.
+        group_by: Keep all photos of one ``photographer`` in one split, by the root's
+            ``LICENSE.txt``.
+        duplicates: Images that count as duplicates and stay in one split: identical files and
+            ``near`` duplicates, only ``exact`` ones, or ``ignore`` both.
+        contradictions: How to use images with conflicting labels: only ``train`` on them,
+            ``leave_out``, or ``keep`` them like others.
+        manifest: CSV file with the split to use; every run folder has one.
+        quarantine: CSV file with the images to leave out; the audit writes one.
 
     Raises:
         FileNotFoundError: The root is missing and not a known data set.
@@ -86,7 +102,17 @@ class FlowersDataModule(LightningDataModule):
         sampler: Literal["shuffle", "balanced"] = "shuffle",
         augment: BatchAugmentation = BatchAugmentation(),  # noqa: B008 (frozen)
         seed: int = 0,
-        **split_options: Any,  # noqa: ANN401
+        split: Literal["random", "tf_for_poets"] = "random",
+        split_seed: int = 0,
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        folds: int | None = None,
+        fold: int = 0,
+        group_by: Literal["photographer"] | None = None,
+        duplicates: DuplicateRule = "near",
+        contradictions: Literal["train", "leave_out", "keep"] = "train",
+        manifest: str | None = None,
+        quarantine: str | None = None,
     ) -> None:
         super().__init__()
         if crop_size is None:
@@ -103,7 +129,19 @@ class FlowersDataModule(LightningDataModule):
         # The options of ``load_image``.
         self.decoding = {"image_size": image_size, "resize": resize, "interpolation": interpolation}
         self.batch_size = batch_size
-        self.split_options = SplitOptions(**split_options)
+        self.split_options = SplitOptions(
+            split=split,
+            split_seed=split_seed,
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            folds=folds,
+            fold=fold,
+            group_by=group_by,
+            duplicates=duplicates,
+            contradictions=contradictions,
+            manifest=manifest,
+            quarantine=quarantine,
+        )
         allow_megapixels(max_megapixels)
         self.on_bad_image = on_bad_image
         self.cache = cache

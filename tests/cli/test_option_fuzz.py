@@ -23,12 +23,11 @@ from flowers.callbacks import (
     WriteReport,
 )
 from flowers.data import BatchAugmentation, FlowersDataModule
-from flowers.data.splitting.assign import SplitOptions
 from flowers.tasks import ClassificationTask, CNNTask
 
 OWNERS = {
     "trainer": (Trainer,),
-    "data": (FlowersDataModule, SplitOptions),
+    "data": (FlowersDataModule,),
     "data.augment": (BatchAugmentation,),
     "model": (CNNTask, ClassificationTask),
     "checkpoint": (SaveBest,),
@@ -42,7 +41,7 @@ OWNERS = {
 }
 # Linked to other options, or made by the command line.
 SKIPPED = {"data.seed", "early_stopping.mode", "early_stopping.monitor", "model.class_names"}
-SKIPPED |= {"data.split_options", "model.net", "model.kwargs"}
+SKIPPED |= {"model.net", "model.kwargs"}
 NUMBERS = ("-5", ".nan", "0")
 TEXTS = ("no.such.Thing", "/proc/x", "[]")
 # Options that take any number: thresholds of a metric, and a seed.

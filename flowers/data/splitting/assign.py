@@ -18,26 +18,7 @@ from flowers.data.splitting.stratified import assign_groups, fold_targets, split
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How a folder is split.
-
-    Args:
-        split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or
-            ``tf_for_poets``. A folder that is already split is used as it is.
-        split_seed: Seed of the split, independent of the seed of the training.
-        val_fraction: Fraction of each class for validation.
-        test_fraction: Fraction of each class for the test; with ``folds`` the fold is the test
-            split.
-        folds: Number of folds of a cross-validation; one is the test split, and ``val_fraction`` of
-            the others the validation split.
-        fold: Number of the fold that is the test split, from 0.
-        group_by: Keep all photos of one ``photographer`` in one split, by the root's
-            ``LICENSE.txt``.
-        duplicates: Images that count as duplicates and stay in one split: identical files and
-            ``near`` duplicates, only ``exact`` ones, or ``ignore`` both.
-        contradictions: How to use images with conflicting labels: only ``train`` on them,
-            ``leave_out``, or ``keep`` them like others.
-        manifest: CSV file with the split to use; every run folder has one.
-        quarantine: CSV file with the images to leave out; the audit writes one.
+    """How a folder is split: the options of ``FlowersDataModule`` of these names.
 
     Raises:
         ValueError: The options contradict each other, or one is out of its range.
