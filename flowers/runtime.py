@@ -52,7 +52,8 @@ def prepare() -> None:
     """
     keep_freed_memory()
     end_with_launcher()
-    # The imports create 500,000 objects. The garbage collector would scan them again and again.
+    # Importing torch and torchvision creates 500,000 objects, which the garbage collector would
+    # scan repeatedly.
     gc.disable()
     import torch  # noqa: PLC0415 (the allocator comes first)
 

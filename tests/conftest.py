@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def garbage_collection() -> None:
-    """Enable it when all tests are imported."""
+    """Enable the garbage collector after all tests are imported."""
     gc.freeze()
     gc.enable()
 
@@ -124,7 +124,8 @@ def run_in_two(
             processes.append(forkserver.Process(target=_run_rank, args=args))
             processes[-1].start()
         for process in processes:
-            process.join()
+            process.join(120)
+            process.kill()  # if the other failed, it waits for half an hour
         printed = (folder / "printed_0.txt").read_text()
         assert [process.exitcode for process in processes] == [0, 0], printed
         return json.loads((folder / "metrics.json").read_text()), printed

@@ -37,7 +37,7 @@ def cache_features(task: TransferTask, data: FlowersDataModule) -> NDArray[np.fl
     def build(folder: Path) -> None:
         np.save(folder / "features.npy", _compute(task, data, indices))
 
-    shape = " ".join(map(str, data.decoding.values()))
+    shape = f"{data.image_size} {data.resize} {data.interpolation}"
     images = [f"{index} {data.info.sha256[index]}" for index in indices]
     version = f"features {_FORMAT} {DECODING_FORMAT}"
     key = cache_key(version, task.hparams["arch"], weights.hexdigest(), shape, *images)

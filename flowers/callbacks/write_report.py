@@ -48,8 +48,6 @@ class WriteReport(CollectsPredictions):
         self.num_examples = num_examples
         self.num_label_issues = num_label_issues
         self.folder = folder
-        self._contents: dict[str, str | bytes] = {}
-        self._target = Path()
         self._start = 0.0
         self._seconds = 0.0
 

@@ -51,7 +51,10 @@ def audit(
     folder = data.ensure_root(root)
     for option, path in {"--out": Path(out or "lightning_logs"), "--cache_dir": cache}.items():
         if path.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{option} {path}: expected a folder outside the photos in {root}")
+            raise ValueError(
+                f"{option} {path}: expected a folder outside {root}, which holds only photos. Give "
+                f"another, such as {option} {folder.resolve()}-{option.removeprefix('--')}"
+            )
     if out is not None and Path(out).exists():
         raise FileExistsError(f"--out {out}: the folder exists. Give another name.")
     table = None

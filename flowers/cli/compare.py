@@ -62,7 +62,7 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
             tests[int(match[1] or 1)] = file
     curves = evaluation.read_history(folder) if folder.is_dir() else {}
     if not tests and not curves:
-        raise ValueError(f"{folder}: expected a run folder with curves or predictions")
+        raise ValueError(f"{folder}: expected a run folder, such as lightning_logs/version_0")
     if not curves:
         print(f"{name}: no curves can be read")
     newest = tests.get(max(tests, default=1), folder / "predictions.csv")

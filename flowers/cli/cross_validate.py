@@ -3,12 +3,13 @@
 import json
 import subprocess
 import sys
+import time
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from flowers import evaluation
 from flowers.cli.option_errors import option_values
@@ -29,8 +30,7 @@ def cross_validate(
     """Train and test on every fold with several seeds.
 
     All other options, such as --config FILE and --data.root DIR, are those of fit. The same command
-    resumes an interrupted cross-validation. Writes summary.md, summary.json and predictions.csv; if
-    they exist, the new files get the next free number.
+    resumes an interrupted cross-validation. Writes summary.md, summary.json and predictions.csv.
 
     Args:
         folds: Number of folds, at least 2; each is the test split once.
@@ -58,38 +58,42 @@ def cross_validate(
     earlier = _read_settings(settings_file)
     out.mkdir(parents=True, exist_ok=True)
     if not earlier and any(out.glob("[!.]*")):
-        raise ValueError(f"--out {out}: expected a new folder, got one with other files")
+        raise ValueError(
+            f"--out {out}: expected a new folder or that of a cross-validation, got one with other "
+            "files"
+        )
     if any(out.rglob("*.ckpt")) and not settings.items() <= earlier.items():
         raise ValueError(f"--out {out}: a cross-validation with other settings has this folder")
     try:
         with FileLock(out / ".lock").acquire(timeout=0):
-            unfinished = out / ".settings.json.partial"
-            unfinished.write_text(json.dumps(settings))
-            unfinished.replace(settings_file)
+            results = earlier.get("results", {})
+            _replace(settings_file, json.dumps(settings | {"results": results}))
             runs = _run_all(out, options, folds=folds, seeds=seeds)
-            results = evaluation.summary_files(runs)
-            files = write_new(out, results, option="--out")
+            results = _write_results(out, runs, results)
+            _replace(settings_file, json.dumps(settings | {"results": results}))
     except Timeout:
         raise ValueError(f"--out {out}: another cross-validation writes into it") from None
-    print()
-    print_markdown(results["summary.md"])
-    print(f"\nWritten to {out}: {', '.join(file.name for file in files)}")
 
 
 def _run_all(out: Path, options: list[str], *, folds: int, seeds: int) -> Runs:
     """Return the predictions of each seed and test fold; finished runs are not repeated."""
-    runs = {}
     keys = list(product(range(seeds), range(folds)))
-    # disable=None: a bar only on a terminal
-    for seed, fold in tqdm(keys, desc="Training and testing", unit="fold", disable=None):
+    runs = {}
+    seconds = []
+    for number, (seed, fold) in enumerate(keys):
+        print(f"seed {seed + 1} of {seeds}, fold {fold + 1} of {folds}", end="", flush=True)
+        start = time.perf_counter()
         folder = out / f"seed_{seed}-fold_{fold}"
         if not (folder / "predictions.csv").exists():
             words = [*options, "--data.folds", str(folds), "--data.fold", str(fold)]
             _run_fold(folder, [*words, "--seed_everything", str(seed)])
+            seconds.append(time.perf_counter() - start)
         runs[seed, fold] = evaluation.read_predictions(folder / "predictions.csv")
-        accuracy = f"test accuracy {runs[seed, fold].correct.mean():.1%}"
-        tqdm.write(f"seed {seed + 1} of {seeds}, fold {fold + 1} of {folds}: {accuracy}")
-        sys.stdout.flush()
+        print(f": test accuracy {runs[seed, fold].correct.mean():.1%}", end="")
+        if seconds and number + 1 < len(keys):
+            left = sum(seconds) / len(seconds) * (len(keys) - number - 1) / 60
+            print(f", {left:.0f} min left", end="")
+        print(flush=True)
     return runs
 
 
@@ -132,3 +136,38 @@ def _read_settings(file: Path) -> dict[str, Any]:
         return {}
     is_ours = isinstance(content, dict) and content.keys() >= {"folds", "options", "configs"}
     return content if is_ours else {}
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file atomically."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+    partial.replace(file)
+
+
+def _checksum(file: Path) -> str:
+    return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
+def _write_results(out: Path, runs: Runs, earlier: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Write the results; earlier ones are replaced unless they were edited.
+
+    Args:
+        out: Folder of the results.
+        runs: The predictions.
+        earlier: File name and checksum of each earlier result, as they are returned.
+    """
+    texts = evaluation.summary_files(runs)
+    written = {}
+    for name, text in texts.items():
+        earlier_name, earlier_checksum = earlier.get(name, ["", ""])
+        file = out / earlier_name
+        if earlier_checksum and _checksum(file) == earlier_checksum:
+            _replace(file, text)
+        else:
+            [file] = write_new(out, {name: text}, option="--out")
+        written[name] = [file.name, _checksum(file)]
+    print()
+    print_markdown(texts["summary.md"])
+    print(f"\nWritten to {out}: {', '.join(file for file, _ in written.values())}")
+    return written

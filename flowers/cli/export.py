@@ -49,7 +49,10 @@ def export(
         OSError: A file cannot be read or written.
     """
     if format == "onnx" and not all(map(find_spec, ["onnx", "onnxruntime", "onnxscript"])):
-        raise ValueError("--format onnx: packages are missing: pip install -e '.[export]'")
+        raise ValueError(
+            "--format onnx: expected the packages onnx, onnxruntime and onnxscript: pip install "
+            "-e '.[export]'. --format torch_export needs none of them"
+        )
     suffix, write, runner = deploy.FORMATS[format]
     file = out or checkpoint_file(checkpoint).with_suffix(suffix)
     check_new(file)
@@ -66,8 +69,8 @@ def export(
         run = runner(unchecked)
         print("Comparing the file with the checkpoint ...", flush=True)
         difference = largest_difference(run, module, pixels)
-        print(f"{len(pixels)} images, largest difference of a probability: {difference:.2g}")
-        if not difference <= _TOLERANCE:  # not: NaN
+        print(f"Largest difference of a probability on {len(pixels)} images: {difference:.2g}")
+        if not difference <= _TOLERANCE:  # true for NaN, too
             print(f"{file} is deleted, it disagrees with the checkpoint by more than {_TOLERANCE}")
             return 1
         [file] = publish({unchecked: file})

@@ -166,8 +166,10 @@ def find_mistake(words: Sequence[str], options: Collection[str]) -> str | None:
     for file, name, value in given:
         if not _is_known(name.replace("+", ""), known):
             return f"{file}--{name}: no such option{did_you_mean(f'--{name}', options)}"
-        if name in GROUPS and (isinstance(value, list) or value in ("", "~", "null")):  # in YAML
-            return f"{file}--{name}: expected a mapping of its options"
+        # The parser ignores them. Other texts may be a file with the options.
+        is_scalar = re.fullmatch(r"~|null|true|false|[-+.\d]*", str(value))
+        if name in GROUPS and (isinstance(value, list) or is_scalar):
+            return f"{file}--{name}: expected a mapping of its options, got {value or 'nothing'}"
     return None
 
 

@@ -67,9 +67,12 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path
             raise OSError(f"`cache_dir` {cache_dir}: {error}; give another folder") from error
         with _held(FileLock(cache_dir / f"{key}.lock")):
             if damage := _damage(entry):
-                if entry.exists():
+                if os.path.lexists(entry):
                     print(f"Damaged cache entry {entry}: {damage}. It is built again.", flush=True)
-                    shutil.rmtree(entry)
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry)
+                    else:
+                        entry.unlink()
                 partial = cache_dir / f"{key}.{platform.node()}.partial"
                 shutil.rmtree(partial, ignore_errors=True)
                 partial.mkdir()

@@ -120,14 +120,15 @@ class FlowersDataModule(LightningDataModule):
         crop_sizes = crop_size if isinstance(crop_size, list) else [crop_size]
         if not crop_sizes or not 1 <= min(crop_sizes) <= max(crop_sizes) <= image_size:
             raise ValueError(
-                f"`crop_size`: expected 1 to `image_size` ({image_size}) pixels, got {crop_size}"
+                f"`crop_size`: expected 1 to `image_size` ({image_size}) pixels, got {crop_size}. "
+                f"Give both: crops are cut out of the image."
             )
         if batch_size < 1:
             raise ValueError(f"`batch_size`: expected at least 1 image, got {batch_size}")
         self.image_size = image_size
         self.crop_sizes = crop_sizes
-        # The options of ``load_image``.
-        self.decoding = {"image_size": image_size, "resize": resize, "interpolation": interpolation}
+        self.resize: Resize = resize
+        self.interpolation: Interpolation = interpolation
         self.batch_size = batch_size
         self.split_options = SplitOptions(
             split=split,
@@ -178,6 +179,11 @@ class FlowersDataModule(LightningDataModule):
         """Sorted names of the K classes."""
         return list(self.index.class_names)
 
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """The options of ``load_image``."""
+        return {name: getattr(self, name) for name in ("image_size", "resize", "interpolation")}
+
     @cached_property
     def info(self) -> FolderInfo:
         """Checksums, errors and thumbnails of all images; the first access reads every file."""
@@ -209,7 +215,7 @@ class FlowersDataModule(LightningDataModule):
         """Return path, label, checksum and split of every image."""
         labels = np.array(self.class_names, dtype=object)[self.index.labels]
         rows = zip(self.index.paths, labels, self.info.sha256, self.assignment.split, strict=True)
-        return list(map(ManifestRow._make, rows))
+        return [ManifestRow(*row) for row in rows]
 
     def setup(self, stage: str) -> None:
         """Decode and split the images once, and report them.
@@ -242,15 +248,16 @@ class FlowersDataModule(LightningDataModule):
             if not quarantined[number]:
                 file = self.index.root / self.index.paths[number]
                 errors.append("\n  " + printable(f"{file}: {error}"))
-        message = f"{len(errors)} of {len(self.index.paths)} images cannot be decoded:"
-        message += "".join(errors)
-        if errors and self.on_bad_image == "stop":
+        if not errors:
+            return
+        message = f"{len(errors)} of {len(self.index.paths)} images cannot be decoded"
+        listing = "".join(errors)
+        if self.on_bad_image == "stop":
             raise OSError(
-                f"{message}\nRepair or remove them, or leave them out with `on_bad_image` skip or "
-                "`quarantine` FILE."
+                f"{message}:{listing}\nRepair or remove them, or leave them out with "
+                f"`on_bad_image` skip or `quarantine` FILE."
             )
-        if errors:
-            rank_zero_warn(f"{message}\nThey are skipped.")
+        rank_zero_warn(f"{message} and are skipped:{listing}")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of the training split."""
@@ -367,7 +374,8 @@ class FlowersDataModule(LightningDataModule):
             return ""
         return (
             f"was trained on {num_leaks:,} of the {len(evaluated):,} validation and test images: "
-            "their accuracy is too high. Give the manifest.csv of its run to --data.manifest."
+            f"their accuracy is too high. For an unbiased estimate pass the manifest.csv of the "
+            f"checkpoint's run folder to --data.manifest."
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -385,16 +393,18 @@ class FlowersDataModule(LightningDataModule):
         mine = fingerprints(self.manifest_rows())
         if mine["data_fingerprint"] != state_dict["data_fingerprint"]:
             warnings.append(
-                f"--data.root {self.index.root} holds other images than the checkpoint's run had"
+                f"--data.root {self.index.root} holds other images than those that the "
+                "checkpoint's run had"
             )
             if leaks := self.describe_leaks(state_dict):
                 warnings.append(f"--ckpt_path: the checkpoint {leaks}")
         elif mine["split_fingerprint"] != state_dict["split_fingerprint"]:
             raise ValueError(
-                "--data: the checkpoint was trained on these images, but split in another way, so "
-                "images it was trained on would be evaluated. Leave out all split options, or "
-                "give the manifest.csv of its run folder with `manifest` (and `duplicates` ignore, "
-                "if it has duplicates in two splits)."
+                "--data: the images are those the checkpoint was trained on, but they are split in "
+                "another way, so images it was trained on would be evaluated. Expected its split: "
+                "leave out all options of the split (folds, group_by, duplicates, contradictions, "
+                "quarantine too), or give the manifest.csv of its run folder with `manifest` (and "
+                "`duplicates` ignore, if it has duplicates in two splits)."
             )
         for warning in warnings:
             rank_zero_warn(warning)

@@ -119,7 +119,7 @@ def decode_all(
                 raise OSError(f"{file}: its content changed after it was checked. Start again.")
             images[number] = load_named(file, content=content, **decoding).permute(1, 2, 0).numpy()
 
-        decodable = sorted(set(range(len(index.paths))).difference(info.errors))
+        decodable = [number for number in range(len(index.paths)) if number not in info.errors]
         in_threads(decode, decodable, description="Decoding images")
         images.flush()
 
@@ -135,7 +135,8 @@ def _allocate(file: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], 
     if size > free:
         raise OSError(
             f"`cache_dir` {file.parent.parent}: the decoded images take {size / 2**20:,.0f} MiB, "
-            f"{free / 2**20:,.0f} MiB are free. Give another disk, or `cache` false."
+            f"the disk has {free / 2**20:,.0f} MiB free. Make room, give a folder on another disk, "
+            "lower `image_size`, or decode while training with `cache` false."
         )
     images = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):

@@ -5,9 +5,8 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +24,8 @@ SYSTEM_NAMES |= {"lightning_logs", "lost+found", "system volume information", "t
 SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val"}
 _OTHER_EXTENSION = f"name does not end in {', '.join(IMAGE_EXTENSIONS)}"
+# Files that describe a data set, or that predict wrote.
+_TEXT_EXTENSIONS = (".csv", ".html", ".json", ".md", ".pdf", ".txt")
 _MAX_LISTED = 8
 # The two forms of a line of flower_photos' LICENSE.txt.
 _CREDITS = (
@@ -52,7 +53,7 @@ class FolderContents:
     Args:
         folders: All subfolders.
         images: All files with the extension of an image.
-        ignored: All other files, and links that are not followed.
+        ignored: All other files, links that are not followed, and folders that cannot be read.
     """
 
     folders: list[str] = field(default_factory=list)
@@ -113,7 +114,7 @@ class Credit(NamedTuple):
     url: str
 
 
-def index_folder(root: Path, *, tolerant: bool = False) -> FolderIndex:
+def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
     """Index a folder with the classes and images of torchvision's ``ImageFolder``.
 
     Unlike ``ImageFolder`` it also reads folders that are already split: one of their folders is
@@ -123,14 +124,15 @@ def index_folder(root: Path, *, tolerant: bool = False) -> FolderIndex:
 
     Args:
         root: A folder with one folder per class, or per split with one folder per class.
-        tolerant: Whether to accept classes without images.
+        tolerant: Whether to accept classes without images and folders that cannot be read.
 
     Raises:
         ValueError: There are fewer than two classes, a class without an image to train on, or a
             name that cannot be printed; or it is unclear which folders are classes or splits.
         OSError: A folder cannot be read.
     """
-    contents = walk_folder(root)
+    base = Path(root)
+    contents = walk_folder(base, tolerant=tolerant)
     splits = _split_folders(root, contents)
     depth = 2 if splits else 1
     class_of = {}
@@ -139,14 +141,7 @@ def index_folder(root: Path, *, tolerant: bool = False) -> FolderIndex:
         if len(parts) == depth and (not splits or parts[0] in splits):
             class_of[folder] = unicodedata.normalize("NFC", parts[-1])
     class_names = sorted(set(class_of.values()))
-    for name in class_names:
-        if not name.isprintable():
-            raise ValueError(f"`root` {root}: class {name!r}: expected a name of printable UTF-8")
-    if len(class_names) < 2:
-        raise ValueError(
-            f"`root` {root}: expected at least two class folders (root/<class>/<image> or "
-            f"root/<split>/<class>/<image>), got {class_names or 'none'}."
-        )
+    _check_class_names(root, class_names, split_folders=sorted(splits))
     images = []
     ignored = []
     for path in contents.images:
@@ -163,7 +158,7 @@ def index_folder(root: Path, *, tolerant: bool = False) -> FolderIndex:
     if splits:
         given_splits = np.array([splits[_parent(path, 1)] for _, path in images], dtype=object)
     index = FolderIndex(
-        root,
+        base,
         tuple(class_names),
         tuple(path for _, path in images),
         np.array([label for label, _ in images], dtype=np.int64),
@@ -172,10 +167,11 @@ def index_folder(root: Path, *, tolerant: bool = False) -> FolderIndex:
     )
     empty = index.untrained_classes()
     if not images or (empty and not tolerant):
+        place = " of the training split" if splits else ""
         raise ValueError(
-            f"`root` {root}: no image to train on in the class folder {', '.join(empty)}. Expected "
+            f"`root` {root}: no image in the class folder {', '.join(empty)}{place}. Expected "
             f"files that end in {', '.join(IMAGE_EXTENSIONS)}: add some, or remove the folder. "
-            f"{summarize_ignored(index.ignored)}"
+            f"{summarize_ignored(index.ignored)}".rstrip()
         )
     return index
 
@@ -185,7 +181,7 @@ def _parent(path: str, depth: int) -> str:
     return "/".join(path.split("/")[:depth])
 
 
-def _split_folders(root: Path, contents: FolderContents) -> dict[str, str]:
+def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]:
     """Return the split of each folder of a root that is already split; none if they are classes.
 
     Raises:
@@ -204,20 +200,41 @@ def _split_folders(root: Path, contents: FolderContents) -> dict[str, str]:
     if not splits or (others and not has_train):
         return {}
     if others:
-        problem = f"there are images in {', '.join(others)} beside them"
+        problem = (
+            f"there are images in {', '.join(others)} beside them. Expected only splits or only "
+            "classes: move the others out of the folder, or rename the classes."
+        )
     elif not has_train:
-        problem = "there is no train folder with images"
+        problem = "there is no train folder with images. Add it, or rename the classes."
     elif direct:
-        problem = f"there are images without a class folder in {', '.join(sorted(direct))}"
+        problem = (
+            f"there are images without a class folder in {', '.join(sorted(direct))}. Move them "
+            "into class folders, or out of the folder (python -m flowers predict classifies "
+            "images without a label)."
+        )
     else:  # also folders without images, to report their files
         return named
     raise ValueError(
-        f"`root` {root}: {', '.join(splits)} are named as splits, but {problem}. Expected splits, "
-        "root/<split>/<class>/<image> with train among them, or classes: move or rename folders."
+        f"`root` {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>), "
+        f"but {problem}"
     )
 
 
-def walk_folder(root: Path) -> FolderContents:
+def _check_class_names(
+    root: str | Path, class_names: Sequence[str], *, split_folders: Sequence[str]
+) -> None:
+    for name in class_names:
+        if not name.isprintable():
+            raise ValueError(f"`root` {root}: class {name!r}: expected a name of printable UTF-8")
+    if len(class_names) < 2:
+        layout = "/".join(["root", *split_folders[:1], "<class>/<image>"])
+        raise ValueError(
+            f"`root` {root}: expected at least two class folders ({layout}), got "
+            f"{class_names or 'none'}. Give the folder that contains the class folders."
+        )
+
+
+def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
     """List a folder with all its subfolders.
 
     Hidden names (``.git``, ``._x.jpg`` of macOS) and ``SYSTEM_NAMES`` are skipped. A link to a
@@ -225,6 +242,7 @@ def walk_folder(root: Path) -> FolderContents:
 
     Args:
         root: The folder.
+        tolerant: Whether folders that cannot be read are listed as ignored.
 
     Raises:
         OSError: A folder cannot be read.
@@ -235,34 +253,53 @@ def walk_folder(root: Path) -> FolderContents:
     stack: list[tuple[str, frozenset[Path]]] = [("", frozenset())]
     while stack:
         folder, parents = stack.pop()
+        try:
+            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
+        except OSError as error:
+            if not (tolerant and folder):
+                raise
+            contents.ignored.append(IgnoredFile(folder, str(error)))
+            continue
         parents |= {(root / folder).resolve()}
-        # Unlike Path.iterdir, scandir knows what is a folder without reading each entry's status.
-        for entry in sorted(os.scandir(root / folder), key=attrgetter("name")):
+        for entry in entries:
             if entry.name.startswith(".") or entry.name.lower() in SYSTEM_NAMES:
                 continue
             path = f"{folder}/{entry.name}".removeprefix("/")
-            is_link = entry.is_symlink()
-            is_folder = entry.is_dir(follow_symlinks=False)
-            if is_link:
-                is_folder = os.path.isdir(entry)  # noqa: PTH112 (Path's fails without permission)
-            if is_folder:
-                if is_link and _leads_back(Path(entry), root=real_root, parents=parents):
-                    reason = "a link that leads back into the folder: not followed"
-                    contents.ignored.append(IgnoredFile(path, reason))
-                else:
-                    contents.folders.append(path)
-                    stack.append((path, parents))
-            elif not is_link and not entry.is_file(follow_symlinks=False):
-                contents.ignored.append(IgnoredFile(path, "a pipe or a device"))
-            elif entry.name.lower().endswith(IMAGE_EXTENSIONS):
-                contents.images.append(path)  # a link to nothing is an image that cannot be read
+            if not _succeeds(entry.is_dir):
+                _add_file(contents, path, entry)
+            elif entry.is_symlink() and _leads_back(entry, root=real_root, parents=parents):
+                reason = "a link that leads back into the folder: not followed"
+                contents.ignored.append(IgnoredFile(path, reason))
             else:
-                contents.ignored.append(IgnoredFile(path, _OTHER_EXTENSION))
+                contents.folders.append(path)
+                stack.append((path, parents))
     return contents
 
 
-def _leads_back(link: Path, *, root: Path, parents: frozenset[Path]) -> bool:
-    target = link.resolve()
+def _add_file(contents: FolderContents, path: str, entry: os.DirEntry[str]) -> None:
+    is_file = _succeeds(entry.is_file)
+    is_dead_link = entry.is_symlink() and not is_file
+    reason = "a pipe or a device"
+    if is_file:
+        reason = _OTHER_EXTENSION
+    elif is_dead_link:
+        reason = "a link to nothing"
+    # A dead link with the name of an image is an image that cannot be read.
+    if entry.name.lower().endswith(IMAGE_EXTENSIONS) and (is_file or is_dead_link):
+        contents.images.append(path)
+    else:
+        contents.ignored.append(IgnoredFile(path, reason))
+
+
+def _succeeds(check: Callable[[], bool]) -> bool:
+    try:
+        return check()
+    except OSError:  # a link to itself
+        return False
+
+
+def _leads_back(link: os.DirEntry[str], *, root: Path, parents: frozenset[Path]) -> bool:
+    target = Path(link.path).resolve()
     return target in parents or target.is_relative_to(root) or root.is_relative_to(target)
 
 
@@ -311,7 +348,7 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
         option: The option with the words, for errors.
 
     Returns:
-        The files, and the ignored files in the folders.
+        The files, and the ignored files in the folders except texts at their top.
 
     Raises:
         FileNotFoundError: There is only one word, and no such file or folder.
@@ -329,10 +366,10 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
             if not contents.images:
                 raise ValueError(
                     f"{option} {word}: expected images ({', '.join(IMAGE_EXTENSIONS)}), got none. "
-                    f"{summarize_ignored(contents.ignored)}"
+                    f"{summarize_ignored(contents.ignored)}".rstrip()
                 )
             files += map(str, sorted(map(path.joinpath, contents.images)))
-            ignored += contents.ignored
+            ignored += [file for file in contents.ignored if not _is_top_text(file)]
         elif not path.exists() and glob.has_magic(word):
             matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (absolute patterns)
             matches = sorted(filter(os.path.isfile, matches))
@@ -343,9 +380,15 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
             files.append(str(path))  # of several words, a missing one is a row with an error
         else:
             raise FileNotFoundError(
-                f"{option} {word}: expected an existing file, folder or pattern"
+                f"{option} {word}: expected a file, a folder or a pattern, got a name that does "
+                "not exist"
             )
     return files, ignored
+
+
+def _is_top_text(file: IgnoredFile) -> bool:
+    has_text = file.path.lower().endswith(_TEXT_EXTENSIONS) and file.reason == _OTHER_EXTENSION
+    return has_text and "/" not in file.path
 
 
 def read_credits(root: Path) -> dict[str, Credit]:

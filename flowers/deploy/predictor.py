@@ -150,13 +150,14 @@ class FlowerPredictor:
     def _decode(self, image: ImageLike) -> tuple[str, Tensor | OSError]:
         """Return the path of an image, and its pixels or the error of reading it."""
         path = str(image) if isinstance(image, str | Path) else ""
+        name = f"{path}: " if path else ""
         try:
             return path, load_image(_as_file(image), **self.decoding)
         except MemoryError:
-            return path, OSError(f"{path}: not enough memory to decode it")
+            return path, OSError(f"{name}not enough memory to decode it")
         except OSError as error:
             # A new error: this one refers to frames that hold the image.
-            return path, type(error)(f"{path}: {error.strerror or error}")
+            return path, type(error)(f"{name}{error.strerror or error}")
 
 
 def _as_file(image: ImageLike) -> str | Path | io.BytesIO | Image.Image:

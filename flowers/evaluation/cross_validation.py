@@ -60,12 +60,14 @@ def pool(runs: Runs) -> PredictionTable:
     paths_by_seed: dict[int, list[str]] = {}
     for (seed, _), predictions in runs.items():
         paths_by_seed.setdefault(seed, []).extend(predictions.paths)
-    expected = sorted(set(next(iter(paths_by_seed.values()))))
+    expected = set(next(iter(paths_by_seed.values())))
     for seed, seed_paths in paths_by_seed.items():
-        if sorted(seed_paths) != expected:
+        if len(seed_paths) != len(expected) or set(seed_paths) != expected:
             raise ValueError(
-                f"seed {seed}: expected each of {len(expected):,} images in exactly one test fold, "
-                "got others: the data changed between the runs; start again in a new folder"
+                f"seed {seed}: expected each image in exactly one test fold, and the same images "
+                f"for every seed, got {len(seed_paths):,} predictions of {len(set(seed_paths)):,} "
+                f"images, {len(expected):,} for the first seed. The data changed between the runs; "
+                "start again in a new folder."
             )
     tables = [*runs.values()]
     return PredictionTable(

@@ -89,12 +89,14 @@ def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
     if not is_ours or not lines:
         raise ValueError(
             f"{file}: expected the columns {', '.join(PREDICTION_COLUMNS)} and at least two "
-            f"classes, and predictions, got {', '.join(header) or 'an empty file'}"
+            f"classes, as written by test, predict or cross_validate, and at least one row, "
+            f"got {', '.join(header) or 'an empty file'}"
         )
     for number, line in enumerate(lines, 2):
         if len(line) != len(header):
             raise ValueError(
-                f"{file}, line {number}: expected {len(header)} columns, got {len(line)}"
+                f"{file}: expected {len(header)} columns in each line, got {len(line)} in line "
+                f"{number}"
             )
     rows = [line for line in lines if not line[num_columns - 1]]
     if not rows:

@@ -111,15 +111,24 @@ def test_every_image_is_tested_once_per_seed_even_after_an_interruption(start, s
     Path("cv/summary.json").write_text("mine")
     more = start("--seeds", "2")  # another seed is added to what is there
     assert [words[0] for words in more] == ["fit", "test"] * 2
-    assert "300 out-of-fold predictions" in Path("cv/summary-2.md").read_text()
-    assert sum(map(sum, json.loads(Path("cv/summary-2.json").read_text())["confusion"])) == 300
-    assert not start("--seeds", "2")
-    names = {"settings.json"}
-    for number in ("", "-2", "-3"):
-        names |= {f"summary{number}.md", f"summary{number}.json", f"predictions{number}.csv"}
-    assert {file.name for file in Path("cv").glob("[!.]*.*")} == names
-    assert "150 out-of-fold predictions" in Path("cv/summary.md").read_text()
+    assert "300 out-of-fold predictions" in Path("cv/summary.md").read_text()
     assert Path("cv/summary.json").read_text() == "mine"
+    assert sum(map(sum, json.loads(Path("cv/summary-2.json").read_text())["confusion"])) == 300
+    Path("cv/summary.md").write_text("mine too")
+    assert not start("--seeds", "2")
+    names = {
+        "summary.md",
+        "summary-2.md",
+        "summary.json",
+        "summary-2.json",
+        "predictions.csv",
+        "settings.json",
+    }
+    assert {file.name for file in Path("cv").glob("*.*") if not file.name.startswith(".")} == names
+    assert [Path(f"cv/summary.{suffix}").read_text() for suffix in ("md", "json")] == [
+        "mine too",
+        "mine",
+    ]
     with pytest.raises(ValueError, match="--out cv: a cross-validation with other settings"):
         start("--seeds", "2", "--model.lr", "0.1")
 

@@ -73,7 +73,7 @@ def test_the_file_maps_bytes_to_the_probabilities_of_the_predictor(
         assert export.export(str(checkpoint), format=kind) == 0
         file = checkpoint.with_suffix(".pt2")
         printed = capsys.readouterr().out
-    messages = ("Exporting ", "Comparing ", "200 images, largest difference of ")
+    messages = ("Exporting ", "Comparing ", "Largest difference of a probability on 200 ")
     positions = [printed.index(message) for message in messages]
     assert positions == sorted(positions)
     assert "batch of 32: " in printed
@@ -236,7 +236,7 @@ def test_a_file_made_during_the_export_is_not_overwritten(
 def test_the_images_to_compare_with_can_be_given(checkpoint, synthetic, capsys):
     words = [str(checkpoint), "--format", "torch_export", "--images", str(synthetic / "roses")]
     assert run_function(export.export, words) == 0
-    assert "30 images, largest difference of a probability: " in capsys.readouterr().out
+    assert "Largest difference of a probability on 30 images: " in capsys.readouterr().out
     with pytest.raises(FileExistsError, match=r"--out .*best\.pt2: the file exists"):
         export.export(str(checkpoint), format="torch_export")
 

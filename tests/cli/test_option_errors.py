@@ -246,11 +246,16 @@ def test_an_error_without_an_option_names_all_that_are_given():
     assert explain_error(ZeroDivisionError("zero"), []) == "zero"
 
 
-@pytest.mark.parametrize("text", ["data: null", "data:", "trainer: {}\ndata: ~", "data: [1]"])
-def test_a_group_of_options_without_any_is_a_mistake(text, fit_options):
-    Path("bad.yaml").write_text(text)
-    message = "bad.yaml: --data: expected a mapping of its options"
-    assert find_mistake(["--config", "bad.yaml"], fit_options) == message
+@pytest.mark.parametrize("value", ["null", "", "~", "[1]", "3", "-0.5", "true", "false"])
+def test_a_group_of_options_without_any_is_a_mistake(value, fit_options):
+    Path("bad.yaml").write_text(f"trainer: {{}}\ndata: {value}")
+    message = "bad.yaml: --data: expected a mapping of its options, got "
+    mistake = find_mistake(["--config", "bad.yaml"], fit_options)
+    assert mistake.removeprefix(message) in (value, "nothing", "['1']")
+
+
+def test_a_group_of_options_may_be_a_file(fit_options):
+    assert find_mistake(["--data", "data.yaml"], fit_options) is None
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfed\x00a\x00", b"\x00\x01\x02", b"\x89PNG\r\n"])

@@ -69,6 +69,16 @@ def replace_by_a_folder(file):
     file.mkdir()
 
 
+def replace_entry_by_a_file(file):
+    shutil.rmtree(file.parent)
+    file.parent.write_bytes(b"no folder")
+
+
+def replace_entry_by_a_broken_link(file):
+    shutil.rmtree(file.parent)
+    file.parent.symlink_to("nowhere")
+
+
 def garbage_checksums(file):
     file.with_name("checksums.json").write_bytes(b"0\n{}")
 
@@ -81,8 +91,8 @@ def delete_checksums(file):
     file.with_name("checksums.json").unlink()
 
 
-DAMAGES = [truncate, flip, empty, delete, replace_by_a_folder]
-DAMAGES += [garbage_checksums, damaged_checksums, delete_checksums]
+DAMAGES = [truncate, flip, empty, delete, replace_by_a_folder, replace_entry_by_a_file]
+DAMAGES += [replace_entry_by_a_broken_link, garbage_checksums, damaged_checksums, delete_checksums]
 FILES = ["info.json", "thumbnails.npy", "pairs.npz", "images.npy", "features.npy"]
 
 
@@ -134,11 +144,15 @@ def test_only_the_damaged_entry_is_removed(folder, tmp_path):
     decode(folder, tmp_path)
     cache_dir = tmp_path / "cache"
     (cache_dir / "notes.txt").write_text("mine")
-    (cache_dir / "other").mkdir()
-    (file,) = cache_dir.glob("*/images.npy")
-    flip(file)
+    (entry,) = (path.parent for path in cache_dir.glob("*/images.npy"))
+    entry.rename(tmp_path / "elsewhere")
+    entry.symlink_to(tmp_path / "elsewhere")
+    decode(folder, tmp_path)  # a link to a whole entry is as good
+    assert entry.is_symlink()
+    flip(tmp_path / "elsewhere" / "images.npy")
     decode(folder, tmp_path)
-    assert (cache_dir / "other").is_dir()
+    assert not entry.is_symlink()
+    assert names(tmp_path / "elsewhere") == ["images.npy"]
     assert (cache_dir / "notes.txt").read_text() == "mine"
 
 

@@ -456,7 +456,7 @@ def test_evaluating_images_that_the_checkpoint_was_trained_on_is_reported(
     next((root / "daisy").iterdir()).unlink()
     best = str(finished_run / "checkpoints" / "best.ckpt")
     words = ["--ckpt_path", best, "--data.root", str(root), "--data.split_seed=7"]
-    other_data = "holds other images than the checkpoint's run had"
+    other_data = "holds other images than those that the checkpoint's run had"
     leak = r"the checkpoint was trained on \d+ of the \d+ validation and test images"
     with (
         pytest.warns(UserWarning, match=other_data),

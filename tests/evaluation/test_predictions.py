@@ -87,7 +87,7 @@ def test_a_label_without_a_column_is_named(write):
 
 
 def test_a_line_with_other_columns_is_named(write):
-    with pytest.raises(ValueError, match="line 3: expected 7 columns, got 6"):
+    with pytest.raises(ValueError, match="expected 7 columns in each line, got 6 in line 3"):
         read_predictions(write(f"{HEADER}x,a,a,,,1,0\ny,a,a,,,1\n"))
 
 

@@ -98,14 +98,10 @@ def test_images_and_augmentation_follow_the_weights_unless_they_are_given(synthe
     assert run.model.lr == task.lr  # not that of the default task
     assert run.model.ema_decay == task.ema_decay
     data = run.datamodule
-    assert (data.image_size, data.crop_size, data.decoding["interpolation"]) == (
-        224,
-        224,
-        "bilinear",
-    )
+    assert (data.image_size, data.crop_size, data.interpolation) == (224, 224, "bilinear")
     words += ["--data.image_size", "64"]
     data = training.main(["fit", *words]).datamodule
-    assert (data.image_size, data.crop_size, data.decoding["interpolation"]) == (64, 64, "bilinear")
+    assert (data.image_size, data.crop_size, data.interpolation) == (64, 64, "bilinear")
     assert (data.augment.cutmix_prob, data.augment.min_scale) == (0.0, 0.5)
     words += ["--data.crop_size", "48", "--data.augment.cutmix_prob", "0.2"]
     data = training.main(["fit", *words]).datamodule

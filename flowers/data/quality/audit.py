@@ -19,10 +19,13 @@ KINDS = {
         "Files that cannot be decoded",
         "Training stops, unless `--data.on_bad_image skip` or a quarantine list leaves them out.",
     ),
-    "empty": ("Class folders without an image", "Training stops: add images, or remove them."),
+    "empty": (
+        "Class folders without an image",
+        "Training stops: add images, or remove the folders.",
+    ),
     "classes": (
         "Class names that differ only in spelling",
-        "Only case, spaces, hyphens or underscores differ: if they are one class, merge them.",
+        "Their names differ only in case, spaces, hyphens or underscores: merge the folders.",
     ),
     "contradiction": (
         "Conflicting labels",
@@ -33,7 +36,10 @@ KINDS = {
         "Duplicates in two splits",
         "Only one of the images is used: that of the test split, or else of the validation split.",
     ),
-    "identical": ("Identical files", "They count twice in training, and stay in one split."),
+    "identical": (
+        "Identical files",
+        "They have twice the weight in training. They always stay in one split.",
+    ),
     "similar": (
         "Near duplicates",
         "Images that are resized, recompressed, recoloured, mirrored, turned or slightly cropped, "
@@ -42,16 +48,24 @@ KINDS = {
     "tiny": ("Tiny images", "They show too little to learn from, or to evaluate."),
     "ignored": (
         "Ignored files",
-        "They are in class folders, but not used as images. The package pillow-heif converts HEIC.",
+        "They are in class folders, but are not used as images. Convert .heic and .heif to JPEG, "
+        "for instance with the package pillow-heif.",
     ),
-    "format": ("Files with an incorrect extension", "Other programs may fail to decode them."),
+    "format": (
+        "Files with an incorrect extension",
+        "They are decoded by their content; other programs may fail.",
+    ),
     "mode": (
         "Unusual pixels",
         "All are converted to 8-bit RGB: transparency is blended with white, 16 bits (or the bits "
-        "in use, if these are 12 or less) are scaled to 8, CMYK is converted by its profile.",
+        "in use, if these are 12 or less) are scaled to 8, CMYK is converted by its colour profile "
+        "if it has one.",
     ),
     "odd": ("Unusual files", "They are decoded; other programs may display or reject them."),
-    "rotated": ("Images with an EXIF orientation", "Programs that ignore EXIF show them rotated."),
+    "rotated": (
+        "Images with an EXIF orientation",
+        "They are decoded upright; programs that ignore EXIF show them rotated.",
+    ),
     "animated": ("Files with several images", "The first image is used."),
     "imbalance": (
         "Unequal classes",
@@ -60,9 +74,10 @@ KINDS = {
     ),
     "label": (
         "Label issues",
-        "Networks that were not trained on these images predict another class for them, the most "
-        "probable label errors first. Networks make mistakes: look at an image before you change "
-        "its label. None of them is on the quarantine list.",
+        "Networks that were not trained on these images predict another class for them. Their "
+        "number is an estimate (confident learning), and networks make mistakes: look at an image "
+        "before you change its label. None of them is on the quarantine list. The most probable "
+        "label errors come first.",
     ),
 }
 
@@ -103,7 +118,7 @@ class Audit:
 
 
 def audit_folder(
-    root: Path, *, cache_dir: Path, duplicates: DuplicateRule = "near", min_side: int = 32
+    root: str | Path, *, cache_dir: Path, duplicates: DuplicateRule = "near", min_side: int = 32
 ) -> Audit:
     """Check every file of a folder.
 
@@ -127,8 +142,9 @@ def audit_folder(
     findings = list(_duplicates(index, info, pairs))
     for path, image in zip(index.paths, info.images, strict=True):
         findings += _image_findings(path, image, min_side=min_side)
+    to_train_on = "" if index.given_splits is None else " in the training split"
     for name in index.untrained_classes():
-        findings.append(Finding("empty", (), f"{name}: no image to train on"))
+        findings.append(Finding("empty", (), f"{name}: no image{to_train_on}"))
     for names_of_one_class in similar_names(index.class_names):
         findings.append(Finding("classes", (), names_of_one_class))
     for file in index.ignored:
@@ -181,11 +197,12 @@ def _image_findings(path: str, image: ImageInfo, *, min_side: int) -> Iterator[F
 
 
 def _imbalance(counts: Counter[str]) -> Iterator[Finding]:
-    large, most = counts.most_common()[0]
-    small, fewest = counts.most_common()[-1]
-    if most >= 4 * fewest:  # the accuracy says little about the smaller class
-        images = f"{large} has {most:,} images, {small} has {fewest:,}"
-        yield Finding("imbalance", (), f"{images}: {most / fewest:.1f} times as many")
+    small = min(counts, key=counts.__getitem__)
+    large = max(counts, key=counts.__getitem__)
+    ratio = counts[large] / counts[small]
+    if ratio >= 4:  # the accuracy says little about the smaller class
+        images = f"{large} has {counts[large]:,} images, {small} has {counts[small]:,}"
+        yield Finding("imbalance", (), f"{images}: {ratio:.1f} times as many")
 
 
 def _quarantine(findings: list[Finding], sha256: dict[str, str]) -> list[QuarantineRow]:

@@ -235,7 +235,8 @@ def _compare_all(thumbnails: NDArray[np.uint8]) -> Pairs:
                 torch.cat(list(pool.map(_gradients, blocks))),
             )
             starts = range(0, len(tiles), _TILES)
-            for start in tqdm(starts, desc="Comparing images", disable=None):
+            disable = None if len(starts) > 1 else True
+            for start in tqdm(starts, desc="Comparing images", disable=disable):
                 compare = partial(_tile_pairs, images, known=pairs.indices)
                 pairs = _joined([pairs, *pool.map(compare, tiles[start : start + _TILES])])
     finally:

@@ -92,11 +92,11 @@ def read_image_info(root: Path, paths: Sequence[str], *, cache_dir: Path) -> Fol
 
     description = "Checking images"
     files = list(map(root.joinpath, paths))
-    stamps = map(_stamp, files, paths)
+    stamps = [_stamp(root, path) for path in paths]
     key = cache_key(f"info {_FORMAT} {Image.MAX_IMAGE_PIXELS}", str(root.resolve()), *stamps)
     entry = build_once(cache_dir, key, build)
     stored = json.loads((entry / "info.json").read_text(encoding="utf-8"))
-    images = list(map(ImageInfo._make, stored))
+    images = [ImageInfo(*info) for info in stored]
     # Mapped, the processes of a machine share it; those of a million images take 2 GiB.
     thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
     if failed := [index for index, info in enumerate(images) if info.error is not None]:
@@ -108,9 +108,9 @@ def read_image_info(root: Path, paths: Sequence[str], *, cache_dir: Path) -> Fol
     return FolderInfo(tuple(images), thumbnails, sha256, errors)
 
 
-def _stamp(file: Path, path: str) -> str:
+def _stamp(root: Path, path: str) -> str:
     try:
-        stat = file.stat()
+        stat = (root / path).stat()
     except OSError:
         return f"{path}\nunreadable"
     return f"{path}\n{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
@@ -163,5 +163,7 @@ def _check_resources(file: Path, error: Exception) -> None:
     cause = error.__cause__ or error
     number = errno.ENOMEM if isinstance(cause, MemoryError) else getattr(cause, "errno", None)
     if number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-        reason = f"{os.strerror(number)} (`ulimit -a` lists the limits)"
-        raise OSError(f"{file}: cannot be read now: {reason}") from error
+        raise OSError(
+            f"{file}: cannot be read now: {os.strerror(number)}. Close other programs, raise the "
+            f"limits of this process (ulimit -a), or take the file out of the folder."
+        ) from error

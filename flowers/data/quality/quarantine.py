@@ -43,7 +43,10 @@ def quarantined_images(
     unknown: list[str] = []
     if quarantine is None:
         return quarantined, unknown
-    columns, lines = read_csv(Path(quarantine))
+    try:
+        columns, lines = read_csv(Path(quarantine))
+    except OSError as error:
+        raise type(error)(f"`quarantine` {quarantine}: {error.strerror}") from error
     # A manifest, which has a split too, would leave out everything.
     if not {"path", "sha256"} <= set(columns) or "split" in columns:
         raise ValueError(

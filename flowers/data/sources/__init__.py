@@ -34,9 +34,12 @@ def ensure_root(root: str | Path) -> Path:
         return path
     if path.name not in _SOURCES:
         raise FileNotFoundError(
-            f"`root` {root}: expected a folder root/<class>/<image> or "
-            "root/{train,val,test}/<class>/<image>, got none. `root` data/flower_photos downloads "
-            "3,670 photos of flowers, `root` data/synthetic_flowers generates a small data set."
+            f"`root` {root}: expected a folder with one folder of images per class, got no "
+            "folder. What can be done:\n"
+            "  - give the path of your own folder root/<class>/<image>, or\n"
+            "    root/{train,val,test}/<class>/<image>;\n"
+            "  - `root` data/flower_photos downloads 3,670 photos of five kinds of flowers;\n"
+            "  - `root` data/synthetic_flowers generates a small data set, without a network."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):

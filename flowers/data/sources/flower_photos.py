@@ -4,11 +4,14 @@ import hashlib
 import http.client
 import shutil
 import tempfile
+import time
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
+
+_ATTEMPTS = 3
 
 
 class Archive(NamedTuple):
@@ -36,17 +39,15 @@ def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> N
 
     Raises:
         ConnectionError: The archive cannot be downloaded; the message names every other way.
-        ValueError: The archive is another one than expected.
+        ValueError: The archive is not the one expected.
     """
     file = root.with_name(f"{root.name}.tgz")
     if not file.exists():
         _download(archive, file)
-    with file.open("rb") as opened:
-        sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-    if sha256 != archive.sha256:
+    elif _sha256(file) != archive.sha256:
         raise ValueError(
-            f"{file}: expected the archive with sha256 {archive.sha256}, got {sha256}. Delete it, "
-            "to download it anew, or put the correct one in its place."
+            f"{file}: expected the archive with sha256 {archive.sha256}, got {_sha256(file)}. "
+            "Take it away to download it anew, or put the correct one in its place."
         )
     print(f"Extracting {file}")
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
@@ -60,14 +61,27 @@ def _download(archive: Archive, file: Path) -> None:
     partial = file.with_name(f"{file.name}.part")
     size = f"{archive.size / 2**20:.0f} MiB"
     print(f"No folder {file.with_suffix('')}: downloading {size} from {archive.url}")
-    try:
-        _fetch(archive, partial)
-    except (OSError, http.client.HTTPException) as error:  # refused, interrupted, timed out
+    for attempt in range(_ATTEMPTS):
+        try:
+            _fetch(archive, partial)
+            break
+        except (OSError, http.client.HTTPException) as error:  # refused, interrupted, timed out
+            if attempt + 1 == _ATTEMPTS:
+                raise ConnectionError(
+                    f"Could not download {archive.url} ({error}). What can be done:\n"
+                    f"  - run the same command again: what has arrived is kept in {partial};\n"
+                    f"  - fetch the archive on another machine and put it here: {file};\n"
+                    f"  - give any folder root/<class>/<image> with `root` DIR;\n"
+                    f"  - train on synthetic flowers, without a network: --config "
+                    f"configs/quickstart.yaml"
+                ) from error
+            time.sleep(2**attempt)
+    if _sha256(partial) != archive.sha256:
+        partial.unlink()
         raise ConnectionError(
-            f"Could not download {archive.url} ({error}). Run the same command again to resume, or "
-            f"put the archive here: {file}. Without a network train on synthetic flowers, --config "
-            "configs/quickstart.yaml, or on photos of your own, `root` DIR."
-        ) from error
+            f"What arrived from {archive.url} is not the archive with sha256 {archive.sha256}; it "
+            f"was deleted. Run the same command again, or put the archive here: {file}"
+        )
     partial.replace(file)
 
 
@@ -88,4 +102,11 @@ def _fetch(archive: Archive, partial: Path) -> None:
                 opened.write(block)
                 size += len(block)
     if size < archive.size:
-        raise ConnectionError(f"interrupted at {size:,} of {archive.size:,} bytes")
+        raise ConnectionError(
+            f"the connection was interrupted at {size:,} of {archive.size:,} bytes"
+        )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -39,8 +39,8 @@ class SplitOptions:
     def __post_init__(self) -> None:
         if self.folds in (0, 1) or self.fold not in range(self.folds or 1):
             raise ValueError(
-                f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and a fold "
-                "counted from 0"
+                f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and one of "
+                "them, counted from 0 to folds - 1, as `folds` 5"
             )
         is_valid = self.val_fraction > 0 and self.test_fraction >= 0  # both are false for NaN
         if not (is_valid and self.val_fraction + self.test_fraction < 1):
@@ -49,9 +49,10 @@ class SplitOptions:
                 f"{self.val_fraction} and {self.test_fraction} (only test_fraction may be 0)"
             )
         if self.manifest is not None:
-            self._expect_unset("folds", "group_by", beside="`manifest`")
+            self._expect_unset("folds", "group_by", beside="`manifest`, which fixes the split")
         elif self.split != "random":
-            self._expect_unset("folds", "group_by", beside=f"`split` {self.split}")
+            beside = f"`split` {self.split}, which fixes the split"
+            self._expect_unset("folds", "group_by", beside=beside)
 
     def check_folder(self, index: FolderIndex) -> None:
         """Check the options for a folder that is already split; a manifest overrides both.
@@ -60,7 +61,10 @@ class SplitOptions:
             ValueError: An option would split the folder in another way.
         """
         if index.given_splits is not None and self.manifest is None:
-            beside = "the split folders in `root` (to pool them, put all images under root/<class>)"
+            beside = (
+                f"the split folders in `root` {index.root}, which fix the split. To pool the "
+                "splits, put all images under root/<class>."
+            )
             self._expect_unset("folds", "group_by", "split", beside=beside)
 
     def _expect_unset(self, *names: str, beside: str) -> None:
@@ -121,10 +125,13 @@ class _Assigner:
         self.quarantined, unknown = quarantined_images(index, info, quarantine=options.quarantine)
         self.usable = ~self.quarantined
         self.usable[list(info.errors)] = False
-        self._note(self.quarantined, "are in quarantine")
+        if options.quarantine is not None:
+            self._note(self.quarantined, "are in quarantine")
         if unknown:
-            text = "lines of --data.quarantine name a file that is missing or has changed"
-            self.notes.append(f"{len(unknown)} {text}, ignored: {shortened(unknown)}")
+            self.notes.append(
+                f"--data.quarantine: {len(unknown)} lines name a file that is missing or has "
+                f"changed, ignored: {shortened(unknown)}"
+            )
 
     def assign(self) -> Assignment:
         conflicting = self._conflicting()
@@ -140,12 +147,7 @@ class _Assigner:
             self._leave_out_leaks(split)
             if self.options.split == "random":
                 self._split_training(split, only_train)
-            if untrained := self.index.untrained_classes(split):
-                raise ValueError(
-                    f"`root` {self.index.root}: no image is left to train on of "
-                    f"{', '.join(untrained)}: all are in quarantine, in other splits, or "
-                    "duplicates of images there. Add images, or remove the class."
-                )
+            self._check_classes(split)
         split[self.quarantined] = QUARANTINED
         return Assignment(split, self.notes)
 
@@ -155,17 +157,21 @@ class _Assigner:
         group_labels = np.stack([groups, self.index.labels], axis=1)[self.usable]
         num_labels = np.bincount(np.unique(group_labels, axis=0)[:, 0], minlength=len(groups))
         conflicting: NDArray[np.bool_] = self.usable & (num_labels[groups] > 1)
-        rule = self.options.contradictions
-        self._note(conflicting, f"have conflicting labels (--data.contradictions {rule})")
+        if conflicting.any():
+            uses = {"train": "only trained on", "leave_out": "left out", "keep": "used like others"}
+            use = uses[self.options.contradictions]
+            self._note(conflicting, f"have conflicting labels, {use} (--data.contradictions)")
         return conflicting
 
     def _note_duplicates(self) -> None:
         sizes = np.bincount(self.groups_of_duplicates[self.usable])
         sizes = sizes[sizes > 1]
         if len(sizes) > 0:
-            rule = f"(--data.duplicates {self.options.duplicates})"
-            groups = f"{len(sizes):,} groups, the largest of {sizes.max():,}"
-            self.notes.append(f"{sizes.sum():,} images are duplicates {rule} in {groups}")
+            self.notes.append(
+                f"{sizes.sum():,} images are duplicates (--data.duplicates "
+                f"{self.options.duplicates}) in {len(sizes):,} groups, the largest of "
+                f"{sizes.max():,}"
+            )
 
     def _given(self) -> NDArray[np.object_]:
         """Return the split ``(N,)`` by the manifest, the folder or a rule, or ``train``."""
@@ -189,7 +195,8 @@ class _Assigner:
         highest = np.zeros(len(split), dtype=np.int64)
         np.maximum.at(highest, self.groups_of_duplicates, ranks)
         leaking = (ranks > 0) & (ranks < highest[self.groups_of_duplicates])
-        self._note(leaking, "are duplicates of a validation or test image, left out")
+        if leaking.any():
+            self._note(leaking, "are duplicates of a validation or test image, left out")
         split[leaking] = SKIPPED
 
     def _split_training(self, split: NDArray[np.object_], only_train: NDArray[np.bool_]) -> None:
@@ -203,6 +210,9 @@ class _Assigner:
             return
         groups = self._groups()
         trained = np.isin(groups, groups[only_train])  # with the images of the same groups
+        num_others = ((split == "train") & trained & ~only_train).sum()
+        if num_others > 0:
+            self.notes.append(f"{num_others:,} images of the same groups are only trained on, too")
         movable = np.flatnonzero((split == "train") & ~trained)
         seed = f"{options.split_seed}"
         if options.folds is not None:
@@ -229,7 +239,10 @@ class _Assigner:
         if given_splits is not None and name in given_splits:
             return 0.0
         if given_splits is not None and fraction > 0:
-            self.notes.append(f"no {name} folder with images: {fraction:g} of train is used")
+            self.notes.append(
+                f"There is no {name} folder with images: a fraction of {fraction:g} of train is "
+                f"used (--data.{name}_fraction)"
+            )
         return fraction
 
     def _groups(self) -> NDArray[np.str_]:
@@ -257,11 +270,22 @@ class _Assigner:
         if not pairs:
             raise ValueError(
                 f"`group_by` photographer: expected {self.index.root / 'LICENSE.txt'} with lines "
-                "'class/file.jpg CC-BY by NAME - URL', got none of a photo in the folder"
+                "'class/file.jpg CC-BY by NAME - URL', got none of a photo in the folder. Add "
+                "them, or leave the option out."
             )
-        others = f"{self.usable.sum() - len(pairs):,} photos without a credit"
-        self.notes.append(f"{len(first):,} photographers and {others}, each in one split")
+        self.notes.append(
+            f"{len(first):,} photographers, each in one split; "
+            f"{self.usable.sum() - len(pairs):,} photos without a credit, split one by one"
+        )
         return np.array(pairs, dtype=np.int64)
+
+    def _check_classes(self, split: NDArray[np.object_]) -> None:
+        if untrained := self.index.untrained_classes(split):
+            raise ValueError(
+                f"`root` {self.index.root}: no image is left to train on of "
+                f"{', '.join(untrained)}: all are in other splits, in quarantine, or duplicates "
+                "of images in other splits. Add images, or remove the class."
+            )
 
     def _check_leaks(self, split: NDArray[np.object_]) -> None:
         paths = self.index.paths
@@ -275,14 +299,15 @@ class _Assigner:
             listing = "\n  ".join(leaks[:20])
             raise ValueError(
                 f"`manifest` {self.options.manifest}: {len(leaks)} pairs of duplicates are in two "
-                f"splits:\n  {listing}\nPut each pair into one split, or give `duplicates` ignore."
+                f"splits:\n  {listing}\nPut each pair into one split, or give `duplicates` exact "
+                "or ignore if the images are different."
             )
 
     def _note(self, images: NDArray[np.bool_], text: str) -> None:
-        """Add a note about images, if there are any, with their number and paths."""
+        """Add a note about images with their number and paths."""
         paths = np.array(self.index.paths, dtype=object)[images].tolist()
-        if paths:
-            self.notes.append(f"{len(paths):,} images {text}: {shortened(paths)}")
+        names = f": {shortened(paths)}" if paths else ""
+        self.notes.append(f"{len(paths):,} images {text}{names}")
 
 
 def tf_for_poets_split(paths: Sequence[str]) -> NDArray[np.object_]:
@@ -320,8 +345,9 @@ def split_table(index: FolderIndex, split: NDArray[np.object_]) -> list[str]:
     num_left_out = len(split) - counts.sum()
     if num_left_out > 0:
         title += f", {num_left_out:,} of them in no split"
+    width = max(len(name) for name, _ in rows)
     lines = [title]
-    width = max(3, *map(len, index.class_names))
-    for name, (train, val, test) in rows:
-        lines.append(f"  {name:<{width}}  train {train:>6,}  val {val:>6,}  test {test:>6,}")
+    for name, row in rows:
+        cells = [f"  {SPLITS[k]} {count:>6,}" for k, count in enumerate(row)]
+        lines.append(f"  {name:<{width}}{''.join(cells)}")
     return lines

@@ -46,12 +46,13 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
         )
     paths, _, _, splits = zip(*lines, strict=True)
     if repeated := [path for path, count in Counter(paths).items() if count > 1]:
-        paths_text = shortened(repeated)
-        raise ValueError(f"`manifest` {file}: {len(repeated)} paths are repeated: {paths_text}")
+        examples = ", ".join(repeated[:6])
+        raise ValueError(f"`manifest` {file}: {len(repeated)} paths are repeated: {examples}")
     expected = (*SPLITS, SKIPPED, QUARANTINED)
-    if unknown := sorted(set(splits).difference(expected)):
-        raise ValueError(f"`manifest` {file}: expected a split of {expected}, got {unknown}")
-    return list(map(ManifestRow._make, lines))
+    if unknown := ", ".join(sorted(set(splits).difference(expected))):
+        names = ", ".join(expected)
+        raise ValueError(f"`manifest` {file}: expected a split of {names}, got {unknown}")
+    return [ManifestRow(*line) for line in lines]
 
 
 def split_of_manifest(file: str, *, files: Mapping[str, tuple[str, str]]) -> dict[str, str]:
@@ -70,7 +71,8 @@ def split_of_manifest(file: str, *, files: Mapping[str, tuple[str, str]]) -> dic
     if changed := [row.path for row in used if files.get(row.path) != (row.label, row.sha256)]:
         raise ValueError(
             f"`manifest`: {len(changed)} of its {len(used)} images are missing under `root` or "
-            f"differ in content or label: {shortened(changed)}. Leave it out for a new split."
+            f"differ in content or label: {shortened(changed)}. Give the folder that the manifest "
+            "was written for, or leave `manifest` out for a new split."
         )
     return {row.path: row.split for row in used}
 

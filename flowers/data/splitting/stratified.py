@@ -76,7 +76,9 @@ def assign_groups(
             raise ValueError(
                 f"`root`: class {class_names[label]!r} has {assigner.filled[label].sum()} images "
                 f"to split, in {num_groups} groups (duplicates count once): too few for "
-                f"{(targets[label] > 0).sum()} splits. Add images, or remove the class."
+                f"{(targets[label] > 0).sum()} splits. Add images, or remove the class; "
+                "`duplicates`, `group_by` and `quarantine` decide which images form groups or are "
+                "left out."
             )
     return assigner.splits[numbers]
 

@@ -1,7 +1,6 @@
 """The comparison of runs as JSON, Markdown and HTML."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import starmap
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -24,23 +23,29 @@ _CURVES = {
     "validation accuracy": "val/acc",
     "training loss": "train/loss",
 }
-# The columns of the table of tests, with the formats of their numbers.
-_TEST_COLUMNS = {
-    "checkpoint": "{checkpoint}",
-    "images": "{test_images}",
-    "accuracy (95 % interval)": "{accuracy:.1%} ({interval})",
-    "balanced accuracy": "{balanced_accuracy:.1%}",
-    "macro-F1": "{macro_f1:.1%}",
-    "log loss": "{log_loss:.3f}",
-    "ECE": "{ece:.3f}",
-}
+_TEST_HEADER = [
+    "run",
+    "checkpoint",
+    "images",
+    "accuracy (95 % interval)",
+    "balanced accuracy",
+    "macro-F1",
+    "log loss",
+    "ECE",
+]
 _TEST_NOTE = (
     "Log loss and expected calibration error (ECE) are those of the probabilities that `predict` "
     "gives. Compare accuracies directly only if the test images are the same."
 )
 _MAX_CARDS = 60
 _TRAINING_HEADER = ["run", "best validation accuracy", "epochs", "time"]
-_PAIR_HEADER = ["runs", "result", "shared images", "only first correct", "only second correct"]
+_PAIR_HEADER = [
+    "runs",
+    "result",
+    "shared images",
+    "correct only in the first",
+    "correct only in the second",
+]
 _PAIR_NOTE = (
     "McNemar's exact test on the images that both runs tested, with the same label. "
     "With several pairs, p-values are corrected with Holm's method; a run is called better if "
@@ -58,13 +63,12 @@ def comparison_files(
         runs: The runs.
         picture: Returns the image of a path in the predictions.
     """
-    numbers = _numbers(runs)
     curves = _curve_figures(runs)
-    sections = _tables(numbers)
+    sections = _tables(runs)
     if curves:
         sections.append(Section("Curves", figures=curves))
     sections += _galleries(runs, picture)
-    files = page_files("compare", "Comparison of runs", sections, numbers)
+    files = page_files("compare", "Comparison of runs", sections, _numbers(runs))
     for title, figure in curves.items():
         files[f"{title.replace(' ', '_')}.png"] = figure_bytes(figure)
     return files
@@ -120,35 +124,46 @@ def _card(answers: Sequence[Answer], picture: Callable[[str], Picture]) -> Card:
     return Card(f"label {answers[0].label}", [picture(answers[0].path)], bars)
 
 
-def _tables(numbers: Mapping[str, Any]) -> list[Section]:
-    test_header = ["run", *_TEST_COLUMNS]
-    tested = list(starmap(_test_row, numbers["runs"].items()))
-    trained = list(starmap(_training_row, numbers["runs"].items()))
+def _tables(runs: Sequence[Run]) -> list[Section]:
+    tested = []
+    trained = []
+    for run in runs:
+        numbers = run_numbers(run)
+        tested.append(_test_row(run.name, numbers))
+        trained.append(_training_row(run.name, numbers))
     sections = [
-        Section("Test", note=_TEST_NOTE, table=Table(tested, test_header)),
+        Section("Test", note=_TEST_NOTE, table=Table(tested, _TEST_HEADER)),
         Section("Training", table=Table(trained, _TRAINING_HEADER, text_columns=1)),
     ]
     rows: list[list[object]] = []
-    for pair in numbers["pairs"]:
-        counts = [pair["shared"], pair.get("only_first", 0), pair.get("only_second", 0)]
-        rows.append([f"{pair['first']}, {pair['second']}", pair["verdict"], *counts])
+    for pair in pairs(runs):
+        counts = [pair.shared, pair.only_first, pair.only_second]
+        rows.append([f"{pair.first}, {pair.second}", pair.verdict, *counts])
     if rows:
         sections.append(Section("Pairs", note=_PAIR_NOTE, table=Table(rows, _PAIR_HEADER)))
-    if options := numbers["differing_options"]:
-        header = ["option", *numbers["runs"]]
+    if options := differing_options(runs):
+        header = ["option", *(run.name for run in runs)]
         rows = [[name, *values] for name, values in options.items()]
         table = Table(rows, header, text_columns=len(header))
         sections.append(Section("Options that differ", table=table))
     return sections
 
 
-def _test_row(name: str, numbers: Mapping[str, Any]) -> list[str]:
+def _test_row(name: str, numbers: Mapping[str, Any]) -> list[object]:
     if "accuracy" not in numbers:
         hint = "not tested: python -m flowers test --ckpt_path RUN"
-        return [name, hint, *[""] * (len(_TEST_COLUMNS) - 1)]
+        return [name, hint, "", "", "", "", "", ""]
     low, high = numbers["accuracy_interval_95"]
-    values = {"interval": f"{low:.1%} to {high:.1%}", **numbers}
-    return [name, *(form.format_map(values) for form in _TEST_COLUMNS.values())]
+    return [
+        name,
+        numbers["checkpoint"],
+        numbers["test_images"],
+        f"{numbers['accuracy']:.1%} ({low:.1%} to {high:.1%})",
+        f"{numbers['balanced_accuracy']:.1%}",
+        f"{numbers['macro_f1']:.1%}",
+        f"{numbers['log_loss']:.3f}",
+        f"{numbers['ece']:.3f}",
+    ]
 
 
 def _training_row(name: str, numbers: Mapping[str, Any]) -> list[object]:

@@ -62,5 +62,5 @@ def test_another_file_is_refused(text, tmp_path):
 
 
 def test_a_missing_list_is_named():
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.csv"):
+    with pytest.raises(FileNotFoundError, match=r"`quarantine` nowhere\.csv"):
         read("nowhere.csv")

@@ -63,7 +63,7 @@ def test_conflicting_labels_are_only_trained_on_with_all_their_duplicates(index)
         assignment = assign(index, *pairs, split_seed=seed)
         assert set(assignment.split[[0, 7, 45]]) == {"train"}
     assert assignment.notes == [
-        "3 images have conflicting labels (--data.contradictions train): "
+        "3 images have conflicting labels, only trained on (--data.contradictions): "
         "cat/00.jpg, cat/07.jpg, dog/05.jpg",
         "3 images are duplicates (--data.duplicates near) in 1 groups, the largest of 3",
     ]
@@ -98,6 +98,7 @@ def test_images_grouped_with_a_conflicting_label_are_only_trained_on(index):
     credit(index, dict.fromkeys(PATHS[:10], "Anna"))
     assignment = assign(index, (0, 45), group_by="photographer")
     assert set(assignment.split[:10]) == {"train"}
+    assert "9 images of the same groups are only trained on, too" in assignment.notes
 
 
 def test_duplicates_that_are_ignored_are_split_as_single_images(index):
@@ -163,10 +164,7 @@ def test_quarantined_images_are_in_no_split_and_named(index, tmp_path):
     assignment = assign(index, quarantine=str(file))
     assert np.flatnonzero(assignment.split == "quarantined").tolist() == [3, 41]
     assert assignment.notes[0] == "2 images are in quarantine: cat/03.jpg, dog/01.jpg"
-    assert (
-        "2 lines of --data.quarantine name a file that is missing or has changed"
-        in assignment.notes[1]
-    )
+    assert "2 lines name a file that is missing or has changed" in assignment.notes[1]
     assert "dog/02.jpg, dog/gone.jpg" in assignment.notes[1]
 
 
@@ -373,7 +371,10 @@ def test_the_photos_of_a_photographer_are_in_one_split(index, folds):
             splits_by_owner.setdefault(owners.get(path, path), set()).add(split)
         assert all(len(splits) == 1 for splits in splits_by_owner.values())
         assert assignment.split[5] == assignment.split[6]
-    assert "26 photographers and 4 photos without a credit, each in one split" in assignment.notes
+    assert (
+        "26 photographers, each in one split; 4 photos without a credit, split one by one"
+        in assignment.notes
+    )
 
 
 def test_grouping_needs_credits(index):

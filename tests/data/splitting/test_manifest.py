@@ -75,7 +75,7 @@ def test_a_path_listed_twice_is_refused(tmp_path):
 def test_an_unknown_split_is_refused(tmp_path):
     file = tmp_path / "manifest.csv"
     file.write_text("path,label,sha256,split\na,b,c,dev\n")
-    with pytest.raises(ValueError, match=r"got \['dev'\]"):
+    with pytest.raises(ValueError, match="got dev"):
         read_manifest(file)
 
 
