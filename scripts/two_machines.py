@@ -122,10 +122,10 @@ try:
     ip(f"netns add {MACHINES[0]}")
 except (OSError, subprocess.CalledProcessError) as error:
     parser.error(f"expected root, and ip of iproute2, to make network namespaces, got {error}")
+generate_flowers(home / "data" / "synthetic_flowers", per_class=60, image_size=64)
+one = start_on_one()
 try:
     connect()
-    generate_flowers(home / "data" / "synthetic_flowers", per_class=60, image_size=64)
-    one = start_on_one()
     train_until_cut(home / "two")
     assert one.wait() == 0, f"{home}/log.txt: status {one.returncode}"
     difference = resume(home / "two")
@@ -133,5 +133,6 @@ try:
     print(f"logs: {home}")
     sys.exit(difference > 1e-3)
 finally:
+    one.terminate()  # no effect if it has ended
     for machine in MACHINES:
         remove(machine)

@@ -129,7 +129,7 @@ def test_a_torchvision_of_another_torch_is_reported(monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate_a_checkpoint_as_one_does(run_in_two, synthetic, tmp_path):
+def test_two_processes_of_torchrun_evaluate_as_one_does(run_in_two, synthetic, tmp_path):
     cpu = "--trainer.accelerator=cpu"
     # Nine batches to validate and to test: four for the first process, five for the second.
     words = [f"--data.root={synthetic}", "--data.batch_size=5", "--data.image_size=32"]
@@ -176,7 +176,9 @@ def _curves(folder):
 
 
 @pytest.mark.slow
-def test_two_processes_learn_as_one_with_twice_the_batch(run_in_two, synthetic, tmp_path, capsys):
+def test_two_processes_of_torchrun_learn_as_one_with_twice_the_batch(
+    run_in_two, synthetic, tmp_path, capsys
+):
     # Without batch norm, dropout and mixing of images, which depend on the batch of a process.
     words = ["--model", "TransferTask", "--model.arch", "squeezenet1_1", "--model.weights", "none"]
     words += ["--model.dropout", "0", "--data.augment.cutmix_prob", "0"]
