@@ -2,7 +2,6 @@
 
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -173,7 +172,7 @@ def stored_config(
     config = {name: part for name, part in checkpoint["config"].items() if name not in skipped}
     class_path = str(config.get("model", {}).get("class_path", "flowers."))
     if not class_path.startswith("flowers.") and class_path != model:
-        raise ValueError(f"its model is not part of this package; give --model {class_path}")
+        raise ValueError(f"its model is not part of this package; give `model` {class_path}")
     trainer = checkpoint["config"].get("trainer", {})
     config["trainer"] = {name: trainer[name] for name in _TRAINER_OPTIONS if name in trainer}
     model_options = config.get("model", {}).get("init_args", {})
@@ -188,9 +187,9 @@ def stored_config(
 
 
 def model_option(task: object) -> str:
-    """Return the option that names the class of a task from another package, to be given again."""
+    """Return the option with the class of a task from another package, to be given again."""
     name = f"{type(task).__module__}.{type(task).__qualname__}"
-    return "" if name.startswith("flowers.") else f" --model {name}"
+    return "" if name.startswith("flowers.") else f" `model` {name}"
 
 
 def _has_class(value: Any) -> bool:  # noqa: ANN401
@@ -216,8 +215,9 @@ def check_network(given: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
     given_network = _describe_network(given)
     if stored_network != given_network:
         raise ValueError(
-            f"its network is {stored_network}, the options (or a --config) define {given_network}. "
-            "Leave out the options of the network, or leave out --ckpt_path to train a new one."
+            f"its network is {stored_network}, the options (or a configuration) define "
+            f"{given_network}. Leave out the options of the network, or leave out `ckpt_path` to "
+            "train a new one."
         )
 
 
@@ -232,28 +232,3 @@ def _describe_network(model: Mapping[str, Any]) -> str:
                 value = list(value)
             words.append(f"{name} {value}")
     return " ".join(words)
-
-
-def check_optimizer(given: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """Check that the optimizer of a resumed run is given, since a checkpoint names no code to run.
-
-    Args:
-        given: The configuration of ``fit``.
-        stored: The configuration in the checkpoint.
-
-    Raises:
-        ValueError: ``--optimizer`` or ``--lr_scheduler`` are missing; the error lists them.
-    """
-    words = []
-    for name in ("optimizer", "lr_scheduler"):
-        group = stored.get(name)
-        if group and not given.get(name):
-            words.append(f"--{name} {group['class_path']}")
-            for option, value in group.get("init_args", {}).items():
-                if value is not None:
-                    words.append(f"--{name}.{option} {shlex.quote(str(value))}")
-    if words:
-        raise ValueError(
-            "its run was given an optimizer or a schedule, which are not read from a checkpoint. "
-            f"Give again: {' '.join(words)}"
-        )

@@ -30,7 +30,7 @@ def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
 
 
 def claim_run_folder(
-    root: Path, name: str = "version", *, option: str = "--trainer.default_root_dir"
+    root: Path, name: str = "version", *, option: str = "`default_root_dir`"
 ) -> Path:
     """Make and return the next free ``root/<name>_<number>``.
 
@@ -74,7 +74,7 @@ def last_checkpoint(root: Path) -> str | None:
 
 
 def check_new(file: Path) -> None:
-    """Check before any work that the file of ``--out`` can be written.
+    """Check before any work that a new file can be written.
 
     Args:
         file: The file.
@@ -84,9 +84,9 @@ def check_new(file: Path) -> None:
         FileNotFoundError: Its folder does not exist.
     """
     if file.exists():
-        raise FileExistsError(f"--out {file}: the file exists. Give another name, or move it.")
+        raise FileExistsError(f"`out` {file}: the file exists. Give another name, or move it.")
     if not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--out {file}: expected a folder that exists, make it first")
+        raise FileNotFoundError(f"`out` {file}: expected a folder that exists, make it first")
 
 
 def publish(finished: Mapping[Path, Path]) -> list[Path]:
@@ -196,7 +196,7 @@ def write_folder(folder: Path | None, contents: Mapping[str, str | bytes], *, na
     """Write files into a new folder, and return it.
 
     Args:
-        folder: The folder that ``--out`` names; None for ``lightning_logs/<name>_<number>``.
+        folder: The folder, made if it is missing; None for ``lightning_logs/<name>_<number>``.
         contents: Name and content of each file.
         name: Kind of the results.
 
@@ -204,10 +204,10 @@ def write_folder(folder: Path | None, contents: Mapping[str, str | bytes], *, na
         OSError: The files cannot be written.
     """
     if folder is None:
-        folder = claim_run_folder(Path("lightning_logs"), name, option="--out")
-        write_new(folder, contents, option="--out")
+        folder = claim_run_folder(Path("lightning_logs"), name, option="`out`")
+        write_new(folder, contents, option="`out`")
         return folder
     folder = folder.resolve()  # so that a path that ends in .. has a name
     inside = {f"{folder.name}/{file}": content for file, content in contents.items()}
-    [folder] = write_new(folder.parent, inside, option="--out")
+    [folder] = write_new(folder.parent, inside, option="`out`")
     return folder

@@ -1,13 +1,17 @@
-"""Who may import whom."""
+"""Who may import whom, and what the library may say."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 import flowers
+from flowers.__main__ import COMMANDS, LIGHTNING_COMMANDS
+from flowers.cli.add_flags import training_flags
+from flowers.cli.command_options import command_options
 
 PACKAGE = Path(flowers.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -43,6 +47,15 @@ ALLOWED = {
     "__init__": {"data", "deploy", "tasks"},
 }
 LIGHTNING = ("cli/training", "cli/predict", "runtime", "data/datamodule", "tasks/", "callbacks/")
+# Everything but the command line.
+LIBRARY = [file for file in FILES if "cli" not in file.parts and file.name != "__main__.py"]
+OPTIONS = {
+    option
+    for command in COMMANDS
+    for option in command_options(
+        command, module="training" if command in (*LIGHTNING_COMMANDS, "calibrate") else command
+    )
+}
 
 
 def part(file: Path) -> str:
@@ -58,6 +71,23 @@ def imports(file: Path) -> set[str]:
             assert node.level == 0, f"{file}: relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def texts(file: Path) -> list[str]:
+    """Return all texts in a file but docstrings."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    docstrings = {
+        id(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in docstrings
+    ]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
@@ -84,3 +114,15 @@ def test_no_command_imports_another(file: Path):
         not {name.split(".")[2] for name in imports(file) if name.startswith("flowers.cli.")}
         & commands
     )
+
+
+@pytest.mark.parametrize("file", LIBRARY, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_messages_of_the_library_name_parameters_and_no_options(file: Path):
+    named = set()
+    for text in texts(file):
+        assert not set(re.findall(r"--[a-z_][\w.]*", text)) & OPTIONS
+        named |= set(re.findall(r"`([a-z_.]+)`", text))
+    named.discard("device")  # of FlowerPredictor only
+    # Every parameter gets its option from the command line.
+    parameters = {name.removeprefix("--") for name in OPTIONS} | training_flags().keys()
+    assert named <= parameters | COMMANDS.keys()

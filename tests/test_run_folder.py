@@ -63,7 +63,7 @@ def test_all_files_of_a_result_get_the_same_free_number(tmp_path):
         (tmp_path / name).write_text("mine")
     (tmp_path / "a-4.csv").symlink_to("nowhere")  # a broken link is a taken name too
     before = tree(tmp_path)
-    names = write_new(tmp_path, dict.fromkeys(PAIR, "new"), option="--out")
+    names = write_new(tmp_path, dict.fromkeys(PAIR, "new"), option="`out`")
     assert names == [tmp_path / "a-5.csv", tmp_path / "figures-5"]
     assert tree(tmp_path) == before | {"a-5.csv": "new", "figures-5/b.png": "new"}
 
@@ -75,7 +75,7 @@ def test_results_written_at_the_same_time_overwrite_nothing(tmp_path):
 
     def write(text):
         start.wait()
-        write_new(tmp_path, dict.fromkeys(PAIR, text), option="--out")
+        write_new(tmp_path, dict.fromkeys(PAIR, text), option="`out`")
 
     threads = [threading.Thread(target=write, args=[text]) for text in texts]
     for thread in threads:
@@ -101,10 +101,10 @@ def test_on_a_full_disk_nothing_is_written_and_the_folder_is_named(tmp_path):
     with (
         full_disk(16),
         pytest.raises(
-            OSError, match=rf"--out: expected a folder .* got {tmp_path} \(File too large\)"
+            OSError, match=rf"`out`: expected a folder .* got {tmp_path} \(File too large\)"
         ),
     ):
-        write_new(tmp_path, contents, option="--out")
+        write_new(tmp_path, contents, option="`out`")
     assert tree(tmp_path) == {"a.csv": "mine"}
     assert len([*tmp_path.iterdir()]) == 1
 
@@ -112,10 +112,10 @@ def test_on_a_full_disk_nothing_is_written_and_the_folder_is_named(tmp_path):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("mine")
     for write in (write_new, write_folder):
-        options = {"option": "--out"} if write is write_new else {"name": "audit"}
+        options = {"option": "`out`"} if write is write_new else {"name": "audit"}
         with pytest.raises(
             OSError,
-            match=r"--out: expected a folder that can be written, got .*file.*Give another",
+            match=r"`out`: expected a folder that can be written, got .*file.*Give another",
         ):
             write(tmp_path / "file" / "below", {"a.csv": "new"}, **options)
     assert tree(tmp_path) == {"file": "mine"}
@@ -216,11 +216,11 @@ def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path):
     killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=False)
     assert killed.returncode == -signal.SIGKILL
     [left] = tmp_path.glob(".unfinished-*/half.csv")
-    with scratch_folder(tmp_path, option="--out"):
+    with scratch_folder(tmp_path, option="`out`"):
         assert left.exists()  # as long as it may belong to a process that starts
     os.utime(left.parent, (0, 0))
-    with scratch_folder(tmp_path, option="--out") as running:
+    with scratch_folder(tmp_path, option="`out`") as running:
         assert [*tmp_path.iterdir()] == [running]
-        write_new(tmp_path, {"a.csv": "new"}, option="--out")
+        write_new(tmp_path, {"a.csv": "new"}, option="`out`")
         assert {*tmp_path.iterdir()} == {running, tmp_path / "a.csv"}
     assert [*tmp_path.iterdir()] == [tmp_path / "a.csv"]

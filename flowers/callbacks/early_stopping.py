@@ -41,7 +41,7 @@ class EarlyStopping(callbacks.EarlyStopping):
         if self.stopped_epoch and self.wait_count >= self.patience:
             rank_zero_info(
                 f"Early stopping: {self.monitor} has not improved for {self.wait_count} "
-                f"validations (--early_stopping.patience {self.patience})"
+                f"validations (`patience` {self.patience})"
             )
         elif self.stopped_epoch:
             rank_zero_info(f"Early stopping: {self.stopping_reason_message}")

@@ -25,8 +25,8 @@ class PrintEffectiveBatch(Callback):
         if effective != size:
             rank_zero_info(
                 f"Effective batch: {effective} images a step (processes: {processes}, "
-                f"--data.batch_size {size}, --trainer.accumulate_grad_batches {accumulated}); "
-                f"--model.lr is not scaled with it"
+                f"`batch_size` {size}, `accumulate_grad_batches` {accumulated}); "
+                f"`lr` is not scaled with it"
             )
         if not self._before or self._before == self._now:
             return
@@ -36,7 +36,7 @@ class PrintEffectiveBatch(Callback):
             same_size = max(1, batch * size // effective)
             consequence = (
                 f"An epoch has another number of steps and the learning rate jumps; with "
-                f"--data.batch_size {same_size} it would not."
+                f"`batch_size` {same_size} it would not."
             )
         rank_zero_warn(
             f"The run is resumed with other settings: processes: {processes} (before: "

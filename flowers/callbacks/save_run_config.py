@@ -1,7 +1,5 @@
-"""Configuration and manifest of a run, and the summary at its end."""
+"""Configuration and manifest of a run."""
 
-import os
-import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,9 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from flowers.callbacks.save_checkpoint import SaveBest
 from flowers.callbacks.tensorboard import FailSafeTensorBoardLogger
-from flowers.checkpoint import model_option
 from flowers.data import FlowersDataModule, manifest_text
 from flowers.run_folder import write_new
 
@@ -53,28 +49,6 @@ class SaveRunConfig(SaveConfigCallback):
                 config[key] = str(Path(config[key]).absolute())
         return self.parser.dump(config, skip_none=False)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the summary."""
-        if not trainer.is_global_zero:
-            return
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, SaveBest) and callback.best_model_path:
-                _print_summary(callback, trainer, model_option(pl_module))
-
-
-def _print_summary(best: SaveBest, trainer: Trainer, model: str) -> None:
-    file = Path(best.best_model_path)
-    run = Path(str(file.parents[1]).removeprefix(f"{Path.cwd()}{os.sep}"))
-    loss = "" if best.monitor == "val/loss" else f" (val/loss {best.best_loss:.4f})"
-    print(
-        f"\nBest epoch       {best.best_epoch} of {trainer.current_epoch} (counted from 0)\n"
-        f"  {best.monitor:<14} {best.best_model_score:.4f}{loss}, selected on these images\n"
-        f"Run folder       {run}\n"
-        f"Best checkpoint  {run / file.parent.name / file.name}\n"
-        f"Test it          python -m flowers test --ckpt_path {shlex.quote(str(run))}{model}\n"
-        f"See the curves   tensorboard --logdir {shlex.quote(str(run.parent))}\n"
-    )
-
 
 def _write_new(file: Path, text: str) -> None:
     """Write a file with the next free number, unless a numbered file already has this text."""
@@ -82,4 +56,4 @@ def _write_new(file: Path, text: str) -> None:
     for earlier in file.parent.glob(f"{file.stem}*{file.suffix}"):
         if earlier.read_bytes() == content:
             return
-    write_new(file.parent, {file.name: content}, option="--trainer.default_root_dir")
+    write_new(file.parent, {file.name: content}, option="`default_root_dir`")

@@ -46,7 +46,7 @@ class WarnAtChance(Callback):
                 f"The validation accuracy ({val_acc:.1%}) has been at chance ({chance:.1%}: always "
                 f"the largest class) for {_NUM_EPOCHS} epochs, while the training accuracy is "
                 f"{train_acc:.1%}. Check the labels of the validation images, and try "
-                f"--model.ema_decay null or a lower --model.lr."
+                f"`ema_decay` null or a lower `lr`."
             )
 
     def state_dict(self) -> dict[str, int]:

@@ -59,7 +59,7 @@ class WriteReport(CollectsPredictions):
         """
         data = trainer.datamodule  # type: ignore[attr-defined]
         if self.folder and isinstance(data, FlowersDataModule):
-            data.check_outside(Path(self.folder), option="--report.folder")
+            data.check_outside(Path(self.folder), option="`folder`")
         self._start = time.perf_counter()
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -85,7 +85,7 @@ class WriteReport(CollectsPredictions):
         calibrated = as_predictions(collected, data, temperature=report.temperature or 1.0)
         folder = Path(self.folder or _run_of(file))
         contents = evaluation.report_files(report, calibrated)
-        for written in write_new(folder, contents, option="--report.folder"):
+        for written in write_new(folder, contents, option="`folder`"):
             print(f"{written.name:<20} {os.path.relpath(written)}")
 
     def _report(

@@ -65,6 +65,8 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
         raise ValueError(f"{folder}: expected a run folder, such as lightning_logs/version_0")
     if not curves:
         print(f"{name}: no curves can be read")
+    if not tests:
+        print(f"{name} is not tested: python -m flowers test --ckpt_path {folder}")
     newest = tests.get(max(tests, default=1), folder / "predictions.csv")
     if len(tests) > 1:
         print(f"{name} was tested {len(tests)} times: {newest.name}, the newest, is compared")

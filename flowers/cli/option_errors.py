@@ -51,21 +51,6 @@ def print_error(message: object) -> None:
     print("\n".join(map(printable, lines)), file=sys.stderr)
 
 
-def add_flags(error: BaseException, flags: Mapping[str, str]) -> None:
-    """Replace the parameters that an error names in backquotes by their options.
-
-    Args:
-        error: The error; its causes are changed, too.
-        flags: The option of each parameter, such as ``--data.image_size`` of ``image_size``.
-    """
-    cause: BaseException | None = error
-    while cause is not None:
-        if cause.args and isinstance(message := cause.args[0], str):
-            message = re.sub(r"`([\w.]+)`", lambda name: flags.get(name[1], name[0]), message)
-            cause.args = (message, *cause.args[1:])
-        cause = cause.__cause__
-
-
 def own_error(error: BaseException | None) -> BaseException | None:
     """Return the error that this package raised, the given one or one of its causes, or None."""
     while error is not None:

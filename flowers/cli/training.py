@@ -1,5 +1,8 @@
 """Lightning's command line with the project's callbacks, linked options and defaults."""
 
+import os
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -13,15 +16,15 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from flowers import callbacks
 from flowers.checkpoint import (
     check_network,
-    check_optimizer,
     checkpoint_file,
     limit_network,
     load_weights,
+    model_option,
     read_checkpoint,
     stored_config,
 )
 from flowers.cli import option_errors
-from flowers.cli.command_options import command_options
+from flowers.cli.add_flags import add_flags, add_flags_to_error, add_flags_to_log, training_flags
 from flowers.cli.short_help import short_help
 from flowers.data import FlowersDataModule
 from flowers.run_folder import discard_run_folder, last_checkpoint, run_folder
@@ -93,7 +96,7 @@ class FlowersCLI(LightningCLI):
                 discard_run_folder(self._new_run)
             is_own = option_errors.own_error(error) or option_errors.is_raised_here(error)
             if self._first_batch.has_begun or is_own:
-                option_errors.add_flags(error, _flags())
+                add_flags_to_error(error, training_flags())
                 raise
             raise ValueError(option_errors.explain_error(error, args[1:])) from error
 
@@ -156,7 +159,7 @@ class FlowersCLI(LightningCLI):
                 config = self._parse_quietly([*stored, *words])
                 check_network(config.model, values.get("model", {}))
                 if command == "fit":
-                    check_optimizer(config, checkpoint["config"])
+                    _check_optimizer(config, checkpoint["config"])
                     if "loops" not in checkpoint:
                         raise ValueError("expected the state of a training, got weights alone")
             except ValueError as error:
@@ -300,6 +303,12 @@ class FlowersCLI(LightningCLI):
         if options.logger is not False and not options.fast_dev_run:
             self._open_run_folder(options)
 
+    def after_fit(self) -> None:
+        """Print the summary of the run."""
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, callbacks.SaveBest) and callback.best_model_path:
+                _print_summary(callback, self.trainer)
+
     def _check_image_size(self) -> None:
         check_size(self.model.net, self.datamodule.image_size, "--data.image_size")
 
@@ -362,6 +371,31 @@ def _resolve_checkpoint(command: str, ckpt_path: str | None, *, root: Path) -> s
     return last_checkpoint(Path(ckpt_path)) or str(checkpoint_file(ckpt_path))
 
 
+def _check_optimizer(given: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+    """Check that the optimizer of a resumed run is given, since a checkpoint names no code to run.
+
+    Args:
+        given: The configuration of ``fit``.
+        stored: The configuration in the checkpoint.
+
+    Raises:
+        ValueError: ``--optimizer`` or ``--lr_scheduler`` are missing; the error lists them.
+    """
+    words = []
+    for name in ("optimizer", "lr_scheduler"):
+        group = stored.get(name)
+        if group and not given.get(name):
+            words.append(f"--{name} {group['class_path']}")
+            for option, value in group.get("init_args", {}).items():
+                if value is not None:
+                    words.append(f"--{name}.{option} {shlex.quote(str(value))}")
+    if words:
+        raise ValueError(
+            "its run was given an optimizer or a schedule, which are not read from a checkpoint. "
+            f"Give again: {' '.join(words)}"
+        )
+
+
 def _end_if_finished(checkpoint: dict[str, Any], config: Any) -> None:  # noqa: ANN401
     """End with status 0 if a run has nothing left to train."""
     num_epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
@@ -383,6 +417,22 @@ def _end_if_finished(checkpoint: dict[str, Any], config: Any) -> None:  # noqa: 
         raise SystemExit(0)
 
 
+@rank_zero_only
+def _print_summary(best: callbacks.SaveBest, trainer: Trainer) -> None:
+    file = Path(best.best_model_path)
+    run = Path(str(file.parents[1]).removeprefix(f"{Path.cwd()}{os.sep}"))
+    loss = "" if best.monitor == "val/loss" else f" (val/loss {best.best_loss:.4f})"
+    model = add_flags(model_option(trainer.lightning_module), training_flags())
+    print(
+        f"\nBest epoch       {best.best_epoch} of {trainer.current_epoch} (counted from 0)\n"
+        f"  {best.monitor:<14} {best.best_model_score:.4f}{loss}, selected on these images\n"
+        f"Run folder       {run}\n"
+        f"Best checkpoint  {run / file.parent.name / file.name}\n"
+        f"Test it          python -m flowers test --ckpt_path {shlex.quote(str(run))}{model}\n"
+        f"See the curves   tensorboard --logdir {shlex.quote(str(run.parent))}\n"
+    )
+
+
 def main(args: list[str]) -> FlowersCLI:
     """Run a command, which is given with its options as on the command line.
 
@@ -391,16 +441,8 @@ def main(args: list[str]) -> FlowersCLI:
         OSError: Images cannot be decoded, or a file is missing.
     """
     silence_lightning()
+    add_flags_to_log()
     return FlowersCLI(args)
-
-
-def _flags() -> dict[str, str]:
-    """Return the option of each parameter that an error of the library may name."""
-    flags = {"TransferTask": "--model TransferTask"}
-    for option in command_options("fit", module="training"):
-        flags[option.rpartition(".")[2].removeprefix("--")] = option
-        flags[option.removeprefix("--data.")] = option  # augment.…
-    return flags
 
 
 def calibrate(

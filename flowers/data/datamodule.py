@@ -375,7 +375,7 @@ class FlowersDataModule(LightningDataModule):
         return (
             f"was trained on {num_leaks:,} of the {len(evaluated):,} validation and test images: "
             f"their accuracy is too high. For an unbiased estimate pass the manifest.csv of the "
-            f"checkpoint's run folder to --data.manifest."
+            f"checkpoint's run folder to `manifest`."
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -388,19 +388,19 @@ class FlowersDataModule(LightningDataModule):
         for name, value in self.decoding.items():
             if value != state_dict[name]:
                 warnings.append(
-                    f"--data.{name} is {value}; the checkpoint was trained with {state_dict[name]}"
+                    f"`{name}` is {value}; the checkpoint was trained with {state_dict[name]}"
                 )
         mine = fingerprints(self.manifest_rows())
         if mine["data_fingerprint"] != state_dict["data_fingerprint"]:
             warnings.append(
-                f"--data.root {self.index.root} holds other images than those that the "
+                f"`root` {self.index.root} holds other images than those that the "
                 "checkpoint's run had"
             )
             if leaks := self.describe_leaks(state_dict):
-                warnings.append(f"--ckpt_path: the checkpoint {leaks}")
+                warnings.append(f"`ckpt_path`: the checkpoint {leaks}")
         elif mine["split_fingerprint"] != state_dict["split_fingerprint"]:
             raise ValueError(
-                "--data: the images are those the checkpoint was trained on, but they are split in "
+                "`data`: the images are those the checkpoint was trained on, but they are split in "
                 "another way, so images it was trained on would be evaluated. Expected its split: "
                 "leave out all options of the split (folds, group_by, duplicates, contradictions, "
                 "quarantine too), or give the manifest.csv of its run folder with `manifest` (and "

@@ -127,7 +127,7 @@ def test_the_metrics_are_printed_even_if_the_report_cannot_be_written(evaluate, 
     assert not [file for file in tmp_path.rglob("*") if file.name in NAMES]
 
 
-@pytest.mark.filterwarnings("ignore:--")
+@pytest.mark.filterwarnings("ignore:`")
 def test_a_report_says_that_the_data_are_not_those_of_the_training(evaluate, synthetic, tmp_path):
     shutil.copytree(synthetic, tmp_path / "photos")
     next((tmp_path / "photos" / "daisy").iterdir()).unlink()

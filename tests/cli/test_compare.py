@@ -159,6 +159,14 @@ def test_a_run_without_curves_is_reported_and_links_keep_their_names(tmp_path, c
     assert "Options that differ" not in printed
 
 
+def test_a_run_without_a_test_is_named_with_the_command_that_tests_it(tmp_path, capsys):
+    make_run(tmp_path / "x", [True] * 4)
+    untested = Path(make_run(tmp_path / "y", [True] * 4))
+    (untested / "predictions.csv").unlink()
+    compare.compare(["x", "y"])
+    assert "y is not tested: python -m flowers test --ckpt_path y\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [["x"], ["x", "x"], ["x", "./x"]])
 def test_two_different_runs_are_needed(words, tmp_path):
     make_run(tmp_path / "x", [True] * 4)

@@ -237,7 +237,7 @@ def test_the_images_to_compare_with_can_be_given(checkpoint, synthetic, capsys):
     words = [str(checkpoint), "--format", "torch_export", "--images", str(synthetic / "roses")]
     assert run_function(export.export, words) == 0
     assert "Largest difference of a probability on 30 images: " in capsys.readouterr().out
-    with pytest.raises(FileExistsError, match=r"--out .*best\.pt2: the file exists"):
+    with pytest.raises(FileExistsError, match=r"`out` .*best\.pt2: the file exists"):
         export.export(str(checkpoint), format="torch_export")
 
 

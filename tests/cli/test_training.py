@@ -69,7 +69,7 @@ def test_a_run_folder_means_its_best_checkpoint_and_for_fit_its_last(finished_ru
 
 def test_given_options_override_those_of_the_checkpoint(finished_run):
     best = str(finished_run / "checkpoints" / "best.ckpt")
-    with pytest.warns(UserWarning, match=r"--data\.image_size is 40"):
+    with pytest.warns(UserWarning, match="`image_size` is 40"):
         run = training.main(["test", "--ckpt_path", best, "--data.image_size", "40"])
     assert run.datamodule.image_size == 40
 
@@ -85,7 +85,7 @@ def test_options_override_a_configuration_that_comes_after_them(config, tmp_path
 
 def test_images_smaller_than_the_training_crops_can_be_evaluated(finished_run):
     best = str(finished_run / "checkpoints" / "best.ckpt")
-    message = "--data.image_size is 20; the checkpoint was trained with 32"
+    message = "`image_size` is 20; the checkpoint was trained with 32"
     with pytest.warns(UserWarning, match=message):
         run = training.main(["validate", "--ckpt_path", best, "--data.image_size=20"])
     assert run.datamodule.image_size == 20

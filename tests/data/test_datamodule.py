@@ -257,9 +257,8 @@ def test_other_images_or_another_size_than_those_of_the_checkpoint_are_reported(
     data = module(synthetic)
     with pytest.warns(UserWarning, match="holds other images"):
         module(photos(cat=10, dog=10)).load_state_dict(data.state_dict())
-    with pytest.warns(
-        UserWarning, match=r"--data\.image_size is 48; the checkpoint was trained with 32"
-    ):
+    message = "`image_size` is 48; the checkpoint was trained with 32"
+    with pytest.warns(UserWarning, match=message):
         module(synthetic, image_size=48).load_state_dict(data.state_dict())
 
 

@@ -8,6 +8,7 @@ from typing import NoReturn
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, Timer
+from lightning.pytorch.utilities import rank_zero_info
 
 from flowers.callbacks.save_checkpoint import SaveLast
 from flowers.checkpoint import model_option
@@ -114,18 +115,16 @@ class StopOnSignal(Checkpoint):
         start = "python -m flowers fit"
         if trainer.world_size > 1:
             start = "start as many processes in the same way with"
-        reason = "--trainer.max_time"
-        hint = ", with a longer --trainer.max_time: the time so far counts"
+        reason = "`max_time`"
+        hint = ", with a longer `max_time`: the time so far counts"
         if self._agreed:
             reason = signal.Signals(self._agreed).name
             hint = ""
-        if trainer.is_global_zero:
-            print(
-                f"\n{reason}: ended in epoch {trainer.current_epoch} after step "
-                f"{trainer.global_step}. To resume: {start} --ckpt_path "
-                f"{shlex.quote(str(self._saved))}{model_option(trainer.lightning_module)}{hint}",
-                flush=True,
-            )
+        rank_zero_info(
+            f"\n{reason}: ended in epoch {trainer.current_epoch} after step "
+            f"{trainer.global_step}. To resume: {start} `ckpt_path` "
+            f"{shlex.quote(str(self._saved))}{model_option(trainer.lightning_module)}{hint}"
+        )
         # With another status, Lightning might kill the first process before it ends.
         environment = getattr(trainer.strategy, "cluster_environment", None)
         is_started_by_lightning = environment and not environment.creates_processes_externally

@@ -17,7 +17,7 @@ from flowers.decoding import IMAGE_FORMATS
 KINDS = {
     "unreadable": (
         "Files that cannot be decoded",
-        "Training stops, unless `--data.on_bad_image skip` or a quarantine list leaves them out.",
+        "Training stops, unless `on_bad_image` skip or a quarantine list leaves them out.",
     ),
     "empty": (
         "Class folders without an image",
@@ -30,7 +30,7 @@ KINDS = {
     "contradiction": (
         "Conflicting labels",
         "Duplicates with different labels: at least one label is incorrect, or the image shows "
-        "both classes. They are only trained on, unless `--data.contradictions` is given.",
+        "both classes. They are only trained on, unless `contradictions` is given.",
     ),
     "leak": (
         "Duplicates in two splits",
@@ -43,7 +43,7 @@ KINDS = {
     "similar": (
         "Near duplicates",
         "Images that are resized, recompressed, recoloured, mirrored, turned or slightly cropped, "
-        "or taken a moment later. They stay in one split, unless `--data.duplicates exact`.",
+        "or taken a moment later. They stay in one split, unless `duplicates` exact.",
     ),
     "tiny": ("Tiny images", "They show too little to learn from, or to evaluate."),
     "ignored": (
@@ -69,8 +69,8 @@ KINDS = {
     "animated": ("Files with several images", "The first image is used."),
     "imbalance": (
         "Unequal classes",
-        "The accuracy says little about small classes. See `--data.sampler balanced` and "
-        "`--model.class_weights balanced`.",
+        "The accuracy says little about small classes. See `sampler` balanced and "
+        "`class_weights` balanced.",
     ),
     "label": (
         "Label issues",

@@ -72,8 +72,7 @@ def _download(archive: Archive, file: Path) -> None:
                     f"  - run the same command again: what has arrived is kept in {partial};\n"
                     f"  - fetch the archive on another machine and put it here: {file};\n"
                     f"  - give any folder root/<class>/<image> with `root` DIR;\n"
-                    f"  - train on synthetic flowers, without a network: --config "
-                    f"configs/quickstart.yaml"
+                    "  - `root` data/synthetic_flowers generates a small data set."
                 ) from error
             time.sleep(2**attempt)
     if _sha256(partial) != archive.sha256:

@@ -129,7 +129,7 @@ class _Assigner:
             self._note(self.quarantined, "are in quarantine")
         if unknown:
             self.notes.append(
-                f"--data.quarantine: {len(unknown)} lines name a file that is missing or has "
+                f"`quarantine`: {len(unknown)} lines name a file that is missing or has "
                 f"changed, ignored: {shortened(unknown)}"
             )
 
@@ -160,7 +160,7 @@ class _Assigner:
         if conflicting.any():
             uses = {"train": "only trained on", "leave_out": "left out", "keep": "used like others"}
             use = uses[self.options.contradictions]
-            self._note(conflicting, f"have conflicting labels, {use} (--data.contradictions)")
+            self._note(conflicting, f"have conflicting labels, {use} (`contradictions`)")
         return conflicting
 
     def _note_duplicates(self) -> None:
@@ -168,7 +168,7 @@ class _Assigner:
         sizes = sizes[sizes > 1]
         if len(sizes) > 0:
             self.notes.append(
-                f"{sizes.sum():,} images are duplicates (--data.duplicates "
+                f"{sizes.sum():,} images are duplicates (`duplicates` "
                 f"{self.options.duplicates}) in {len(sizes):,} groups, the largest of "
                 f"{sizes.max():,}"
             )
@@ -241,7 +241,7 @@ class _Assigner:
         if given_splits is not None and fraction > 0:
             self.notes.append(
                 f"There is no {name} folder with images: a fraction of {fraction:g} of train is "
-                f"used (--data.{name}_fraction)"
+                f"used (`{name}_fraction`)"
             )
         return fraction
 

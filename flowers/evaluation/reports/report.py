@@ -35,8 +35,8 @@ _MOST_CONFUSED = 10
 _ISSUES_NOTE = (
     "Of at most 10,000 training images, without augmentation, the incorrectly predicted ones with "
     "the highest loss. The network was trained on these labels, so a high loss means that a label "
-    "is incorrect or that an image is hard: look at it before you change its label. `audit "
-    "--predictions` finds more label issues, from the predictions of a cross-validation."
+    "is incorrect or that an image is hard: look at it before you change its label. `audit` "
+    "with the predictions.csv of a cross-validation finds more label issues."
 )
 
 

@@ -90,7 +90,7 @@ def test_a_run_that_was_killed(
 # At the end of an epoch, and inside of one.
 @pytest.mark.parametrize(("step", "name"), [(3, "SIGTERM"), (5, "SIGINT")])
 def test_a_run_that_was_interrupted_by_a_signal(
-    fit_small, load_last, uninterrupted, step, name, *, synthetic, tmp_path, capsys
+    fit_small, load_last, uninterrupted, step, name, *, synthetic, tmp_path, caplog
 ):
     with pytest.raises(SystemExit) as ended:
         fit_small(tmp_path, synthetic, *RANDOM, *signal_after(step, name))
@@ -100,7 +100,7 @@ def test_a_run_that_was_interrupted_by_a_signal(
         f"{name}: ended in epoch {step // 3} after step {step}. To resume: python -m flowers fit "
         f"--ckpt_path"
     )
-    assert message in capsys.readouterr().out
+    assert message in caplog.text
     metrics, checkpoint = uninterrupted
     trainer = resume(tmp_path)
     assert_equal(load_last(run_of(tmp_path)), checkpoint)
@@ -108,14 +108,14 @@ def test_a_run_that_was_interrupted_by_a_signal(
 
 
 def test_a_run_that_was_interrupted_by_its_time_limit(
-    fit_small, load_last, uninterrupted, *, synthetic, tmp_path, capsys
+    fit_small, load_last, uninterrupted, *, synthetic, tmp_path, caplog
 ):
     limit = ["--trainer.max_time", '{"milliseconds": 1}']
     with pytest.raises(SystemExit) as ended:
         fit_small(tmp_path, synthetic, *RANDOM, *limit)
     assert ended.value.code == 0
     assert load_last(run_of(tmp_path))["global_step"] == 1
-    assert "--trainer.max_time: ended in epoch 0 after step 1" in capsys.readouterr().out
+    assert "--trainer.max_time: ended in epoch 0 after step 1" in caplog.text
     message = r"--trainer\.max_time: expected more time than .* already taken"
     with pytest.raises(ValueError, match=message):
         resume(tmp_path)

@@ -172,7 +172,7 @@ def test_without_a_connection_all_alternatives_are_named(root, monkeypatch):
     for way_out in (
         str(root.with_name("flower_photos.tgz")),
         "`root`",
-        "configs/quickstart.yaml",
+        "data/synthetic_flowers",
         "again",
     ):
         assert way_out in message

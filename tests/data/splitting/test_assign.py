@@ -63,9 +63,9 @@ def test_conflicting_labels_are_only_trained_on_with_all_their_duplicates(index)
         assignment = assign(index, *pairs, split_seed=seed)
         assert set(assignment.split[[0, 7, 45]]) == {"train"}
     assert assignment.notes == [
-        "3 images have conflicting labels, only trained on (--data.contradictions): "
+        "3 images have conflicting labels, only trained on (`contradictions`): "
         "cat/00.jpg, cat/07.jpg, dog/05.jpg",
-        "3 images are duplicates (--data.duplicates near) in 1 groups, the largest of 3",
+        "3 images are duplicates (`duplicates` near) in 1 groups, the largest of 3",
     ]
 
 
