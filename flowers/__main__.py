@@ -13,8 +13,8 @@ from inspect import Parameter, getdoc, signature
 
 from flowers import runtime
 from flowers.cli import option_errors
-from flowers.cli.add_flags import add_flags_to_error
 from flowers.cli.command_options import command_arguments, command_options
+from flowers.cli.options_in_messages import name_options_in_error
 
 COMMANDS = {
     "fit": "train a network",
@@ -184,7 +184,7 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
         return function(**values, **others)
     except (ValueError, OSError, RuntimeError) as error:
         if option_errors.own_error(error):
-            add_flags_to_error(error, flags)
+            name_options_in_error(error, flags)
             raise
         raise ValueError(option_errors.explain_error(error, args)) from error
 

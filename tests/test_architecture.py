@@ -10,8 +10,8 @@ import pytest
 
 import flowers
 from flowers.__main__ import COMMANDS, LIGHTNING_COMMANDS
-from flowers.cli.add_flags import training_flags
 from flowers.cli.command_options import command_options
+from flowers.cli.options_in_messages import training_options
 
 PACKAGE = Path(flowers.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -124,5 +124,5 @@ def test_messages_of_the_library_name_parameters_and_no_options(file: Path):
         named |= set(re.findall(r"`([a-z_.]+)`", text))
     named.discard("device")  # of FlowerPredictor only
     # Every parameter gets its option from the command line.
-    parameters = {name.removeprefix("--") for name in OPTIONS} | training_flags().keys()
+    parameters = {name.removeprefix("--") for name in OPTIONS} | training_options().keys()
     assert named <= parameters | COMMANDS.keys()

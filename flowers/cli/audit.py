@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from flowers import data, evaluation
-from flowers.cli.add_flags import add_flags, training_flags
+from flowers.cli.options_in_messages import name_options, training_options
 from flowers.cli.photo_picture import photo_picture
 from flowers.printable import printable
 from flowers.run_folder import write_folder
@@ -192,8 +192,8 @@ def _section(
 ) -> evaluation.Section:
     """Return the section of a kind of findings, with pictures if the images can be decoded."""
     title, meaning = data.KINDS[findings[0].kind]
-    flags = {name: f"`{flag}`" for name, flag in training_flags().items()}
-    meaning = add_flags(meaning, flags)
+    options = {name: f"`{option}`" for name, option in training_options().items()}
+    meaning = name_options(meaning, options)
     heading = f"{title} ({len(findings):,})"
     if len(findings) > _MAX_FINDINGS:
         meaning += f" The first {_MAX_FINDINGS} are shown; all are in `audit.json`."

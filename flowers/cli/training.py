@@ -24,7 +24,12 @@ from flowers.checkpoint import (
     stored_config,
 )
 from flowers.cli import option_errors
-from flowers.cli.add_flags import add_flags, add_flags_to_error, add_flags_to_log, training_flags
+from flowers.cli.options_in_messages import (
+    name_options,
+    name_options_in_error,
+    name_options_in_log,
+    training_options,
+)
 from flowers.cli.short_help import short_help
 from flowers.data import FlowersDataModule
 from flowers.run_folder import discard_run_folder, last_checkpoint, run_folder
@@ -96,7 +101,7 @@ class FlowersCLI(LightningCLI):
                 discard_run_folder(self._new_run)
             is_own = option_errors.own_error(error) or option_errors.is_raised_here(error)
             if self._first_batch.has_begun or is_own:
-                add_flags_to_error(error, training_flags())
+                name_options_in_error(error, training_options())
                 raise
             raise ValueError(option_errors.explain_error(error, args[1:])) from error
 
@@ -422,7 +427,7 @@ def _print_summary(best: callbacks.SaveBest, trainer: Trainer) -> None:
     file = Path(best.best_model_path)
     run = Path(str(file.parents[1]).removeprefix(f"{Path.cwd()}{os.sep}"))
     loss = "" if best.monitor == "val/loss" else f" (val/loss {best.best_loss:.4f})"
-    model = add_flags(model_option(trainer.lightning_module), training_flags())
+    model = name_options(model_option(trainer.lightning_module), training_options())
     print(
         f"\nBest epoch       {best.best_epoch} of {trainer.current_epoch} (counted from 0)\n"
         f"  {best.monitor:<14} {best.best_model_score:.4f}{loss}, selected on these images\n"
@@ -441,7 +446,7 @@ def main(args: list[str]) -> FlowersCLI:
         OSError: Images cannot be decoded, or a file is missing.
     """
     silence_lightning()
-    add_flags_to_log()
+    name_options_in_log()
     return FlowersCLI(args)
 
 

@@ -17,7 +17,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from flowers.checkpoint import FORMAT
 from flowers.models import AverageViews, ImageClassifier, Views
 from flowers.tasks.checks import check_weights, expect, warn_of_restored
-from flowers.tasks.classify import Classification, classify
+from flowers.tasks.classification_result import Classification, classify
 from flowers.tasks.optim import decay_groups, warmup_cosine, warmup_ema
 
 Batch = tuple[Tensor, ...]  # images, targets, indices

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from flowers.tasks.classify import classify
+from flowers.tasks.classification_result import classify
 
 NAMES = ["cat", "dog", "emu"]
 

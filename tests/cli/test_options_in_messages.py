@@ -7,8 +7,13 @@ import pytest
 from lightning.pytorch.utilities import rank_zero_info
 
 from flowers.cli import training
-from flowers.cli.add_flags import add_flags, add_flags_to_error, add_flags_to_log, training_flags
 from flowers.cli.command_options import command_options
+from flowers.cli.options_in_messages import (
+    name_options,
+    name_options_in_error,
+    name_options_in_log,
+    training_options,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,18 +27,18 @@ from flowers.cli.command_options import command_options
     ],
 )
 def test_parameters_in_backquotes_become_options(message, printed):
-    assert add_flags(message, training_flags()) == printed
+    assert name_options(message, training_options()) == printed
 
 
-def test_every_flag_is_an_option():
-    flags = {flag.partition(" ")[0] for flag in training_flags().values()}
-    assert flags <= set(command_options("fit", module="training"))
+def test_every_option_exists():
+    options = {option.partition(" ")[0] for option in training_options().values()}
+    assert options <= set(command_options("fit", module="training"))
 
 
 def test_the_causes_of_an_error_are_changed_too():
     error = ValueError("`a`: incorrect", "`a`")
     error.__cause__ = FileNotFoundError(2, "`a`")
-    add_flags_to_error(error, {"a": "--a"})
+    name_options_in_error(error, {"a": "--a"})
     assert error.args == ("--a: incorrect", "`a`")
     assert error.__cause__.args == (2, "`a`")
 
@@ -42,7 +47,7 @@ def test_notes_and_warnings_are_changed(caplog, monkeypatch):
     monkeypatch.setattr("warnings.formatwarning", warnings.formatwarning)
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     monkeypatch.setattr(logger, "filters", [])
-    add_flags_to_log.__wrapped__()
+    name_options_in_log.__wrapped__()
     with caplog.at_level(logging.INFO):
         rank_zero_info("100 % of `root`")
     assert caplog.messages == ["100 % of --data.root"]
