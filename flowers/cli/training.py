@@ -39,9 +39,10 @@ from flowers.tasks import ClassificationTask, CNNTask, TransferTask, check_size
 _TRAINER_DEFAULTS = {
     "max_epochs": 40,
     "log_every_n_steps": 5,  # Lightning's 50 draws no curve where an epoch has 20 steps
-    "use_distributed_sampler": False,  # the data module's sampler counts every image once
+    # The data module's sampler evaluates every image once; DistributedSampler repeats some.
+    "use_distributed_sampler": False,
 }
-# The smallest values of options that Lightning and torch do not check, or too late.
+# The smallest values of options that Lightning and torch check too late or not at all.
 _MINIMUM = {
     "data.num_workers": 0,
     "early_stopping.min_delta": 0,
@@ -106,7 +107,7 @@ class FlowersCLI(LightningCLI):
             raise ValueError(option_errors.explain_error(error, args[1:])) from error
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """Return the command of this call, since declaring the options of one takes 0.1 s."""
+        """Return only the command of this call: adding the options of a command takes 0.1 s."""
         return {self._command: LightningCLI.subcommands()[self._command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -135,7 +136,7 @@ class FlowersCLI(LightningCLI):
         link("checkpoint.mode", "early_stopping.mode", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse the command line over the configuration that a checkpoint stores."""
+        """Parse the configuration stored in the checkpoint, overridden by the command line."""
         assert isinstance(args, list)
         command = self._command
         configs, options = option_errors.split_options(args[1:], {"-c", "--config"})
@@ -184,8 +185,8 @@ class FlowersCLI(LightningCLI):
     def _set_model_defaults(self, model: Any) -> type[ClassificationTask]:  # noqa: ANN401
         """Set the defaults of the data module for a model, and return the model's class.
 
-        The model's class becomes the default too: options that it shares with the default class
-        would otherwise keep the defaults of that class.
+        The class becomes the parser's default, too. Otherwise the options that it shares with
+        ``CNNTask`` would keep the default values of ``CNNTask``.
         """
         task: type[ClassificationTask] = resolve_name(model.class_path)
         defaults: dict[str, Any] = {"model": {"class_path": model.class_path}}
@@ -204,17 +205,17 @@ class FlowersCLI(LightningCLI):
         if command != "fit" and config.ckpt_path is None and not trainer.fast_dev_run:
             error(f"--ckpt_path: expected the checkpoint to {command}, or its run folder")
         if trainer.use_distributed_sampler:
-            error("--trainer.use_distributed_sampler: expected false, the sampler does it already")
+            error("--trainer.use_distributed_sampler: expected false, the data have a sampler")
         for name, minimum in _MINIMUM.items():
             value = config.get(name)
-            if isinstance(value, int | float) and not value >= minimum:  # not: NaN
+            if isinstance(value, int | float) and not value >= minimum:  # also NaN
                 error(f"--{name}: expected at least {minimum}, got {value}")
         if str(trainer.precision) in ("16-true", "bf16-true", "64-true", "64"):
             error("--trainer.precision: expected 32-true or a mixed one, images are float32")
         if "LearningRateFinder" in str(trainer.callbacks):
             error(
-                "--trainer.callbacks LearningRateFinder: expected another callback, because the "
-                "schedule of every step would replace the rate that it finds; give --model.lr"
+                "--trainer.callbacks LearningRateFinder: expected other callbacks: the schedule "
+                "would overwrite the learning rate before the first step; give --model.lr"
             )
         if command == "fit" and config.ckpt_path is not None and trainer.max_steps != -1:
             error("--trainer.max_steps: expected -1 when resuming; set --trainer.max_epochs")
@@ -323,7 +324,8 @@ class FlowersCLI(LightningCLI):
         """Create the run folder, lock it, and log into it."""
         folder = Path(options.default_root_dir or ".")
         if folder.resolve() != self.datamodule.index.root.resolve():
-            # A lightning_logs beside the class folders is ignored; deeper it would be a class.
+            # In the root itself lightning_logs is skipped. In a folder of the root, it would make
+            # that folder a class.
             self.datamodule.check_outside(folder, option="--trainer.default_root_dir")
         rank = getattr(rank_zero_only, "rank", 0)
         resumed = self._get(self.config_init, "ckpt_path")
@@ -350,7 +352,7 @@ class FlowersCLI(LightningCLI):
         return options
 
     def _warn_of_data_leakage(self) -> None:
-        """Warn if the pretrained weights were trained on images of this run's other splits."""
+        """Warn if the pretrained weights were trained on validation or test images of this run."""
         weights = self.config[self._command].get("model.init_args.weights") or ""
         file = Path(weights)
         if file.suffix in (".ckpt", ".pth", ".pt") and file.is_file():
@@ -377,7 +379,7 @@ def _resolve_checkpoint(command: str, ckpt_path: str | None, *, root: Path) -> s
 
 
 def _check_optimizer(given: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """Check that the optimizer of a resumed run is given, since a checkpoint names no code to run.
+    """Check that the optimizer of a resumed run is given again: a checkpoint must not run code.
 
     Args:
         given: The configuration of ``fit``.
@@ -463,8 +465,8 @@ def calibrate(
     Args:
         checkpoint: Checkpoint, or a run folder such as lightning_logs/version_0 for its best
             checkpoint.
-        selective_accuracy: Accuracy above the confidence threshold; by default that of the
-            training.
+        selective_accuracy: Accuracy that the predictions above the confidence threshold should
+            have; by default the value given for the training.
         validate_options: Options of validate.
 
     Raises:

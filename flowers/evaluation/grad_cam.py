@@ -22,7 +22,7 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
     Args:
         net: Maps images ``(B, 3, S, S)`` to logits ``(B, K)``; it is not changed.
         part: The part of the network whose last feature map is used: the last output
-            ``(B, C, h, w)`` of its modules with more than one position.
+            ``(B, C, h, w)`` of its modules that is larger than 1 x 1.
         images: Floats ``(B, 3, S, S)``.
         classes: The class to explain for each image ``(B,)``.
 
@@ -50,7 +50,8 @@ def grad_cam(net: nn.Module, part: nn.Module, images: Tensor, classes: Tensor) -
                 )
             score = logits.gather(1, classes.clone()[:, None]).sum()
             [gradients] = torch.autograd.grad(score, features)
-            # Images are squares: with equal sides first, the channels are last (timm's Swin).
+            # Feature maps are squares, so that (B, h, w, C) can be told from (B, C, h, w). Swin
+            # transformers of timm have the channels last.
             if features.shape[1] == features.shape[2] != features.shape[3]:
                 features = features.movedim(3, 1)
                 gradients = gradients.movedim(3, 1)

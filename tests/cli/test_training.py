@@ -197,7 +197,7 @@ def refusal(words, monkeypatch, capsys) -> str:
         ("--data.num_workers -1", "expected at least 0, got -1"),
         ("--trainer.precision bf16-true", "expected 32-true or a mixed one"),
         ("--freeze.unfreeze_epoch 3", "expected 0, or a --model TransferTask"),
-        ("--trainer.callbacks LearningRateFinder", "the schedule of every step would replace"),
+        ("--trainer.callbacks LearningRateFinder", "the schedule would overwrite"),
     ],
 )
 def test_a_value_out_of_its_bounds_is_refused(words, message, synthetic, monkeypatch, capsys):

@@ -170,7 +170,9 @@ def test_a_divided_folder_keeps_its_splits_and_its_manifest_gives_them_back(
 
 
 def test_options_that_split_a_divided_folder_otherwise_are_refused_before_any_work(divided):
-    with pytest.raises(ValueError, match=r"`folds` 3: expected nothing beside the split folders"):
+    with pytest.raises(
+        ValueError, match=r"`folds` 3: expected no value together with the split folders"
+    ):
         FlowersDataModule(str(divided), folds=3)
 
 

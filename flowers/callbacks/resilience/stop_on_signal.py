@@ -17,17 +17,17 @@ from flowers.checkpoint import model_option
 class StopOnSignal(Checkpoint):
     """Saves ``last.ckpt`` and ends training after SIGTERM, SIGUSR1, Ctrl-C, or the time limit.
 
-    Training ends after the current step, or after a validation that follows it, because a resumed
-    run would not repeat the validation. The exit status is 128 plus the signal's number, or 0 when
-    ``max_time`` was reached.
+    Training ends after the current optimizer step. If a validation is due after this step, training
+    ends after the next step instead, because a resumed run would skip the validation. The exit
+    status is 128 plus the signal's number, or 0 when ``max_time`` was reached.
 
     All processes end after the same step, even if only one received the signal. They exchange the
     signal every ``log_every_n_steps`` steps only, because the exchange waits for the devices.
     Lightning's own handler communicates in the middle of a step and may wait for ever
     (https://github.com/Lightning-AI/pytorch-lightning/issues/20806).
 
-    Lightning calls a ``Checkpoint`` after the callbacks that change state in a step, such as the
-    averaging of the weights.
+    It is a ``Checkpoint`` because Lightning calls these last, after the callbacks that change state
+    in a step, such as the averaging of the weights.
     """
 
     _received = 0  # signal of this process
@@ -50,7 +50,8 @@ class StopOnSignal(Checkpoint):
         """Replace the signal handlers of Lightning, which restores the original ones at the end."""
         if threading.current_thread() is not threading.main_thread():
             return  # Python allows it in the main thread only
-        # Schedulers send SIGTERM, SLURM's --signal SIGUSR1 (not on Windows), and Ctrl-C SIGINT.
+        # Job schedulers send SIGTERM, SLURM can send SIGUSR1 (which Windows lacks), Ctrl-C sends
+        # SIGINT.
         for name in ("SIGTERM", "SIGUSR1", "SIGINT"):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self._receive)
@@ -101,7 +102,7 @@ class StopOnSignal(Checkpoint):
         """Return whether any process received a signal; all processes must call it."""
         self._agreed = self._received
         if trainer.world_size > 1:
-            # The handler may set its attribute at any time, so the result has its own.
+            # The handler may change ``_received`` at any time, so the result is in ``_agreed``.
             received = torch.tensor(self._received, device=trainer.strategy.root_device)
             self._agreed = int(trainer.strategy.reduce(received, reduce_op="max"))
         return self._agreed != 0
@@ -116,7 +117,7 @@ class StopOnSignal(Checkpoint):
         if trainer.world_size > 1:
             start = "start as many processes in the same way with"
         reason = "`max_time`"
-        hint = ", with a longer `max_time`: the time so far counts"
+        hint = ", with a longer `max_time`, which includes the time so far"
         if self._agreed:
             reason = signal.Signals(self._agreed).name
             hint = ""
@@ -125,7 +126,8 @@ class StopOnSignal(Checkpoint):
             f"{trainer.global_step}. To resume: {start} `ckpt_path` "
             f"{shlex.quote(str(self._saved))}{model_option(trainer.lightning_module)}{hint}"
         )
-        # With another status, Lightning might kill the first process before it ends.
+        # If Lightning started the processes and one ends with another status than 0, Lightning might
+        # kill the first process before that has ended.
         environment = getattr(trainer.strategy, "cluster_environment", None)
         is_started_by_lightning = environment and not environment.creates_processes_externally
         if self._agreed == 0 or (is_started_by_lightning and trainer.local_rank > 0):

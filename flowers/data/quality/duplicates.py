@@ -1,4 +1,4 @@
-"""Duplicates: identical files, and near duplicates, which have similar thumbnails."""
+"""Duplicates: identical files, and near duplicates, whose thumbnails are similar."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -28,11 +28,11 @@ class _Stage(NamedTuple):
     """A stage of the alignment.
 
     Args:
-        pool: Side of the square of pixels that are averaged; more than one, against noise.
-        stride: From one such square to the next, in pixels.
-        width: Of a pixel's surroundings, in pixels.
-        steps: Gauss-Newton steps.
-        threshold: Pairs with less similarity are rejected.
+        pool: Side of the squares of the average pooling, in pixels; above 1 to reduce noise.
+        stride: Stride of the average pooling, in pixels.
+        width: Side of the window of the local mean and standard deviation, in pooled pixels.
+        steps: Number of Gauss-Newton steps.
+        threshold: Pairs with a lower similarity are rejected.
     """
 
     pool: int
@@ -47,9 +47,9 @@ class _Images(NamedTuple):
 
     Args:
         thumbnails: Grey bytes ``(N, 48, 48)``.
-        spectra: Lowest frequencies ``(N, 10, 10)`` of the centres, of length 1; zero for a flat
-            image.
-        gradients: Histograms of gradient directions ``(N, 8, 8, 8)``, of length 1, in bfloat16.
+        spectra: Low-frequency DCT coefficients ``(N, 10, 10)`` of the thumbnails without their
+            edges, L2-normalized; zero for a flat image.
+        gradients: Histograms of oriented gradients ``(N, 8, 8, 8)``, L2-normalized, in bfloat16.
     """
 
     thumbnails: Tensor
@@ -57,54 +57,54 @@ class _Images(NamedTuple):
     gradients: Tensor
 
 
-# Measured on the 3,308 photos of flower_photos at hand. 36 pairs reach this threshold, all with
-# 0.74 or more, and all of them are duplicates. The other pairs from 0.46 up were looked at,
-# too: 4 of one scene taken a moment later (0.61 to 0.65), then only pairs of different dandelions
-# (0.59 and less). The margin is for images that are more alike than photos are: of the 50 million
-# pairs of 10,000 synthetic flowers 5 reach the threshold, all of roses of the same shape, and of
-# the pairs of textures cut out by one outline 2 %. scripts/benchmark.py measures how many
-# are missed.
+# Measured on 3,308 photos of flower_photos. 36 pairs reach this threshold, all with at least 0.74,
+# and all of them are duplicates. The pairs from 0.46 to the threshold were looked at: 4 show one
+# scene, taken a moment later (0.61 to 0.65); all others show different dandelions (at most 0.59).
+# The margin is for data sets that are more uniform than photos. Of the 50 million pairs among
+# 10,000 synthetic flowers, 5 reach the threshold, all of them roses of the same shape. Of pairs of
+# different textures with the same outline, 2 % reach it. scripts/benchmark.py measures how many
+# duplicates are missed.
 _THRESHOLD = 0.65
-# The 36 pairs have 0.73 or more; 5 of 10,000 pairs of these photos reach the threshold, and 29 of
-# synthetic flowers. Without it 5 more pairs of the same scene would be found, two of which others
-# connect anyway.
+# The 36 pairs of duplicates have at least 0.73. Of all pairs of these photos 0.05 % reach this
+# threshold, of all pairs of synthetic flowers 0.29 %. Without this comparison 5 more pairs of one
+# scene would be detected, 2 of which are already connected by other images.
 _SPECTRA_THRESHOLD = 0.70
-# Of the changed photos of scripts/benchmark.py that are found without it 0.3 % have less;
-# it leaves 10 % of the candidates among these photos, and 5 % of those among synthetic flowers.
+# This threshold loses 0.3 % of the changed photos of scripts/benchmark.py that would be detected
+# without it. 10 % of the candidates among photos pass it, and 5 % of those among synthetic flowers.
 _GRADIENTS_THRESHOLD = 0.78
-# Frequencies (10, 10) of the coarse comparison: half waves across and down the image that are
-# together fewer than this.
+# Side of the block of DCT coefficients; those whose row and column add up to 1 to 9 are used.
 _FREQUENCIES = 10
 _TOTAL = np.add.outer(np.arange(_FREQUENCIES), np.arange(_FREQUENCIES))
 _IS_USED = (_TOTAL > 0) & (_TOTAL < _FREQUENCIES)
-# Pixels at each edge of a thumbnail that the coarse comparison leaves out: a frame may be there, or
-# a crop's loss.
+# Pixels at each edge of a thumbnail that the DCT leaves out, because a copy may have a frame or be
+# cropped.
 _EDGE = 4
-# Length of a coarse descriptor below which an image is flat: a contrast of a quarter of a grey
+# L2 norm of the DCT coefficients below which an image is flat: a contrast of a quarter of a grey
 # level.
 _FLAT = 10.0
-# Deviation in grey levels that rounding and compression make by themselves.
+# Standard deviation that rounding and compression cause, in grey levels.
 _NOISE = 2.0
-# Mean square of the local contrast, about 1 in texture, that counts as different: two skies with
-# one bird each are no duplicates because the bird is the same.
+# Added to the mean squares in the denominator of the cosine (about 1 in textured images). Without
+# it, two photos of a blank sky with the same bird would count as duplicates.
 _BLANK = 0.05
-# Largest change of an image's sides, and shift in halves of a side, that the alignment makes.
+# Largest change of each entry of the affine matrix from the identity: 20 % of scale or shear, or a
+# shift by 20 % of half a side.
 _MOST_CHANGE = 0.2
-# In a larger group not all pairs are looked for: one placeholder saved in N ways would have N * N /
-# 2.
+# In a larger group only as many pairs are compared as connect it: one placeholder saved in N ways
+# would have N * N / 2 pairs.
 _LARGE_GROUP = 50
-# Directions of gradients.
+# Bins of the gradient directions.
 _DIRECTIONS = 8
-# The first stage finds the transform at a third of the resolution, and ends for most pairs.
+# The first stage estimates the transform at a third of the resolution and rejects most pairs.
 _STAGES = (
     _Stage(pool=3, stride=3, width=3, steps=3, threshold=0.55),
     _Stage(pool=2, stride=1, width=5, steps=2, threshold=_THRESHOLD),
 )
-# Images compared at a time: the products of eight orientations take 64 MiB a thread.
+# Images of a tile: the products of its eight orientations take 64 MiB a thread.
 _ROWS = 512
 _COLUMNS = 4096
 _BATCH = 2048
-# Tiles compared at a time, whatever the number of cores, so that it does not matter.
+# Tiles compared at a time; the same on all machines, so that the pairs are the same.
 _TILES = 16
 _FORMAT = 3  # increase it when the similarity changes, to compute cached pairs again
 
@@ -126,7 +126,8 @@ def duplicate_pairs(info: FolderInfo, *, rule: DuplicateRule, cache_dir: Path) -
 
     Args:
         info: Image info.
-        rule: Identical files and ``near`` duplicates, ``exact`` ones only, or none.
+        rule: ``near`` for identical files and near duplicates, ``exact`` for identical files only,
+            ``ignore`` for no pairs.
         cache_dir: Folder of the cache, which stores near duplicates.
 
     Raises:
@@ -137,7 +138,7 @@ def duplicate_pairs(info: FolderInfo, *, rule: DuplicateRule, cache_dir: Path) -
     exact = identical_pairs(info.sha256)
     if rule == "exact":
         return exact
-    # One file of each content.
+    # The first of identical files stands for all of them.
     others = np.setdiff1d(np.arange(len(info.sha256)), exact.indices[:, 1])
     thumbnails = info.thumbnails[others]
 
@@ -153,7 +154,7 @@ def duplicate_pairs(info: FolderInfo, *, rule: DuplicateRule, cache_dir: Path) -
 
 
 def identical_pairs(contents: Sequence[str | bytes]) -> Pairs:
-    """Return pairs of each repeated content (or checksum) and its first occurrence."""
+    """Return a pair for each repetition of a content (or checksum), with its first occurrence."""
     first: dict[str | bytes, int] = {}
     pairs = []
     for index, content in enumerate(contents):
@@ -166,25 +167,25 @@ def identical_pairs(contents: Sequence[str | bytes]) -> Pairs:
 def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
     """Return the pairs of images that are duplicates, also if turned, mirrored or slightly cropped.
 
-    First all pairs are compared by the lowest frequencies of their centres, as perceptual hashes do
+    First, all pairs are compared by their low-frequency DCT coefficients, as by a perceptual hash
     (https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html). Mirroring an
     image changes the signs of its odd frequencies and transposing it exchanges the two axes, so one
     matrix product compares eight orientations.
 
-    Then the pairs left are compared by histograms of gradient directions
+    Second, the remaining pairs are compared by histograms of oriented gradients
     (https://doi.org/10.1109/CVPR.2005.177), which a small shift or rotation hardly changes.
 
-    The few pairs left are aligned: Gauss-Newton steps find the shift, scale, rotation and
-    shear between the two (https://doi.org/10.1023/B:VISI.0000011205.11775.fd), at a third of the
-    resolution first. What is compared is the local contrast, each pixel's deviation from its
-    surroundings as a multiple of their standard deviation
-    (http://yann.lecun.com/exdb/publis/pdf/jarrett-iccv-09.pdf): light and colour hardly change it,
-    and an outline on a plain ground counts no more than what is inside. The similarity is its
-    cosine where the aligned images overlap.
+    Third, the images of the few remaining pairs are aligned: Gauss-Newton steps estimate shift,
+    scale, rotation and shear (https://doi.org/10.1023/B:VISI.0000011205.11775.fd), first at a third
+    of the resolution. The images are compared by their local contrast, the deviation of each pixel
+    from the mean of its neighbourhood in standard deviations
+    (http://yann.lecun.com/exdb/publis/pdf/jarrett-iccv-09.pdf). Light and colour hardly change the
+    local contrast, and an outline on a plain background counts no more than the texture inside.
+    The similarity is the cosine of the two local contrasts where the aligned images overlap.
 
-    Of images with the very same thumbnail, as a placeholder saved many times, each is paired with
-    the first only; a group of many similar ones has pairs enough to connect it. The order of the
-    images does not matter.
+    An image whose thumbnail equals earlier ones, such as a placeholder saved many times, is paired
+    with the first of them only. For a group of more than 50 similar images, not all pairs are
+    returned, but enough to connect the group. The order of the images does not matter.
 
     Args:
         thumbnails: Grey bytes ``(N, 48, 48)``.
@@ -195,7 +196,7 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
         contents.append(digest if np.ptp(thumbnail) else b"")  # plain images are all different
     same = identical_pairs(contents)
     different = np.setdiff1d(np.arange(len(thumbnails)), same.indices[:, 1])
-    # Compared in the order of their contents, images have the same pairs whatever their order.
+    # Sorted by checksum, so that the pairs do not depend on the order of the input.
     order = np.array(sorted(different, key=contents.__getitem__), dtype=np.int64)
     similar = _compare_all(thumbnails[order])
     indices = np.sort(order[similar.indices], axis=1)
@@ -222,8 +223,8 @@ def _compare_all(thumbnails: NDArray[np.uint8]) -> Pairs:
         for column in range(row, count, _COLUMNS):
             tiles.append((row, column))
     pairs = identical_pairs([])
-    # Each thread of the pool computes alone. Torch shares every operation between all cores, which
-    # with small ones on a busy machine is nine times as slow.
+    # Each thread of the pool computes its operations alone. By default torch divides every
+    # operation among all cores, which is nine times as slow for small operations on a busy machine.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -245,10 +246,11 @@ def _compare_all(thumbnails: NDArray[np.uint8]) -> Pairs:
 
 
 def _spectra(thumbnails: NDArray[np.uint8]) -> Tensor:
-    """Return the lowest frequencies ``(N, 10, 10)``, of length 1, or 0 for flat images."""
+    """Return the L2-normalized DCT coefficients ``(N, 10, 10)``; 0 for flat images."""
     centres = thumbnails[:, _EDGE:-_EDGE, _EDGE:-_EDGE].astype(np.float32)
     spectra = dctn(centres, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES] * _IS_USED
-    # A few large ones, as of a bright object on a dark ground, would outweigh all others.
+    # Otherwise a few large coefficients, as of a bright object on a dark background, would outweigh
+    # all others.
     limit = 2 * np.abs(spectra).sum(axis=(1, 2), keepdims=True) / _IS_USED.sum()
     spectra = spectra.clip(-limit, limit)
     length = np.linalg.norm(spectra, axis=(1, 2), keepdims=True)
@@ -256,15 +258,15 @@ def _spectra(thumbnails: NDArray[np.uint8]) -> Tensor:
 
 
 def _gradients(thumbnails: NDArray[np.uint8]) -> Tensor:
-    """Return histograms of gradient directions ``(N, 8, 8, 8)``: directions, rows, columns."""
+    """Return histograms of oriented gradients ``(N, 8, 8, 8)``: directions, rows, columns."""
     smooth = _mean(torch.from_numpy(thumbnails).float(), torch.arange(2, 44), 3)
     across = smooth[:, 1:-1, 2:] - smooth[:, 1:-1, :-2]
     down = smooth[:, 2:, 1:-1] - smooth[:, :-2, 1:-1]
     direction = torch.atan2(down, across)[:, None] * _DIRECTIONS / (2 * torch.pi)
     distance = (direction - torch.arange(_DIRECTIONS)[:, None, None]).remainder(_DIRECTIONS)
-    # Divided between the nearest two directions.
+    # Each gradient is divided between the two nearest bins.
     weight = (1 - torch.minimum(distance, _DIRECTIONS - distance)).clip(0)
-    # Counted in squares of 12 pixels, one every 4 pixels.
+    # The cells are squares of 12 pixels, at a stride of 4.
     starts = torch.arange(0, 32, 4)
     histograms = _mean(weight * torch.hypot(across, down)[:, None], starts, 12).sqrt()
     centred = histograms - histograms.mean((1, 2, 3), keepdim=True)
@@ -272,7 +274,7 @@ def _gradients(thumbnails: NDArray[np.uint8]) -> Tensor:
 
 
 def _oriented_gradients(gradients: Tensor, orientation: Tensor) -> Tensor:
-    """Return the histograms ``(P, 8, 8, 8)`` of the images as ``_oriented`` turns them."""
+    """Return the histograms ``(P, 8, 8, 8)`` of images that ``_oriented`` has turned."""
     orientation = orientation[:, None, None, None]
     turn = torch.arange(_DIRECTIONS)
     gradients = torch.where(orientation % 2 == 1, gradients[:, (4 - turn) % 8].flip(3), gradients)
@@ -281,7 +283,7 @@ def _oriented_gradients(gradients: Tensor, orientation: Tensor) -> Tensor:
 
 
 def _oriented(images: Tensor, orientation: Tensor) -> Tensor:
-    """Return images ``(P, S, S)`` in one of eight orientations each, numbers ``(P,)``."""
+    """Return images ``(P, S, S)``, each turned to one of the orientations 0 to 7 ``(P,)``."""
     orientation = orientation[:, None, None]
     images = torch.where(orientation % 2 == 1, images.flip(2), images)
     images = torch.where(orientation // 2 % 2 == 1, images.flip(1), images)
@@ -289,12 +291,12 @@ def _oriented(images: Tensor, orientation: Tensor) -> Tensor:
 
 
 def _tile_pairs(images: _Images, tile: tuple[int, int], known: NDArray[np.int64]) -> Pairs:
-    """Return the duplicates between 512 images and 4,096 others.
+    """Return the duplicates between the 512 images of a tile's rows and 4,096 of its columns.
 
     Args:
         images: All N images.
-        tile: Numbers of the first images of both.
-        known: Pairs ``(P, 2)`` of other tiles.
+        tile: Number of the first image of its rows, and of its columns.
+        known: Pairs ``(P, 2)`` of earlier tiles.
     """
     pairs = identical_pairs([])
     candidates = _candidates(images.spectra, *tile)
@@ -314,10 +316,10 @@ def _tile_pairs(images: _Images, tile: tuple[int, int], known: NDArray[np.int64]
 
 
 def _candidates(spectra: Tensor, row: int, column: int) -> NDArray[np.int64]:
-    """Return pairs with similar spectra ``(P, 3)``: two images, orientation of the first."""
+    """Return pairs with similar spectra ``(P, 3)``: two images, and how to turn the first."""
     rows = spectra[row : row + _ROWS]
     others = spectra[column : column + _COLUMNS, _IS_USED]
-    # In the eight orientations of ``_oriented``.
+    # The spectra of the images in the eight orientations of ``_oriented``.
     sign = (-1.0) ** torch.arange(_FREQUENCIES)
     mirrored = torch.stack([rows, rows * sign, rows * sign[:, None], rows * sign * sign[:, None]])
     oriented = torch.cat([mirrored, mirrored.transpose(2, 3)])[:, :, _IS_USED]
@@ -326,7 +328,7 @@ def _candidates(spectra: Tensor, row: int, column: int) -> NDArray[np.int64]:
     orientation = cosine[:, first, second].argmax(0)
     candidates = torch.stack([first + row, second + column, orientation], dim=1).numpy()
     candidates = candidates[candidates[:, 0] < candidates[:, 1]]
-    # In random order, so that a few batches connect images that are all alike.
+    # In random order, so that the first batches already connect a group of many similar images.
     return np.random.default_rng(0).permutation(candidates)
 
 
@@ -352,7 +354,7 @@ def _similarity(images: _Images, candidates: NDArray[np.int64]) -> NDArray[np.fl
 
 
 def _local_contrast(images: Tensor, stage: _Stage) -> Tensor:
-    """Return each pixel's deviation from its neighbourhood's mean in standard deviations."""
+    """Return the deviation of each pixel from its neighbourhood's mean, in standard deviations."""
     starts = torch.arange(0, images.shape[1] - stage.pool + 1, stage.stride)
     images = _mean(images, starts, stage.pool)
     starts = torch.arange(images.shape[1]) - stage.width // 2
@@ -366,9 +368,9 @@ def _mean(images: Tensor, starts: Tensor, width: int) -> Tensor:
 
     Args:
         images: Images ``(..., S, S)``.
-        starts: First columns and first rows of the squares ``(T,)``; what is outside the image is
-            left out.
-        width: Of the squares, in pixels.
+        starts: First columns, and first rows, of the squares ``(T,)``. A square may reach beyond
+            the image; the mean is of the pixels inside.
+        width: Side of the squares, in pixels.
     """
     distance = torch.arange(images.shape[-1]) - starts[:, None]
     is_inside = ((distance >= 0) & (distance < width)).float()
@@ -382,11 +384,11 @@ def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, steps: int
     size = reference.shape[-1]
     down, across = torch.stack(torch.gradient(reference, dim=(1, 2))) * size / 2
     x, y, _ = _coordinates(size).T.view(3, size, size)
-    # Derivatives (P, 6, S * S) by the six parameters of the transform.
+    # Derivatives (P, 6, S * S) with respect to the six parameters of the transform.
     jacobian = torch.stack([across * x, across * y, across, down * x, down * y, down], 1)
     jacobian = (jacobian * _edge(size)).flatten(2)
     normal = jacobian @ jacobian.transpose(1, 2)
-    # Little contrast determines the transform badly: it is changed less.
+    # Levenberg damping: smaller steps where low contrast makes the equations ill-conditioned.
     damping = 0.02 * normal.diagonal(dim1=1, dim2=2).mean(1) + 1e-3
     normal += damping[:, None, None] * torch.eye(6)
     for _ in range(steps):
@@ -398,7 +400,7 @@ def _aligned(transform: Tensor, reference: Tensor, moving: Tensor, *, steps: int
 
 
 def _overlap_cosine(transform: Tensor, reference: Tensor, moving: Tensor) -> Tensor:
-    """Return the cosine ``(P,)`` of references and aligned images; less if most is blank."""
+    """Return the cosine ``(P,)`` of references and aligned images, lowered for blank images."""
     warped, overlap = _warped(transform, moving)
     blank = _BLANK * overlap.sum((1, 2))
     product = (reference * warped * overlap).sum((1, 2))
@@ -425,5 +427,6 @@ def _coordinates(size: int) -> Tensor:
 
 def _edge(size: int) -> Tensor:
     """Return 1 for the pixels ``(S, S)`` that are compared, and 0 for those at the edges."""
-    width = max(2, round(size / 12))  # a frame of 5 % and most pixels whose surroundings it is in
+    # As wide as a frame of 5 % and most of the windows of local contrast that overlap it.
+    width = max(2, round(size / 12))
     return pad(torch.ones(size - 2 * width, size - 2 * width), 4 * [width])

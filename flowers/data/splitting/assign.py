@@ -18,7 +18,7 @@ from flowers.data.splitting.stratified import assign_groups, fold_targets, split
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How a folder is split: the options of ``FlowersDataModule`` of these names.
+    """Options of the split; ``FlowersDataModule`` describes its parameters of the same names.
 
     Raises:
         ValueError: The options contradict each other, or one is out of its range.
@@ -39,8 +39,8 @@ class SplitOptions:
     def __post_init__(self) -> None:
         if self.folds in (0, 1) or self.fold not in range(self.folds or 1):
             raise ValueError(
-                f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and one of "
-                "them, counted from 0 to folds - 1, as `folds` 5"
+                f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and the "
+                "number of one from 0 to folds - 1, such as `folds` 5 `fold` 0"
             )
         is_valid = self.val_fraction > 0 and self.test_fraction >= 0  # both are false for NaN
         if not (is_valid and self.val_fraction + self.test_fraction < 1):
@@ -49,29 +49,29 @@ class SplitOptions:
                 f"{self.val_fraction} and {self.test_fraction} (only test_fraction may be 0)"
             )
         if self.manifest is not None:
-            self._expect_unset("folds", "group_by", beside="`manifest`, which fixes the split")
+            self._expect_unset("folds", "group_by", given="`manifest`, which defines the split")
         elif self.split != "random":
-            beside = f"`split` {self.split}, which fixes the split"
-            self._expect_unset("folds", "group_by", beside=beside)
+            given = f"`split` {self.split}, which defines the split"
+            self._expect_unset("folds", "group_by", given=given)
 
     def check_folder(self, index: FolderIndex) -> None:
-        """Check the options for a folder that is already split; a manifest overrides both.
+        """Check that no option contradicts split folders; a manifest replaces the split folders.
 
         Raises:
-            ValueError: An option would split the folder in another way.
+            ValueError: An option contradicts the folder's split folders.
         """
         if index.given_splits is not None and self.manifest is None:
-            beside = (
-                f"the split folders in `root` {index.root}, which fix the split. To pool the "
+            given = (
+                f"the split folders in `root` {index.root}, which define the split. To pool the "
                 "splits, put all images under root/<class>."
             )
-            self._expect_unset("folds", "group_by", "split", beside=beside)
+            self._expect_unset("folds", "group_by", "split", given=given)
 
-    def _expect_unset(self, *names: str, beside: str) -> None:
+    def _expect_unset(self, *names: str, given: str) -> None:
         for name in names:
             value = getattr(self, name)
             if value not in (None, "random"):
-                raise ValueError(f"`{name}` {value}: expected nothing beside {beside}")
+                raise ValueError(f"`{name}` {value}: expected no value together with {given}")
 
 
 class Assignment(NamedTuple):
@@ -118,8 +118,8 @@ class _Assigner:
         self.info = info
         self.options = options
         self.pairs = pairs.indices
-        # Number of the group of duplicates of each image. Images that are left out still connect
-        # their duplicates, so those stay in one split.
+        # Number of the group of duplicates of each image. An image that is left out still connects
+        # its duplicates, so that they stay in one split.
         self.groups_of_duplicates = connected(len(index.paths), self.pairs)
         self.notes: list[str] = []
         self.quarantined, unknown = quarantined_images(index, info, quarantine=options.quarantine)
@@ -200,7 +200,7 @@ class _Assigner:
         split[leaking] = SKIPPED
 
     def _split_training(self, split: NDArray[np.object_], only_train: NDArray[np.bool_]) -> None:
-        """Move training images to validation and test, at random or by folds, unless given."""
+        """Move training images to the splits that the folder lacks, at random or by folds."""
         options = self.options
         labels = self.index.labels
         names = self.index.class_names
@@ -209,11 +209,13 @@ class _Assigner:
         if not val_fraction and not test_fraction:
             return
         groups = self._groups()
-        trained = np.isin(groups, groups[only_train])  # with the images of the same groups
-        num_others = ((split == "train") & trained & ~only_train).sum()
+        must_train = np.isin(groups, groups[only_train])  # whole groups
+        num_others = ((split == "train") & must_train & ~only_train).sum()
         if num_others > 0:
-            self.notes.append(f"{num_others:,} images of the same groups are only trained on, too")
-        movable = np.flatnonzero((split == "train") & ~trained)
+            self.notes.append(
+                f"{num_others:,} more images, of the same groups, are only trained on"
+            )
+        movable = np.flatnonzero((split == "train") & ~must_train)
         seed = f"{options.split_seed}"
         if options.folds is not None:
             totals = np.bincount(labels[movable], minlength=len(names))
@@ -270,8 +272,8 @@ class _Assigner:
         if not pairs:
             raise ValueError(
                 f"`group_by` photographer: expected {self.index.root / 'LICENSE.txt'} with lines "
-                "'class/file.jpg CC-BY by NAME - URL', got none of a photo in the folder. Add "
-                "them, or leave the option out."
+                "'class/file.jpg CC-BY by NAME - URL', got no line for a photo in this folder. "
+                "Add them, or leave the option out."
             )
         self.notes.append(
             f"{len(first):,} photographers, each in one split; "
@@ -282,7 +284,7 @@ class _Assigner:
     def _check_classes(self, split: NDArray[np.object_]) -> None:
         if untrained := self.index.untrained_classes(split):
             raise ValueError(
-                f"`root` {self.index.root}: no image is left to train on of "
+                f"`root` {self.index.root}: expected training images of every class, got none of "
                 f"{', '.join(untrained)}: all are in other splits, in quarantine, or duplicates "
                 "of images in other splits. Add images, or remove the class."
             )
@@ -334,7 +336,7 @@ def tf_for_poets_split(paths: Sequence[str]) -> NDArray[np.object_]:
 
 
 def split_table(index: FolderIndex, split: NDArray[np.object_]) -> list[str]:
-    """Return a table of the images of each class and split; only the sums of over 200 classes."""
+    """Return a table of the images of each class and split; totals only for over 200 classes."""
     num_classes = len(index.class_names)
     columns = [np.bincount(index.labels[split == name], minlength=num_classes) for name in SPLITS]
     counts = np.stack(columns, axis=1)

@@ -98,7 +98,7 @@ def test_images_grouped_with_a_conflicting_label_are_only_trained_on(index):
     credit(index, dict.fromkeys(PATHS[:10], "Anna"))
     assignment = assign(index, (0, 45), group_by="photographer")
     assert set(assignment.split[:10]) == {"train"}
-    assert "9 images of the same groups are only trained on, too" in assignment.notes
+    assert "9 more images, of the same groups, are only trained on" in assignment.notes
 
 
 def test_duplicates_that_are_ignored_are_split_as_single_images(index):
@@ -309,7 +309,9 @@ def test_no_test_images_are_taken_if_there_is_no_test_folder_and_its_fraction_is
 
 def test_a_class_whose_training_images_all_leak_is_refused(index):
     index = divide(index, {"train": 1, "val": 20, "test": 19})
-    with pytest.raises(ValueError, match=r"no image is left to train on of cat: "):
+    with pytest.raises(
+        ValueError, match=r"expected training images of every class, got none of cat: "
+    ):
         assign(index, (0, 39))
 
 
@@ -381,7 +383,7 @@ def test_grouping_needs_credits(index):
     with pytest.raises(ValueError, match=r"`group_by` photographer: expected .*LICENSE\.txt"):
         assign(index, group_by="photographer")
     credit(index, {"emu/01.jpg": "Bo"})
-    with pytest.raises(ValueError, match="got none of a photo in the folder"):
+    with pytest.raises(ValueError, match="got no line for a photo in this folder"):
         assign(index, group_by="photographer")
 
 
@@ -418,8 +420,11 @@ def test_the_table_counts_every_class_of_a_few_and_the_sum_of_many(index):
         ({"val_fraction": 0.1, "test_fraction": 0.9}, r"`val_fraction`.*together below 1"),
         ({"fold": 1}, r"`fold` 1: expected at least 2 folds"),
         ({"folds": 1}, "at least 2 folds"),
-        ({"folds": 5, "fold": 5}, "counted from 0"),
-        ({"folds": 5, "manifest": "m.csv"}, r"`folds` 5: expected nothing beside `manifest`"),
+        ({"folds": 5, "fold": 5}, "from 0 to folds - 1"),
+        (
+            {"folds": 5, "manifest": "m.csv"},
+            r"`folds` 5: expected no value together with `manifest`",
+        ),
         (
             {"group_by": "photographer", "split": "tf_for_poets"},
             r"`group_by` photographer: .* `split` tf_for_poets",
