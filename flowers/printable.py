@@ -7,6 +7,8 @@ def printable(text: str) -> str:
     """Return a text in one line, with escape sequences in place of control characters."""
     characters = []
     for char in text:
-        is_shown = char.isprintable() or category(char) == "Zs"  # also other spaces
-        characters.append(char if is_shown else repr(char)[1:-1])
+        if char.isprintable() or category(char) == "Zs":  # also other spaces
+            characters.append(char)
+        else:
+            characters.append(repr(char)[1:-1])
     return "".join(characters)

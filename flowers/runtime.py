@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # control groups of Linux, version 2
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # control groups of Linux, version 2
 # Processes are started by hand on each machine with MASTER_ADDR, or by jsrun or mpirun.
 _OTHER_LAUNCHERS = {"MASTER_ADDR", "JSM_NAMESPACE_SIZE", "OMPI_COMM_WORLD_SIZE"}
 # Messages of Lightning that do not apply to this project.
@@ -104,7 +104,7 @@ def num_allowed_cores() -> int:
     else:
         cores = os.cpu_count() or 1
     try:
-        quota, period = map(int, _CPU_MAX.read_text(encoding="ascii").split())
+        quota, period = map(int, CPU_MAX.read_text(encoding="ascii").split())
     except (OSError, ValueError):  # without a limit, the quota is "max"
         return cores
     return max(1, min(cores, round(quota / period)))

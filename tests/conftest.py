@@ -107,13 +107,13 @@ def _run_rank(rank: int, port: int, folder: Path, words: list[str]) -> None:
 @pytest.fixture
 def run_in_two(
     forkserver: ForkServerContext, tmp_path: Path
-) -> Callable[[list[str]], tuple[dict[str, float], str]]:
+) -> Callable[..., tuple[dict[str, float], str]]:
     """Return a function that runs a command in two processes, as torchrun does.
 
-    It returns the metrics of the first process and what that printed.
+    It returns the metrics of the first process, none if the command fails, and what that printed.
     """
 
-    def run(words: list[str]) -> tuple[dict[str, float], str]:
+    def run(words: list[str], *, status: int = 0) -> tuple[dict[str, float], str]:
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
@@ -127,7 +127,9 @@ def run_in_two(
             process.join(120)
             process.kill()  # if the other failed, it waits for half an hour
         printed = (folder / "printed_0.txt").read_text()
-        assert [process.exitcode for process in processes] == [0, 0], printed
+        assert [process.exitcode for process in processes] == [status, status], printed
+        if status != 0:
+            return {}, printed
         return json.loads((folder / "metrics.json").read_text()), printed
 
     return run

@@ -95,10 +95,6 @@ def test_the_example_of_a_custom_configuration_is_valid(tmp_path):
     assert ended.value.code == 0
 
 
-def test_the_front_page_is_short():
-    assert len(README.splitlines()) <= 150
-
-
 def test_every_option_exists(capsys):
     with pytest.raises(SystemExit):
         training.main(["fit", "--help", "all"])

@@ -106,7 +106,7 @@ def test_a_missing_gpu_is_reported_before_there_is_a_run_folder(synthetic, tmp_p
 def test_the_number_of_cores_follows_affinity_and_cgroup(quota, cores, monkeypatch, tmp_path):
     file = tmp_path / "cpu.max"
     file.write_text(quota)
-    monkeypatch.setattr(runtime, "_CPU_MAX", file)
+    monkeypatch.setattr(runtime, "CPU_MAX", file)
     monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
     assert runtime.num_allowed_cores() == cores
 
@@ -164,6 +164,23 @@ def test_two_processes_of_torchrun_evaluate_as_one_does(run_in_two, synthetic, t
     with pytest.warns(UserWarning, match=message):
         training.main(["fit", *resume])
     assert read_checkpoint(run / "checkpoints" / "last.ckpt")["epoch"] == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "expected a folder with one folder of images per class, got no"),
+        (["--data.folds", "30", "--data.test_fraction", "0"], "--data.root: class"),
+    ],
+)
+def test_an_error_of_the_data_ends_both_processes_and_leaves_no_run_folder(
+    words, message, run_in_two, photos, tmp_path
+):
+    root = photos(cat=6, dog=6) if words else "missing"
+    words += ["--data.root", str(root), "--trainer.accelerator", "cpu"]
+    _, printed = run_in_two(["fit", *words], status=1)
+    assert message in printed
+    assert not (tmp_path / "lightning_logs").exists()
 
 
 def _curves(folder):

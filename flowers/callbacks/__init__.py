@@ -1,7 +1,7 @@
 """Lightning callbacks.
 
-``Calibrate``, ``EarlyStopping``, ``FreezeBackbone``, ``LogToTensorBoard``, ``SaveBest``,
-``SaveLast`` and ``WriteReport`` have options on the command line. The others are always on.
+A callback with something to choose is a group of options on the command line, such as ``--freeze``
+of ``FreezeBackbone``. The others have nothing to choose.
 """
 
 from flowers.callbacks.calibrate import Calibrate

@@ -3,13 +3,13 @@
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 
-from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions
+from flowers.callbacks.collect_predictions import CollectPredictions, as_predictions
 from flowers.data import FlowersDataModule
 from flowers.evaluation import fit_rejection, fit_temperature, reliability, with_temperature
 from flowers.tasks import ClassificationTask, expect
 
 
-class Calibrate(CollectsPredictions):
+class Calibrate(CollectPredictions):
     """Fits a temperature and a confidence threshold on the validation split, for the checkpoint.
 
     Args:

@@ -17,7 +17,7 @@ def is_all(limit: float) -> bool:
     return isinstance(limit, float) and limit == 1.0
 
 
-class CollectsPredictions(Callback):
+class CollectPredictions(Callback):
     """Base of callbacks that need the predictions of a whole split."""
 
     def __init__(self) -> None:

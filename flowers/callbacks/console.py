@@ -58,8 +58,10 @@ class PrintEpochs(Callback):
         values = []
         for name in _METRICS:
             is_old = name.startswith("val/") and not self._is_validated
-            value = trainer.callback_metrics.get(name)
-            values.append("" if value is None or is_old else f"{float(value):.4f}")
+            text = ""
+            if name in trainer.callback_metrics and not is_old:
+                text = f"{float(trainer.callback_metrics[name]):.4f}"
+            values.append(text)
         self._seconds.append(time.monotonic() - self._start)
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
         time_left = ""
@@ -116,10 +118,10 @@ def _print_accuracy(trainer: Trainer, split: str) -> None:
     if not (trainer.is_global_zero and isinstance(data, FlowersDataModule)):
         return
     total = len(data.indices[split])
-    correct = round(float(trainer.callback_metrics[f"{split}/acc"]) * total)
-    low, high = wilson_interval(correct, total)
-    accuracy = f"{correct / total:.1%} ({low:.1%} to {high:.1%}, 95 %)"
-    print(f"{split}/acc: {correct} of {total} images are correct, {accuracy}", flush=True)
+    acc = float(trainer.callback_metrics[f"{split}/acc"])
+    low, high = wilson_interval(acc, total)
+    text = f"{acc * total:.0f} of {total} images are correct, {acc:.1%}"
+    print(f"{split}/acc: {text} ({low:.1%} to {high:.1%}, 95 %)", flush=True)
     print(f"{split}/loss: {float(trainer.callback_metrics[f'{split}/loss']):.4f}", flush=True)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.tensorboard.summary import hparams
 
-from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions
+from flowers.callbacks.collect_predictions import CollectPredictions, as_predictions
 from flowers.data import FlowersDataModule
 from flowers.evaluation import (
     PredictionTable,
@@ -115,7 +115,7 @@ class FailSafeTensorBoardLogger(TensorBoardLogger):
         self.attempt(partial(super().finalize, status))
 
 
-class LogToTensorBoard(CollectsPredictions):
+class LogToTensorBoard(CollectPredictions):
     """Logs an augmented batch, the recall of each class, gradient norm, speed, and figures.
 
     Args:

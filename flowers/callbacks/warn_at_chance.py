@@ -59,5 +59,4 @@ class WarnAtChance(Callback):
 
 
 def _interval(accuracy: Tensor, data: FlowersDataModule, split: str) -> tuple[float, float]:
-    num_images = len(data.indices[split])
-    return wilson_interval(round(float(accuracy) * num_images), num_images)
+    return wilson_interval(float(accuracy), len(data.indices[split]))

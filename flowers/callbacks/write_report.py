@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from flowers import evaluation
-from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions, is_all
+from flowers.callbacks.collect_predictions import CollectPredictions, as_predictions, is_all
 from flowers.callbacks.console import print_classes
 from flowers.checkpoint import read_checkpoint
 from flowers.data import FlowersDataModule, read_credits, to_float
@@ -29,7 +29,7 @@ from flowers.tasks import ClassificationTask, Prediction, expect
 _MAX_TRAINING_IMAGES = 10_000
 
 
-class WriteReport(CollectsPredictions):
+class WriteReport(CollectPredictions):
     """Writes ``report.html``, ``.json``, ``.md``, ``predictions.csv`` and ``figures``, all or none.
 
     Args:

@@ -21,7 +21,7 @@ _MAX_FINDINGS = 200
 def audit(
     root: str,
     *,
-    out: str | None = None,
+    out: Path | None = None,
     predictions: str | None = None,
     duplicates: data.DuplicateRule = "near",
     min_side: int = 32,
@@ -50,13 +50,13 @@ def audit(
     data.allow_megapixels(max_megapixels)
     cache = Path(cache_dir) if cache_dir else data.default_cache_dir()
     folder = data.ensure_root(root)
-    for option, path in {"--out": Path(out or "lightning_logs"), "--cache_dir": cache}.items():
+    for option, path in {"--out": out or Path("lightning_logs"), "--cache_dir": cache}.items():
         if path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(
                 f"{option} {path}: expected a folder outside {root}, which holds only photos. Give "
                 f"another, such as {option} {folder.resolve()}-{option.removeprefix('--')}"
             )
-    if out is not None and Path(out).exists():
+    if out is not None and out.exists():
         raise FileExistsError(f"--out {out}: the folder exists. Give another name.")
     table = None
     if predictions is not None:
@@ -76,7 +76,7 @@ def audit(
         "audit.json": _json(audited, issues),
         "quarantine.csv": data.quarantine_text(audited.quarantine),
     }
-    target = write_folder(None if out is None else Path(out), texts, name="audit")
+    target = write_folder(out, texts, name="audit")
     print(_summary(audited, groups, folder=Path(os.path.relpath(target))))
     return 1 if groups else 0
 
@@ -103,7 +103,7 @@ def _of_this_folder(
     known = evaluation.PredictionTable(names, tuple(paths.values()), labels, probs)
     print(
         f"--predictions {file} has {len(paths):,} of the {len(audited.labels):,} images, "
-        f"{known.correct.mean():.1%} of them correct. Not used, because they are missing or have "
+        f"{known.accuracy:.1%} of them correct. Not used, because they are missing or have "
         f"another label now: {len(predictions.paths) - len(paths):,}"
     )
     return known

@@ -68,6 +68,9 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
     if not tests:
         print(f"{name} is not tested: python -m flowers test --ckpt_path {folder}")
     newest = tests.get(max(tests, default=1), folder / "predictions.csv")
+    predictions = None
+    if tests:
+        predictions = evaluation.read_predictions(newest)
     if len(tests) > 1:
         print(f"{name} was tested {len(tests)} times: {newest.name}, the newest, is compared")
     report = newest.name.replace("predictions", "report").replace(".csv", ".json")
@@ -77,7 +80,7 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
         sha256 = {row.path: row.sha256 for row in read_manifest(manifest)}
     return evaluation.Run(
         name=name,
-        predictions=evaluation.read_predictions(newest) if tests else None,
+        predictions=predictions,
         curves=curves,
         seconds=evaluation.training_seconds(folder),
         config=_options(folder / "config.yaml"),

@@ -16,9 +16,6 @@ from flowers.cli.option_errors import option_values
 from flowers.cli.print_markdown import print_markdown
 from flowers.run_folder import last_checkpoint, write_new
 
-# The predictions by seed and test fold.
-Runs = dict[tuple[int, int], evaluation.PredictionTable]
-
 
 def cross_validate(
     *,
@@ -75,7 +72,9 @@ def cross_validate(
         raise ValueError(f"--out {out}: another cross-validation writes into it") from None
 
 
-def _run_all(out: Path, options: list[str], *, folds: int, seeds: int) -> Runs:
+def _run_all(
+    out: Path, options: list[str], *, folds: int, seeds: int
+) -> evaluation.FoldPredictions:
     """Return the predictions of each seed and test fold; finished runs are not repeated."""
     keys = list(product(range(seeds), range(folds)))
     runs = {}
@@ -89,7 +88,7 @@ def _run_all(out: Path, options: list[str], *, folds: int, seeds: int) -> Runs:
             _run_fold(folder, [*words, "--seed_everything", str(seed)])
             seconds.append(time.perf_counter() - start)
         runs[seed, fold] = evaluation.read_predictions(folder / "predictions.csv")
-        print(f": test accuracy {runs[seed, fold].correct.mean():.1%}", end="")
+        print(f": test accuracy {runs[seed, fold].accuracy:.1%}", end="")
         if seconds and number + 1 < len(keys):
             left = sum(seconds) / len(seconds) * (len(keys) - number - 1) / 60
             print(f", {left:.0f} min left", end="")
@@ -149,7 +148,9 @@ def _checksum(file: Path) -> str:
     return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
-def _write_results(out: Path, runs: Runs, earlier: dict[str, list[str]]) -> dict[str, list[str]]:
+def _write_results(
+    out: Path, runs: evaluation.FoldPredictions, earlier: dict[str, list[str]]
+) -> dict[str, list[str]]:
     """Write the results; earlier ones are replaced unless they were edited.
 
     Args:

@@ -112,7 +112,7 @@ def check_images(photos: list[str] | None, decoding: dict[str, Any]) -> NDArray[
     return torch.stack(images).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def largest_difference(run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) -> float:
+def largest_difference(run: deploy.Runner, module: nn.Module, images: NDArray[np.uint8]) -> float:
     """Return the largest difference between the probabilities of an exported file and its module.
 
     Args:
@@ -129,7 +129,9 @@ def largest_difference(run: deploy.Run, module: nn.Module, images: NDArray[np.ui
 
 
 @torch.inference_mode()
-def _print_cost(file: Path, run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) -> None:
+def _print_cost(
+    file: Path, run: deploy.Runner, module: nn.Module, images: NDArray[np.uint8]
+) -> None:
     """Print the size of the file, and its latency and PyTorch's."""
     print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
     for size in (1, 32):

@@ -25,4 +25,5 @@ def photo_picture(root: Path, path: str) -> Picture:
         jpeg = jpeg_bytes(load_thumbnail(root / path, longest=240))
         link = (root / path).absolute().as_uri()
     credit = _credits(root).get(path)
-    return Picture(jpeg, path, credit.photographer if credit else "", link=link)
+    photographer = credit.photographer if credit else ""
+    return Picture(jpeg, path, photographer, link=link)

@@ -37,7 +37,7 @@ COMMON_OPTIONS = {
     "evaluation": {
         "ckpt_path": "Run folder, whose best checkpoint is meant, or checkpoint",
         "model.tta": "",
-        "calibration.selective_accuracy": "Accuracy above the rejection threshold",
+        "calibration.selective_accuracy": "Accuracy above the confidence threshold",
         "report.folder": "Where test writes its report; null: the run folder",
     },
     "logging": {

@@ -12,7 +12,7 @@ from flowers.data.image_folder import (
     reasons_to_ignore,
     summarize_ignored,
 )
-from flowers.data.quality.audit import KINDS, Audit, Finding, audit_folder
+from flowers.data.quality.audit_folder import KINDS, Audit, Finding, audit_folder
 from flowers.data.quality.duplicates import DuplicateRule, duplicate_pairs
 from flowers.data.quality.image_info import read_image_info
 from flowers.data.quality.quarantine import QuarantineRow, quarantine_text

@@ -143,13 +143,13 @@ class BatchAugmentation:
         return images, labels
 
     def _augment(self, images: Tensor, draws: Tensor, size: int) -> Tensor:
-        grid = _sampling_grid(self._affine(draws[:, :6]), size)
+        grid = _sampling_grid(self.affine(draws[:, :6]), size)
         # Crops are at most a little larger than the result, so plain bilinear sampling does not
         # alias.
         out = grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
-        return self._erase(self._jitter(out.div_(255), draws[:, 6:9]), draws[:, 9:14])
+        return self.erase(self.jitter(out.div_(255), draws[:, 6:9]), draws[:, 9:14])
 
-    def _affine(self, draws: Tensor) -> Tensor:
+    def affine(self, draws: Tensor) -> Tensor:
         """Return matrices ``(B, 2, 3)`` from the result's coordinates in [-1, 1] to the image's."""
         area = self.min_scale + (1 - self.min_scale) * draws[:, 0]
         aspect = torch.exp((2 * draws[:, 1] - 1) * math.log(self.max_aspect))
@@ -163,8 +163,13 @@ class BatchAugmentation:
         rows = (cos * width * flip, -sin * height, x), (sin * width * flip, cos * height, y)
         return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
-    def _jitter(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Change brightness, contrast and saturation by a matrix and an offset for each image."""
+    def jitter(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Change brightness, contrast and saturation by a matrix and an offset for each image.
+
+        Args:
+            images: Floats ``(B, 3, S, S)`` in [0, 1].
+            draws: Uniform random numbers ``(B, 3)`` in [0, 1).
+        """
         strength = images.new_tensor([self.brightness, self.contrast, self.saturation])
         brightness, contrast, saturation = (1 + strength * (2 * draws - 1)).unbind(dim=1)
         # Rec. 601, the grey of Pillow and torchvision.
@@ -177,8 +182,13 @@ class BatchAugmentation:
         out = torch.baddbmm(offset, matrix, images.flatten(2)).clamp_(0, 1)
         return out.view_as(images)
 
-    def _erase(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Fill a grey rectangle of 2 to 25 % of the area in some images."""
+    def erase(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Fill a grey rectangle of 2 to 25 % of the area in some images.
+
+        Args:
+            images: Floats ``(B, 3, S, S)``.
+            draws: Uniform random numbers ``(B, 5)`` in [0, 1).
+        """
         if self.erase_prob == 0:
             return images
         size = images.shape[-1]

@@ -23,7 +23,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 # Shorter waits for another process are not worth a line.
-_QUIET_SECONDS = 2.0
+QUIET_SECONDS = 2.0
 _CHECKSUMS = "checksums.json"
 # Each block has a checksum of its own, so that all cores share the reading of one large file.
 _BLOCK = 2**24
@@ -65,7 +65,7 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path
             cache_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(f"`cache_dir` {cache_dir}: {error}; give another folder") from error
-        with _held(FileLock(cache_dir / f"{key}.lock")):
+        with held(FileLock(cache_dir / f"{key}.lock")):
             if damage := _damage(entry):
                 if os.path.lexists(entry):
                     print(f"Damaged cache entry {entry}: {damage}. It is built again.", flush=True)
@@ -132,10 +132,10 @@ def _move(partial: Path, entry: Path) -> None:
         shutil.rmtree(partial)  # another machine was faster
 
 
-def _held(lock: BaseFileLock) -> AbstractContextManager[object]:
+def held(lock: BaseFileLock) -> AbstractContextManager[object]:
     """Acquire a lock for a ``with`` block; print a line if it takes long."""
     try:
-        return lock.acquire(timeout=_QUIET_SECONDS)
+        return lock.acquire(timeout=QUIET_SECONDS)
     except Timeout:
         print(f"Waiting for another process, which holds {lock.lock_file}", flush=True)
         return lock.acquire()

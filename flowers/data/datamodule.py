@@ -297,10 +297,13 @@ class FlowersDataModule(LightningDataModule):
             world_size=world_size,
             balance=balance,
         )
+        if self.cache:
+            dataset = SplitImages(self._read, self.index.labels, indices)
+            return batch_loader(dataset, sampler, num_workers=0)
         # Worker processes get a copy of the function, but not of the data module.
         read = partial(read_files, index=self.index, decoding=self.decoding)
-        dataset = SplitImages(self._read if self.cache else read, self.index.labels, indices)
-        return batch_loader(dataset, sampler, num_workers=0 if self.cache else self.num_workers)
+        dataset = SplitImages(read, self.index.labels, indices)
+        return batch_loader(dataset, sampler, num_workers=self.num_workers)
 
     def images(self, indices: NDArray[np.int64]) -> Tensor:
         """Return bytes of images ``(B, 3, S, S)``, from the cache if there is one.
@@ -354,12 +357,11 @@ class FlowersDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Return the decoding, the fingerprints and the training images for a checkpoint."""
         trained_on = content_numbers(np.array(self.info.sha256)[self.indices["train"]])
-        return {
-            "class_names": self.class_names,
-            **self.decoding,
-            **fingerprints(self.manifest_rows()),
-            "trained_on": torch.from_numpy(trained_on),
-        }
+        state: dict[str, Any] = {"class_names": self.class_names}
+        state |= self.decoding
+        state |= fingerprints(self.manifest_rows())
+        state["trained_on"] = torch.from_numpy(trained_on)
+        return state
 
     def describe_leaks(self, state_dict: Mapping[str, Any]) -> str:
         """Return a warning about validation and test images that a checkpoint was trained on.

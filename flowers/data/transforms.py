@@ -41,7 +41,8 @@ def load_named(file: Path, *, content: bytes | None = None, **decoding: Any) -> 
         decoding: Options of ``load_image``.
     """
     try:
-        return load_image(file if content is None else io.BytesIO(content), **decoding)
+        source = file if content is None else io.BytesIO(content)
+        return load_image(source, **decoding)
     except OSError as error:
         raise OSError(f"{file}: {error}") from error
     except MemoryError as error:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 _SHAPES = {"images": {0: torch.export.Dim("batch")}}  # a batch of any size
 # Maps RGB bytes (B, S, S, 3) to probabilities (B, K).
-Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+Runner = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class Classifier(nn.Module):
@@ -65,7 +65,7 @@ def _example(images: NDArray[np.uint8]) -> tuple[Tensor]:
     return (torch.from_numpy(np.resize(images, (2, *images.shape[1:]))),)
 
 
-def onnx_runner(file: Path) -> Run:
+def onnx_runner(file: Path) -> Runner:
     """Return a function that runs an ONNX file on the CPU."""
     import onnxruntime  # noqa: PLC0415
 
@@ -95,7 +95,7 @@ def write_torch_export(
     file.write_bytes(content.getvalue())
 
 
-def torch_export_runner(file: Path) -> Run:
+def torch_export_runner(file: Path) -> Runner:
     """Return a function that runs a torch.export file."""
     with warnings.catch_warnings(action="ignore"):
         program = torch.export.load(file).module()

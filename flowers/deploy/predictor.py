@@ -133,7 +133,9 @@ class FlowerPredictor:
         self, decoded: Sequence[tuple[str, Tensor | OSError]]
     ) -> Iterator[Classification | OSError]:
         images = [image for _, image in decoded if isinstance(image, Tensor)]
-        rows = iter(self.probs(torch.stack(images)).tolist() if images else [])
+        rows: Iterator[list[float]] = iter([])
+        if images:
+            rows = iter(self.probs(torch.stack(images)).tolist())
         for path, image in decoded:
             if isinstance(image, OSError):
                 yield image

@@ -7,7 +7,7 @@ from flowers.evaluation.calibration import (
     with_temperature,
 )
 from flowers.evaluation.comparison import Run
-from flowers.evaluation.cross_validation import summary_files
+from flowers.evaluation.cross_validation import FoldPredictions, summary_files
 from flowers.evaluation.examples import best_successes, worst_mistakes
 from flowers.evaluation.figures import (
     confusion_figure,

@@ -17,7 +17,7 @@ from flowers.evaluation.training_curves import Curve
 LEVEL = 0.05  # the usual significance level
 
 
-class Pair(NamedTuple):
+class RunPair(NamedTuple):
     """McNemar's test of two runs.
 
     Args:
@@ -118,7 +118,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return float(binomtest(only_first, only_first + only_second).pvalue)
 
 
-def pairs(runs: Sequence[Run]) -> list[Pair]:
+def pairs(runs: Sequence[Run]) -> list[RunPair]:
     """Return all pairs of tested runs, with p-values corrected for the number of pairs (Holm)."""
     results = []
     for first, second in combinations(runs, 2):
@@ -127,7 +127,7 @@ def pairs(runs: Sequence[Run]) -> list[Pair]:
         shared = _shared_answers([first, second])
         outcomes = Counter((one.is_correct, other.is_correct) for one, other in shared)
         p_value = mcnemar(outcomes[True, False], outcomes[False, True])
-        pair = Pair(
+        pair = RunPair(
             first=first.name,
             second=second.name,
             shared=len(shared),

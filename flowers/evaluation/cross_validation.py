@@ -13,7 +13,7 @@ from flowers.evaluation.predictions import PredictionTable, predictions_csv
 from flowers.evaluation.reports.page import Table, table_markdown
 
 # The predictions of each test fold, by (seed, fold).
-Runs = Mapping[tuple[int, int], PredictionTable]
+FoldPredictions = dict[tuple[int, int], PredictionTable]
 
 
 class Summary(NamedTuple):
@@ -32,7 +32,7 @@ class Summary(NamedTuple):
     high: float
 
 
-def summarize(runs: Runs) -> dict[str, Summary]:
+def summarize(runs: FoldPredictions) -> dict[str, Summary]:
     """Return mean, standard deviation and confidence interval of every score.
 
     Raises:
@@ -51,7 +51,7 @@ def summarize(runs: Runs) -> dict[str, Summary]:
     return summary
 
 
-def pool(runs: Runs) -> PredictionTable:
+def pool(runs: FoldPredictions) -> PredictionTable:
     """Return the predictions of all runs as one table, which has each image once per seed.
 
     Raises:
@@ -78,7 +78,7 @@ def pool(runs: Runs) -> PredictionTable:
     )
 
 
-def summary_files(runs: Runs) -> dict[str, str]:
+def summary_files(runs: FoldPredictions) -> dict[str, str]:
     """Return the files with the scores and the pooled predictions, by their names.
 
     Raises:
@@ -97,7 +97,9 @@ def summary_files(runs: Runs) -> dict[str, str]:
     }
 
 
-def _markdown(runs: Runs, summary: Mapping[str, Summary], pooled: PredictionTable) -> str:
+def _markdown(
+    runs: FoldPredictions, summary: Mapping[str, Summary], pooled: PredictionTable
+) -> str:
     seeds, folds = map(set, zip(*runs, strict=True))  # the keys are (seed, fold)
     seed_count = "1 seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
     counts = confusion(pooled)

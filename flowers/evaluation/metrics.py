@@ -50,7 +50,7 @@ def scores(predictions: PredictionTable) -> dict[str, float]:
     probs = predictions.probs / predictions.probs.sum(axis=1, keepdims=True)
     loss = log_loss(labels, probs, labels=np.arange(probs.shape[1]))
     values = {
-        "accuracy": float(predictions.correct.mean()),
+        "accuracy": predictions.accuracy,
         "balanced accuracy": float(recall),
         "macro-F1": float(f1_score(labels, predicted, average="macro")),
         "log loss": float(loss),
@@ -64,10 +64,10 @@ def scores(predictions: PredictionTable) -> dict[str, float]:
 def overall_metrics(predictions: PredictionTable) -> dict[str, Any]:
     """Return the scores over all classes under the names that the JSON reports use."""
     values = scores(predictions)
-    correct = int(predictions.correct.sum())
+    interval = wilson_interval(predictions.accuracy, len(predictions.labels))
     return {
         "accuracy": values["accuracy"],
-        "accuracy_interval_95": list(wilson_interval(correct, len(predictions.labels))),
+        "accuracy_interval_95": list(interval),
         "macro_f1": values["macro-F1"],
         "balanced_accuracy": values["balanced accuracy"],
         "log_loss": values["log loss"],
@@ -88,15 +88,15 @@ def confusion(predictions: PredictionTable) -> NDArray[np.int64]:
     )
 
 
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a fraction, in [0, 1].
+def wilson_interval(accuracy: float, num_images: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of an accuracy, in [0, 1].
 
     Wilson (1927), https://doi.org/10.1080/01621459.1927.10502953
 
     Raises:
-        ValueError: There are no trials, or more successes than trials.
+        ValueError: There are no images, or the accuracy is above 1.
     """
-    interval = binomtest(successes, trials).proportion_ci(method="wilson")
+    interval = binomtest(round(accuracy * num_images), num_images).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 

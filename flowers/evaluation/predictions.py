@@ -44,6 +44,11 @@ class PredictionTable:
         """Whether the predicted class is the label ``(N,)``."""
         return self.predicted == self.labels
 
+    @property
+    def accuracy(self) -> float:
+        """Fraction of the images whose predicted class is the label."""
+        return float(self.correct.mean())
+
 
 def read_predictions(file: str | Path, *, needs_labels: bool = True) -> PredictionTable:
     """Read a table of predictions.

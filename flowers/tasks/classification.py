@@ -20,7 +20,7 @@ from flowers.tasks.checks import check_weights, expect, warn_of_restored
 from flowers.tasks.classification_result import Classification, classify
 from flowers.tasks.optim import decay_groups, warmup_cosine, warmup_ema
 
-Batch = tuple[Tensor, ...]  # images, targets, indices
+Tensors = tuple[Tensor, ...]  # images, targets, indices
 
 
 class Prediction(NamedTuple):
@@ -129,7 +129,7 @@ class ClassificationTask(LightningModule):
         """The network with its test-time augmentation."""
         return self.net if self.tta == "none" else AverageViews(self.net, self.tta)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Tensors, batch_idx: int) -> Tensor:
         """Return the loss of a batch of images, targets (labels, or soft) and indices."""
         images, targets, *_ = batch
         logits = self(images)
@@ -148,15 +148,15 @@ class ClassificationTask(LightningModule):
         self._log_epoch(self.train_metrics, logits, labels, loss.detach())
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:  # type: ignore[override]
+    def validation_step(self, batch: Tensors, batch_idx: int) -> Prediction:  # type: ignore[override]
         """Return the logits of a batch of the validation split."""
         return self._evaluate(batch, self.val_metrics)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Prediction:  # type: ignore[override]
+    def test_step(self, batch: Tensors, batch_idx: int) -> Prediction:  # type: ignore[override]
         """Return the logits of a batch of the test split."""
         return self._evaluate(batch, self.test_metrics)
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection) -> Prediction:
+    def _evaluate(self, batch: Tensors, metrics: MetricCollection) -> Prediction:
         images, labels, indices, *_ = batch
         logits = self(images).float()
         # Without label smoothing and class weights, so that recipes can be compared.
@@ -170,7 +170,7 @@ class ClassificationTask(LightningModule):
         metrics.update(preds=logits, target=labels, value=loss, weight=len(labels))
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Classification]:
+    def predict_step(self, batch: Tensors, batch_idx: int) -> list[Classification]:
         """Return the classification of each image of a batch, as ``FlowerPredictor`` does."""
         images, _, indices, *_ = batch
         calibration = self.calibration or {"temperature": 1.0, "threshold": 0.0}

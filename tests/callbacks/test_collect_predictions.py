@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions, is_all
+from flowers.callbacks.collect_predictions import CollectPredictions, as_predictions, is_all
 from flowers.cli import training
 from flowers.data import FlowersDataModule
 from flowers.tasks import Prediction
@@ -16,7 +16,7 @@ TRAINER = SimpleNamespace(world_size=1)
 
 
 def test_the_predictions_of_all_batches_are_in_the_order_of_the_folder():
-    collected = CollectsPredictions()
+    collected = CollectPredictions()
     logits = torch.arange(10.0).reshape(5, 2)
     collected.on_test_epoch_start(TRAINER, None)
     for indices in (torch.tensor([4, 0, 2]), torch.tensor([3, 1])):
@@ -28,7 +28,7 @@ def test_the_predictions_of_all_batches_are_in_the_order_of_the_folder():
 
 
 def test_a_new_epoch_drops_the_predictions_of_the_last_one():
-    collected = CollectsPredictions()
+    collected = CollectPredictions()
     for value in (0.0, 1.0):
         collected.on_validation_epoch_start(TRAINER, None)
         batch = Prediction(torch.tensor([7]), torch.full((1, 2), value))

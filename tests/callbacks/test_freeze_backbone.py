@@ -121,11 +121,11 @@ def test_a_probe_trains_the_head_on_features_of_its_backbone(data):
     assert changed(task, before) == {"head.1.weight", "head.1.bias"}
     assert data.features is None  # the data module has its images again
     features = cache_features(task, data)
-    chosen = data.indices["val"][:4]
-    images = torch.from_numpy(data.pixels[chosen]).permute(0, 3, 1, 2).float() / 255
+    indices = data.indices["val"][:4]
+    images = torch.from_numpy(data.pixels[indices]).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         expected = task.net.eval().backbone(task.net.standardize(images))
-    assert torch.allclose(expected, torch.from_numpy(features[chosen]), atol=1e-5)
+    assert torch.allclose(expected, torch.from_numpy(features[indices]), atol=1e-5)
     assert np.isnan(features[data.indices["test"]]).all()  # they are not needed
 
 

@@ -47,8 +47,8 @@ def test_a_report_is_written_into_the_run_folder_and_a_second_one_gets_a_number(
     figures = {file.name for file in (run / "figures").iterdir()}
     assert {"confusion_matrix.png", "training.png"} <= figures
     assert len(figures) == 5
-    num_mistakes = report["images"] - report["right"]
-    num_examples = min(8, num_mistakes) + min(8, report["right"])
+    num_mistakes = report["images"] - report["correct"]
+    num_examples = min(8, num_mistakes) + min(8, report["correct"])
     num_issues = len(report["label_issues"])
     assert page.count('<div class="card">') == num_examples + num_issues
     # The photo, and its Grad-CAM overlay.

@@ -116,11 +116,11 @@ def hostile(tmp_path, monkeypatch):
 def test_every_fault_is_a_finding_and_does_not_end_the_audit(hostile):
     status, result, _, _ = run(hostile)
     assert status == 1
-    found = {}
+    paths_of_kind = {}
     for finding in result["findings"]:
-        found.setdefault(finding["kind"], []).append(tuple(finding["paths"]))
+        paths_of_kind.setdefault(finding["kind"], []).append(tuple(finding["paths"]))
     same = f"cat/{QUOTES}"
-    assert {kind: sorted(paths) for kind, paths in found.items()} == {
+    assert {kind: sorted(paths) for kind, paths in paths_of_kind.items()} == {
         "unreadable": [
             (f"cat/{name}",)
             for name in ("bomb.png", "empty.jpg", "secret.png", "text.jpg", "truncated.jpg")
@@ -226,18 +226,18 @@ def test_faults_that_stop_a_training_are_findings(photos, monkeypatch, tmp_path)
     monkeypatch.setattr(os, "scandir", guarded)
     status, result, _, _ = run(root, "--min_side", "8")
     assert status == 1
-    found = {
+    files = {
         finding["kind"]: (*finding["paths"], finding["detail"]) for finding in result["findings"]
     }
-    assert found["empty"] == ("emu: no image",)
-    assert found["ignored"][0] == "cat/locked"
-    assert "Permission denied" in found["ignored"][1]
-    assert found["unreadable"] == ("cat/huge.jpg", "expected a photo, got a file of 2.0 GiB")
+    assert files["empty"] == ("emu: no image",)
+    assert files["ignored"][0] == "cat/locked"
+    assert "Permission denied" in files["ignored"][1]
+    assert files["unreadable"] == ("cat/huge.jpg", "expected a photo, got a file of 2.0 GiB")
     with pytest.raises(PermissionError, match="locked"):
         FlowersDataModule(str(root))
 
 
-def test_a_divided_folder_is_audited_by_class_and_its_leaks_are_found(tmp_path, capsys):
+def test_a_divided_folder_is_audited_by_class_and_its_leaks_are_reported(tmp_path, capsys):
     generate_flowers(tmp_path / "synthetic_flowers", per_class=6, image_size=48)
     root = tmp_path / "photos"
     for file in (tmp_path / "synthetic_flowers").glob("*/*.jpg"):
@@ -413,7 +413,7 @@ def test_results_are_never_overwritten(photos, tmp_path):
         assert (tmp_path / "lightning_logs" / f"audit_{number}" / "audit.html").exists()
     (tmp_path / "mine").mkdir()
     with pytest.raises(FileExistsError, match="--out mine"):
-        audit.audit(str(root), out="mine")
+        audit.audit(str(root), out=Path("mine"))
 
 
 def test_a_folder_made_during_the_audit_is_not_overwritten(photos, tmp_path, monkeypatch, capsys):
@@ -426,7 +426,7 @@ def test_a_folder_made_during_the_audit_is_not_overwritten(photos, tmp_path, mon
         return audit_folder(*args, **options)
 
     monkeypatch.setattr(data, "audit_folder", audited)
-    audit.audit(str(root), out="out")
+    audit.audit(str(root), out=Path("out"))
     assert [(file.name, file.read_text()) for file in (tmp_path / "out").iterdir()] == [
         ("quarantine.csv", "mine")
     ]

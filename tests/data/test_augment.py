@@ -101,7 +101,7 @@ def test_the_colour_jitter_equals_torchvisions(images):
         draws = torch.full((6, 3), 0.5)
         draws[:, ["brightness", "contrast", "saturation"].index(name)] = 1.0
         expected = getattr(functional, f"adjust_{name}")(images / 255, factor)
-        assert torch.allclose(jitter._jitter(images / 255, draws), expected, atol=2e-3), name
+        assert torch.allclose(jitter.jitter(images / 255, draws), expected, atol=2e-3), name
 
 
 def test_crops_show_a_part_and_keep_the_range(images):
@@ -122,7 +122,7 @@ def test_erasing_makes_a_rectangle_of_some_images_grey():
 
 def test_no_two_parts_of_the_augmentation_share_a_draw(monkeypatch):
     parts = {}
-    for name in ("_affine", "_jitter", "_erase"):
+    for name in ("affine", "jitter", "erase"):
         part = getattr(BatchAugmentation, name)
 
         def noted(self, *args, part=part, name=name):

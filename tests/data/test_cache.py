@@ -292,7 +292,7 @@ def _builds_for_ever(cache_dir):
 def test_waiting_for_another_process_is_reported_and_a_killed_one_is_replaced(
     tmp_path, monkeypatch, capsys, forkserver
 ):
-    monkeypatch.setattr(cache, "_QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(cache, "QUIET_SECONDS", 0.1)
     other = forkserver.Process(target=_builds_for_ever, args=(tmp_path,))
     other.start()
     while not list(tmp_path.glob("key.*.partial/half")):
@@ -326,7 +326,7 @@ def test_of_two_machines_without_common_locks_the_entry_of_the_faster_one_is_use
         with monkeypatch.context() as other_machine:
             other_machine.setattr(cache.platform, "node", lambda: "elsewhere")
             other_machine.setattr(cache, "FileLock", lambda file: nullcontext())
-            other_machine.setattr(cache, "_held", lambda lock: lock)
+            other_machine.setattr(cache, "held", lambda lock: lock)
             build_once(tmp_path, "key", lambda folder: (folder / "first").touch())
         (folder / "second").touch()
 

@@ -65,20 +65,20 @@ def test_a_balanced_epoch_shows_every_class_equally_often_and_its_images_evenly(
     labels = np.repeat([0, 1, 2], [100, 10, 31])
     order = sampler(141, shuffle=True, balance=labels)
     positions = np.array(list(order))
-    chosen = positions % 141
+    images = positions % 141
     assert (
         len(np.unique(positions)) == 141
     )  # an image that comes again is told apart from the first time
-    assert np.bincount(labels[chosen]).tolist() == [47] * 3
+    assert np.bincount(labels[images]).tolist() == [47] * 3
     for label in range(3):
-        times = np.bincount(chosen[labels[chosen] == label], minlength=141)[labels == label]
+        times = np.bincount(images[labels[images] == label], minlength=141)[labels == label]
         assert times.max() - times.min() <= 1
     assert list(order) == positions.tolist()
     order.set_epoch(1)
     assert {position % 141 for position in order} != set(
-        chosen.tolist()
+        images.tolist()
     )  # other images of the large class
-    assert len(np.unique(labels[chosen[:20]])) == 3  # shuffled, not class after class
+    assert len(np.unique(labels[images[:20]])) == 3  # shuffled, not class after class
 
 
 def test_processes_divide_a_balanced_epoch():

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from flowers import FlowerPredictor
-from flowers.callbacks.collect_predictions import CollectsPredictions, as_predictions
+from flowers.callbacks.collect_predictions import CollectPredictions, as_predictions
 from flowers.cli import training
 from flowers.data import FlowersDataModule
 
@@ -46,7 +46,7 @@ def test_a_predictor_gives_the_probabilities_of_validate_to_the_last_bit(
     words = ["--ckpt_path", str(task_checkpoint), "--data.batch_size", batch_size]
     run = training.main(["validate", *words])
     callbacks = run.trainer.callbacks
-    [collected] = [callback for callback in callbacks if isinstance(callback, CollectsPredictions)]
+    [collected] = [callback for callback in callbacks if isinstance(callback, CollectPredictions)]
     predictor = FlowerPredictor(task_checkpoint, batch_size=int(batch_size))
     expected = as_predictions(
         collected.gather(run.trainer), run.datamodule, temperature=predictor.temperature

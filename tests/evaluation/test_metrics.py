@@ -104,15 +104,15 @@ def test_the_confusion_matrix_has_labels_in_rows():
     ],
 )
 def test_the_wilson_interval_is_the_published_one(successes, trials, low, high):
-    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
-    mirrored = wilson_interval(trials - successes, trials)
+    assert wilson_interval(successes / trials, trials) == pytest.approx((low, high), abs=5e-5)
+    mirrored = wilson_interval(1 - successes / trials, trials)
     assert mirrored == pytest.approx((1 - high, 1 - low), abs=5e-5)
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(0, 0), (3, 2), (-1, 2)])
-def test_impossible_counts_are_refused(successes, trials):
+@pytest.mark.parametrize(("accuracy", "num_images"), [(0.0, 0), (1.5, 2), (-0.5, 2)])
+def test_impossible_accuracies_are_refused(accuracy, num_images):
     with pytest.raises(ValueError, match="must"):
-        wilson_interval(successes, trials)
+        wilson_interval(accuracy, num_images)
 
 
 def test_the_interval_of_folds_is_the_published_formula():

@@ -6,7 +6,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch import Callback
 
 # The workers of a killed training hold its lock for up to five seconds.
-_TIMEOUT = 10.0
+TIMEOUT = 10.0
 
 
 class LockRunFolder(Callback):
@@ -24,7 +24,7 @@ class LockRunFolder(Callback):
     def __init__(self, run: Path) -> None:
         self._lock = FileLock(run / ".lock")
         try:
-            self._lock.acquire(timeout=_TIMEOUT)
+            self._lock.acquire(timeout=TIMEOUT)
         except Timeout as error:
             raise ValueError(
                 f"`ckpt_path`: another training writes into {run}. Wait for its end, or stop it "

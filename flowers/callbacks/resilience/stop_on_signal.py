@@ -126,8 +126,8 @@ class StopOnSignal(Checkpoint):
             f"{trainer.global_step}. To resume: {start} `ckpt_path` "
             f"{shlex.quote(str(self._saved))}{model_option(trainer.lightning_module)}{hint}"
         )
-        # If Lightning started the processes and one ends with another status than 0, Lightning might
-        # kill the first process before that has ended.
+        # If Lightning started the processes and one ends with another status than 0, it might kill
+        # the first process before that has ended.
         environment = getattr(trainer.strategy, "cluster_environment", None)
         is_started_by_lightning = environment and not environment.creates_processes_externally
         if self._agreed == 0 or (is_started_by_lightning and trainer.local_rank > 0):

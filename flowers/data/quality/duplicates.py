@@ -101,9 +101,9 @@ _STAGES = (
     _Stage(pool=2, stride=1, width=5, steps=2, threshold=_THRESHOLD),
 )
 # Images of a tile: the products of its eight orientations take 64 MiB a thread.
-_ROWS = 512
-_COLUMNS = 4096
-_BATCH = 2048
+ROWS = 512
+COLUMNS = 4096
+BATCH = 2048
 # Tiles compared at a time; the same on all machines, so that the pairs are the same.
 _TILES = 16
 _FORMAT = 3  # increase it when the similarity changes, to compute cached pairs again
@@ -192,8 +192,10 @@ def similar_pairs(thumbnails: NDArray[np.uint8]) -> Pairs:
     """
     contents = []
     for thumbnail in thumbnails:
-        digest = hashlib.sha256(thumbnail.tobytes()).digest()
-        contents.append(digest if np.ptp(thumbnail) else b"")  # plain images are all different
+        digest = b""  # plain images are all different
+        if np.ptp(thumbnail) > 0:
+            digest = hashlib.sha256(thumbnail.tobytes()).digest()
+        contents.append(digest)
     same = identical_pairs(contents)
     different = np.setdiff1d(np.arange(len(thumbnails)), same.indices[:, 1])
     # Sorted by checksum, so that the pairs do not depend on the order of the input.
@@ -219,8 +221,8 @@ def _compare_all(thumbnails: NDArray[np.uint8]) -> Pairs:
     """Return the pairs of similar thumbnails ``(N, 48, 48)``, compared in tiles of all pairs."""
     count = len(thumbnails)
     tiles = []
-    for row in range(0, count, _ROWS):
-        for column in range(row, count, _COLUMNS):
+    for row in range(0, count, ROWS):
+        for column in range(row, count, COLUMNS):
             tiles.append((row, column))
     pairs = identical_pairs([])
     # Each thread of the pool computes its operations alone. By default torch divides every
@@ -229,7 +231,7 @@ def _compare_all(thumbnails: NDArray[np.uint8]) -> Pairs:
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(num_allowed_cores()) as pool:
-            blocks = [thumbnails[start : start + _ROWS] for start in range(0, count, _ROWS)]
+            blocks = [thumbnails[start : start + ROWS] for start in range(0, count, ROWS)]
             images = _Images(
                 torch.from_numpy(thumbnails),
                 torch.cat(list(pool.map(_spectra, blocks))),
@@ -305,8 +307,8 @@ def _tile_pairs(images: _Images, tile: tuple[int, int], known: NDArray[np.int64]
         in_large_group = np.bincount(group)[group] > _LARGE_GROUP
         first, second, _ = candidates.T
         candidates = candidates[~in_large_group[first] | (group[first] != group[second])]
-        batch = candidates[:_BATCH]
-        candidates = candidates[_BATCH:]
+        batch = candidates[:BATCH]
+        candidates = candidates[BATCH:]
         similarity = _similarity(images, batch)
         is_similar = similarity > 0
         if is_similar.any():
@@ -317,8 +319,8 @@ def _tile_pairs(images: _Images, tile: tuple[int, int], known: NDArray[np.int64]
 
 def _candidates(spectra: Tensor, row: int, column: int) -> NDArray[np.int64]:
     """Return pairs with similar spectra ``(P, 3)``: two images, and how to turn the first."""
-    rows = spectra[row : row + _ROWS]
-    others = spectra[column : column + _COLUMNS, _IS_USED]
+    rows = spectra[row : row + ROWS]
+    others = spectra[column : column + COLUMNS, _IS_USED]
     # The spectra of the images in the eight orientations of ``_oriented``.
     sign = (-1.0) ** torch.arange(_FREQUENCIES)
     mirrored = torch.stack([rows, rows * sign, rows * sign[:, None], rows * sign * sign[:, None]])

@@ -10,7 +10,7 @@ from flowers.data.sources.synthetic import generate_flowers
 
 # By the folder's own name, so that a mistyped path to somebody's photos can never become another
 # data set.
-_SOURCES: dict[str, Callable[[Path], None]] = {
+SOURCES: dict[str, Callable[[Path], None]] = {
     "flower_photos": download_flower_photos,
     "synthetic_flowers": generate_flowers,
 }
@@ -32,7 +32,7 @@ def ensure_root(root: str | Path) -> Path:
     path = Path(root).expanduser()
     if path.is_dir():
         return path
-    if path.name not in _SOURCES:
+    if path.name not in SOURCES:
         raise FileNotFoundError(
             f"`root` {root}: expected a folder with one folder of images per class, got no "
             "folder. What can be done:\n"
@@ -44,5 +44,5 @@ def ensure_root(root: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         if not path.exists():
-            _SOURCES[path.name](path)
+            SOURCES[path.name](path)
     return path

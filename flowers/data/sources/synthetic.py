@@ -143,7 +143,8 @@ def _moved(point: Point, angle: float, distance: float) -> Point:
 
 def _daisy(canvas: _Canvas, centre: Point, radius: float) -> None:
     count = int(canvas.rng.integers(10, 26))
-    colour = canvas.colour("white" if canvas.rng.random() < 0.85 else "yellow")
+    name = "white" if canvas.rng.random() < 0.85 else "yellow"
+    colour = canvas.colour(name)
     disc = radius * canvas.rng.uniform(0.2, 0.34)
     width = 5.5 * radius / count
     canvas.ring(centre, disc * 0.7, radius, count=count, width=width, colour=colour)

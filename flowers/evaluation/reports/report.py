@@ -103,7 +103,7 @@ def report_numbers(report: Report) -> dict[str, Any]:
     predictions = report.predictions
     numbers = {
         "images": len(predictions.labels),
-        "right": int(predictions.correct.sum()),
+        "correct": int(predictions.correct.sum()),
         **overall_metrics(predictions),
     }
     if len(predictions.class_names) > _TOP_K:
@@ -152,11 +152,11 @@ def _rejection_numbers(calibrated: PredictionTable, threshold: float) -> dict[st
     interval = None
     if len(correct):
         accuracy = float(correct.mean())
-        interval = list(wilson_interval(int(correct.sum()), len(correct)))
+        interval = list(wilson_interval(accuracy, len(correct)))
     return {
         "threshold": threshold,
         "coverage": len(correct) / len(calibrated.correct),
-        "accuracy_of_answers": accuracy,
+        "accuracy_when_answered": accuracy,
         "accuracy_interval_95": interval,
     }
 
@@ -197,7 +197,7 @@ def _sections(
 
 def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return names and values of the table at the top of a report."""
-    accuracy = f"{numbers['accuracy']:.1%} ({numbers['right']} of {numbers['images']})"
+    accuracy = f"{numbers['accuracy']:.1%} ({numbers['correct']} of {numbers['images']})"
     rows = [
         ("accuracy", accuracy),
         ("95 % interval (Wilson)", _interval(numbers["accuracy_interval_95"])),
@@ -219,9 +219,9 @@ def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
         # With a threshold above 1 every prediction is rejected.
         rows.append(("confidence threshold", f"{min(rejection['threshold'], 1):.1%}"))
         rows.append(("coverage", f"{rejection['coverage']:.1%}"))
-        if rejection["accuracy_of_answers"] is not None:
+        if rejection["accuracy_when_answered"] is not None:
             interval = _interval(rejection["accuracy_interval_95"])
-            value = f"{rejection['accuracy_of_answers']:.1%} ({interval})"
+            value = f"{rejection['accuracy_when_answered']:.1%} ({interval})"
             rows.append(("accuracy when answered", value))
     return rows
 

@@ -17,7 +17,7 @@ def modification_times(run):
 def test_a_second_training_in_a_run_folder_is_refused_and_changes_nothing(
     one_epoch_run, monkeypatch
 ):
-    monkeypatch.setattr(lock_run_folder, "_TIMEOUT", 0.1)
+    monkeypatch.setattr(lock_run_folder, "TIMEOUT", 0.1)
     resume = ["fit", "--ckpt_path", str(one_epoch_run), "--trainer.max_epochs", "2"]
     before = modification_times(one_epoch_run)
     message = r"--ckpt_path: another training writes into .*_0\."

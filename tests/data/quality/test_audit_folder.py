@@ -7,7 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from flowers.data.quality.audit import KINDS, audit_folder
+from flowers.data.quality.audit_folder import KINDS, audit_folder
 
 
 @pytest.fixture

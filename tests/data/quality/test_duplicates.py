@@ -158,7 +158,7 @@ def test_neither_the_order_of_the_images_nor_their_number_matters(monkeypatch):
     by_index = np.lexsort(indices.T[::-1])
     assert np.array_equal(indices[by_index], pairs.indices)
     assert np.allclose(reordered.similarity[by_index], pairs.similarity, atol=1e-5)
-    for size in ("_ROWS", "_COLUMNS", "_BATCH"):
+    for size in ("ROWS", "COLUMNS", "BATCH"):
         monkeypatch.setattr(f"flowers.data.quality.duplicates.{size}", 6)
     assert np.array_equal(similar_pairs(images).indices, pairs.indices)
 
@@ -191,7 +191,7 @@ def test_the_known_pairs_of_flower_photos_are_found(tmp_path):
     info = read_image_info(index.root, index.paths, cache_dir=tmp_path)
     pairs = duplicate_pairs(info, rule="near", cache_dir=tmp_path).indices
     number = [path.partition("/")[2].partition("_")[0] for path in index.paths]
-    found = {frozenset((number[a], number[b])) for a, b in pairs}
+    pair_set = {frozenset((number[a], number[b])) for a, b in pairs}
     known = (
         "15922772266~15922772266 15066430311~14889392928 15072973261~15069459615 "
         "10466290366~10994032453 "
@@ -199,7 +199,7 @@ def test_the_known_pairs_of_flower_photos_are_found(tmp_path):
         "12916135413~12916441224 "
         "2344751399~2333321040 2588234269~2588453601 4609168052~4608559939 4609168052~4609166128"
     )
-    assert {frozenset(pair.split("~")) for pair in known.split()} <= found
+    assert {frozenset(pair.split("~")) for pair in known.split()} <= pair_set
     if (
         len(index.paths) == 3308
     ):  # without the photos of the tf_for_poets test, the pairs were looked at one by one

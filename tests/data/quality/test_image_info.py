@@ -27,9 +27,9 @@ def read(folder, tmp_path):
 
 
 def test_every_file_has_its_checksum_and_its_thumbnail(folder, tmp_path):
-    found = read(folder, tmp_path)
-    assert found.errors == {}
-    for path, sha256, thumbnail in zip(folder.paths, found.sha256, found.thumbnails, strict=True):
+    info = read(folder, tmp_path)
+    assert info.errors == {}
+    for path, sha256, thumbnail in zip(folder.paths, info.sha256, info.thumbnails, strict=True):
         assert sha256 == hashlib.sha256((folder.root / path).read_bytes()).hexdigest()
         grey = (
             Image.open(folder.root / path).resize((48, 48), Image.Resampling.BICUBIC).convert("L")
@@ -101,7 +101,7 @@ def test_a_tiff_with_very_many_images_is_read_at_once(tmp_path):
 
 def test_a_second_call_reads_nothing(folder, tmp_path, monkeypatch):
     first = read(folder, tmp_path)
-    monkeypatch.setattr(image_info, "_read", None)
+    monkeypatch.setattr(image_info, "open_image", None)
     second = read(folder, tmp_path)
     assert second.images == first.images
     assert np.array_equal(second.thumbnails, first.thumbnails)
@@ -123,13 +123,13 @@ def test_unreadable_files_have_an_error_and_no_thumbnail(folder, tmp_path):
     whole = (folder.root / folder.paths[2]).read_bytes()
     (folder.root / folder.paths[2]).write_bytes(whole[: len(whole) // 2])
     (folder.root / folder.paths[3]).unlink()
-    found = read(folder, tmp_path)
-    assert sorted(found.errors) == [1, 2, 3]
-    assert "got another format, a broken file" in found.errors[1]
-    assert "No such file" in found.errors[3]
-    assert found.images[2].width == 32  # what its header says is known
-    assert not found.thumbnails[[1, 2, 3]].any()
-    assert read(folder, tmp_path).errors == found.errors
+    info = read(folder, tmp_path)
+    assert sorted(info.errors) == [1, 2, 3]
+    assert "got another format, a broken file" in info.errors[1]
+    assert "No such file" in info.errors[3]
+    assert info.images[2].width == 32  # what its header says is known
+    assert not info.thumbnails[[1, 2, 3]].any()
+    assert read(folder, tmp_path).errors == info.errors
 
 
 def test_a_file_that_could_not_be_read_is_tried_again(folder, tmp_path):
@@ -149,9 +149,9 @@ def test_a_pipe_is_an_error_and_is_not_waited_for(folder, tmp_path):
 
 
 def test_the_list_of_checksums_is_made_once(folder, tmp_path):
-    found = read(folder, tmp_path)
+    info = read(folder, tmp_path)
     assert (
-        found.sha256 is found.sha256
+        info.sha256 is info.sha256
     )  # in a loop over N images, a list of N each would be N squared
 
 

@@ -197,7 +197,7 @@ def test_an_archive_that_reaches_outside_is_refused(root, name):
 def _ensure(root, archive):
     download = partial(download_flower_photos, archive=archive)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sources._SOURCES, "flower_photos", download)
+        patch.setitem(sources.SOURCES, "flower_photos", download)
         ensure_root(root)
 
 

@@ -119,10 +119,10 @@ def test_the_photos_of_a_photographer_are_in_one_split_also_without_duplicates(i
 
 
 def test_every_fold_is_validated_on_other_images(index):
-    chosen = [
+    test_sets = [
         set(np.flatnonzero(assign(index, folds=4, fold=fold).split == "val")) for fold in range(4)
     ]
-    assert len(set.union(*chosen)) > 12  # of 4 times 6
+    assert len(set.union(*test_sets)) > 12  # of 4 times 6
 
 
 def test_conflicting_labels_can_be_left_out_or_kept(index):

@@ -58,7 +58,7 @@ def test_three_classes_counted_by_hand():
     labels = np.array([0, 0, 0, 1, 1, 2])
     predictions = PredictionTable(("a", "b", "c"), tuple("123456"), labels, probs)
     numbers = report_numbers(Report("test", predictions))
-    assert (numbers["images"], numbers["right"]) == (6, 4)
+    assert (numbers["images"], numbers["correct"]) == (6, 4)
     assert numbers["accuracy"] == pytest.approx(4 / 6)
     # Wilson by hand: centre (4/6 + 1.9208/6) / (1 + 3.8415/6) = 0.60162, half width 0.30162.
     assert numbers["accuracy_interval_95"] == pytest.approx([0.3000, 0.9032], abs=1e-3)
@@ -88,7 +88,7 @@ def test_calibration_and_rejection_are_measured_on_these_images():
     answered = probs.max(axis=1) >= 0.9
     assert numbers["rejection"]["coverage"] == pytest.approx(answered.mean())
     accuracy = predictions.correct[answered].mean()
-    assert numbers["rejection"]["accuracy_of_answers"] == pytest.approx(accuracy)
+    assert numbers["rejection"]["accuracy_when_answered"] == pytest.approx(accuracy)
     log_loss = -np.log(probs[range(300), predictions.labels]).mean()
     assert numbers["log_loss_calibrated"] == pytest.approx(log_loss)
 
@@ -99,9 +99,9 @@ def test_a_temperature_that_is_worse_on_these_images_is_called_so(temperature, i
     assert ("worse on these images" in text) == is_worse
 
 
-def test_a_report_without_any_answer_has_no_accuracy_of_answers():
+def test_a_report_without_any_answer_has_no_accuracy_when_answered():
     report = Report("test", example(), temperature=0.5, threshold=2.0)
-    assert report_numbers(report)["rejection"]["accuracy_of_answers"] is None
+    assert report_numbers(report)["rejection"]["accuracy_when_answered"] is None
     assert "| coverage | 0.0% |" in markdown(report)
 
 
@@ -143,7 +143,7 @@ def test_the_page_has_the_numbers_figures_and_examples():
     assert page.count("data:image/svg+xml") == 6
     assert len([name for name in files if name.startswith("figures/")]) == 6
     numbers = report_numbers(report)
-    assert f"{numbers['accuracy']:.1%} ({numbers['right']} of 300)" in page
+    assert f"{numbers['accuracy']:.1%} ({numbers['correct']} of 300)" in page
     assert "after temperature scaling" in page
     assert f"{numbers['rejection']['accuracy_of_answers']:.1%}" in page
 
