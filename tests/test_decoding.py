@@ -137,7 +137,7 @@ def test_a_truncated_file_is_an_error(kind):
 
 def test_an_image_without_a_known_range_and_a_file_that_is_no_image_are_errors():
     for mode in ("F", "I"):
-        with pytest.raises(OSError, match=rf"32-bit pixels \(mode {mode}\)"):
+        with pytest.raises(OSError, match=rf"got mode {mode} \(32 bits or signed\)"):
             decoded(encoded(Image.new(mode, (8, 8)), format="TIFF"))
     for content in (b"a text", b""):
         with pytest.raises(OSError, match="got another format, a broken file"):
@@ -151,7 +151,7 @@ def test_what_is_unusual_about_a_file_that_cannot_be_decoded_is_named():
         decoded(io.BytesIO(jpeg))
     tiff = bytearray(encoded(flower(), format="TIFF", compression="tiff_lzw").getvalue())
     tiff[100:200] = bytes(100)
-    with pytest.raises(OSError, match="a broken image, or one of an unknown compression"):
+    with pytest.raises(OSError, match="a broken image, or an unknown compression"):
         decoded(io.BytesIO(tiff))
 
 
@@ -470,7 +470,7 @@ def test_deep_colours_of_which_pillow_would_read_only_4_bits_are_refused(colour_
         if largest == 65535:
             assert colour(file) == [255, 255, 255]
         else:
-            with pytest.raises(OSError, match="16-bit colours use only 12 bits"):
+            with pytest.raises(OSError, match="16-bit colours: expected 16 bits in use, got 12"):
                 decoded(file)
 
 

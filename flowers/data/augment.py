@@ -11,8 +11,8 @@ from torchvision.transforms import v2
 
 _MASK = 0xFFFFFFFF  # the low 32 bits
 
-# Images augmented at a time on a CPU, whose caches the intermediate results then fit into: with 8,
-# 3,500 images a second on the reference machine, with a whole batch of 32, 2,200.
+# Images augmented at a time on a CPU. The intermediate results of 8 images fit into its caches:
+# 3,500 images/s on the reference machine, against 2,200 images/s for a whole batch of 32.
 _CPU_CHUNK = 8
 
 
@@ -20,8 +20,9 @@ def uniform_draws(indices: Tensor, *, seed: int, epoch: int, num: int) -> Tensor
     """Return uniform numbers in [0, 1) that depend on (seed, epoch, image index) alone.
 
     The numbers come from a hash, not from a generator: they depend neither on the batch nor on the
-    device nor on earlier draws, so resumed and distributed runs get the same numbers. The hash is
-    the 32-bit finalizer "lowbias32" (https://github.com/skeeto/hash-prospector).
+    device nor on earlier draws, so resumed and distributed runs get the numbers of an uninterrupted
+    run on one device. The hash is the 32-bit finalizer "lowbias32"
+    (https://github.com/skeeto/hash-prospector).
 
     Args:
         indices: Image indices ``(B,)``.
@@ -36,7 +37,7 @@ def uniform_draws(indices: Tensor, *, seed: int, epoch: int, num: int) -> Tensor
     columns = torch.arange(num, device=indices.device)
     rows = _hash32(_hash32(key).to(indices.device) ^ (indices.long() & _MASK))
     bits = _hash32(rows[:, None] ^ _hash32(columns + 1)[None, :])
-    return (bits >> 8).float() / 2**24  # 24 bits are what a float32 below 1 can hold exactly
+    return (bits >> 8).float() / 2**24  # a float32 below 1 represents 24 bits exactly
 
 
 def _hash32(x: Tensor) -> Tensor:
@@ -91,11 +92,11 @@ class BatchAugmentation:
     def __call__(
         self, images: Tensor, *, indices: Tensor, size: int, seed: int, epoch: int
     ) -> Tensor:
-        """Augment each image by itself.
+        """Augment each image independently.
 
         Args:
             images: Bytes ``(B, 3, S0, S0)``.
-            indices: Image indices ``(B,)``, the key of each image's draw.
+            indices: Image indices ``(B,)``, or other keys, that determine the random numbers.
             size: Side S of the result, in pixels.
             seed: Seed of the run.
             epoch: Number of the epoch.
@@ -105,7 +106,8 @@ class BatchAugmentation:
         """
         # As many numbers as _augment uses.
         draws = uniform_draws(indices, seed=seed, epoch=epoch, num=14)
-        # Bilinear sampling reads four pixels: from an image twice as large it would alias.
+        # Pool images at least twice as large as the result: bilinear sampling reads only four
+        # pixels, so it would alias.
         factor = images.shape[-1] // size
         if factor > 1:
             images = avg_pool2d(images.float(), factor)
@@ -120,7 +122,7 @@ class BatchAugmentation:
     def mix(
         self, images: Tensor, labels: Tensor, *, num_classes: int, seed: int, step: int
     ) -> tuple[Tensor, Tensor]:
-        """Apply CutMix or MixUp to a fraction of the batches.
+        """Apply CutMix, MixUp or neither to a batch, by their probabilities.
 
         Args:
             images: Floats ``(B, 3, S, S)``.
@@ -132,7 +134,7 @@ class BatchAugmentation:
         Returns:
             The images, and targets: the labels ``(B,)``, or soft targets ``(B, K)`` that sum to 1.
         """
-        # torchvision draws from the global generator; it is put back as it was.
+        # CutMix and MixUp draw from torch's global generator; fork_rng restores its state.
         with torch.random.fork_rng(devices=[]):
             state = np.random.SeedSequence([seed, step]).generate_state(1)
             torch.default_generator.manual_seed(int(state[0]))
@@ -143,17 +145,18 @@ class BatchAugmentation:
         return images, labels
 
     def _augment(self, images: Tensor, draws: Tensor, size: int) -> Tensor:
-        grid = _sampling_grid(self.affine(draws[:, :6]), size)
-        # Crops are at most a little larger than the result, so plain bilinear sampling does not
-        # alias.
+        grid = _sampling_grid(self._affine(draws[:, :6]), size)
+        # Once pooled, crops are less than twice as large as the result, so bilinear sampling needs
+        # no antialiasing.
         out = grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
         return self.erase(self.jitter(out.div_(255), draws[:, 6:9]), draws[:, 9:14])
 
-    def affine(self, draws: Tensor) -> Tensor:
-        """Return matrices ``(B, 2, 3)`` from the result's coordinates in [-1, 1] to the image's."""
+    def _affine(self, draws: Tensor) -> Tensor:
+        """Return matrices ``(B, 2, 3)`` that map [-1, 1] coordinates of the result to the image."""
         area = self.min_scale + (1 - self.min_scale) * draws[:, 0]
         aspect = torch.exp((2 * draws[:, 1] - 1) * math.log(self.max_aspect))
-        # A side that does not fit is 1; the other must then be the smallest area at least.
+        # Sides longer than the image are clamped to 1; the lower bound of the other side then keeps
+        # the area at least min_scale.
         width = (area * aspect).sqrt().clamp(self.min_scale, 1)
         height = (area / aspect).sqrt().clamp(self.min_scale, 1)
         angle = (2 * draws[:, 2] - 1) * math.radians(self.rotation)
@@ -172,7 +175,7 @@ class BatchAugmentation:
         """
         strength = images.new_tensor([self.brightness, self.contrast, self.saturation])
         brightness, contrast, saturation = (1 + strength * (2 * draws - 1)).unbind(dim=1)
-        # Rec. 601, the grey of Pillow and torchvision.
+        # Rec. 601 luma weights, which Pillow and torchvision use for greyscale.
         luma = images.new_tensor([0.299, 0.587, 0.114])
         identity = torch.eye(3, device=images.device)
         saturate = saturation[:, None, None] * identity + (1 - saturation)[:, None, None] * luma
@@ -205,7 +208,7 @@ class BatchAugmentation:
 
 
 def _sampling_grid(affine: Tensor, size: int) -> Tensor:
-    """Return the grid ``(B, S, S, 2)`` of ``affine_grid``, as a sum (faster than a product)."""
+    """Return ``affine_grid`` ``(B, S, S, 2)`` by broadcast sums, faster than a matrix product."""
     centres = (torch.arange(size, device=affine.device) * 2 + 1) / size - 1
     grid = affine.new_empty((len(affine), size, size, 2))
     for axis in (0, 1):

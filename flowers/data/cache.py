@@ -22,10 +22,10 @@ from flowers.runtime import num_allowed_cores
 S = TypeVar("S")
 T = TypeVar("T")
 
-# Shorter waits for another process are not worth a line.
-QUIET_SECONDS = 2.0
+# Waits for another process that are shorter than this are not reported.
+_QUIET_SECONDS = 2.0
 _CHECKSUMS = "checksums.json"
-# Each block has a checksum of its own, so that all cores share the reading of one large file.
+# Each block of a file has its own checksum, so that all cores check a large file in parallel.
 _BLOCK = 2**24
 
 
@@ -37,20 +37,21 @@ def default_cache_dir() -> Path:
 def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path:
     """Return the folder of a cache entry, built first where it is missing or damaged.
 
-    Several processes may call at once: one builds, the others print a line and wait for it. If it
-    dies, the system releases its lock and the next one builds. An interrupted build leaves nothing
-    that could be taken for a whole one. Machines whose shared file system has locks for each
-    machine alone build each for itself, and the first entry is used.
+    Several processes may call this at once: one builds the entry, the others print a line and wait.
+    If the building process dies, the operating system releases its lock and another process builds.
+    An interrupted build is never used as an entry. Where a shared file system has locks that are
+    local to each machine, every machine builds the entry, and the first complete one is used.
 
     Every call reads the entry's files and compares them with the checksums written beside them.
-    A damaged entry is reported, removed and built again; a process that has its files mapped keeps
-    them. CRC-32 as in zip archives: it detects damage, not forgery, and is the fastest of the
-    standard library (0.35 s a GB on one core here, SHA-256 0.8 s with the CPU's own instructions).
+    A damaged entry is reported, removed and built again; processes that have mapped its files can
+    still read them. The checksums are CRC-32, as in zip archives: they detect damage, not forgery,
+    and are the fastest in the standard library (measured on one core: 0.35 s per GB, against 0.8 s
+    for SHA-256 with the CPU's SHA instructions).
 
     Args:
         cache_dir: Folder of the cache.
-        key: Name of the entry; another content needs another key.
-        build: Writes the entry's files into the folder it is given.
+        key: Name of the entry; different contents need different keys.
+        build: Function that writes the entry's files into the folder that it gets.
 
     Raises:
         OSError: The cache cannot be read or written.
@@ -58,7 +59,7 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path
     entry = cache_dir / key
     for partial in cache_dir.glob(f"*.{platform.node()}.partial"):
         lock = cache_dir / f"{partial.name.partition('.')[0]}.lock"
-        with suppress(OSError), FileLock(lock, timeout=0):  # its process was killed
+        with suppress(OSError), FileLock(lock, timeout=0):  # free: the building process died
             shutil.rmtree(partial)
     if _damage(entry):
         try:
@@ -83,7 +84,7 @@ def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path
 
 
 def _damage(entry: Path) -> str:
-    """Return how an entry differs from what was written; empty if it does not."""
+    """Return in what way an entry is missing or damaged; empty if it is intact."""
     try:
         crc32, _, text = (entry / _CHECKSUMS).read_bytes().partition(b"\n")
         if crc32 != b"%d" % zlib.crc32(text):
@@ -92,7 +93,7 @@ def _damage(entry: Path) -> str:
             if _checksum(entry / name) != checksum:
                 return f"{name} has changed"
     except OSError as error:
-        # Other errors, as too many open files, say nothing about the entry.
+        # Other errors, such as too many open files, do not mean that the entry is damaged.
         if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO):
             raise OSError(f"`cache_dir` {entry.parent}: {error}") from error
         return str(error)
@@ -100,7 +101,7 @@ def _damage(entry: Path) -> str:
 
 
 def _write_checksums(folder: Path) -> None:
-    """Write the checksums of a new entry, and flush it to disk before it is renamed."""
+    """Write the checksums of a new entry, and flush the entry to disk before it is renamed."""
     text = json.dumps({file.name: _checksum(file) for file in folder.iterdir()}).encode()
     (folder / _CHECKSUMS).write_bytes(b"%d\n" % zlib.crc32(text) + text)
     for path in (*folder.iterdir(), folder):
@@ -119,7 +120,7 @@ def _checksum(file: Path) -> list[int]:
 def _crc32(file: Path, start: int) -> int:
     with file.open("rb") as opened:
         opened.seek(start)
-        # Read, not mapped: the pages of a map would count as memory of this process.
+        # Read instead of mapped: mapped pages would count as memory of this process.
         return zlib.crc32(opened.read(_BLOCK))
 
 
@@ -142,14 +143,14 @@ def held(lock: BaseFileLock) -> AbstractContextManager[object]:
 
 
 def cache_key(*parts: str) -> str:
-    """Return the key of an entry that depends on these texts."""
+    """Return the key of a cache entry whose content depends on these texts."""
     return hashlib.sha256("\n".join(parts).encode(errors="surrogateescape")).hexdigest()[:32]
 
 
 def in_threads(function: Callable[[S], T], items: Sequence[S], *, description: str) -> list[T]:
     """Return the results of a function for all items, computed by a thread per core.
 
-    Threads suffice: Pillow releases the interpreter's lock while it decodes and resizes.
+    The threads run in parallel, because Pillow releases the GIL while it decodes and resizes.
     """
     with ThreadPoolExecutor(num_allowed_cores()) as pool:
         results = pool.map(function, items)

@@ -32,51 +32,52 @@ from flowers.printable import printable
 class FlowersDataModule(LightningDataModule):
     """Training, validation and test batches of a folder ``root/<class>/<image>``.
 
-    A folder that is already split, ``root/{train,val,test}/<class>/<image>``, keeps its splits; the
-    names ``training``, ``valid``, ``validation`` and ``testing`` are recognised, too.
+    A folder that is already split, ``root/{train,val,test}/<class>/<image>``, keeps its splits;
+    split folders may also be named ``training``, ``valid``, ``validation`` and ``testing``.
 
     Args:
-        root: Folder of the class folders, or of the split folders with class folders inside. A
+        root: Folder that contains the class folders, or split folders with class folders inside. A
             missing folder named ``flower_photos`` is downloaded, one named ``synthetic_flowers`` is
             generated.
-        image_size: Side of the images that are decoded, cached, evaluated and predicted, in pixels.
-        crop_size: Side of the crops that the network is trained on, in pixels. It is smaller than
-            the image, because a random crop enlarges objects
-            (https://arxiv.org/abs/1906.06423). A list divides the training into equal parts, each
-            with its own side: ``[96, 96, 128, 160]`` trains the first half of the epochs on 96
-            pixels (progressive resizing, https://arxiv.org/abs/2104.00298). ``null``: as large as
-            the image.
+        image_size: Side to which images are resized when decoded, in pixels. Evaluation and
+            prediction use this size.
+        crop_size: Side of the crops that the network is trained on, in pixels. Random crops enlarge
+            objects, so a side below ``image_size`` brings objects closer to their size in
+            evaluation (https://arxiv.org/abs/1906.06423). A list divides the epochs into equal
+            parts, each with its own side: ``[96, 96, 128, 160]`` trains the first half of the
+            epochs on 96 pixels (progressive resizing, https://arxiv.org/abs/2104.00298). ``null``:
+            equal to ``image_size``.
         resize: How an image is made square: ``stretch`` both sides, or ``crop`` the centre.
         interpolation: Interpolation of the resizing.
-        batch_size: Number of images in a batch of each device.
-        max_megapixels: Largest photo, in megapixels; ``null`` for Pillow's limit, 179. Decoded, a
-            photo may take 3 bytes for each pixel of the limit.
+        batch_size: Number of images per batch on each device.
+        max_megapixels: Largest photo, in megapixels; ``null`` for Pillow's limit, 179. Decoding a
+            photo may take up to 3 bytes of memory for each pixel of this limit.
         on_bad_image: How to treat an image that cannot be decoded: ``stop`` before training, or
             ``skip`` it.
-        cache: Whether to decode the images once into a cache, or by worker processes in every
-            epoch.
+        cache: Whether to decode the images once, into a cache on disk; otherwise worker processes
+            decode them in every epoch.
         cache_dir: Folder of the cache; by default ``flowers`` in ``$XDG_CACHE_HOME`` or
             ``~/.cache``.
-        num_workers: Number of worker processes that decode without a cache.
+        num_workers: Number of worker processes that decode images if ``cache`` is false.
         sampler: Images of an epoch: each image once (``shuffle``), or every class equally often
             (``balanced``).
         augment: Augmentation of the training batches.
-        seed: Seed of order and augmentation; the command line sets it to ``seed_everything``.
+        seed: Seed of the order and the augmentation of training images; the command line sets it to
+            ``seed_everything``.
         split: Rule of the split: ``random`` (stratified, by the fractions and the seed) or
             ``tf_for_poets``. A folder that is already split is used as it is.
         split_seed: Seed of the split, independent of the seed of the training.
         val_fraction: Fraction of each class for validation.
-        test_fraction: Fraction of each class for the test; with ``folds`` the fold is the test
-            split.
-        folds: Number of folds of a cross-validation; one is the test split, and ``val_fraction`` of
-            the others the validation split.
-        fold: Number of the fold that is the test split, from 0.
-        group_by: Keep all photos of one ``photographer`` in one split, by the root's
-            ``LICENSE.txt``.
+        test_fraction: Fraction of each class for the test; ignored with ``folds``.
+        folds: Number of folds of a cross-validation. One fold is the test split; ``val_fraction``
+            of the images in the other folds is the validation split.
+        fold: Index of the fold that is the test split, from 0.
+        group_by: Keep all photos of one ``photographer``, as listed in ``LICENSE.txt`` in the root,
+            in one split.
         duplicates: Images that count as duplicates and stay in one split: identical files and
             ``near`` duplicates, only ``exact`` ones, or ``ignore`` both.
-        contradictions: How to use images with conflicting labels: only ``train`` on them,
-            ``leave_out``, or ``keep`` them like others.
+        contradictions: How to use images with conflicting labels: ``train`` uses them in training
+            but not in evaluation, ``leave_out`` in neither, ``keep`` like any other image.
         manifest: CSV file with the split to use; every run folder has one.
         quarantine: CSV file with the images to leave out; the audit writes one.
 
@@ -121,7 +122,7 @@ class FlowersDataModule(LightningDataModule):
         if not crop_sizes or not 1 <= min(crop_sizes) <= max(crop_sizes) <= image_size:
             raise ValueError(
                 f"`crop_size`: expected 1 to `image_size` ({image_size}) pixels, got {crop_size}. "
-                f"Give both: crops are cut out of the image."
+                f"Crops are cut out of the image, so `image_size` must be at least as large."
             )
         if batch_size < 1:
             raise ValueError(f"`batch_size`: expected at least 1 image, got {batch_size}")
@@ -153,22 +154,22 @@ class FlowersDataModule(LightningDataModule):
         self.seed = seed
         self.index = index_folder(ensure_root(root))
         self.split_options.check_folder(self.index)
-        # Features (N, F) of a frozen backbone, which are trained on in place of the images.
+        # Features (N, F) of a frozen backbone; unless None, batches contain them and no images.
         self.features: NDArray[np.float32] | None = None
-        # How this data differs from that of the checkpoint that was loaded last.
+        # Differences between this data and the data of the checkpoint that was loaded last.
         self.checkpoint_warnings: list[str] = []
         self._is_set_up = False
         self.check_outside(self.cache_dir, option="`cache_dir`")
 
     def check_outside(self, folder: Path, *, option: str) -> None:
-        """Check that a folder to write into is outside the root, where it would become a class.
+        """Check that an output folder is outside the root: inside, it could become a class.
 
         Args:
             folder: The folder.
-            option: The option with the folder.
+            option: Name of the option that gives the folder, for the error message.
 
         Raises:
-            ValueError: It is inside the root.
+            ValueError: The folder is inside the root.
         """
         root = self.index.root
         if folder.resolve().is_relative_to(root.resolve()):
@@ -218,10 +219,10 @@ class FlowersDataModule(LightningDataModule):
         return [ManifestRow(*row) for row in rows]
 
     def setup(self, stage: str) -> None:
-        """Decode and split the images once, and report them.
+        """Check, split and decode the images (only in the first call), and report the split.
 
         Raises:
-            OSError: Images cannot be decoded (all are named), or the disk is full.
+            OSError: Images cannot be decoded (the message lists all), or the disk is full.
             ValueError: No split can be made, or a class has no training images.
         """
         if self._is_set_up:
@@ -238,7 +239,7 @@ class FlowersDataModule(LightningDataModule):
         for line in filter(None, lines):
             rank_zero_info(line)
         for names in similar_names(self.index.class_names):
-            rank_zero_warn(f"{names} are different classes; if they are one, move their images")
+            rank_zero_warn(f"{names} are different classes. If they are one, merge the folders.")
 
     def _check_images(self) -> None:
         quarantine = self.split_options.quarantine
@@ -274,7 +275,7 @@ class FlowersDataModule(LightningDataModule):
     predict_dataloader = test_dataloader
 
     def image_paths(self, indices: NDArray[np.int64]) -> list[str]:
-        """Return the files of images at some positions in the index."""
+        """Return the paths of images, given their indices in the folder."""
         return [str(self.index.root / self.index.paths[index]) for index in indices]
 
     def _loader(self, split: str) -> DataLoader[Batch]:
@@ -297,10 +298,7 @@ class FlowersDataModule(LightningDataModule):
             world_size=world_size,
             balance=balance,
         )
-        if self.cache:
-            dataset = SplitImages(self._read, self.index.labels, indices)
-            return batch_loader(dataset, sampler, num_workers=0)
-        # Worker processes get a copy of the function, but not of the data module.
+        # A partial, not a bound method: workers would get a copy of the whole data module.
         read = partial(read_files, index=self.index, decoding=self.decoding)
         dataset = SplitImages(read, self.index.labels, indices)
         return batch_loader(dataset, sampler, num_workers=self.num_workers)
@@ -333,12 +331,12 @@ class FlowersDataModule(LightningDataModule):
             return self.crop_sizes[-1]
         epochs = self.trainer.max_epochs
         if epochs is None or epochs < 1:
-            raise ValueError("`crop_size`: a list needs the number of epochs, `max_epochs`")
+            raise ValueError("`crop_size`: a list needs a limited number of epochs, `max_epochs`")
         part = self.trainer.current_epoch * len(self.crop_sizes) // epochs
         return self.crop_sizes[min(part, len(self.crop_sizes) - 1)]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Convert bytes to floats, with augmentation while training; features are unchanged."""
+        """Convert bytes to floats, and augment in training; features are returned unchanged."""
         if batch.images.ndim == 2:
             return batch
         if self.trainer is None or not self.trainer.training:
@@ -364,10 +362,10 @@ class FlowersDataModule(LightningDataModule):
         return state
 
     def describe_leaks(self, state_dict: Mapping[str, Any]) -> str:
-        """Return a warning about validation and test images that a checkpoint was trained on.
+        """Return a warning if a checkpoint was trained on validation or test images; empty if not.
 
         Args:
-            state_dict: The state of the data module in the checkpoint; empty if it has none.
+            state_dict: The state of the data module in the checkpoint, or an empty mapping.
         """
         indices = np.concatenate([self.indices["val"], self.indices["test"]])
         evaluated = content_numbers(np.array(self.info.sha256)[indices])
@@ -376,7 +374,7 @@ class FlowersDataModule(LightningDataModule):
             return ""
         return (
             f"was trained on {num_leaks:,} of the {len(evaluated):,} validation and test images: "
-            f"their accuracy is too high. For an unbiased estimate pass the manifest.csv of the "
+            f"accuracy is biased upwards. For an unbiased estimate pass the manifest.csv of the "
             f"checkpoint's run folder to `manifest`."
         )
 
@@ -384,7 +382,8 @@ class FlowersDataModule(LightningDataModule):
         """Compare the decoding and the data with those of a checkpoint.
 
         Raises:
-            ValueError: The same images have another split, so training images would be evaluated.
+            ValueError: The images are those of the checkpoint, but in other splits, so images that
+                it was trained on would be evaluated.
         """
         warnings = []
         for name, value in self.decoding.items():
@@ -395,18 +394,18 @@ class FlowersDataModule(LightningDataModule):
         mine = fingerprints(self.manifest_rows())
         if mine["data_fingerprint"] != state_dict["data_fingerprint"]:
             warnings.append(
-                f"`root` {self.index.root} holds other images than those that the "
-                "checkpoint's run had"
+                f"`root` {self.index.root} contains other images or labels than in the "
+                "checkpoint's run"
             )
             if leaks := self.describe_leaks(state_dict):
                 warnings.append(f"`ckpt_path`: the checkpoint {leaks}")
         elif mine["split_fingerprint"] != state_dict["split_fingerprint"]:
             raise ValueError(
-                "`data`: the images are those the checkpoint was trained on, but they are split in "
-                "another way, so images it was trained on would be evaluated. Expected its split: "
-                "leave out all options of the split (folds, group_by, duplicates, contradictions, "
-                "quarantine too), or give the manifest.csv of its run folder with `manifest` (and "
-                "`duplicates` ignore, if it has duplicates in two splits)."
+                "`data`: expected the split of the checkpoint's run, got the same images split in "
+                "another way: images that the checkpoint was trained on would be evaluated. Leave "
+                "out all options of the split (also folds, group_by, duplicates, contradictions, "
+                "quarantine), or give the manifest.csv of the checkpoint's run folder with "
+                "`manifest` (and `duplicates` ignore, if it lists duplicates in two splits)."
             )
         for warning in warnings:
             rank_zero_warn(warning)

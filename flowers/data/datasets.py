@@ -25,7 +25,7 @@ from flowers.data.quality.image_info import FolderInfo
 from flowers.data.samplers import ShardedSampler
 from flowers.data.transforms import load_named
 
-# Increase it when the decoding changes, to decode cached images again.
+# Increase this number when the decoding changes, to decode cached images again.
 DECODING_FORMAT = 6
 
 
@@ -33,12 +33,12 @@ class Batch(NamedTuple):
     """A batch.
 
     Args:
-        images: Bytes ``(B, 3, S, S)`` from the loader, floats in [0, 1] on the device; features
+        images: Bytes ``(B, 3, S, S)`` from the loader, floats in [0, 1] on the device; or features
             ``(B, F)`` of a frozen backbone.
         targets: Labels ``(B,)``, or soft targets ``(B, K)`` after MixUp or CutMix.
         indices: Positions of the images in the folder's index ``(B,)``.
-        keys: Seed of each image's augmentation ``(B,)``: its index, or another number for a
-            repetition in the epoch.
+        keys: Seed of each image's augmentation ``(B,)``: the image's index; other numbers where
+            the image is repeated in an epoch.
     """
 
     images: Tensor
@@ -50,8 +50,8 @@ class Batch(NamedTuple):
 def _reduce(batch: Batch) -> tuple[Callable[..., Batch], tuple[Any, ...]]:
     """Send a worker's batch in shared memory, or through its pipe if /dev/shm is full.
 
-    A container has 64 MB of it by default. torch's worker would drop the batch, and its loader
-    would wait for it for ever.
+    Containers have only 64 MB of /dev/shm by default. When that is full, a worker would by torch's
+    default drop the batch, and the loader would wait for the batch forever.
     """
     try:
         for tensor in batch:
@@ -72,7 +72,7 @@ class SplitImages(Dataset[Batch]):
         read: Maps indices ``(B,)`` of the folder to bytes ``(B, 3, S, S)``, or to the images'
             features ``(B, F)``.
         labels: Integers ``(N,)`` of all images of the folder.
-        indices: The images of the split.
+        indices: Indices of the split's images in the folder.
     """
 
     read: Callable[[NDArray[np.int64]], Tensor]
@@ -83,7 +83,7 @@ class SplitImages(Dataset[Batch]):
         return len(self.indices)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
-        """Return the batch of the sampler's positions (PyTorch's hook for whole batches)."""
+        """Return the batch at the positions that the sampler yields; torch calls this per batch."""
         repetitions, rows = np.divmod(np.asarray(positions), len(self.indices))
         indices = self.indices[rows]
         keys = indices + len(self.labels) * repetitions
@@ -129,7 +129,7 @@ def decode_all(
 
 
 def _allocate(file: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np.dtype[np.uint8]]:
-    """Create an array with its disk space; a sparse file would end in SIGBUS on a full disk."""
+    """Create an array and allocate its disk space: a sparse file on a full disk causes SIGBUS."""
     size = math.prod(shape)
     free = shutil.disk_usage(file.parent).free
     if size > free:
@@ -163,9 +163,9 @@ def read_files(
 
 
 class ResumableLoader(DataLoader[Batch]):
-    """A loader that resumes inside an epoch; its length is that of a whole epoch."""
+    """A loader that can resume inside an epoch; its length is always that of the whole epoch."""
 
-    first_batch = 0  # of the resumed epoch
+    first_batch = 0  # index of the first batch to read in the resumed epoch
     _resumed_epoch = -1
     _next_batch = 0
 
@@ -178,7 +178,7 @@ class ResumableLoader(DataLoader[Batch]):
 
     @property
     def _epoch(self) -> int:
-        return getattr(self.sampler, "epoch", 0)  # overfit_batches uses a sampler of torch
+        return getattr(self.sampler, "epoch", 0)  # torch's sampler for overfit_batches has none
 
     @property
     def _images_a_step(self) -> int:
@@ -186,11 +186,11 @@ class ResumableLoader(DataLoader[Batch]):
         return self.batch_size * getattr(self.sampler, "world_size", 1)
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch, and the number of its images that all processes have read."""
+        """Return the epoch, and the number of images read in it, summed over all processes."""
         return {"epoch": self._epoch, "images": self._next_batch * self._images_a_step}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Resume after these images; with another batch size, after the step with the last."""
+        """Resume after the images that were read, rounded up to whole steps of this loader."""
         self._resumed_epoch = state_dict["epoch"]
         self.first_batch = min(-(-state_dict["images"] // self._images_a_step), len(self) - 1)
 
@@ -200,15 +200,16 @@ def batch_loader(
 ) -> DataLoader[Batch]:
     """Return a loader of whole batches.
 
-    If it shuffles, it leaves out a last batch that is not full: a small batch would have the weight
-    of a full one. Each epoch leaves out other images.
+    If the sampler shuffles, an incomplete last batch is dropped: its images would have more weight
+    than those of full batches. The dropped images differ from epoch to epoch.
 
     Args:
         dataset: The data set.
         sampler: The sampler.
         num_workers: Number of worker processes; 0 reads in this process.
     """
-    # Trainer.predict makes a loader anew, with a batch sampler and without a batch size.
+    # Evaluation uses DataLoader: Trainer.predict re-creates its loader without a batch size, which
+    # ResumableLoader needs.
     loader = ResumableLoader if sampler.shuffle else DataLoader
     return loader(
         dataset,
@@ -224,4 +225,4 @@ def batch_loader(
 
 
 def _limit_pixels(limit: int | None, worker: int) -> None:
-    Image.MAX_IMAGE_PIXELS = limit  # as in the process that starts the worker
+    Image.MAX_IMAGE_PIXELS = limit  # a spawned worker does not inherit the limit

@@ -17,14 +17,14 @@ from flowers.decoding import IMAGE_EXTENSIONS
 from flowers.printable import printable
 
 # Names, in lower case, that operating systems, network drives, archives and runs of this package
-# put among photos. Like hidden names they are never photos or classes, and not reported.
+# put among photos. Like hidden names, they are skipped without being reported as ignored.
 SYSTEM_NAMES = {"#recycle", "$recycle.bin", "@eadir", "@recycle", "__macosx", "desktop.ini"}
 SYSTEM_NAMES |= {"lightning_logs", "lost+found", "system volume information", "thumbs.db"}
 # Names, in lower case, of the folders of a data set that is already split.
 SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLIT_FOLDERS |= {"val": "val", "valid": "val", "validation": "val"}
 _OTHER_EXTENSION = f"name does not end in {', '.join(IMAGE_EXTENSIONS)}"
-# Files that describe a data set, or that predict wrote.
+# Extensions of files that describe a data set, or that the predict command writes.
 _TEXT_EXTENSIONS = (".csv", ".html", ".json", ".md", ".pdf", ".txt")
 _MAX_LISTED = 8
 # The two forms of a line of flower_photos' LICENSE.txt.
@@ -85,8 +85,8 @@ class FolderIndex:
         """Return the classes without a training image.
 
         Args:
-            split: Split ``(N,)`` of each image; by default the given one, without which all are
-                trained on.
+            split: Split ``(N,)`` of each image; by default ``given_splits``. If that is None, too,
+                all images are training images.
         """
         if split is None:
             split = self.given_splits
@@ -95,7 +95,7 @@ class FolderIndex:
 
 
 def similar_names(class_names: Iterable[str]) -> list[str]:
-    """Return the names that differ in case, spaces, hyphens or underscores only, in groups."""
+    """Return each group of names that differ only in case, spaces, hyphens or underscores."""
     names = defaultdict(list)
     for name in class_names:
         names[re.sub(r"[\s_-]", "", name.casefold())].append(name)
@@ -117,10 +117,9 @@ class Credit(NamedTuple):
 def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
     """Index a folder with the classes and images of torchvision's ``ImageFolder``.
 
-    Unlike ``ImageFolder`` it also reads folders that are already split: one of their folders is
-    named as the training split, and all folders with images are named as splits (see
-    ``SPLIT_FOLDERS``) and contain class folders. Two spellings of a class name in Unicode (NFC and
-    NFD) are one class.
+    Unlike ``ImageFolder``, it also reads a root that is already split: all folders with images in
+    the root are named as splits (see ``SPLIT_FOLDERS``), one of them as the training split, and
+    contain class folders. Class names that differ only in Unicode normalization are one class.
 
     Args:
         root: A folder with one folder per class, or per split with one folder per class.
@@ -148,9 +147,9 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
         if "/" in path:
             images.append((class_names.index(class_of[_parent(path, depth)]), path))
         else:
-            ignored.append(IgnoredFile(path, "an image beside the class folders"))
+            ignored.append(IgnoredFile(path, "an image outside the class folders"))
     for file in contents.ignored:
-        # Beside the class folders, files such as a licence belong to the data set.
+        # Files outside the class folders that are not images, such as a licence, are not reported.
         if _parent(file.path, depth) in class_of or file.reason != _OTHER_EXTENSION:
             ignored.append(file)
     images.sort()
@@ -177,42 +176,42 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
 
 
 def _parent(path: str, depth: int) -> str:
-    """Return the first parts of a path."""
+    """Return the first ``depth`` parts of a path."""
     return "/".join(path.split("/")[:depth])
 
 
 def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]:
-    """Return the split of each folder of a root that is already split; none if they are classes.
+    """Return the split of each split folder in a root; empty if its folders are classes.
 
     Raises:
-        ValueError: It is unclear what they are.
+        ValueError: It is unclear whether the folders are splits or classes.
     """
     names = [name for name in contents.folders if name.lower() in SPLIT_FOLDERS]
     named = {name: SPLIT_FOLDERS[name.lower()] for name in names}
-    # Folders with images, and folders with images in subfolders.
+    # Folders in the root with images directly inside, and with images in their subfolders.
     direct = {_parent(path, 1) for path in contents.images if path.count("/") == 1}
     nested = {_parent(path, 1) for path in contents.images if path.count("/") > 1}
     splits = {name: split for name, split in named.items() if name in direct | nested}
     others = sorted((direct | nested) - splits.keys())
     has_train = "train" in splits.values()
     if others and set(splits.values()) == {"train"} and direct & splits.keys():
-        has_train = False  # beside other classes, a folder train with images is a class
+        has_train = False  # among class folders, "train" with images directly inside is a class
     if not splits or (others and not has_train):
         return {}
     if others:
         problem = (
-            f"there are images in {', '.join(others)} beside them. Expected only splits or only "
-            "classes: move the others out of the folder, or rename the classes."
+            f"there are also images in {', '.join(others)}: expected only splits or only classes. "
+            "Move these images out of the folder, or rename classes that are named as splits."
         )
     elif not has_train:
-        problem = "there is no train folder with images. Add it, or rename the classes."
+        problem = "no train folder has images. Add one, or rename classes that are named as splits."
     elif direct:
         problem = (
             f"there are images without a class folder in {', '.join(sorted(direct))}. Move them "
             "into class folders, or out of the folder (python -m flowers predict classifies "
             "images without a label)."
         )
-    else:  # also folders without images, to report their files
+    else:  # all split folders, also those without images, so that their ignored files are reported
         return named
     raise ValueError(
         f"`root` {root}: {', '.join(splits)} are named as splits (root/<split>/<class>/<image>), "
@@ -238,18 +237,18 @@ def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
     """List a folder with all its subfolders.
 
     Hidden names (``.git``, ``._x.jpg`` of macOS) and ``SYSTEM_NAMES`` are skipped. A link to a
-    folder is followed only if that is outside the root and contains neither the root nor the link.
+    folder is followed only if the target is outside the root and contains neither root nor link.
 
     Args:
         root: The folder.
-        tolerant: Whether folders that cannot be read are listed as ignored.
+        tolerant: Whether folders that cannot be read are listed as ignored, instead of an error.
 
     Raises:
         OSError: A folder cannot be read.
     """
     contents = FolderContents()
     real_root = root.resolve()
-    # Each folder with the real paths of its parents, to which a link must not lead.
+    # Folders to list, each with the real paths of its parents: a link to these would be a cycle.
     stack: list[tuple[str, frozenset[Path]]] = [("", frozenset())]
     while stack:
         folder, parents = stack.pop()
@@ -283,8 +282,8 @@ def _add_file(contents: FolderContents, path: str, entry: os.DirEntry[str]) -> N
     if is_file:
         reason = _OTHER_EXTENSION
     elif is_dead_link:
-        reason = "a link to nothing"
-    # A dead link with the name of an image is an image that cannot be read.
+        reason = "a broken link"
+    # A broken link with an image extension is listed as an image, so it is reported as unreadable.
     if entry.name.lower().endswith(IMAGE_EXTENSIONS) and (is_file or is_dead_link):
         contents.images.append(path)
     else:
@@ -304,7 +303,7 @@ def _leads_back(link: os.DirEntry[str], *, root: Path, parents: frozenset[Path])
 
 
 def reasons_to_ignore(files: Iterable[IgnoredFile]) -> str:
-    """Return the reasons with the paths of their files, or with a count of each extension."""
+    """Return each reason with its files' paths; for other extensions, with the count of each."""
     extensions: Counter[str] = Counter()
     paths: dict[str, list[str]] = defaultdict(list)
     for file in sorted(files):
@@ -332,7 +331,7 @@ def shortened(items: Sequence[str]) -> str:
 
 
 def summarize_ignored(files: Sequence[IgnoredFile]) -> str:
-    """Return one line with the number of ignored files and the reasons; nothing without files."""
+    """Return one line with the number of ignored files and the reasons; empty if there are none."""
     if not files:
         return ""
     subject = "1 file is" if len(files) == 1 else f"{len(files):,} files are"
@@ -340,18 +339,19 @@ def summarize_ignored(files: Sequence[IgnoredFile]) -> str:
 
 
 def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[IgnoredFile]]:
-    """Return the image files that paths and patterns name, in their order.
+    """Return the image files that paths and patterns name, in the order of ``words``.
 
     Args:
         words: Files, folders (with all subfolders) and patterns such as ``*.jpg``; the files of a
             folder or a pattern are sorted.
-        option: The option with the words, for errors.
+        option: Name of the option that ``words`` come from, for error messages.
 
     Returns:
-        The files, and the ignored files in the folders except texts at their top.
+        The image files, and the ignored files in the given folders, except documents such as .txt
+        and .csv that are directly in a given folder.
 
     Raises:
-        FileNotFoundError: There is only one word, and no such file or folder.
+        FileNotFoundError: There is only one word, and it names no existing file or folder.
         OSError: A folder cannot be read.
         ValueError: There is no image.
     """
@@ -374,10 +374,10 @@ def find_images(words: Sequence[str], *, option: str) -> tuple[list[str], list[I
             matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 (absolute patterns)
             matches = sorted(filter(os.path.isfile, matches))
             if not matches:
-                raise ValueError(f"{option} {word}: expected a pattern of images, nothing matches")
+                raise ValueError(f"{option} {word}: expected a pattern of images, got no match")
             files += matches
         elif path.exists() or len(words) > 1:
-            files.append(str(path))  # of several words, a missing one is a row with an error
+            files.append(str(path))  # predict gives a missing file a row with an error
         else:
             raise FileNotFoundError(
                 f"{option} {word}: expected a file, a folder or a pattern, got a name that does "
@@ -392,7 +392,7 @@ def _is_top_text(file: IgnoredFile) -> bool:
 
 
 def read_credits(root: Path) -> dict[str, Credit]:
-    """Return the credits in flower_photos' ``LICENSE.txt`` by path; none without that file."""
+    """Map each path in flower_photos' ``LICENSE.txt`` to its credit; empty without this file."""
     file = root / "LICENSE.txt"
     if not file.is_file():
         return {}

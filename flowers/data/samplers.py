@@ -15,7 +15,7 @@ T = TypeVar("T")
 def share(items: Sequence[T], *, batch_size: int, rank: int, world_size: int) -> Sequence[T]:
     """Return the items that one process evaluates.
 
-    They are whole batches of a single process, so that the results are the same to the last digit.
+    The processes divide the list of batches, so results are bit-identical to those of one process.
 
     Args:
         items: The items of all processes.
@@ -31,15 +31,15 @@ def share(items: Sequence[T], *, batch_size: int, rank: int, world_size: int) ->
 
 @dataclass(eq=False)
 class ShardedSampler(Sampler[int]):
-    """The positions of a split that one process reads, in an order that depends on (seed, epoch).
+    """The positions in a split that one process reads, in training shuffled by (seed, epoch).
 
-    The r-th repetition of an image in an epoch has the position ``i + r * num_images``, so that it
-    gets another augmentation.
+    The r-th repetition of image i in an epoch has the position ``i + r * num_images``: the position
+    determines the seed of the augmentation, so repetitions are augmented differently.
 
-    Evaluation reads each image exactly once over all processes (torch's ``DistributedSampler`` adds
-    duplicates): whole batches, or single images if there are fewer batches than processes. In
-    training all processes get the same number of images, so that none waits for a step of another;
-    the few left over differ from epoch to epoch.
+    In evaluation each image is read by exactly one process (torch's ``DistributedSampler`` repeats
+    images). The processes divide the list of batches, or the list of images if there are fewer
+    batches than processes. In training all processes get the same number of images, so that none
+    waits forever for the gradients of another; the few images left over differ from epoch to epoch.
 
     Args:
         num_images: Number of images of the split.
@@ -48,8 +48,8 @@ class ShardedSampler(Sampler[int]):
         seed: Seed of the run.
         rank: Number of this process.
         world_size: Number of processes.
-        balance: Labels ``(num_images,)`` to sample every class equally often in training: images of
-            a small class several times, of a large class not all in every epoch.
+        balance: Labels ``(num_images,)``, to sample all classes equally often in training: images
+            of small classes are repeated, and some of large classes are left out of an epoch.
     """
 
     num_images: int
@@ -64,7 +64,7 @@ class ShardedSampler(Sampler[int]):
     start = 0  # number of images of the order that were read before resuming
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that decides the order; Lightning calls it before each epoch."""
+        """Set the epoch that determines the order; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -92,9 +92,9 @@ class ShardedSampler(Sampler[int]):
 
 
 def _balanced(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return N positions with all classes equally often, and all images of a class, too.
+    """Return N positions with equally many of each class, and of each image within a class.
 
-    In the r-th round over the images of a class, counted from 0, positions are increased by r * N.
+    Repetitions r = 1, 2, ... of an image are marked by adding r * N to its position.
 
     Args:
         labels: Labels ``(N,)``.

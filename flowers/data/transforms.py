@@ -17,7 +17,7 @@ def load_image(
     """Return ``decode_image`` of a file as a tensor.
 
     Args:
-        file: A path, an open binary file, or an image, which is not changed.
+        file: A path, an open binary file, or an image (which is not modified).
         image_size: Side S of the result, in pixels.
         resize: As for ``decode_image``.
         interpolation: As for ``decode_image``.
@@ -37,7 +37,7 @@ def load_named(file: Path, *, content: bytes | None = None, **decoding: Any) -> 
 
     Args:
         file: The file.
-        content: Its content, if it has been read before.
+        content: Content of the file, if it has already been read.
         decoding: Options of ``load_image``.
     """
     try:
@@ -50,7 +50,7 @@ def load_named(file: Path, *, content: bytes | None = None, **decoding: Any) -> 
 
 
 def load_thumbnail(file: str | Path, *, longest: int) -> Image.Image:
-    """Return a small upright image in RGB with the proportions of the file.
+    """Return an upright RGB thumbnail with the aspect ratio of the image.
 
     Args:
         file: A path.

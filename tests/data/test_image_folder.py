@@ -161,7 +161,7 @@ def test_ignored_files_are_listed_with_the_reason(photos, tmp_path):
         "lost.png",
     ]
     assert "not followed" in reasons["dog/loop"]
-    assert "beside the class folders" in reasons["lost.png"]
+    assert "outside the class folders" in reasons["lost.png"]
     assert ".jpg" in reasons["cat/notes.txt"]
 
 
@@ -254,12 +254,12 @@ def test_a_class_may_be_named_as_a_split(photos, names):
             ["train/cat/a.jpg", "train/dog/a.jpg", "train/b.jpg"],
             "images without a class folder in train",
         ),
-        (["train/cat/a.jpg", "train/dog/a.jpg", "roses/b.jpg"], "images in roses beside them"),
-        (["train/cat/a.jpg", "train/dog/a.jpg", "more/emu/b.jpg"], "images in more beside them"),
-        (["train/a.jpg", "test/b.jpg", "roses/b.jpg"], "images in roses beside them"),
+        (["train/cat/a.jpg", "train/dog/a.jpg", "roses/b.jpg"], "also images in roses"),
+        (["train/cat/a.jpg", "train/dog/a.jpg", "more/emu/b.jpg"], "also images in more"),
+        (["train/a.jpg", "test/b.jpg", "roses/b.jpg"], "also images in roses"),
         (
             ["val/cat/a.jpg", "val/dog/a.jpg", "test/cat/b.jpg"],
-            "there is no train folder with images",
+            "no train folder has images",
         ),
         (
             ["train/cat/a.jpg", "test/cat/b.jpg"],
@@ -335,7 +335,7 @@ def test_one_line_counts_ignored_files_by_ending(messy):
     assert sorted(counts) == [".HEIC 1", ".JPG_large 1", ".heic 2", "none 1"]
     assert counts[0] == ".heic 2"
     assert "not followed (cat/more/back, cat/more/deep/circle, dog/loop)" in line
-    assert "a link to nothing (dog/self)" in line
+    assert "a broken link (dog/self)" in line
     assert line.endswith(
         "Convert .heic and .heif to JPEG, for instance with the package pillow-heif"
     )

@@ -13,7 +13,7 @@ from flowers.data.quality.quarantine import QuarantineRow
 from flowers.data.splitting.manifest import SPLITS
 from flowers.decoding import IMAGE_FORMATS
 
-# Title of each kind of finding, its meaning, and how this project treats it.
+# Title of each kind of finding, and an explanation that includes how this project treats it.
 KINDS = {
     "unreadable": (
         "Files that cannot be decoded",
@@ -30,7 +30,7 @@ KINDS = {
     "contradiction": (
         "Conflicting labels",
         "Duplicates with different labels: at least one label is incorrect, or the image shows "
-        "both classes. They are only trained on, unless `contradictions` is given.",
+        "both classes. By default they are trained on, but not evaluated (`contradictions`).",
     ),
     "leak": (
         "Duplicates in two splits",
@@ -38,12 +38,12 @@ KINDS = {
     ),
     "identical": (
         "Identical files",
-        "They have twice the weight in training. They always stay in one split.",
+        "They have twice the weight in training, and stay in one split unless `duplicates` ignore.",
     ),
     "similar": (
         "Near duplicates",
-        "Images that are resized, recompressed, recoloured, mirrored, turned or slightly cropped, "
-        "or taken a moment later. They stay in one split, unless `duplicates` exact.",
+        "One image resized, recompressed, recoloured, mirrored, turned or slightly cropped, or "
+        "taken again a moment later. They stay in one split, unless `duplicates` exact or ignore.",
     ),
     "tiny": ("Tiny images", "They show too little to learn from, or to evaluate."),
     "ignored": (
@@ -61,7 +61,7 @@ KINDS = {
         "in use, if these are 12 or less) are scaled to 8, CMYK is converted by its colour profile "
         "if it has one.",
     ),
-    "odd": ("Unusual files", "They are decoded; other programs may display or reject them."),
+    "odd": ("Unusual files", "They are decoded; other programs may misread or reject them."),
     "rotated": (
         "Images with an EXIF orientation",
         "They are decoded upright; programs that ignore EXIF show them rotated.",
@@ -87,7 +87,7 @@ class Finding(NamedTuple):
 
     Args:
         kind: A key of ``KINDS``.
-        paths: Its files, relative to the root; two of them are a pair.
+        paths: Paths of the files relative to the root: one, two for a pair, none for the folder.
         detail: Description.
         similarity: Similarity of a pair, 1 for identical files.
     """
@@ -107,7 +107,8 @@ class Audit:
         class_counts: Number of images of each class.
         labels: Class name of each image, by its path.
         findings: In the order of ``KINDS``.
-        quarantine: Images better left out: undecodable, with conflicting labels, or duplicates.
+        quarantine: Images to leave out: undecodable or with conflicting labels; of identical files,
+            and of duplicates in two splits, all but one.
     """
 
     root: Path
@@ -126,10 +127,10 @@ def audit_folder(
         root: A folder ``root/<class>/<image>`` or ``root/{train,val,test}/<class>/<image>``.
         cache_dir: Folder of the cache.
         duplicates: Images that count as duplicates.
-        min_side: An image with a shorter side is tiny, in pixels.
+        min_side: Images with a side shorter than this many pixels count as tiny.
 
     Raises:
-        ValueError: The folder has no two classes of images, or it is unclear which folders are
+        ValueError: The folder has fewer than two classes, or it is unclear which folders are
             classes.
         OSError: The folder cannot be read.
     """
@@ -160,7 +161,7 @@ def audit_folder(
 def _duplicates(index: FolderIndex, info: FolderInfo, pairs: Pairs) -> Iterator[Finding]:
     values = zip(pairs.similarity.tolist(), pairs.indices.tolist(), strict=True)
     for value, (first, second) in sorted(values, reverse=True):
-        similarity = min(value, 1.0)  # rounding errors make it larger
+        similarity = min(value, 1.0)  # values exceed 1 by rounding errors
         paths = (index.paths[first], index.paths[second])
         kind = "similar"
         detail = f"similarity {similarity:.2f}"
@@ -174,7 +175,7 @@ def _duplicates(index: FolderIndex, info: FolderInfo, pairs: Pairs) -> Iterator[
             if ranks[0] != ranks[1]:
                 kind = "leak"
             if ranks[0] < ranks[1]:
-                paths = paths[::-1]  # the later split first: that image stays
+                paths = paths[::-1]  # _quarantine keeps the first image, of the later split
         yield Finding(kind, paths, detail, similarity)
 
 
@@ -206,14 +207,14 @@ def _imbalance(counts: Counter[str]) -> Iterator[Finding]:
 
 
 def _quarantine(findings: list[Finding], sha256: dict[str, str]) -> list[QuarantineRow]:
-    """Return each image to leave out once, with the first reason."""
+    """Return one row for each image to leave out, with the reason of its first finding."""
     rows: dict[str, QuarantineRow] = {}
     for finding in findings:
         paths: tuple[str, ...] = ()
         if finding.kind in ("unreadable", "contradiction"):
-            paths = finding.paths  # of two labels nobody knows the correct one
+            paths = finding.paths  # it is unknown which of two labels is correct
         elif finding.kind in ("leak", "identical"):
-            paths = finding.paths[1:]  # the first stays
+            paths = finding.paths[1:]  # the first image is not left out
         for path in paths:
             others = [other for other in finding.paths if other != path]
             reason = " ".join((finding.kind, finding.detail, *others))

@@ -18,7 +18,7 @@ from flowers.data.cache import build_once, cache_key, in_threads
 from flowers.data.transforms import load_image
 from flowers.decoding import bits_in_use, exif_orientation, open_image
 
-# Increase it when the image info or the thumbnails change, to read all files again.
+# Increase this number when the image info or the thumbnails change, to read all files again.
 _FORMAT = 5
 THUMBNAIL_SIZE = 48
 
@@ -28,14 +28,14 @@ class ImageInfo(NamedTuple):
 
     Args:
         sha256: Checksum; empty for a file that could not be read at all.
-        error: Why it cannot be decoded; None if it can.
-        format: Pillow's name of the file format, as ``JPEG``; empty if unknown.
-        mode: Pillow's name of the kind of pixels, as ``RGB``.
+        error: Why the file cannot be decoded; None if it can be decoded.
+        format: Pillow's name of the file format, such as ``JPEG``; empty if unknown.
+        mode: Pillow's mode, such as ``RGB``.
         width: Width of the stored image, in pixels.
         height: Height of the stored image, in pixels.
         orientation: EXIF orientation of the stored image; 1 is upright.
         animated: Whether the file has several images.
-        notes: What is unusual about the file, though it can be decoded; empty if nothing is.
+        notes: What is unusual about a file that can be decoded; empty if nothing is unusual.
     """
 
     sha256: str
@@ -54,8 +54,8 @@ class FolderInfo(NamedTuple):
 
     Args:
         images: Information about each file.
-        thumbnails: Grey bytes ``(N, 48, 48)``, the same whatever size the images are trained at;
-            black if undecodable.
+        thumbnails: Grey bytes ``(N, 48, 48)``, independent of ``image_size``; black for files that
+            cannot be decoded.
         sha256: Checksum of each file.
         errors: Error of each file that cannot be decoded, by its index.
     """
@@ -69,12 +69,13 @@ class FolderInfo(NamedTuple):
 def read_image_info(root: Path, paths: Sequence[str], *, cache_dir: Path) -> FolderInfo:
     """Read every file, or only the cache if no file has changed since an earlier call.
 
-    Size and time of modification can be the same after files were exchanged, as by ``tar`` or
-    ``rsync --times``, so the inode and the time of its last change count too: no program can set
-    them. Where a file system changes them without reason, the files are only read again.
+    A change is detected by size, modification time, inode number and inode change time (ctime).
+    ``tar`` and ``rsync --times`` can replace a file by one of equal size and modification time, but
+    no program can set the inode number or the ctime. If a file system changes either without a
+    change of the file, all files are read again, which does no harm.
 
-    A file that could not be read or decoded is tried again in every call: the failure may be
-    temporary. Too little memory makes Pillow call a progressive JPEG broken.
+    A file that could not be read or decoded is read again in every call, because the failure may be
+    temporary: if memory is short, Pillow reports a progressive JPEG as broken.
 
     Args:
         root: Folder the paths are relative to.
@@ -97,7 +98,7 @@ def read_image_info(root: Path, paths: Sequence[str], *, cache_dir: Path) -> Fol
     entry = build_once(cache_dir, key, build)
     stored = json.loads((entry / "info.json").read_text(encoding="utf-8"))
     images = [ImageInfo(*info) for info in stored]
-    # Mapped, the processes of a machine share it; those of a million images take 2 GiB.
+    # Memory-mapped, so that processes share the thumbnails: those of a million images take 2 GiB.
     thumbnails: NDArray[np.uint8] = np.load(entry / "thumbnails.npy", mmap_mode="c")
     if failed := [index for index, info in enumerate(images) if info.error is not None]:
         retried = in_threads(_read, [files[i] for i in failed], description=description)
@@ -124,7 +125,7 @@ def _read(file: Path) -> tuple[ImageInfo, NDArray[np.uint8]]:
         if file.exists() and not file.is_file():
             raise OSError("expected a file, got a folder, a pipe or a device")
         size = file.stat().st_size / 2**30
-        if size > 1:  # no photo is as large; reading such a file whole could take all memory
+        if size > 1:  # no photo is this large, and reading the file could take all memory
             raise OSError(f"expected a photo, got a file of {size:.1f} GiB")
         content = file.read_bytes()
         info = info._replace(sha256=hashlib.sha256(content).hexdigest())
@@ -136,13 +137,13 @@ def _read(file: Path) -> tuple[ImageInfo, NDArray[np.uint8]]:
             info = info._replace(
                 orientation=exif_orientation(image),
                 notes=", ".join(_notes(image, content)),
-                # The number of images takes minutes in a TIFF file with tens of thousands.
+                # Not n_frames: counting tens of thousands of images in a TIFF file takes minutes.
                 animated=getattr(image, "is_animated", False),
             )
-    except Exception as error:  # Pillow's readers raise whatever broken bytes lead them to
+    except Exception as error:  # Pillow raises exceptions of any type for broken files
         _check_resources(file, error)
-        # Pillow names the buffer ("cannot identify image file <_io.BytesIO object at 0x...>"); the
-        # path says more.
+        # Cut off the buffer in "cannot identify image file <_io.BytesIO object at 0x...>": the
+        # callers report the path.
         return info._replace(error=str(error).split(" <_io")[0] or type(error).__name__), black
     grey = np.tensordot((0.299, 0.587, 0.114), rgb.float().numpy(), axes=1)  # ITU-R BT.601
     return info, grey.round().astype(np.uint8)
@@ -151,7 +152,8 @@ def _read(file: Path) -> tuple[ImageInfo, NDArray[np.uint8]]:
 def _notes(image: Image.Image, content: bytes) -> Iterator[str]:
     if image.mode.startswith("I") and (bits := bits_in_use(image)) < 16:
         yield f"{bits} of its 16 bits are in use"
-    # FF DA begins the coded pixels, FF D9 ends them; they have neither.
+    # The marker FF DA precedes the entropy-coded data, FF D9 ends the image, and the data contain
+    # neither. A last FF D9 before the last FF DA belongs to an embedded preview.
     if isinstance(image, JpegImageFile) and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
         yield "its end marker is missing"
     if max(map(len, getattr(image, "text", {}).values()), default=0) > 2**20:
@@ -159,7 +161,7 @@ def _notes(image: Image.Image, content: bytes) -> Iterator[str]:
 
 
 def _check_resources(file: Path, error: Exception) -> None:
-    """Raise an error if the process lacks memory or open files; the file may be intact."""
+    """Raise an OSError if memory or file descriptors ran out, since the file may be intact."""
     cause = error.__cause__ or error
     number = errno.ENOMEM if isinstance(cause, MemoryError) else getattr(cause, "errno", None)
     if number in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):

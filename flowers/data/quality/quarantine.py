@@ -32,7 +32,7 @@ def quarantined_images(
 
     Args:
         index: The folder.
-        info: Image info; a file that was repaired since has another checksum and is used again.
+        info: Image info; a listed file whose checksum has changed (it was repaired) is used again.
         quarantine: The list: CSV with at least the columns ``path`` and ``sha256``.
 
     Raises:
@@ -47,7 +47,7 @@ def quarantined_images(
         columns, lines = read_csv(Path(quarantine))
     except OSError as error:
         raise type(error)(f"`quarantine` {quarantine}: {error.strerror}") from error
-    # A manifest, which has a split too, would leave out everything.
+    # A manifest has these columns and a split; as a quarantine list it would leave out all images.
     if not {"path", "sha256"} <= set(columns) or "split" in columns:
         raise ValueError(
             f"`quarantine` {quarantine}: expected a CSV file with the columns path and sha256, as "

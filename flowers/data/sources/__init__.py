@@ -8,16 +8,16 @@ from filelock import FileLock
 from flowers.data.sources.flower_photos import download_flower_photos
 from flowers.data.sources.synthetic import generate_flowers
 
-# By the folder's own name, so that a mistyped path to somebody's photos can never become another
-# data set.
-SOURCES: dict[str, Callable[[Path], None]] = {
+# Matched by the exact name of the folder, so that a mistyped path to the user's own photos is an
+# error and not a download.
+_SOURCES: dict[str, Callable[[Path], None]] = {
     "flower_photos": download_flower_photos,
     "synthetic_flowers": generate_flowers,
 }
 
 
 def ensure_root(root: str | Path) -> Path:
-    """Return the folder; a missing one with the name of a known data set is made first.
+    """Return the folder; if missing and named as a known data set, download or generate it.
 
     Several processes may call at once: one makes the folder, the others wait for it.
 
@@ -26,8 +26,8 @@ def ensure_root(root: str | Path) -> Path:
             ``.../synthetic_flowers`` generated.
 
     Raises:
-        FileNotFoundError: The folder is missing; the message names every way out.
-        ConnectionError: The download failed; likewise.
+        FileNotFoundError: The folder is missing and has no known name; the message lists remedies.
+        ConnectionError: The download failed; the message lists remedies.
     """
     path = Path(root).expanduser()
     if path.is_dir():

@@ -15,14 +15,14 @@ _ATTEMPTS = 3
 
 
 class Archive(NamedTuple):
-    """A tar archive to download: where it lies, its size in bytes, and its checksum."""
+    """A tar archive to download: its URL, size in bytes and SHA-256 checksum."""
 
     url: str
     size: int
     sha256: str
 
 
-# Size and checksum: TensorFlow Datasets' checksum file for tf_flowers.
+# Size and checksum are those in TensorFlow Datasets' checksum file for tf_flowers.
 FLOWER_PHOTOS = Archive(
     url="https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",
     size=228_813_984,
@@ -31,15 +31,15 @@ FLOWER_PHOTOS = Archive(
 
 
 def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> None:
-    """Make the folder ``root`` from the archive, which is downloaded if it is missing.
+    """Extract the archive to the folder ``root``; download it first if it is not beside ``root``.
 
     Args:
-        root: Folder to make; its name is that of the archive's top folder.
-        archive: What to download.
+        root: Folder to make; it must be named like the archive's top folder.
+        archive: The archive.
 
     Raises:
-        ConnectionError: The archive cannot be downloaded; the message names every other way.
-        ValueError: The archive is not the one expected.
+        ConnectionError: The archive cannot be downloaded; the message lists remedies.
+        ValueError: The archive beside ``root`` has an unexpected checksum.
     """
     file = root.with_name(f"{root.name}.tgz")
     if not file.exists():
@@ -47,11 +47,11 @@ def download_flower_photos(root: Path, *, archive: Archive = FLOWER_PHOTOS) -> N
     elif _sha256(file) != archive.sha256:
         raise ValueError(
             f"{file}: expected the archive with sha256 {archive.sha256}, got {_sha256(file)}. "
-            "Take it away to download it anew, or put the correct one in its place."
+            "Remove the file to download it again, or replace it with the correct archive."
         )
     print(f"Extracting {file}")
     with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
-        # Refuses members that lead outside, links to outside and special files.
+        # The filter refuses members and links that lead outside the folder, and special files.
         shutil.unpack_archive(file, folder, filter="data")
         # Only a complete extraction gets the name of the data set.
         shutil.move(Path(folder) / root.name, root)
@@ -69,7 +69,7 @@ def _download(archive: Archive, file: Path) -> None:
             if attempt + 1 == _ATTEMPTS:
                 raise ConnectionError(
                     f"Could not download {archive.url} ({error}). What can be done:\n"
-                    f"  - run the same command again: what has arrived is kept in {partial};\n"
+                    f"  - run the same command again: it resumes the download in {partial};\n"
                     f"  - fetch the archive on another machine and put it here: {file};\n"
                     f"  - give any folder root/<class>/<image> with `root` DIR;\n"
                     "  - `root` data/synthetic_flowers generates a small data set."
@@ -78,8 +78,8 @@ def _download(archive: Archive, file: Path) -> None:
     if _sha256(partial) != archive.sha256:
         partial.unlink()
         raise ConnectionError(
-            f"What arrived from {archive.url} is not the archive with sha256 {archive.sha256}; it "
-            f"was deleted. Run the same command again, or put the archive here: {file}"
+            f"{archive.url}: expected the archive with sha256 {archive.sha256}, got another file, "
+            f"now deleted. Run the same command again, or put the archive here: {file}"
         )
     partial.replace(file)
 
@@ -90,7 +90,7 @@ def _fetch(archive: Archive, partial: Path) -> None:
         return
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={size}-"})
     with urllib.request.urlopen(request, timeout=30) as response:
-        if response.status != 206:  # the whole file, not the range
+        if response.status != 206:  # the server sends the whole file instead of the range
             partial.unlink(missing_ok=True)
             size = 0
         bar = tqdm.wrapattr(

@@ -29,7 +29,7 @@ def generate_flowers(
     """Generate five classes similar to flower_photos, as ``root/<class>/<number>.jpg``.
 
     The flowers vary in colour, size, position, number and shape of petals, background, blur and
-    noise, and the classes share colours, so the average colour does not tell them apart.
+    noise, and the classes share colours, so the average colour does not identify the class.
 
     Args:
         root: Folder to make, which must not exist.
@@ -55,9 +55,9 @@ def generate_flower(name: str, *, image_size: int, rng: np.random.Generator) -> 
     Args:
         name: One of ``SYNTHETIC_CLASSES``.
         image_size: Side of the image, in pixels.
-        rng: Source of all that varies.
+        rng: Random generator.
     """
-    canvas = _Canvas(2 * image_size, rng)  # twice the size: scaling down smoothes the edges
+    canvas = _Canvas(2 * image_size, rng)  # drawn at twice the size, for antialiasing
     for _ in range(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])):
         x, y = (canvas.size * rng.uniform(0.25, 0.75, size=2)).tolist()
         radius = canvas.size * rng.uniform(0.16, 0.4)
@@ -113,7 +113,7 @@ class _Canvas:
     def ring(
         self, centre: Point, inner: float, outer: float, *, count: int, width: float, colour: Colour
     ) -> None:
-        """Draw petals around a centre, from one radius to another."""
+        """Draw petals around a centre, from the radius ``inner`` to the radius ``outer``."""
         turn = self.rng.uniform(0, 2 * math.pi)
         numbers = np.arange(count) + self.rng.normal(0, 0.12, size=count)
         for angle in turn + 2 * math.pi * numbers / count:

@@ -51,12 +51,12 @@ def read_manifest(file: str | Path) -> list[ManifestRow]:
     expected = (*SPLITS, SKIPPED, QUARANTINED)
     if unknown := ", ".join(sorted(set(splits).difference(expected))):
         names = ", ".join(expected)
-        raise ValueError(f"`manifest` {file}: expected a split of {names}, got {unknown}")
+        raise ValueError(f"`manifest` {file}: expected the splits {names}, got {unknown}")
     return [ManifestRow(*line) for line in lines]
 
 
 def split_of_manifest(file: str, *, files: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-    """Return the split of each image of a manifest by its path, without those left out.
+    """Map the path of each image in a manifest to its split; images in no split are left out.
 
     Args:
         file: The manifest.
@@ -78,7 +78,10 @@ def split_of_manifest(file: str, *, files: Mapping[str, tuple[str, str]]) -> dic
 
 
 def fingerprints(rows: Sequence[ManifestRow]) -> dict[str, str]:
-    """Return a checksum of the images and labels, and one of their splits too, without paths."""
+    """Return a fingerprint of all contents and labels, and one that also includes the splits.
+
+    Paths are not included.
+    """
     _, labels, sha256, splits = zip(*rows, strict=True)
     return {
         "data_fingerprint": _digest(labels, sha256),
@@ -92,5 +95,5 @@ def _digest(*columns: Sequence[str]) -> str:
 
 
 def content_numbers(sha256: Iterable[str]) -> NDArray[np.int64]:
-    """Return a number ``(N,)`` for each checksum, its first 60 bits."""
+    """Return the first 60 bits of each checksum as an integer ``(N,)``."""
     return np.array([int(checksum[:15], 16) for checksum in sha256], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Stratified splits and folds: every class by the same fractions, each group in one split."""
+"""Stratified splits and folds; all images of a group are assigned to the same split."""
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 
 
 def split_targets(totals: NDArray[np.int64], fractions: Sequence[float]) -> NDArray[np.int64]:
-    """Return the number of images ``(K, S)`` of each class and split, the last with the rest.
+    """Return the target number of images ``(K, S)`` of each class and split.
+
+    The last split gets the images that the other splits leave.
 
     Args:
         totals: Number of images of each class ``(K,)``.
-        fractions: Fraction of each class for each split but the last.
+        fractions: Fraction of each class's images for each of the first S - 1 splits.
     """
     targets = np.zeros((len(totals), len(fractions) + 1), dtype=np.int64)
     for column, fraction in enumerate(fractions):
@@ -23,7 +25,7 @@ def split_targets(totals: NDArray[np.int64], fractions: Sequence[float]) -> NDAr
 
 
 def fold_targets(totals: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
-    """Return the number of images ``(K, folds)`` of each class and fold.
+    """Return the target number of images ``(K, folds)`` of each class and fold.
 
     Args:
         totals: Number of images of each class ``(K,)``.
@@ -41,17 +43,18 @@ def assign_groups(
     seed: str,
     class_names: Sequence[str],
 ) -> NDArray[np.int64]:
-    """Return the number of the split ``(N,)`` of each image; a group is assigned as a whole.
+    """Return the index of each image's split ``(N,)``; a group is assigned as a whole.
 
-    Groups are assigned in the order of a hash of (seed, group) to the first split with room for
-    them. Names and order of the files thus have no effect, and a new file moves few others: of
-    3,308 photos, removing ten moves nine. With scikit-learn's grouped folds, which take 35 times as
-    long, it moves 1,090. Groups that are too large are assigned first, to the split with the most
-    room.
+    Groups are assigned in the order of a hash of (seed, group key), each to the first split with
+    room for all its images. If the keys are checksums, the names and the order of the files thus
+    have no effect, and adding or removing files moves few others to another split (removing ten of
+    3,308 photos moves nine; with scikit-learn's grouped folds, it moves 1,090). Groups with more
+    images of a class than the class's second largest target are assigned first, to the split with
+    the most room.
 
     Args:
         labels: Integers ``(N,)``.
-        groups: N keys; images with the same key, such as duplicates, stay together.
+        groups: Key of the group of each of the N images, such as a group of duplicates.
         targets: Number of images ``(K, S)`` of each class and split.
         seed: Seed of the order, independent of the seed of the training.
         class_names: Class names for the error.
@@ -85,11 +88,11 @@ def assign_groups(
 
 
 class _GroupAssigner:
-    """The splits of the groups so far, with the number of images of each class and its target.
+    """An assignment in progress: the split of each group, with image counts and their targets.
 
     Args:
         labels: Integers ``(N,)``.
-        numbers: Number of the group ``(N,)`` of each image.
+        numbers: Index of each image's group ``(N,)``.
         targets: Number of images ``(K, S)`` of each class and split.
     """
 
@@ -98,7 +101,7 @@ class _GroupAssigner:
     ) -> None:
         pairs, counts = np.unique(numbers * len(targets) + labels, return_counts=True)
         next_group = np.flatnonzero(np.diff(pairs // len(targets))) + 1
-        # The labels in each group, and the number of its images with each of them.
+        # For each group, the labels that occur in it, and its number of images with each label.
         self.labels = np.split(pairs % len(targets), next_group)
         self.counts = np.split(counts, next_group)
         self.targets = targets.copy()
@@ -115,18 +118,18 @@ class _GroupAssigner:
         self.filled[self.labels[group], split] += self.counts[group]
 
     def room(self, group: int) -> NDArray[np.int64]:
-        """Return the room ``(L, S)`` for each of the group's L classes in each split."""
+        """Return the room (target - assigned) ``(L, S)`` of the group's L classes in each split."""
         labels = self.labels[group]
         return self.targets[labels] - self.filled[labels]
 
     def first_with_room(self, group: int) -> np.int64:
-        """Return the first split with room for a group, or else the one with the most room."""
+        """Return the first split with room for a group, or else the split with the most room."""
         room = self.room(group)
         has_room = (room >= self.counts[group][:, None]).all(axis=0)
         return has_room.argmax() if has_room.any() else room.sum(axis=0).argmax()
 
     def lower_targets(self) -> None:
-        """Lower the targets of the other splits where large groups exceed that of a split."""
+        """Where groups exceed a split's target, lower the targets of the class's other splits."""
         for targets, filled in zip(self.targets, self.filled, strict=True):
             original = targets.copy()
             is_full = np.zeros(len(targets), dtype=bool)

@@ -136,14 +136,14 @@ def test_a_server_that_never_ends_is_read_up_to_the_known_size(content, server, 
         download_flower_photos(root, archive=server.archive())
         assert root.with_name("flower_photos.tgz").stat().st_size == len(CONTENT)
     else:
-        with pytest.raises(ConnectionError, match="is not the archive with sha256"):
+        with pytest.raises(ConnectionError, match=r"expected the archive .* got another"):
             download_flower_photos(root, archive=server.archive())
         assert not [*root.parent.glob("*.tgz*")]
 
 
 def test_an_archive_with_another_checksum_is_not_extracted(server, root):
     server.content = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
-    with pytest.raises(ConnectionError, match="is not the archive with sha256"):
+    with pytest.raises(ConnectionError, match=r"expected the archive .* got another"):
         download_flower_photos(root, archive=server.archive())
     assert not root.exists()
     server.content = CONTENT
@@ -154,7 +154,7 @@ def test_an_archive_with_another_checksum_is_not_extracted(server, root):
 def test_an_archive_put_there_by_hand_is_used_or_named(server, root):
     archive = root.with_name("flower_photos.tgz")
     archive.write_bytes(b"something else")
-    with pytest.raises(ValueError, match="Take it away"):
+    with pytest.raises(ValueError, match="Remove the file"):
         download_flower_photos(root, archive=server.archive())
     assert archive.read_bytes() == b"something else"
     archive.write_bytes(CONTENT)
