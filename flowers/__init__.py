@@ -21,12 +21,12 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401
-    """Import a class when it is asked for: ``python -m flowers --help`` must not wait for torch."""
+    """Import a class when it is accessed: ``python -m flowers --help`` must not import torch."""
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'flowers' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """Return the names of the package, those that are not imported yet included."""
+    """Return the names in the package, including classes that are not imported yet."""
     return sorted([*globals(), *__all__])

@@ -1,4 +1,4 @@
-"""Reading weights and checkpoints safely, and the configuration and state of a run."""
+"""Read weights, checkpoints and the configuration stored in them, without running their code."""
 
 import math
 import re
@@ -15,17 +15,18 @@ import torch
 import yaml
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-# Format of a checkpoint. Increase it with a change after which older checkpoints cannot be read.
+# Version of the checkpoint format. Increase it if a change makes older checkpoints unreadable.
 FORMAT = 3
-# What a pickle of weights and plain values calls. torch allows more, such as bytearray(10**12).
+# Globals in pickles of weights and plain values. torch.load allows more, such as bytearray, whose
+# call bytearray(10**12) would fill the memory.
 _CALLS = re.compile(
     r"collections (OrderedDict|Counter)|(__builtin__|builtins) set|"
     r"torch (Size|device|\w+Storage|b?float\w+|u?int\w+|complex\w+|bool)|"
     r"torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch\.nn\.parameter Parameter"
 )
-# With 20 aliases, a configuration is at most some 1,500 times as long as its text.
+# YAML aliases of aliases multiply: with 20, a configuration is up to some 1,500 times its text.
 _MAX_ALIASES = 20
-# Options of the trainer that are read from a checkpoint: those of the training, not the machine.
+# Trainer options that are read from a checkpoint: they describe the training, not the machine.
 _TRAINER_OPTIONS = ["max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"]
 _TRAINER_OPTIONS += ["precision", "accumulate_grad_batches", "deterministic", "default_root_dir"]
 _TRAINER_OPTIONS += ["gradient_clip_val", "gradient_clip_algorithm", "check_val_every_n_epoch"]
@@ -34,7 +35,7 @@ _TRAINER_OPTIONS += ["log_every_n_steps"]
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """Return the best checkpoint of a run folder; any other path as it is."""
+    """Return the best checkpoint of a run folder; any other path is returned unchanged."""
     best = Path(path) / "checkpoints" / "best.ckpt"
     return best if best.is_file() else Path(path)
 
@@ -42,10 +43,11 @@ def checkpoint_file(path: str | Path) -> Path:
 def load_weights(file: Path) -> Any:  # noqa: ANN401
     """Return the weights and plain values in a file of ``torch.save``.
 
-    They are checked first: they run no code, and take hardly more memory than the file has bytes.
+    The file is checked first: loading it must run no code, and must not take much more memory than
+    the file has bytes.
 
     Raises:
-        ValueError: The file is damaged, or has other content.
+        ValueError: The file is damaged, or contains code or other objects.
     """
     is_archive = is_zipfile(file)
     try:
@@ -55,21 +57,21 @@ def load_weights(file: Path) -> Any:  # noqa: ANN401
             for code, name, _ in chain.from_iterable(map(genops, pickles)):
                 if code.name == "GLOBAL" and not _CALLS.fullmatch(str(name)):
                     raise UnpicklingError
-        # Mapped into memory, weights cannot reach beyond the end of the file.
+        # With mmap, torch refuses a tensor that extends beyond the end of the file.
         return torch.load(file, map_location="cpu", weights_only=True, mmap=is_archive)
     except BadZipFile as error:
         raise ValueError("a damaged file. Copy it again.") from error
-    except UnpicklingError as error:  # torch's own message suggests to load it anyway
+    except UnpicklingError as error:  # torch's message suggests weights_only=False
         raise ValueError("code or other objects instead of weights and plain values") from error
     except ValueError as error:
-        raise ValueError("a file that torch.save did not write, or a part of one") from error
+        raise ValueError("a file that torch.save did not write, or an incomplete one") from error
 
 
 def _archive_pickles(file: IO[bytes]) -> list[Any]:
-    """Return the pickles of an archive, after checking its sizes and its CRC-32."""
+    """Return the pickles in a zip archive, after checking the sizes and CRC-32 of its entries."""
     with ZipFile(file) as archive:
         entries = archive.infolist()
-        # torch compresses nothing, and parts larger than the file could fill the memory.
+        # torch.save does not compress. Entries larger than the file could fill the memory.
         is_stored = all(entry.compress_type == ZIP_STORED for entry in entries)
         if not is_stored or sum(entry.file_size for entry in entries) > file.seek(0, 2):
             raise ValueError
@@ -94,17 +96,17 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         if last.is_file():
             kind = f"a run without best.ckpt, because no epoch was validated. Give {last}"
         raise FileNotFoundError(
-            f"{file}: expected a checkpoint file, as RUN/checkpoints/best.ckpt, got {kind}"
+            f"{file}: expected a checkpoint file, such as RUN/checkpoints/best.ckpt, got {kind}"
         )
     try:
         checkpoint: dict[str, Any] = load_weights(Path(file))
         if not checkpoint["hyper_parameters"]["class_names"]:
-            raise ValueError("one without class names")
+            raise ValueError("a file without class names")
         checkpoint["config"] = read_config(checkpoint.get("config", "{}"))
     except Exception as error:  # torch.load raises errors of any kind
         reason = str(error).partition("\n")[0]
         if isinstance(error, KeyError):
-            reason = f"one without {error}"
+            reason = f"a file without {error}"
         raise ValueError(f"{file}: expected a checkpoint of this project, got {reason}") from error
     number = checkpoint.get("format", "none")
     if number != FORMAT:
@@ -116,10 +118,10 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
 
 
 def read_config(text: str) -> dict[str, Any]:
-    """Return a configuration of a run; it is empty if the text has another form.
+    """Return the configuration of a run; an empty dict if the text is not a YAML mapping.
 
     Raises:
-        ValueError: It is not valid YAML, or could fill the memory.
+        ValueError: The text is not valid YAML, or its aliases could fill the memory.
     """
     try:
         events = list(map(type, yaml.parse(text, yaml.SafeLoader)))
@@ -133,21 +135,22 @@ def read_config(text: str) -> dict[str, Any]:
 
 @contextmanager
 def limit_network(file: str | Path | None) -> Iterator[None]:
-    """Limit the networks that are constructed to the size of a checkpoint; None for no limit.
+    """Refuse to construct a network larger than the file of a checkpoint; None for no limit.
 
     Raises:
         ValueError: The options describe a larger network.
     """
     size = math.inf if file is None else Path(file).stat().st_size
     num_tensors = 10 + size / 100  # a tensor takes more than 100 bytes of a file
-    num_values = 10**7 + size  # torchvision has a last layer of 1,000 classes, which is replaced
+    # torchvision constructs a last layer of 1,000 classes, before it is replaced.
+    num_values = 10**7 + size
 
     def count(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> None:
         nonlocal num_tensors, num_values
         num_tensors -= 1
         num_values -= parameter.numel()
         if min(num_tensors, num_values) < 0:
-            raise ValueError("expected options of the checkpoint's network, got a larger one")
+            raise ValueError("expected options of the checkpoint's network, got a larger network")
 
     with register_module_parameter_registration_hook(count):
         yield
@@ -156,7 +159,10 @@ def limit_network(file: str | Path | None) -> Iterator[None]:
 def stored_config(
     checkpoint: dict[str, Any], command: str, *, model: str | None = None
 ) -> dict[str, Any]:
-    """Return the configuration in a checkpoint: all for ``fit``, model and data otherwise.
+    """Return the configuration that a command reads from a checkpoint.
+
+    ``fit`` reads all options except optimizer, schedule and some options of the trainer. The other
+    commands read the options of model and data.
 
     Args:
         checkpoint: What ``read_checkpoint`` returns.
@@ -166,7 +172,7 @@ def stored_config(
     Raises:
         ValueError: The configuration names a class or function of another package.
     """
-    # A checkpoint must not run code of another package unless the user names it, therefore
+    # A checkpoint must not run code of other packages that the user did not name. Therefore
     # optimizer, callbacks, loggers and plug-ins have to be given again.
     skipped = ("optimizer", "lr_scheduler", "trainer")
     config = {name: part for name, part in checkpoint["config"].items() if name not in skipped}
@@ -181,13 +187,13 @@ def stored_config(
         raise ValueError("its configuration names code other than a model of this package")
     if command != "fit":
         config = {name: config[name] for name in ("model", "data") if name in config}
-        # Nothing is cropped, and another image size may be given.
+        # Evaluation does not crop, and a given image_size may be smaller than the stored crop_size.
         config.setdefault("data", {})["crop_size"] = None
     return config
 
 
 def model_option(task: object) -> str:
-    """Return the option with the class of a task from another package, to be given again."""
+    """Return the `model` option that must be given again; empty for a task of this package."""
     name = f"{type(task).__module__}.{type(task).__qualname__}"
     return "" if name.startswith("flowers.") else f" `model` {name}"
 
@@ -207,7 +213,7 @@ def check_network(given: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
         stored: The configuration of the model in the checkpoint.
 
     Raises:
-        ValueError: The networks differ; both are named.
+        ValueError: The networks differ; the message describes both.
     """
     if not stored:
         return
@@ -217,7 +223,7 @@ def check_network(given: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
         raise ValueError(
             f"its network is {stored_network}, the options (or a configuration) define "
             f"{given_network}. Leave out the options of the network, or leave out `ckpt_path` to "
-            "train a new one."
+            "train a new network."
         )
 
 
@@ -225,10 +231,11 @@ def _describe_network(model: Mapping[str, Any]) -> str:
     """Return the class of a model and the options that define its network."""
     words = [model["class_path"].removeprefix("flowers.")]
     options = model.get("init_args", {})
-    for name in ("arch", "widths", "depth", "stem_stride", "norm"):  # the others concern training
+    # All other options concern the training.
+    for name in ("arch", "widths", "depth", "stem_stride", "norm"):
         if name in options:
             value = options[name]
-            if isinstance(value, tuple):  # a list in YAML
+            if isinstance(value, tuple):  # equal to a list from YAML
                 value = list(value)
             words.append(f"{name} {value}")
     return " ".join(words)

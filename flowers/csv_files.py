@@ -5,12 +5,13 @@ import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-# A spreadsheet takes a cell that begins with one of these for a formula; the apostrophe marks text.
+# Spreadsheets evaluate a cell that begins with one of these as a formula, unless it begins with an
+# apostrophe. A name that begins with an apostrophe gets a second one, which csv_name removes.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def csv_cell(name: str, *reserved: str) -> str:
-    """Return a name as a cell, after an apostrophe if it is reserved or looks like a formula."""
+    """Return the cell of a name: a reserved or formula-like name gets an apostrophe in front."""
     return f"'{name}" if name.startswith(_FORMULA) or name in reserved else name
 
 
@@ -28,14 +29,15 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the header of a CSV file, and the names in its other rows, without empty ones.
+    """Return the header and the other rows of a CSV file, as names; empty rows are skipped.
 
-    A spreadsheet program may have saved it, with a byte-order mark and another delimiter: that of
-    comma, semicolon and tab which occurs most often in the header.
+    The file may come from a spreadsheet program, with a byte-order mark and another delimiter. The
+    delimiter is a comma if the file begins with ``path,``; otherwise the most frequent of comma,
+    semicolon and tab in the first line.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is not CSV.
+        ValueError: The file is not valid CSV.
     """
     with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as opened:
         line = opened.readline()
@@ -44,5 +46,5 @@ def read_csv(file: Path) -> tuple[list[str], list[list[str]]]:
         try:
             header, *rows = [*filter(any, csv.reader(opened, delimiter=delimiter))] or [[]]
         except csv.Error as error:
-            raise ValueError(f"{file}: expected a CSV file, {error}") from error
+            raise ValueError(f"{file}: expected a CSV file ({error})") from error
     return header, [list(map(csv_name, row)) for row in rows]

@@ -1,14 +1,13 @@
-"""Names of files as text for a terminal."""
+"""Text with names of files, made safe to print in a terminal."""
 
 from unicodedata import category
 
 
 def printable(text: str) -> str:
-    """Return a text in one line, with escape sequences in place of control characters."""
+    """Return a text as one line, with control characters escaped as ``repr`` does."""
     characters = []
     for char in text:
-        if char.isprintable() or category(char) == "Zs":  # also other spaces
-            characters.append(char)
-        else:
-            characters.append(repr(char)[1:-1])
+        # isprintable is false for all spaces but U+0020, such as no-break spaces.
+        is_shown = char.isprintable() or category(char) == "Zs"
+        characters.append(char if is_shown else repr(char)[1:-1])
     return "".join(characters)

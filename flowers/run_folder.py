@@ -1,4 +1,4 @@
-"""Run folders, and writing files without overwriting any."""
+"""Create and find run folders, and write files without overwriting any."""
 
 import errno
 import os
@@ -14,13 +14,14 @@ from filelock import FileLock
 
 
 def run_folder(root: Path, *, resumed: str | None, rank: int) -> Path:
-    """Return the folder of a run: a new one, or that of the ``last.ckpt`` that it resumes.
+    """Return the folder of a run: the folder of the resumed ``last.ckpt``, otherwise a new one.
 
     Args:
-        root: Folder of the run folders.
-        resumed: Checkpoint to resume from. Resuming from any other than ``last.ckpt`` makes a new
-            folder, so that the later epochs of the old run are kept.
-        rank: Number of this process; only the first makes a folder, which Lightning broadcasts.
+        root: Parent of the run folders.
+        resumed: Checkpoint to resume from; None for a new run. A checkpoint other than
+            ``last.ckpt`` gets a new folder, because resuming would overwrite later epochs in its
+            own.
+        rank: Index of this process. Only process 0 makes a folder; Lightning broadcasts its path.
     """
     if resumed is not None and Path(resumed).name == "last.ckpt":
         run = Path(resumed).resolve().parents[1]
@@ -35,9 +36,9 @@ def claim_run_folder(
     """Make and return the next free ``root/<name>_<number>``.
 
     Args:
-        root: Folder of the run folders.
-        name: Kind of the run.
-        option: The option that chooses the folder, for the error.
+        root: Parent of the run folders.
+        name: Prefix of the folder's name.
+        option: Option that the error names.
 
     Raises:
         OSError: The folder cannot be made.
@@ -55,7 +56,7 @@ def claim_run_folder(
 
 
 def discard_run_folder(run: Path) -> None:
-    """Delete the folder of a run that failed before its first batch, and an empty parent."""
+    """Delete the folder of a run that failed before its first batch, and its parent if empty."""
     shutil.rmtree(run, ignore_errors=True)
     with suppress(OSError):
         run.parent.rmdir()
@@ -86,17 +87,17 @@ def check_new(file: Path) -> None:
     if file.exists():
         raise FileExistsError(f"`out` {file}: the file exists. Give another name, or move it.")
     if not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"`out` {file}: expected a folder that exists, make it first")
+        raise FileNotFoundError(f"`out` {file}: expected its folder to exist; make it first")
 
 
 def publish(finished: Mapping[Path, Path]) -> list[Path]:
-    """Move finished files and folders to their names without overwriting any; return the names.
+    """Give finished files and folders their final paths, overwriting none, and return these paths.
 
-    If one of the names exists, all get the next free number, as in ``report-2.html``, and a message
+    If one of the paths exists, all get the next free number, as in ``report-2.html``, and a message
     is printed.
 
     Args:
-        finished: The name of each finished file or folder, on the same disk.
+        finished: The final path of each finished file or folder, on the same disk.
     """
     for number in count(1):
         names = list(finished.values())
@@ -122,9 +123,9 @@ def _publish(file: Path, name: Path, undo: ExitStack) -> None:
             _publish(inner, name / inner.name, undo)
         return
     try:
-        os.link(file, name)  # unlike a rename, refuses a name that exists, as open("xb") does
+        os.link(file, name)  # fails if the name exists, as open("xb"); a rename would not
         undo.callback(name.unlink)
-    except OSError:  # also on a disk without links, as exFAT
+    except OSError:  # the name exists, or the disk has no links, such as exFAT
         with file.open("rb") as source, name.open("xb") as target:
             undo.callback(name.unlink)
             shutil.copyfileobj(source, target)
@@ -132,13 +133,13 @@ def _publish(file: Path, name: Path, undo: ExitStack) -> None:
 
 @contextmanager
 def scratch_folder(parent: Path, *, option: str) -> Iterator[Path]:
-    """Make a folder for unfinished files, on the disk where they will be published.
+    """Make a temporary folder for unfinished files, inside the folder where they will be published.
 
-    Folders that killed processes left there are removed.
+    Temporary folders that killed processes left behind are removed.
 
     Args:
         parent: Folder of the finished files, made if it is missing.
-        option: The option that names it.
+        option: Option that the error names.
 
     Raises:
         OSError: The files cannot be written.
@@ -146,8 +147,8 @@ def scratch_folder(parent: Path, *, option: str) -> Iterator[Path]:
     with _naming(option, parent):
         parent.mkdir(parents=True, exist_ok=True)
         for lock in parent.glob(".unfinished-*/.lock"):
-            with suppress(OSError):  # also a Timeout: its process is running
-                # A process that starts locks its folder within 10 seconds.
+            with suppress(OSError):  # such as Timeout: the process still runs
+                # A newer folder may have a running process that has not locked it yet.
                 if time.time() - lock.parent.stat().st_mtime > 10:
                     with FileLock(lock, timeout=0):
                         shutil.rmtree(lock.parent)
@@ -163,7 +164,7 @@ def _naming(option: str, folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise  # not an error of the folder
+            raise  # not caused by the folder
         raise OSError(
             f"{option}: expected a folder that can be written, got {folder} "
             f"({error.strerror or error}). Give another with {option}."
@@ -171,12 +172,12 @@ def _naming(option: str, folder: Path) -> Iterator[None]:
 
 
 def write_new(folder: Path, contents: Mapping[str, str | bytes], *, option: str) -> list[Path]:
-    """Write all files or none without overwriting any, and return the names (see ``publish``).
+    """Write all files or none, overwrite none, and return their final paths (see ``publish``).
 
     Args:
         folder: Folder of the files, made if it is missing.
-        contents: Name and content of each file; a name may have a folder, as ``figures/loss.png``.
-        option: The option that names the folder.
+        contents: Name and content of each file; a name may contain a folder: ``figures/loss.png``.
+        option: Option that the error names.
 
     Raises:
         OSError: The files cannot be written.
@@ -185,7 +186,7 @@ def write_new(folder: Path, contents: Mapping[str, str | bytes], *, option: str)
         for name, content in contents.items():
             data = content
             if isinstance(data, str):
-                data = data.encode("utf-8", "surrogateescape")  # file names that are not UTF-8
+                data = data.encode("utf-8", "surrogateescape")  # keeps names that are not UTF-8
             (scratch / name).parent.mkdir(exist_ok=True)
             (scratch / name).write_bytes(data)
         names = dict.fromkeys(Path(name).parts[0] for name in contents)
@@ -198,7 +199,7 @@ def write_folder(folder: Path | None, contents: Mapping[str, str | bytes], *, na
     Args:
         folder: The folder, made if it is missing; None for ``lightning_logs/<name>_<number>``.
         contents: Name and content of each file.
-        name: Kind of the results.
+        name: Prefix of a new folder's name.
 
     Raises:
         OSError: The files cannot be written.

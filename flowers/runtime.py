@@ -1,4 +1,4 @@
-"""The process: allocator, threads, devices, and the messages of Lightning.
+"""Settings of the process: allocator, threads, devices, and which Lightning messages are silenced.
 
 This module is imported before torch and Lightning, which its functions import themselves.
 """
@@ -19,17 +19,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # control groups of Linux, version 2
-# Processes are started by hand on each machine with MASTER_ADDR, or by jsrun or mpirun.
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # control groups of Linux, version 2
+# Environment variables of other ways to launch processes: by hand on each machine (MASTER_ADDR),
+# by jsrun, or by mpirun.
 _OTHER_LAUNCHERS = {"MASTER_ADDR", "JSM_NAMESPACE_SIZE", "OMPI_COMM_WORLD_SIZE"}
 # Messages of Lightning that do not apply to this project.
 _WARNINGS = (
-    ".*does not have many workers.*",  # the cache needs none
+    ".*does not have many workers.*",  # the cache needs no workers
     ".*callbacks used to create the checkpoint.*",  # evaluation needs fewer callbacks
     ".*loading a checkpoint outside the 'fit' stage.*",
     "Precision .* is not supported by the model summary",
     "Checkpoint directory .* exists and is not empty",  # a run is resumed in its own folder
-    ".*is smaller than the logging interval.*",  # a small data set, whose epochs have a curve
+    ".*is smaller than the logging interval.*",  # with few steps, curves of epochs suffice
     ".*isinstance.treespec, LeafSpec.*",  # Lightning uses a deprecated class of torch
 )
 _INFOS = (
@@ -48,7 +49,7 @@ def prepare() -> None:
     """Set allocator, garbage collector and threads; check that torch and torchvision match.
 
     Raises:
-        SystemExit: torchvision is built for another torch.
+        SystemExit: torchvision is built for another version of torch.
     """
     keep_freed_memory()
     end_with_launcher()
@@ -70,15 +71,16 @@ def prepare() -> None:
         gc.enable()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(num_allowed_cores())
-    # TensorFloat-32 for float32 matrix products on GPUs that have it.
+    # Use TensorFloat-32 for float32 matrix products on GPUs that support it.
     torch.set_float32_matmul_precision("high")
 
 
 def end_with_launcher() -> None:
-    """On Linux, end this process when Lightning or torchrun, which launched it, dies.
+    """On Linux, end this process when the process of Lightning or torchrun that launched it dies.
 
-    Otherwise the processes of a killed Lightning would wait for half an hour, and those of a killed
-    torchrun would keep the devices. The latter get SIGTERM, to save before they end.
+    Otherwise a process that Lightning launched would wait for half an hour, and a process that
+    torchrun launched would keep its device. Under torchrun the process gets SIGTERM, which lets it
+    save a checkpoint first.
     """
     if sys.platform == "linux" and "LOCAL_RANK" in os.environ:
         number = signal.SIGTERM if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIGKILL
@@ -111,7 +113,7 @@ def num_allowed_cores() -> int:
 
 
 def launched_devices() -> dict[str, int]:
-    """Return Lightning's ``devices`` and ``num_nodes`` of a launch by torchrun; else nothing."""
+    """Return Lightning's ``devices`` and ``num_nodes`` under torchrun; otherwise an empty dict."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return {}
     devices = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -119,39 +121,40 @@ def launched_devices() -> dict[str, int]:
 
 
 def check_num_nodes(num_nodes: int) -> None:
-    """Check that the other machines are launched, for which Lightning would wait for ever.
+    """Check that each machine has a process: Lightning would wait for ever for missing ones.
 
     Args:
         num_nodes: Number of machines.
 
     Raises:
-        ValueError: Only this machine is launched.
+        ValueError: Fewer processes are launched than there are machines.
     """
     num_launched, _ = _launched_processes()
     if num_nodes > num_launched and _OTHER_LAUNCHERS.isdisjoint(os.environ):
         raise ValueError(
-            f"`num_nodes` {num_nodes}: expected a launch on each of the machines, got one on this "
+            f"`num_nodes` {num_nodes}: expected a launch on every machine, got a launch on this "
             "machine only; use torchrun --nnodes, which needs no `num_nodes`, or srun"
         )
 
 
 def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes: int) -> Fabric:
-    """Return Lightning's choice of devices before any process is launched.
+    """Return a Fabric with the devices that Lightning will use, without launching any process.
 
     Args:
         accelerator: Kind of device.
-        devices: Number of devices of a machine, or their numbers.
+        devices: Number of devices of each machine, or their indices.
         num_nodes: Number of machines.
 
     Raises:
-        ValueError: This machine has no such devices or fewer cores; or more processes were launched
-            than devices are requested, so that each would overwrite the files of the others.
+        ValueError: This machine lacks the requested devices, or has fewer cores than processes; or
+            more processes were launched than devices are requested, which would overwrite each
+            other's files.
     """
     from lightning.fabric import Fabric  # noqa: PLC0415 (takes seconds)
 
     try:
         fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=num_nodes)
-    except Exception as error:  # errors of any kind
+    except Exception as error:  # Lightning raises errors of many types
         raise ValueError(
             f"`accelerator` {accelerator} `devices` {devices}: expected devices of this machine, "
             f"got {error}"
@@ -160,7 +163,7 @@ def plan_devices(*, accelerator: str, devices: int | str | list[int], num_nodes:
     if num_launched > fabric.world_size:
         raise ValueError(
             f"`devices`, `num_nodes`: expected {num_launched} processes, as many as {launcher} "
-            f"launched, got {fabric.world_size}; under torchrun leave both out"
+            f"launched, got {fabric.world_size}; under torchrun leave out both options"
         )
     most = max(num_allowed_cores(), num_launched)
     if fabric.device.type == "cpu" and fabric.world_size > most * num_nodes:

@@ -318,7 +318,7 @@ def test_a_network_larger_than_the_weights_is_not_constructed(options, best, tmp
         config["model"]["init_args"] |= options
     file = tmp_path / "x.ckpt"
     write_with_config(file, checkpoint, config)
-    message = "expected options of the checkpoint's network, got a larger one"
+    message = "expected options of the checkpoint's network, got a larger network"
     with pytest.raises(ValueError, match=message):
         FlowerPredictor(file)
     if "depth" in options:

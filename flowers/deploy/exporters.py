@@ -1,4 +1,4 @@
-"""Exporting a network to ONNX and torch.export, and running these files."""
+"""Export a network to ONNX and torch.export, and run the exported files."""
 
 import io
 import json
@@ -18,7 +18,7 @@ Runner = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class Classifier(nn.Module):
-    """The exported module: from bytes to calibrated probabilities.
+    """The module that is exported: it maps RGB bytes to calibrated probabilities.
 
     Args:
         net: Maps images in [0, 1] to logits.
@@ -39,7 +39,7 @@ class Classifier(nn.Module):
 def write_onnx(
     module: nn.Module, images: NDArray[np.uint8], file: Path, *, metadata: dict[str, str]
 ) -> None:
-    """Write an ONNX file with a batch of any size.
+    """Write an ONNX file that accepts batches of any size.
 
     Args:
         module: The module.
@@ -61,7 +61,7 @@ def write_onnx(
 
 
 def _example(images: NDArray[np.uint8]) -> tuple[Tensor]:
-    """Return two images to trace: from one, the exporter would fix the batch size."""
+    """Return a batch of two images to trace: with one image, the exporter fixes the size at 1."""
     return (torch.from_numpy(np.resize(images, (2, *images.shape[1:]))),)
 
 
@@ -70,7 +70,7 @@ def onnx_runner(file: Path) -> Runner:
     import onnxruntime  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
-    # Otherwise its threads spin after a batch and slow down other processes.
+    # Otherwise the threads of ONNX Runtime spin after a batch and slow down other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
@@ -79,7 +79,7 @@ def onnx_runner(file: Path) -> Runner:
 def write_torch_export(
     module: nn.Module, images: NDArray[np.uint8], file: Path, *, metadata: dict[str, str]
 ) -> None:
-    """Write a torch.export file (``torch.export.load``) with a batch of any size.
+    """Write a file for ``torch.export.load`` that accepts batches of any size.
 
     Args:
         module: The module.

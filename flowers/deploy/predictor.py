@@ -1,4 +1,4 @@
-"""Classification of images with a checkpoint alone."""
+"""Classify images with a checkpoint; no other file is needed."""
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,12 +20,12 @@ from flowers.models import Views
 from flowers.runtime import num_allowed_cores
 from flowers.tasks import Classification, ClassificationTask, classify, expect
 
-# What an image may be given as.
+# Types of an image to classify.
 ImageLike = str | Path | bytes | Image.Image | NDArray[np.uint8]
 
 
 class FlowerPredictor:
-    """A checkpoint that classifies images as ``predict`` does.
+    """Classifies images with a checkpoint, as the command ``predict`` does.
 
     Args:
         checkpoint: The file, or a run folder such as ``lightning_logs/version_0``, whose
@@ -37,8 +37,8 @@ class FlowerPredictor:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is not a checkpoint of the project, or is damaged; or there is no such
-            device.
+        ValueError: The file is not a checkpoint of the project, or is damaged; or an argument is
+            invalid, such as a device that this machine lacks.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class FlowerPredictor:
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError) as error:  # torch has no such device
             raise ValueError(
-                f"`device` {device}: expected auto, cpu or a GPU of this machine, as cuda:0"
+                f"`device` {device}: expected auto, cpu or a GPU of this machine, such as cuda:0"
             ) from error
         expect(batch_size >= 1, "batch_size", "1 or more", batch_size)
         expect(tta in (None, *get_args(Views)), "tta", f"one of {', '.join(get_args(Views))}", tta)
@@ -87,11 +87,11 @@ class FlowerPredictor:
     def __call__(self, images: list[Any]) -> list[Classification]: ...
 
     def __call__(self, images: ImageLike | list[Any]) -> Classification | list[Classification]:
-        """Classify an image, or each of a list.
+        """Classify an image or a list of images.
 
         Args:
             images: A path, the bytes of an image file, a PIL image, an array of bytes ``(H, W, 3)``
-                or ``(H, W)``, or a list of them.
+                or ``(H, W)``, or a list of images.
 
         Raises:
             OSError: A file cannot be read or decoded.
@@ -107,13 +107,13 @@ class FlowerPredictor:
         return classifications
 
     def stream(self, images: Iterable[ImageLike]) -> Iterator[Classification | OSError]:
-        """Yield the classification of each image, in their order, or the error of reading it.
+        """Yield, in the order of the images, a classification or the error raised while reading.
 
-        All cores decode a batch while the network classifies the batch before. Memory holds two
+        All cores decode a batch while the network classifies the previous one. Memory holds two
         batches.
 
         Args:
-            images: As for a call.
+            images: Images of the types that a call accepts.
 
         Raises:
             TypeError: An image is of another type.
@@ -124,7 +124,7 @@ class FlowerPredictor:
             while (batch := [*islice(rest, self.batch_size)]) or before:
                 for image in batch:
                     if isinstance(image, Image.Image):
-                        image.load()  # not in the threads, two of which may get the same image
+                        image.load()  # here, since two threads may get the same image
                 waiting = [pool.submit(self._decode, image) for image in batch]
                 yield from self._classify([future.result() for future in before])
                 before = waiting
@@ -144,26 +144,26 @@ class FlowerPredictor:
 
     @torch.inference_mode()
     def probs(self, pixels: Tensor) -> Tensor:
-        """Return calibrated probabilities ``(B, K)`` of decoded images, bytes ``(B, 3, S, S)``."""
+        """Return calibrated probabilities ``(B, K)`` of decoded uint8 images ``(B, 3, S, S)``."""
         images = to_float(pixels.to(self.device)).contiguous(memory_format=torch.channels_last)
         logits = self.task(images).float().cpu().double()
         return (logits / self.temperature).softmax(dim=1)
 
     def _decode(self, image: ImageLike) -> tuple[str, Tensor | OSError]:
-        """Return the path of an image, and its pixels or the error of reading it."""
+        """Return the path of an image, and its pixels or the error raised while reading it."""
         path = str(image) if isinstance(image, str | Path) else ""
         name = f"{path}: " if path else ""
         try:
             return path, load_image(_as_file(image), **self.decoding)
         except MemoryError:
-            return path, OSError(f"{name}not enough memory to decode it")
+            return path, OSError(f"{name}not enough memory to decode the image")
         except OSError as error:
-            # A new error: this one refers to frames that hold the image.
+            # A new error: the traceback of the original would keep the image in memory.
             return path, type(error)(f"{name}{error.strerror or error}")
 
 
 def _as_file(image: ImageLike) -> str | Path | io.BytesIO | Image.Image:
-    """Return an image as a type that ``load_image`` takes, so that all kinds are decoded alike."""
+    """Return an image as a type that ``load_image`` accepts, so that all are decoded alike."""
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         return Image.fromarray(image)
     if isinstance(image, bytes):
@@ -175,7 +175,7 @@ def _as_file(image: ImageLike) -> str | Path | io.BytesIO | Image.Image:
 
 
 def _restore_task(checkpoint: dict[str, Any]) -> ClassificationTask:
-    """Return the task of a checkpoint, with its weights; nothing is downloaded.
+    """Construct the task of a checkpoint and load its weights, without a download.
 
     Args:
         checkpoint: What ``read_checkpoint`` returns.

@@ -1,4 +1,4 @@
-"""Numbers, figures and reports from predictions; no Lightning."""
+"""Compute metrics, figures and reports from predictions, without Lightning."""
 
 from flowers.evaluation.calibration import (
     fit_rejection,

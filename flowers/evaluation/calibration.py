@@ -1,4 +1,4 @@
-"""Calibration: how well probabilities match accuracy, temperature scaling, and rejection."""
+"""Calibration: reliability of the confidence, temperature scaling, and a rejection threshold."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -30,11 +30,11 @@ class Reliability(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The expected calibration error: the bins' mean gap between accuracy and confidence."""
+        """The expected calibration error: mean ``|accuracy - confidence|``, weighted by count."""
         return float(np.average(abs(self.accuracy - self.confidence), weights=self.counts))
 
     def merged(self, min_count: int) -> "Reliability":
-        """Return wider bins of at least ``min_count`` images; a single bin if there are fewer."""
+        """Merge neighbouring bins until each has at least ``min_count`` images, or one is left."""
         starts = [0]
         for start in range(1, len(self.counts)):
             below = self.counts[starts[-1] : start].sum()
@@ -52,9 +52,9 @@ class Rejection(NamedTuple):
     """A confidence threshold below which a prediction is rejected.
 
     Args:
-        threshold: The smallest accepted confidence; above 1 every prediction is rejected.
-        coverage: Fraction of accepted predictions among those that the threshold was chosen on.
-        accuracy: Accuracy of these accepted predictions.
+        threshold: The smallest accepted confidence; a threshold above 1 rejects every prediction.
+        coverage: Fraction of accepted predictions on the images that the threshold was fitted on.
+        accuracy: Accuracy of the accepted predictions on these images; 1 if none is accepted.
     """
 
     threshold: float
@@ -83,9 +83,9 @@ def reliability(predictions: PredictionTable, *, num_bins: int = 15) -> Reliabil
 def fit_temperature(predictions: PredictionTable) -> float:
     """Return the temperature with the smallest log loss; above 1 for an overconfident network.
 
-    Dividing the logits by it changes no prediction, only its confidence
-    (https://arxiv.org/abs/1706.04599, section 4.2). The temperature is limited to [1/20, 20]: if
-    all predictions are correct, the optimum is 0.
+    Dividing the logits by the temperature changes the confidence, but no predicted class
+    (https://arxiv.org/abs/1706.04599, section 4.2). The temperature is limited to [1/20, 20],
+    because its optimum is 0 if all predictions are correct.
 
     Args:
         predictions: Predictions of labelled images that the network was not trained on.
@@ -107,7 +107,7 @@ def with_temperature(predictions: PredictionTable, temperature: float) -> Predic
 
 
 def fit_rejection(predictions: PredictionTable, *, accuracy: float) -> Rejection:
-    """Return the smallest confidence threshold at which accepted predictions have an accuracy.
+    """Return the smallest confidence threshold whose accepted predictions reach an accuracy.
 
     Args:
         predictions: Predictions of labelled images that the network was not trained on.
@@ -117,7 +117,7 @@ def fit_rejection(predictions: PredictionTable, *, accuracy: float) -> Rejection
     confidence = predictions.confidence[order]
     num_accepted = np.arange(1, len(order) + 1)
     accuracies = predictions.correct[order].cumsum() / num_accepted
-    # Predictions of equal confidence are all accepted, or all rejected.
+    # Predictions of equal confidence are accepted or rejected together.
     last_of_equals = np.append(np.diff(confidence) != 0, True)
     candidates = np.flatnonzero((accuracies >= accuracy) & last_of_equals)
     if len(candidates) == 0:

@@ -21,12 +21,12 @@ class RunPair(NamedTuple):
     """McNemar's test of two runs.
 
     Args:
-        first: Name of a run.
-        second: Name of another.
-        shared: Number of test images of both.
-        only_first: Number of these that only the first run classifies correctly.
-        only_second: Number of these that only the second run classifies correctly.
-        p_value: Probability of such a difference, or a larger one, of equally good networks.
+        first: Name of the first run.
+        second: Name of the second run.
+        shared: Number of test images that both runs share.
+        only_first: Number of shared images that only the first run classifies correctly.
+        only_second: Number of shared images that only the second run classifies correctly.
+        p_value: Probability of at least this difference between equally good networks.
         p_value_corrected: The p-value, corrected for the number of pairs.
         same_classes: Whether both runs have the same classes.
     """
@@ -61,13 +61,13 @@ class Run:
 
     Args:
         name: Name of the run.
-        predictions: Calibrated predictions of its test; None for a run that was not tested.
+        predictions: Calibrated predictions of the test images; None if the run was not tested.
         curves: Logged scalars by their names.
         seconds: Duration of the training; None if nothing was logged.
         config: Values of its options by their names.
         checkpoint: Name of the tested checkpoint, such as ``best.ckpt``; empty if unknown.
-        sha256: Checksums of the images by their paths. They identify an image in several runs.
-            Empty if unknown.
+        sha256: Checksums of the images by their paths, which identify the same image in several
+            runs; empty if unknown.
     """
 
     name: str
@@ -105,9 +105,10 @@ class Answer(NamedTuple):
 def mcnemar(only_first: int, only_second: int) -> float:
     """Return the p-value of McNemar's exact test of two networks on the same images.
 
-    The null hypothesis is that both networks are equally good. Then an image that only one network
-    classifies correctly is correct for either with probability 1/2. The test compares two trained
-    networks, not two training recipes (https://doi.org/10.1162/089976698300017197).
+    The null hypothesis is that both networks are equally good. Under this hypothesis, if exactly
+    one network classifies an image correctly, it is the first network with probability 1/2. The
+    test compares two trained networks, not two training recipes
+    (https://doi.org/10.1162/089976698300017197).
 
     Args:
         only_first: Number of images that only the first network classifies correctly.
@@ -143,7 +144,7 @@ def pairs(runs: Sequence[Run]) -> list[RunPair]:
 
 
 def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return p-values corrected for their number, https://www.jstor.org/stable/4615733."""
+    """Return p-values with Holm's correction, https://www.jstor.org/stable/4615733."""
     order = np.argsort(p_values)
     steps = p_values[order] * np.arange(len(p_values), 0, -1)
     corrected = np.empty_like(p_values)
@@ -152,7 +153,7 @@ def _holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def run_numbers(run: Run) -> dict[str, Any]:
-    """Return the numbers of a run as plain values; unknown ones are left out."""
+    """Return the metrics and the duration of a run as plain values; unknown values are left out."""
     numbers: dict[str, Any] = {}
     if run.predictions is not None:
         numbers = {
@@ -172,7 +173,7 @@ def run_numbers(run: Run) -> dict[str, Any]:
 def differing_options(runs: Sequence[Run]) -> dict[str, list[Any]]:
     """Return the options whose values differ between the runs that have a configuration.
 
-    The list has one value per run, None if the run does not have the option.
+    Each list has one value per run; None if the run does not have the option.
     """
     configs = [run.config for run in runs if run.config]
     options = {}
@@ -183,7 +184,7 @@ def differing_options(runs: Sequence[Run]) -> dict[str, list[Any]]:
 
 
 def disagreements(runs: Sequence[Run]) -> list[list[Answer]]:
-    """Return the answers of all tested runs for each shared image that they classify differently.
+    """Return the answers of all tested runs for each shared image whose predictions differ.
 
     The images with the most confident incorrect predictions come first.
     """
@@ -197,7 +198,7 @@ def disagreements(runs: Sequence[Run]) -> list[list[Answer]]:
 def _shared_answers(runs: Sequence[Run]) -> list[list[Answer]]:
     """Return the answers of all runs for each image that all of them tested with the same label.
 
-    Checksums identify an image, or paths if a run has no checksums.
+    An image is identified by its checksum, or by its path if any run has no checksums.
     """
     has_sha256 = all(run.sha256 for run in runs)
     answers: dict[tuple[str, str], dict[str, Answer]] = defaultdict(dict)

@@ -17,12 +17,12 @@ FoldPredictions = dict[tuple[int, int], PredictionTable]
 
 
 class Summary(NamedTuple):
-    """A score over all runs of a cross-validation.
+    """Statistics of a score over all runs of a cross-validation.
 
     Args:
         mean: Mean over folds and seeds.
         sd: Standard deviation over all runs.
-        low: Lower end of the mean's 95 % confidence interval, computed from the folds.
+        low: Lower end of the mean's 95 % confidence interval (see ``fold_interval``).
         high: Upper end of the interval.
     """
 
@@ -55,7 +55,7 @@ def pool(runs: FoldPredictions) -> PredictionTable:
     """Return the predictions of all runs as one table, which has each image once per seed.
 
     Raises:
-        ValueError: An image is in two test folds of one seed, or not in those of every seed.
+        ValueError: An image is in several test folds of a seed, or the images of the seeds differ.
     """
     paths_by_seed: dict[int, list[str]] = {}
     for (seed, _), predictions in runs.items():
@@ -66,7 +66,7 @@ def pool(runs: FoldPredictions) -> PredictionTable:
             raise ValueError(
                 f"seed {seed}: expected each image in exactly one test fold, and the same images "
                 f"for every seed, got {len(seed_paths):,} predictions of {len(set(seed_paths)):,} "
-                f"images, {len(expected):,} for the first seed. The data changed between the runs; "
+                f"images; the first seed has {len(expected):,}. The data changed between the runs; "
                 "start again in a new folder."
             )
     tables = [*runs.values()]
@@ -82,7 +82,7 @@ def summary_files(runs: FoldPredictions) -> dict[str, str]:
     """Return the files with the scores and the pooled predictions, by their names.
 
     Raises:
-        ValueError: As for ``pool``.
+        ValueError: An image is in several test folds of a seed, or the images of the seeds differ.
     """
     pooled = pool(runs)
     summary = summarize(runs)
@@ -109,7 +109,7 @@ def _markdown(
         score_rows.append([name, f"{score.mean:.4f}", f"{score.sd:.4f}", interval])
     confusion_rows = list(zip(pooled.class_names, *counts.T.tolist(), strict=True))
     score_table = Table(score_rows, ["score", "mean", "standard deviation", "95 % interval"])
-    confusion_table = Table(confusion_rows, ["label, predicted as", *pooled.class_names])
+    confusion_table = Table(confusion_rows, ["row: label, column: predicted", *pooled.class_names])
     return (
         f"{len(folds)} folds, {seed_count}, {counts.sum():,} out-of-fold predictions.\n\n"
         f"{table_markdown(score_table)}\n\n"

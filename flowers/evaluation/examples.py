@@ -1,4 +1,4 @@
-"""Examples of predictions for a report."""
+"""Select examples of predictions for a report."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ def worst_mistakes(predictions: PredictionTable, count: int) -> list[int]:
 
 
 def best_successes(predictions: PredictionTable, count: int) -> list[int]:
-    """Return the positions of the most confident correct predictions, evenly over the classes."""
+    """Return the positions of the most confident correct predictions, in turn from each class."""
     order = np.argsort(-predictions.confidence, kind="stable")
     correct = order[predictions.correct[order]]
     class_counts = Counter[int]()

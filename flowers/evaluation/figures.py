@@ -1,4 +1,4 @@
-"""Figures of predictions and of a training as matplotlib ``Figure``, neither shown nor saved."""
+"""Matplotlib figures of predictions and of a training; nothing is shown or saved."""
 
 import io
 from collections.abc import Collection, Mapping, Sequence
@@ -26,18 +26,18 @@ from flowers.evaluation.training_curves import Curve
 # With more classes, the counts in the cells or the curves of the classes are illegible.
 _MAX_CLASSES = 20
 _MAX_NAME = 40  # characters
-MIN_BIN = 10  # the accuracy of fewer images says little
+MIN_BIN = 10  # images; the accuracy of fewer is too uncertain
 _DASHED: dict[str, Any] = {"color": "grey", "linewidth": 0.8, "linestyle": "--"}
 
 
 def confusion_figure(counts: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
-    """Return a confusion matrix ``(K, K)``, coloured by the fraction of each row.
+    """Return a confusion matrix ``(K, K)``, each cell coloured by its fraction of the row.
 
-    Up to 20 classes have the counts in the cells.
+    With at most 20 classes, the cells contain the counts.
     """
     num_classes = len(class_names)
     side = min(12.0, 2.5 + 0.55 * num_classes)
-    figure, axes = _new_figure(1.1 * side, side)  # width : height as in the others
+    figure, axes = _new_figure(1.1 * side, side)  # the aspect ratio of the other figures
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     ticks = range(num_classes)
@@ -89,7 +89,7 @@ def precision_recall_figure(predictions: PredictionTable) -> Figure:
 def reliability_figure(bins: Reliability, *, title: str) -> Figure:
     """Return a reliability diagram: accuracy over confidence, with the image count of each bin.
 
-    Bins of fewer than ten images are merged with their neighbours; the ECE is that of the bins.
+    Bins of fewer than ten images are merged with their neighbours; the ECE is that before merging.
     """
     figure, axes = _new_figure(5.5, 5)
     merged = bins.merged(MIN_BIN)
@@ -100,7 +100,7 @@ def reliability_figure(bins: Reliability, *, title: str) -> Figure:
     axes.plot(merged.confidence, merged.accuracy, "ko", markersize=3, label="mean confidence")
     for centre, count in zip(centres, merged.counts, strict=True):
         axes.text(centre, 1.01, str(count), ha="center", fontsize=7, color="dimgrey")
-    xlabel = "confidence (above: number of images in each bin)"
+    xlabel = "confidence (numbers at the top: images in each bin)"
     axes.set(xlabel=xlabel, ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     axes.set_title(f"{title}: ECE {bins.error:.3f}", pad=14)
     axes.legend(loc="upper left", fontsize=8, framealpha=0.9, edgecolor="white")
@@ -133,7 +133,7 @@ def history_figure(
         names = [name for name in (f"train/{metric}", f"val/{metric}") if name in curves]
         if names:
             panels[title] = names
-    # Of several parameter groups, plot the one with the largest rate: the head.
+    # Of several parameter groups, plot the largest learning rate, which is that of the head.
     rates = [name for name in curves if name.startswith("train/lr")]
     if rates:
         panels["learning rate"] = [max(rates, key=lambda name: curves[name].values.max())]
@@ -153,7 +153,7 @@ def history_figure(
 
 
 def overlay_figure(curves: Mapping[str, Curve], *, title: str) -> Figure:
-    """Return the same curve of several runs.
+    """Return a plot of one scalar, with a curve for each run.
 
     Args:
         curves: The curves by the names of their runs.
@@ -198,7 +198,7 @@ def gallery_figure(
 
 
 def figure_bytes(figure: Figure, kind: str = "png", *, dpi: float = 150) -> bytes:
-    """Return the content of an image file.
+    """Return a figure as the content of an image file.
 
     Args:
         figure: The figure.
@@ -211,7 +211,7 @@ def figure_bytes(figure: Figure, kind: str = "png", *, dpi: float = 150) -> byte
 
 
 def jpeg_bytes(image: Image.Image) -> bytes:
-    """Return the content of a JPEG file."""
+    """Return an image as the content of a JPEG file."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=85)
     return file.getvalue()
@@ -226,9 +226,10 @@ def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 def _one_against_rest(
     predictions: PredictionTable,
 ) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
-    """Return name, membership and probability of each class, for the 20 hardest of many classes.
+    """Return for each class: its name, which images have this label, and its probabilities.
 
-    Classes without images and a class with all images have no curve.
+    Classes without images and a class with all images have no curve. Of more than 20 classes, those
+    with the lowest average precision are returned.
     """
     classes = []
     for label, name in enumerate(predictions.class_names):
@@ -252,7 +253,7 @@ def _plot(axes: Axes, curve: Curve, *, label: str | None) -> None:
 
 
 def _plain(name: str) -> str:
-    """Return a name as plain text: in matplotlib ``$`` starts a formula, ``_`` hides a label."""
+    """Shorten and escape a name: in matplotlib ``$`` starts a formula, ``_`` hides a label."""
     if len(name) > _MAX_NAME:
         name = f"{name[: _MAX_NAME - 3]}..."
     plain = name.encode("utf-8", "replace").decode().replace("$", r"\$")

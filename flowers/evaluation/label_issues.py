@@ -14,8 +14,8 @@ class LabelIssue(NamedTuple):
 
     Args:
         path: Path relative to the root.
-        label: Its class.
-        suggested: The class that the network predicts.
+        label: Class name of the label.
+        suggested: Class name that the network predicts.
         label_prob: Probability of the label.
         suggested_prob: Probability of the suggested class.
     """
@@ -28,23 +28,23 @@ class LabelIssue(NamedTuple):
 
     @property
     def margin(self) -> float:
-        """Difference of the two probabilities."""
+        """Probability of the suggested class minus probability of the label."""
         return self.suggested_prob - self.label_prob
 
     @property
     def detail(self) -> str:
-        """The two classes with their probabilities."""
+        """The label and the suggested class, with their probabilities."""
         label = f"labelled {self.label} ({self.label_prob:.0%})"
         return f"{label}, predicted {self.suggested} ({self.suggested_prob:.0%})"
 
 
 def label_issues(predictions: PredictionTable) -> list[LabelIssue]:
-    """Return the images whose label is probably incorrect, the most probable ones first.
+    """Return the images whose label is probably incorrect, in order of decreasing margin.
 
-    Confident learning (https://arxiv.org/abs/1911.00068), pruned by noise rate. An image is
-    confidently of class j if its probability of j is at least the mean probability of j over the
-    images labelled j. The confident images give an estimate of how many images labelled i belong to
-    class j. The issues are that many images labelled i, those with the largest margin between the
+    This is confident learning (https://arxiv.org/abs/1911.00068) with pruning by noise rate. An
+    image is confidently of class j if its probability of j is at least the mean probability of j
+    over the images labelled j. The confident images give an estimate n of how many images labelled
+    i belong to class j. The issues are the n images labelled i with the largest margin between the
     probabilities of j and i.
 
     Args:
@@ -61,14 +61,14 @@ def label_issues(predictions: PredictionTable) -> list[LabelIssue]:
         for i in candidates[order][: num_errors[label, suggested]]:
             issues.append(_issue(predictions, i, suggested))
     issues.sort(key=lambda issue: issue.margin, reverse=True)
-    first: dict[str, LabelIssue] = {}  # of several suggestions for an image, the most probable
+    first: dict[str, LabelIssue] = {}  # for each image, the suggestion of largest margin
     for issue in issues:
         first.setdefault(issue.path, issue)
     return list(first.values())
 
 
 def top_losses(predictions: PredictionTable, count: int) -> dict[int, LabelIssue]:
-    """Return the incorrectly predicted images with the least probable labels, by their row.
+    """Return the misclassified images with the highest loss, by their row in the predictions.
 
     Args:
         predictions: Predictions, such as those of the training images.
@@ -95,7 +95,7 @@ def _issue(predictions: PredictionTable, row: int, suggested: int) -> LabelIssue
 
 
 def _num_errors(labels: NDArray[np.int64], probs: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return the estimated number of images of each label (row) in each other class ``(K, K)``."""
+    """Estimate how many images of each label (row) belong to another class (column) ``(K, K)``."""
     num_classes = probs.shape[1]
     mean_probs = np.full(num_classes, np.inf)
     for label in np.unique(labels):

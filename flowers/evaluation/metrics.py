@@ -1,4 +1,4 @@
-"""Metrics of predictions by scikit-learn, and confidence intervals."""
+"""Metrics of predictions, computed by scikit-learn, and confidence intervals."""
 
 import math
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ def scores(predictions: PredictionTable) -> dict[str, float]:
     """Return accuracy, balanced accuracy, macro-F1, log loss, and the scores of each class.
 
     The log loss is in nats. The scores of a class are ``<class>/precision``, ``<class>/recall`` and
-    ``<class>/F1``. As in scikit-learn and torchmetrics, the balanced accuracy is the mean over the
-    classes with images, and macro-F1 that over the classes with images or predictions.
+    ``<class>/F1``. As in scikit-learn and torchmetrics, the balanced accuracy is the mean recall
+    of the classes with images, and macro-F1 the mean F1 of those with images or predictions.
     """
     labels = predictions.labels
     predicted = predictions.predicted
@@ -103,7 +103,7 @@ def wilson_interval(accuracy: float, num_images: int) -> tuple[float, float]:
 def fold_interval(scores: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % confidence interval of a cross-validated score, after Nadeau and Bengio.
 
-    The training sets of the folds overlap, so their scores vary less than those of independent
+    The training sets of the folds overlap, so their scores vary less than scores of independent
     experiments. The variance of the mean is therefore ``1 / k + 1 / (k - 1)`` times the variance of
     the scores, instead of ``1 / k`` (https://doi.org/10.1023/A:1024068626366, section 3).
     ``1 / (k - 1)`` is the ratio of test to training images. The interval is not clipped to [0, 1].

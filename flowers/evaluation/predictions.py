@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from flowers.csv_files import csv_cell, csv_name, csv_text, read_csv
 
-# The first columns of the file, before the columns of probabilities, one for each class.
+# The first columns of the file. A column of probabilities for each class follows.
 PREDICTION_COLUMNS = ("path", "label", "predicted", "rejected", "error")
 
 
@@ -53,16 +53,17 @@ class PredictionTable:
 def read_predictions(file: str | Path, *, needs_labels: bool = True) -> PredictionTable:
     """Read a table of predictions.
 
-    An image with several rows, as in a cross-validation with several seeds, gets its mean
-    probabilities. Rows of images that could not be read are skipped.
+    An image with several rows, as in a cross-validation with several seeds, gets the mean of
+    their probabilities. Rows of images that could not be read are skipped.
 
     Args:
-        file: CSV file with ``PREDICTION_COLUMNS`` and the classes.
+        file: CSV file with ``PREDICTION_COLUMNS`` and a column of probabilities for each class.
         needs_labels: Whether every row must have a label; otherwise a missing label becomes -1.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It has other columns, a label without a column, or invalid probabilities.
+        ValueError: The file has other columns, a label without a column, a row without a required
+            label, or invalid probabilities.
     """
     class_names, rows = _read_rows(file)
     row_paths, row_labels, *_ = zip(*rows, strict=True)
@@ -73,12 +74,12 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
         )
     if needs_labels and "" in row_labels:
         raise ValueError(
-            f"{file}: expected a label in each row, got rows without. Give the predictions.csv of "
-            f"test or cross_validate; predict does not know the labels."
+            f"{file}: expected a label in each row, got rows without a label. Give the "
+            f"predictions.csv of test or cross_validate; predict does not know the labels."
         )
     positions: dict[str, int] = {}
     row_positions = [positions.setdefault(path, len(positions)) for path in row_paths]
-    labels = np.full(len(positions), -1)  # of a path with and without a label, the label counts
+    labels = np.full(len(positions), -1)  # -1 only if no row of the path has a label
     np.maximum.at(labels, row_positions, [label_numbers[label] for label in row_labels])
     sums = np.zeros((len(positions), len(class_names)))
     np.add.at(sums, row_positions, _row_probs(rows, file=file))
@@ -87,7 +88,7 @@ def read_predictions(file: str | Path, *, needs_labels: bool = True) -> Predicti
 
 
 def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
-    """Return the class names of a table and its rows, without images that could not be read."""
+    """Return the class names and the rows of a table, without rows of unreadable images."""
     header, lines = read_csv(Path(file))
     num_columns = len(PREDICTION_COLUMNS)
     is_ours = tuple(header[:num_columns]) == PREDICTION_COLUMNS and len(header) > num_columns + 1
@@ -112,11 +113,11 @@ def _read_rows(file: str | Path) -> tuple[list[str], list[list[str]]]:
 def _row_probs(rows: list[list[str]], *, file: str | Path) -> NDArray[np.float64]:
     """Return the probabilities of each row ``(rows, K)``."""
     cells = np.array([row[len(PREDICTION_COLUMNS) :] for row in rows])
-    try:  # where spreadsheets separate columns by semicolons, they write decimal commas
+    try:  # spreadsheets that separate columns by semicolons write decimal commas
         probs = np.strings.replace(cells, ",", ".").astype(np.float64)
     except ValueError as error:
         raise ValueError(f"{file}: expected a probability for every class ({error})") from error
-    # The file has seven digits, so the sums are not exactly 1. Both conditions are false for NaN.
+    # Probabilities of seven digits do not sum to exactly 1. Both conditions are false for NaN.
     is_valid = (probs >= 0).all(axis=1) & (np.abs(probs.sum(axis=1) - 1) < 1e-2)
     if not is_valid.all():
         row = probs[~is_valid][0].tolist()
@@ -129,7 +130,7 @@ def predictions_csv(predictions: PredictionTable, *, threshold: float | None = N
 
     Args:
         predictions: Predictions for labelled images.
-        threshold: Predictions with a smaller confidence are rejected; None if it is unknown.
+        threshold: Confidence below which a prediction is rejected; None leaves ``rejected`` empty.
     """
     names = predictions.class_names
     rows = []
@@ -142,7 +143,7 @@ def predictions_csv(predictions: PredictionTable, *, threshold: float | None = N
 
 
 def header_row(class_names: Sequence[str]) -> list[str]:
-    """Return the names of all columns; a class named as one of the others has an apostrophe."""
+    """Return all column names; a class named like another column gets an apostrophe in front."""
     return [*PREDICTION_COLUMNS, *(csv_cell(name, *PREDICTION_COLUMNS) for name in class_names)]
 
 
@@ -160,8 +161,8 @@ def prediction_row(
         path: Path of the image.
         probs: Probabilities ``(K,)``.
         class_names: Names of the K classes.
-        label: Name of its class; empty if it is unknown.
-        rejected: Whether the confidence is below the threshold; empty if that is unknown.
+        label: The image's label; empty if it is unknown.
+        rejected: Whether the confidence is below the threshold; empty without a threshold.
     """
     predicted = class_names[int(np.argmax(probs))]
     return [path, label, predicted, str(rejected), "", *(f"{prob:.7g}" for prob in probs)]

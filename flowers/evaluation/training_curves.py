@@ -1,4 +1,4 @@
-"""Read the curves of a run from its TensorBoard files."""
+"""Read the logged scalars of a run from its TensorBoard files."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ class Curve(NamedTuple):
     """A logged scalar.
 
     Args:
-        epochs: Number of epochs trained at each value ``(N,)``, fractional within an epoch.
+        epochs: Number of epochs trained when each value was logged ``(N,)``; may be fractional.
         values: The values ``(N,)``.
     """
 
@@ -30,7 +30,7 @@ def training_seconds(run: Path) -> float | None:
         run: The run folder.
     """
     seconds = 0.0
-    for file in run.glob("events.out.tfevents.*"):  # each start of the training writes one
+    for file in run.glob("events.out.tfevents.*"):  # one file for each start of the training
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
         times = []
         for tag in events.Tags()["scalars"]:
@@ -59,7 +59,7 @@ def read_history(run: Path) -> dict[str, Curve]:
 def _epoch_ends(events: EventAccumulator) -> tuple[list[int], list[float]]:
     """Return the last step of each epoch, and the number of epochs trained by then.
 
-    Lightning logs the current epoch with every other value.
+    Whenever Lightning logs scalars, it logs the current epoch at the same step.
     """
     last_steps: dict[float, int] = {}
     if "epoch" in events.Tags()["tensors"]:
@@ -68,6 +68,6 @@ def _epoch_ends(events: EventAccumulator) -> tuple[list[int], list[float]]:
             last_steps[epoch] = max(event.step, last_steps.get(epoch, event.step))
     steps = [-1, *last_steps.values()]
     epochs = [0.0, *(epoch + 1 for epoch in last_steps)]
-    if len(steps) > 3:  # if the last epoch was interrupted, assume that it is as long as the others
+    if len(steps) > 3:  # an interrupted last epoch counts as long as the epoch before
         steps[-1] = max(steps[-1], 2 * steps[-2] - steps[-3])
     return steps, epochs

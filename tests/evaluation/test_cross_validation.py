@@ -64,6 +64,6 @@ def test_folds_that_share_an_image_or_seeds_of_other_images_are_refused():
     with pytest.raises(ValueError, match=r"seed 0: .* got 120 predictions of 80 images"):
         pool(runs | {(0, 2): runs[0, 1]})
     del runs[1, 2]
-    expected = r"seed 1: .* got 80 predictions of 80 images, 120 for the first seed"
+    expected = r"seed 1: .* got 80 predictions of 80 images; the first seed has 120"
     with pytest.raises(ValueError, match=expected):
         pool(runs)

@@ -1,1 +1,1 @@
-"""Numbers to pages: one renderer and one template for every report."""
+"""Render pages, with one renderer and one template for all reports."""

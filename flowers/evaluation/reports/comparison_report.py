@@ -34,8 +34,8 @@ _TEST_HEADER = [
     "ECE",
 ]
 _TEST_NOTE = (
-    "Log loss and expected calibration error (ECE) are those of the probabilities that `predict` "
-    "gives. Compare accuracies directly only if the test images are the same."
+    "Log loss and expected calibration error (ECE) are computed from the probabilities that "
+    "`predict` gives. Compare accuracies directly only between runs with the same test images."
 )
 _MAX_CARDS = 60
 _TRAINING_HEADER = ["run", "best validation accuracy", "epochs", "time"]
@@ -47,10 +47,10 @@ _PAIR_HEADER = [
     "correct only in the second",
 ]
 _PAIR_NOTE = (
-    "McNemar's exact test on the images that both runs tested, with the same label. "
+    "McNemar's exact test compares two runs on the images that both tested with the same label. "
     "With several pairs, p-values are corrected with Holm's method; a run is called better if "
     f"p < {LEVEL}. The test compares these trained networks; to compare training recipes, train "
-    "each with several seeds."
+    "each recipe with several seeds."
 )
 
 

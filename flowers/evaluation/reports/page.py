@@ -46,12 +46,12 @@ class Picture(NamedTuple):
     """An image with its caption.
 
     Args:
-        jpeg: JPEG bytes; empty shows the caption alone.
+        jpeg: JPEG bytes; if they are empty, the page shows only the caption.
         caption: Text below the image.
         credit: Name of the photographer; empty if unknown.
-        overlay: JPEG bytes of its Grad-CAM, which a checkbox shows instead; empty for none.
-        link: Address of the original; empty for none.
-        row: Line that a checkbox adds to the page's list of files; empty for no checkbox.
+        overlay: JPEG bytes of its Grad-CAM, shown in its place by a checkbox; empty for none.
+        link: URL of the original image file; empty for none.
+        row: Line that a checkbox adds to the ``Download`` of the page; empty for no checkbox.
     """
 
     jpeg: bytes
@@ -106,12 +106,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Download:
-    """A file that the page makes of the lines of its ticked pictures.
+    """A text file with the ``row`` of each ticked picture, which the browser saves.
 
     Args:
         name: Name of the file.
-        header: Its first line, with its line break.
-        rows: Its lines before anything is ticked, also of images without a picture.
+        header: First line of the file, including the line break.
+        rows: Lines that are ticked when the page opens, including lines without a picture.
     """
 
     name: str
@@ -120,7 +120,7 @@ class Download:
 
 
 def page_html(title: str, sections: Sequence[Section], *, download: Download | None = None) -> str:
-    """Return a self-contained page, in which all text is escaped: no file name can run a script.
+    """Return a self-contained page; all text is escaped, so that no file name can run a script.
 
     Args:
         title: Heading of the page.
@@ -136,7 +136,7 @@ def page_html(title: str, sections: Sequence[Section], *, download: Download | N
     )
     environment.filters |= {"base64": _base64, "svg": _svg}
     script = files("flowers.evaluation.reports").joinpath("page.js").read_text("utf-8")
-    digest = _base64(hashlib.sha256(script.encode()).digest())  # no other script is executed
+    digest = _base64(hashlib.sha256(script.encode()).digest())  # the browser runs no other script
     return environment.get_template("page.html.j2").render(
         title=title, sections=sections, download=download, script=script, digest=digest
     )
@@ -178,7 +178,7 @@ def page_markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def table_markdown(table: Table) -> str:
-    """Return a table as Markdown; pipes and line breaks in a class name stay in its cell."""
+    """Return a table as Markdown; pipes in cells are escaped, line breaks become spaces."""
     header = table.header or [""] * len(table.rows[0])
     lines = [_markdown_row(header), _markdown_row(["---"] * len(header))]
     lines += map(_markdown_row, table.rows)

@@ -33,10 +33,10 @@ from flowers.evaluation.training_curves import Curve
 _TOP_K = 5
 _MOST_CONFUSED = 10
 _ISSUES_NOTE = (
-    "Of at most 10,000 training images, without augmentation, the incorrectly predicted ones with "
-    "the highest loss. The network was trained on these labels, so a high loss means that a label "
-    "is incorrect or that an image is hard: look at it before you change its label. `audit` "
-    "with the predictions.csv of a cross-validation finds more label issues."
+    "At most 10,000 training images were evaluated without augmentation; these misclassified "
+    "images have the highest loss. The network was trained on their labels, so a high loss means "
+    "that a label is incorrect or that an image is hard: look at the image before you change its "
+    "label. `audit` with the predictions.csv of a cross-validation finds more label issues."
 )
 
 
@@ -47,16 +47,16 @@ class Report:
     Args:
         title: Heading of the page.
         predictions: Uncalibrated predictions.
-        summary: Names and values that tell what was run, such as the command.
+        summary: First rows of the table at the top, such as date and command of the test.
         temperature: The checkpoint's temperature; None without calibration.
         threshold: The checkpoint's confidence threshold, chosen on the validation split; None
             without calibration.
         details: Tables of names and values by their titles, such as data, training, environment.
         curves: Scalars of the run by their names.
         marks: Epochs to mark in the curves, counted from 0, by their labels.
-        mistakes: Images of the most confident incorrect predictions, by their row.
-        successes: Images of some correct predictions, by their row.
-        examples_note: Note on both galleries: what the overlays show, or why there are none.
+        mistakes: Images of the most confident incorrect predictions, by row of the predictions.
+        successes: Images of some correct predictions, by row of the predictions.
+        examples_note: Note on mistakes and successes: what Grad-CAM shows, or why it is missing.
         label_issues: Training images with a high loss.
     """
 
@@ -86,7 +86,7 @@ def report_files(report: Report, csv_predictions: PredictionTable) -> dict[str, 
 
     Args:
         report: The report.
-        csv_predictions: Predictions of ``predictions.csv``, calibrated exactly as by ``predict``.
+        csv_predictions: Predictions to write to ``predictions.csv``, calibrated as in ``predict``.
     """
     numbers = report_numbers(report)
     figures = report_figures(report)
@@ -123,7 +123,7 @@ def report_numbers(report: Report) -> dict[str, Any]:
 
 
 def report_figures(report: Report) -> dict[str, Figure]:
-    """Return the figures of a report by their titles; too few images have no reliability."""
+    """Return the figures of a report by title; few images get no reliability diagram."""
     predictions = report.predictions
     calibrated = report.calibrated
     figures = {
@@ -175,7 +175,7 @@ def _sections(
     calibrated = report.calibrated
     note = report.examples_note
     if report.temperature is not None:
-        note += " The probabilities are those after temperature scaling."
+        note += " The probabilities are calibrated by temperature scaling."
     for title, pictures in {
         "Worst mistakes": report.mistakes,
         "Correct predictions": report.successes,
@@ -216,7 +216,7 @@ def _headline(numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
                 value += ", worse on these images"
         rows.append((name, value))
     if rejection := numbers.get("rejection"):
-        # With a threshold above 1 every prediction is rejected.
+        # A threshold above 1, which rejects every prediction, is shown as 100 %.
         rows.append(("confidence threshold", f"{min(rejection['threshold'], 1):.1%}"))
         rows.append(("coverage", f"{rejection['coverage']:.1%}"))
         if rejection["accuracy_when_answered"] is not None:
