@@ -10,11 +10,11 @@ from flowers.tasks import ClassificationTask, expect
 
 
 class Calibrate(CollectsPredictions):
-    """Fits a temperature and a confidence threshold on the validation split, for the checkpoint.
+    """Fits temperature and confidence threshold on the validation split; checkpoints store them.
 
     Args:
-        selective_accuracy: Accuracy, above 0 and up to 1, that the predictions above the threshold
-            should have.
+        selective_accuracy: Target accuracy, above 0 and up to 1, of the predictions whose
+            confidence reaches the threshold.
 
     Raises:
         ValueError: The accuracy is out of its range.
