@@ -25,7 +25,8 @@ def cache_features(task: TransferTask, data: FlowersDataModule) -> NDArray[np.fl
         data: The data module of the images; its cache stores the features.
 
     Returns:
-        Features ``(N, F)`` of the images without augmentation; rows of other images are NaN.
+        Features ``(N, F)`` of the N images of the index, without augmentation. Only the rows of
+        training and validation images are computed; all other rows are NaN.
     """
     weights = hashlib.sha256()
     for module in (task.net.standardize, task.net.backbone):
@@ -51,7 +52,7 @@ def _compute(
 ) -> NDArray[np.float32]:
     training = task.net.training
     net = task.net.eval()
-    # data.batch_size may be too large: it is that of training the head alone.
+    # data.batch_size may be too large for the backbone: it is meant for training only the head.
     batches = np.array_split(indices, math.ceil(len(indices) / 32))
     rank_zero_info(f"Computing the features of {len(indices):,} images, once")
     outputs = []

@@ -9,12 +9,12 @@ from flowers.evaluation import fit_rejection, fit_temperature, reliability, with
 from flowers.tasks import ClassificationTask, expect
 
 
-class Calibrate(CollectPredictions):
-    """Fits a temperature and a confidence threshold on the validation split, for the checkpoint.
+class Calibrate(CollectsPredictions):
+    """Fits temperature and confidence threshold on the validation split; checkpoints store them.
 
     Args:
-        selective_accuracy: Accuracy, above 0 and up to 1, that the predictions above the threshold
-            should have.
+        selective_accuracy: Target accuracy, above 0 and up to 1, of the predictions whose
+            confidence reaches the threshold.
 
     Raises:
         ValueError: The accuracy is out of its range.

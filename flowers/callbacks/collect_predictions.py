@@ -13,7 +13,7 @@ from flowers.tasks import Prediction
 
 
 def is_all(limit: float) -> bool:
-    """Return whether a limit of the trainer is all batches: 1.0 is a fraction, 1 a single batch."""
+    """Return whether a trainer's limit means all batches: the fraction 1.0, not the number 1."""
     return isinstance(limit, float) and limit == 1.0
 
 
@@ -44,7 +44,7 @@ class CollectPredictions(Callback):
     on_test_batch_end = on_validation_batch_end
 
     def gather(self, trainer: Trainer) -> Prediction:
-        """Return the predictions of all processes in the index's order; all must call this."""
+        """Return all processes' predictions, sorted by index; every process must call this."""
         batches = self._batches
         if trainer.world_size > 1:
             parts: list[Any] = [None] * trainer.world_size

@@ -29,7 +29,7 @@ class PrintEpochs(Callback):
         self._is_validated = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the size of the network and the device."""
+        """Print the number of parameters and the device."""
         size = f"{sum(p.numel() for p in pl_module.parameters()):,} parameters"
         if num_frozen := sum(p.numel() for p in pl_module.parameters() if not p.requires_grad):
             size += f", {num_frozen:,} of them frozen"
@@ -100,7 +100,7 @@ class EpochBar(RichProgressBar):
 
 
 class PrintInterval(Callback):
-    """Prints the accuracy of ``validate`` and ``test`` with its 95 % interval."""
+    """Prints the accuracy of ``validate`` and ``test`` with its 95 % confidence interval."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the accuracy on the validation split after ``validate``, not during a training."""
@@ -118,10 +118,10 @@ def _print_accuracy(trainer: Trainer, split: str) -> None:
     if not (trainer.is_global_zero and isinstance(data, FlowersDataModule)):
         return
     total = len(data.indices[split])
-    acc = float(trainer.callback_metrics[f"{split}/acc"])
-    low, high = wilson_interval(acc, total)
-    text = f"{acc * total:.0f} of {total} images are correct, {acc:.1%}"
-    print(f"{split}/acc: {text} ({low:.1%} to {high:.1%}, 95 %)", flush=True)
+    correct = round(float(trainer.callback_metrics[f"{split}/acc"]) * total)
+    low, high = wilson_interval(correct, total)
+    accuracy = f"{correct / total:.1%} (95 % interval: {low:.1%} to {high:.1%})"
+    print(f"{split}/acc: {correct} of {total} images are correct, {accuracy}", flush=True)
     print(f"{split}/loss: {float(trainer.callback_metrics[f'{split}/loss']):.4f}", flush=True)
 
 
@@ -129,7 +129,7 @@ def print_classes(numbers: Mapping[str, Mapping[str, float]]) -> None:
     """Print a table of precision, recall and F1 of each class.
 
     Args:
-        numbers: ``precision``, ``recall``, ``F1`` and ``support`` of each class, by its name.
+        numbers: ``precision``, ``recall``, ``F1`` and ``support`` of each class, by class name.
     """
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("class")
@@ -138,7 +138,7 @@ def print_classes(numbers: Mapping[str, Mapping[str, float]]) -> None:
     for name, values in numbers.items():
         metrics = [f"{values[metric]:.3f}" for metric in ("precision", "recall", "F1")]
         table.add_row(escape(name), f"{values['support']:,}", *metrics)
-    get_console().print(table)  # the console of the progress bar, which stays below the table
+    get_console().print(table)  # the progress bar's console, which keeps the bar below the table
 
 
 def console_callbacks(trainer: Any) -> list[Callback]:  # noqa: ANN401

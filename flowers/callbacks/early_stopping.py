@@ -11,7 +11,7 @@ from torch import Tensor
 class EarlyStopping(callbacks.EarlyStopping):
     """Lightning's early stopping, with two differences.
 
-    Of epochs with equal metrics, the one with the lower loss is better, as for ``SaveBest``. The
+    Between epochs with equal metrics, the lower validation loss decides, as in ``SaveBest``. The
     patience can be changed when a run is resumed.
     """
 
@@ -20,15 +20,15 @@ class EarlyStopping(callbacks.EarlyStopping):
 
     @property
     def monitor_op(self) -> Callable[[Tensor, Tensor], Any]:
-        """Whether a metric is better than another."""
+        """Function that returns whether the current metric is better than the best so far."""
         is_better = super().monitor_op
-        if self._best_loss is None:  # Lightning's constructor tests which function it is
+        if self._best_loss is None:  # Lightning's constructor compares it with torch.gt
             return is_better
         has_lower_loss = self._loss < self._best_loss
         return lambda current, best: is_better(current, best) | (current.eq(best) & has_lower_loss)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare the metric."""
+        """Compare the metric with the best so far, and store the loss of the best epoch."""
         self._loss = float(trainer.callback_metrics.get("val/loss", float("inf")))
         if self._best_loss is None:
             self._best_loss = float("inf")
@@ -51,6 +51,6 @@ class EarlyStopping(callbacks.EarlyStopping):
         return super().state_dict() | {"best_loss": self._best_loss}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state except the patience, which Lightning would restore too."""
+        """Restore the state, but not the patience: the current run's option applies."""
         super().load_state_dict(state_dict | {"patience": self.patience})
         self._best_loss = state_dict.get("best_loss")

@@ -12,16 +12,16 @@ from flowers.tasks import ClassificationTask, CNNTask, TransferTask, expect
 class FreezeBackbone(Callback):
     """Trains the head first, then also the last stages of the backbone, then all of it.
 
-    A frozen stage has no gradients, and its batch norm and dropout are in evaluation mode. The
-    frozen parameters depend on the epoch alone, and all parameters are in the optimizer from the
+    A frozen stage has no gradients, and its batch norm and dropout are in evaluation mode. Only the
+    epoch determines which parameters are frozen, and the optimizer has all parameters from the
     first step, so that a training can be resumed exactly.
 
     Args:
-        unfreeze_epoch: First epoch, counted from 0, in which the last stage is trained; before it
-            only the head is. With 0 nothing is frozen. With ``null`` the backbone stays frozen, and
-            its features are computed only once.
-        stages: Number of parts of the backbone. Each epoch unfreezes one, from the last to the
-            first; 1 unfreezes the whole backbone at once.
+        unfreeze_epoch: First epoch, counted from 0, that trains the last stage; earlier epochs
+            train only the head. 0: nothing is frozen. ``null``: the backbone stays frozen, and its
+            features are computed only once.
+        stages: Number of stages of the backbone. From ``unfreeze_epoch`` on, each epoch unfreezes
+            one, from the last to the first; 1 unfreezes the whole backbone at once.
 
     Raises:
         ValueError: An option is out of its range.
@@ -31,7 +31,7 @@ class FreezeBackbone(Callback):
         if unfreeze_epoch is not None:
             expect(unfreeze_epoch >= 0, "unfreeze_epoch", "0 or more", unfreeze_epoch)
         expect(stages >= 1, "stages", "1 or more", stages)
-        expected = "1, or `unfreeze_epoch` 1 or more with it"
+        expected = "1 unless `unfreeze_epoch` is 1 or more"
         expect(stages == 1 or bool(unfreeze_epoch), "stages", expected, stages)
         self.unfreeze_epoch = unfreeze_epoch
         self.stages = stages
@@ -48,15 +48,13 @@ class FreezeBackbone(Callback):
         is_cached = self.unfreeze_epoch is None
         if isinstance(task, CNNTask) or (is_cached and not isinstance(task, TransferTask)):
             raise ValueError(
-                "`unfreeze_epoch`: expected 0, or a `TransferTask`, whose backbone is pretrained"
+                "`unfreeze_epoch`: expected 0 without `TransferTask`, whose backbone is pretrained"
             )
         if is_cached and not (isinstance(data, FlowersDataModule) and data.cache):
-            raise ValueError(
-                "`unfreeze_epoch` null: expected `cache` true, which stores the features"
-            )
+            raise ValueError("`unfreeze_epoch` null: expected `cache` true, to store the features")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Freeze a backbone that stays frozen before DDP registers the gradients to exchange."""
+        """Freeze the backbone now if it stays frozen: DDP registers gradients after ``setup``."""
         if stage == "fit" and self.unfreeze_epoch is None:
             assert isinstance(pl_module, ClassificationTask)
             pl_module.net.backbone.requires_grad_(False)
@@ -65,7 +63,7 @@ class FreezeBackbone(Callback):
         """Compute the features of a backbone that stays frozen.
 
         Raises:
-            ValueError: As for ``check``; or the strategy cannot handle frozen parameters.
+            ValueError: ``check`` fails, or the strategy does not support frozen parameters.
         """
         data = trainer.datamodule  # type: ignore[attr-defined]
         self.check(pl_module, data)
@@ -74,7 +72,7 @@ class FreezeBackbone(Callback):
             data.features = cache_features(pl_module, data)
         elif self.unfreeze_epoch > 0 and not getattr(trainer.model, "find_unused_parameters", True):
             raise ValueError(
-                "`unfreeze_epoch`: expected `strategy` ddp_find_unused_parameters_true with it, "
+                "`unfreeze_epoch` above 0: expected `strategy` ddp_find_unused_parameters_true, "
                 "because frozen parameters have no gradients to exchange"
             )
 
@@ -83,7 +81,7 @@ class FreezeBackbone(Callback):
         assert isinstance(pl_module, ClassificationTask)
         backbone = pl_module.net.backbone
         num_frozen = self.num_frozen(trainer.current_epoch)
-        backbone.train(num_frozen < self.stages)  # also modules outside the stages, as dropout
+        backbone.train(num_frozen < self.stages)  # also modules outside the stages, such as dropout
         for number, stage in enumerate(split_stages(backbone, self.stages)):
             stage.requires_grad_(number >= num_frozen)
             stage.train(number >= num_frozen)
@@ -99,7 +97,7 @@ class FreezeBackbone(Callback):
     def on_fit_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: object, **kwargs: object
     ) -> None:
-        """Unfreeze the backbone, and let the data module return images again."""
+        """Unfreeze the backbone, and let the data module return images instead of features."""
         assert isinstance(pl_module, ClassificationTask)
         pl_module.net.backbone.requires_grad_().train(pl_module.training)
         data = trainer.datamodule  # type: ignore[attr-defined]

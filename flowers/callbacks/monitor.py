@@ -12,7 +12,7 @@ def monitor_mode(monitor: str, mode: Mode | None) -> Mode:
 
     Args:
         monitor: Name of the metric.
-        mode: The user's choice, or None.
+        mode: The mode that the user gave, or None.
 
     Raises:
         ValueError: The user's mode contradicts the metric, or is missing for an unknown metric.
@@ -26,8 +26,8 @@ def monitor_mode(monitor: str, mode: Mode | None) -> Mode:
         )
     if mode not in (None, known_mode):
         raise ValueError(
-            f"`mode` {mode}: expected {known_mode} for `monitor` {monitor}; leave it out (null), "
-            f"it follows from the metric"
+            f"`mode` {mode}: expected {known_mode} for `monitor` {monitor}; leave `mode` out "
+            f"(null), because it follows from the metric"
         )
     return known_mode
 
@@ -40,7 +40,7 @@ def check_monitor(monitor: str, recalls: list[str]) -> None:
         recalls: Names of the classes whose recall is logged.
 
     Raises:
-        ValueError: There is no such metric.
+        ValueError: The metric is not logged.
     """
     metrics = ["val/loss", "val/acc", "val/f1", *(f"val/recall/{name}" for name in recalls)]
     if monitor not in metrics:

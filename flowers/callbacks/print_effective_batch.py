@@ -5,10 +5,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 
 class PrintEffectiveBatch(Callback):
-    """Prints the effective batch size if it is not ``batch_size``, or differs in a resumed run.
+    """Prints the effective batch size if it is not ``batch_size``; warns if resuming changed it.
 
-    The learning rate is not scaled with it: the best rule depends on the optimizer, the network and
-    the batch size (https://arxiv.org/abs/1811.03600).
+    The learning rate is not scaled with the batch size: the best scaling rule depends on the
+    optimizer, the network and the batch size (https://arxiv.org/abs/1811.03600).
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class PrintEffectiveBatch(Callback):
             rank_zero_info(
                 f"Effective batch: {effective} images a step (processes: {processes}, "
                 f"`batch_size` {size}, `accumulate_grad_batches` {accumulated}); "
-                f"`lr` is not scaled with it"
+                f"`lr` is not scaled"
             )
         if not self._before or self._before == self._now:
             return
@@ -35,8 +35,8 @@ class PrintEffectiveBatch(Callback):
         if effective != batch:
             same_size = max(1, batch * size // effective)
             consequence = (
-                f"An epoch has another number of steps and the learning rate jumps; with "
-                f"`batch_size` {same_size} it would not."
+                f"The number of steps per epoch changes, and the learning rate jumps; "
+                f"`batch_size` {same_size} avoids this."
             )
         rank_zero_warn(
             f"The run is resumed with other settings: processes: {processes} (before: "
@@ -49,5 +49,5 @@ class PrintEffectiveBatch(Callback):
         return self._now
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Store the values of the run before it was resumed."""
+        """Read the values of the run before it was interrupted."""
         self._before = state_dict

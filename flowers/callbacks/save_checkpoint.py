@@ -22,7 +22,7 @@ class _SaveOne(ModelCheckpoint):
         return Path(str(self.dirpath)) / f"{self.filename}.ckpt"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state, unless the run is resumed in another folder without this file."""
+        """Restore the state if this run folder has the file; resuming may use a new folder."""
         if self.file.exists():
             moved = state_dict | {"dirpath": self.dirpath}
             for name in ("best_model_path", "kth_best_model_path"):
@@ -33,10 +33,10 @@ class _SaveOne(ModelCheckpoint):
 
 
 class SaveBest(_SaveOne):
-    """Keeps ``best.ckpt``, the epoch with the best validation metric.
+    """Keeps ``best.ckpt``, the checkpoint of the epoch with the best validation metric.
 
-    Of epochs with equal metrics, the one with the lower loss is better. Accuracies of a few hundred
-    images are often equal.
+    Between epochs with equal metrics, the lower validation loss decides: accuracies on a few
+    hundred images are often equal.
 
     Args:
         monitor: Metric that selects the best epoch: ``val/loss``, ``val/acc``, ``val/f1`` or
@@ -55,7 +55,7 @@ class SaveBest(_SaveOne):
         self.best_loss = float("inf")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validate the last epoch whatever ``check_val_every_n_epoch``: it may be the only one."""
+        """Validate the last epoch, which ``check_val_every_n_epoch`` may exclude."""
         if trainer.current_epoch + 1 == trainer.max_epochs and trainer.check_val_every_n_epoch:
             trainer.check_val_every_n_epoch = 1
 
@@ -84,14 +84,14 @@ class SaveBest(_SaveOne):
 
 
 class SaveLast(_SaveOne):
-    """Keeps ``last.ckpt``, the state after the last epoch or at an interruption, to resume from.
+    """Keeps ``last.ckpt`` to resume from: the state after the latest epoch or at an interruption.
 
     Args:
         every_n_epochs: Number of epochs between two saves.
     """
 
     def __init__(self, every_n_epochs: int = 1) -> None:
-        # A separate callback: Lightning's save_last together with a monitor keeps the best epoch.
+        # A separate callback: with a monitor, Lightning's save_last saves only new best epochs.
         super().__init__(
             filename="last",
             every_n_epochs=every_n_epochs,
@@ -100,7 +100,7 @@ class SaveLast(_SaveOne):
         )
 
     def save_now(self, trainer: Trainer) -> str:
-        """Save the current state and return the file; all processes must call this method."""
+        """Save the current state and return the path; all processes must call this method."""
         trainer.save_checkpoint(self.file, weights_only=False)
         return str(self.file)
 
@@ -109,8 +109,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint to a partial file beside its target and renames it.
 
     A killed process or a full disk thus leaves the previous checkpoint unchanged. Lightning writes
-    into the system's temporary folder and copies from there if that is another disk
-    (https://github.com/Lightning-AI/pytorch-lightning/issues/21253).
+    into the system's temporary folder; if the target is on another disk, it copies the file, which
+    can be interrupted (https://github.com/Lightning-AI/pytorch-lightning/issues/21253).
     """
 
     def save_checkpoint(
@@ -119,7 +119,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write the file.
 
         Raises:
-            OSError: It cannot be written; the previous file is unchanged.
+            OSError: The file cannot be written; the previous file is unchanged.
         """
         file = Path(path).resolve()  # the target of a link
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ class SaveRunConfig(SaveConfigCallback):
     """
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the files when ``fit`` begins (Lightning calls this in one process only)."""
+        """Write the files when ``fit`` begins (Lightning calls this method in one process only)."""
         logger = trainer.logger
         log_dir = getattr(logger, "log_dir", None)
         if stage != "fit" or log_dir is None:
@@ -37,12 +37,12 @@ class SaveRunConfig(SaveConfigCallback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store the configuration, from which later commands read the options not given."""
+        """Store the configuration, whose values are the defaults of later commands."""
         checkpoint["config"] = self._stored_config
 
     @cached_property
     def _stored_config(self) -> str:
-        """The configuration with absolute paths: a checkpoint may be used from another folder."""
+        """The configuration with absolute paths, for commands run in another working directory."""
         config = self.config.clone()
         for key in ("data.root", "data.manifest", "data.quarantine", "data.cache_dir"):
             if config.get(key) is not None:
@@ -51,7 +51,7 @@ class SaveRunConfig(SaveConfigCallback):
 
 
 def _write_new(file: Path, text: str) -> None:
-    """Write a file with the next free number, unless a numbered file already has this text."""
+    """Write a file with the next free number, unless an earlier file already has this text."""
     content = text.encode("utf-8", "surrogateescape")
     for earlier in file.parent.glob(f"{file.stem}*{file.suffix}"):
         if earlier.read_bytes() == content:

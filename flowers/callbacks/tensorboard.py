@@ -29,14 +29,14 @@ from flowers.evaluation import (
 )
 from flowers.tasks import ClassificationTask, expect
 
-# The charts on TensorBoard's first page; a tag is a regular expression.
+# The charts of TensorBoard's Custom Scalars tab; tags are regular expressions.
 _LAYOUT = {
     "Training and validation": {
         "loss": ["Multiline", ["^train/loss$", "^val/loss$"]],
         "accuracy": ["Multiline", ["^train/acc$", "^val/acc$"]],
     }
 }
-# Metrics of the HParams tab: those of the epoch with the best accuracy.
+# Metrics of the HParams tab, from the epoch with the best validation accuracy.
 _HP_METRICS = ("val/best_acc", "val/loss_at_best_acc")
 # With more classes, TensorBoard would show too many curves.
 _MAX_CLASSES = 20
@@ -48,7 +48,7 @@ class FailSafeTensorBoardLogger(TensorBoardLogger):
 
     Args:
         run: The run folder, into which the logger writes.
-        options: Options of data and training for the HParams tab, in addition to the model's.
+        options: Options of data and training for the HParams tab, besides the model's options.
     """
 
     _silenced = False
@@ -72,12 +72,12 @@ class FailSafeTensorBoardLogger(TensorBoardLogger):
             write()
         except (OSError, ValueError, RuntimeError) as error:
             self._silenced = True
-            reason = error.__cause__ or error  # Lightning raises a ValueError from the true error
-            rank_zero_warn(f"Logging to TensorBoard stopped, the run continues without: {reason}")
+            reason = error.__cause__ or error  # Lightning raises a ValueError from its cause
+            rank_zero_warn(f"Logging to TensorBoard stopped (the run continues): {reason}")
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log scalars, and for ``read_history`` the epoch as a tensor, which has no chart."""
+        """Log scalars, and for ``read_history`` the epoch as a tensor, to have no chart."""
         scalars = dict(metrics)
         number = scalars.pop("epoch", None)
         self.attempt(partial(super().log_metrics, scalars, step))
@@ -87,7 +87,7 @@ class FailSafeTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:  # noqa: ANN401
-        """Log hyper-parameters, the layout, and the names of the metrics of the HParams tab.
+        """Log hyper-parameters, the chart layout, and the metric names of the HParams tab.
 
         Lightning's own method would also log a value of each metric before the first validation.
         """
@@ -111,7 +111,7 @@ class FailSafeTensorBoardLogger(TensorBoardLogger):
         self.attempt(super().save)
 
     def finalize(self, status: str) -> None:
-        """Write buffered events and close."""
+        """Write buffered events and close the events file."""
         self.attempt(partial(super().finalize, status))
 
 
@@ -171,19 +171,19 @@ class LogToTensorBoard(CollectPredictions):
                 _write(trainer, partial(_add_graph, pl_module.net, images[:1]))
 
     def on_train_batch_end(self, *args: object) -> None:
-        """Start the clock of waiting for the next batch."""
+        """Start measuring the wait for the next batch."""
         self._last_batch_end = time.perf_counter()
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, *args: object
     ) -> None:
-        """Log the gradient norm, in the steps whose metrics are logged."""
+        """Log the gradient norm every ``log_every_n_steps`` steps."""
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             pl_module.log("train/grad_norm", torch.nn.utils.get_total_norm(gradients))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the speed of the training batches, without validation."""
+        """Log images per second and the fraction of time spent waiting, without validation."""
         seconds = self._last_batch_end - self._start
         if seconds <= 0:
             return
@@ -213,7 +213,7 @@ class LogToTensorBoard(CollectPredictions):
         if values["accuracy"] > self._best_hp_metrics["val/best_acc"]:
             best = {"val/best_acc": values["accuracy"], "val/loss_at_best_acc": values["log loss"]}
             self._best_hp_metrics = best
-        # Logged at each validation, since the events file of a resumed run needs them too.
+        # Logged even if unchanged: a resumed run has a new events file, which needs these metrics.
         trainer.logger.log_metrics(self._best_hp_metrics, step=trainer.global_step)
         indices = collected.indices.numpy()
         self._pending_figures = partial(
@@ -224,7 +224,7 @@ class LogToTensorBoard(CollectPredictions):
             self.on_train_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the figures of the last validation, if it has none yet."""
+        """Log the figures of the last validation, if they are not logged yet."""
         if self._pending_figures is not None:
             self._pending_figures()
             self._pending_figures = None
@@ -235,11 +235,11 @@ class LogToTensorBoard(CollectPredictions):
         return data.class_names[:_MAX_CLASSES]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best accuracy so far, and its loss."""
+        """Return the best accuracy so far, and the loss of that epoch."""
         return dict(self._best_hp_metrics)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the best accuracy so far, and its loss."""
+        """Restore the best accuracy so far, and the loss of that epoch."""
         self._best_hp_metrics = dict(state_dict)
 
 
@@ -272,7 +272,7 @@ def _log_figures(
 def _figures(
     data: FlowersDataModule, predictions: PredictionTable, indices: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Return the confusion matrix and, if there are any, the most confident mistakes."""
+    """Return figures of the confusion matrix and of the most confident mistakes, if any."""
     names = predictions.class_names
     figures = {"val/confusion": confusion_figure(confusion(predictions), names)}
     worst = worst_mistakes(predictions, _NUM_IMAGES)
@@ -297,9 +297,9 @@ def _target_text(target: Tensor, class_names: list[str]) -> str:
 
 
 def _add_graph(net: nn.Module, images: Tensor, log: Any) -> None:  # noqa: ANN401
-    # A copy, so that batch norm keeps its statistics, and frozen stages their evaluation mode.
+    # In evaluation mode, batch norm keeps its statistics. A copy, so that `net` keeps its mode.
     copied = copy.deepcopy(net).eval()
-    # TensorBoard traces with a deprecated function of torch.
+    # TensorBoard traces with a deprecated function of torch, which warns.
     with warnings.catch_warnings(action="ignore"), torch.no_grad():
         log.add_graph(copied, images)
 

@@ -1,4 +1,4 @@
-"""Warning about a validation accuracy at chance."""
+"""Warning about a validation accuracy at chance level."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -7,15 +7,16 @@ from torch import Tensor
 from flowers.data import FlowersDataModule
 from flowers.evaluation import wilson_interval
 
-# A single epoch at chance may be coincidence; early stopping waits for 15 by default.
+# More than one epoch, as one at chance may be coincidence; fewer than the 15 validations after
+# which early stopping ends the run by default.
 _NUM_EPOCHS = 5
 
 
 class WarnAtChance(Callback):
-    """Warns once if validation stays at chance for five epochs while the network learns.
+    """Warns once if validation, but not training, has an accuracy at chance for five epochs.
 
     Chance is the accuracy of always predicting the largest class. Accuracies are compared by their
-    95 % intervals, because those of a small validation split are noisy.
+    95 % intervals, because accuracies on a small validation split are noisy.
     """
 
     _epochs_at_chance = 0
@@ -43,9 +44,9 @@ class WarnAtChance(Callback):
         self._epochs_at_chance += 1
         if self._epochs_at_chance == _NUM_EPOCHS:
             rank_zero_warn(
-                f"The validation accuracy ({val_acc:.1%}) has been at chance ({chance:.1%}: always "
-                f"the largest class) for {_NUM_EPOCHS} epochs, while the training accuracy is "
-                f"{train_acc:.1%}. Check the labels of the validation images, and try "
+                f"The validation accuracy ({val_acc:.1%}) has been at chance ({chance:.1%}, the "
+                f"fraction of the largest class) for {_NUM_EPOCHS} epochs, while the training "
+                f"accuracy is {train_acc:.1%}. Check the labels of the validation images, and try "
                 f"`ema_decay` null or a lower `lr`."
             )
 

@@ -25,7 +25,7 @@ from flowers.data import FlowersDataModule, read_credits, to_float
 from flowers.run_folder import write_new
 from flowers.tasks import ClassificationTask, Prediction, expect
 
-# Training images that are evaluated for the report, at most.
+# Largest number of training images that are evaluated for the report.
 _MAX_TRAINING_IMAGES = 10_000
 
 
@@ -33,9 +33,9 @@ class WriteReport(CollectPredictions):
     """Writes ``report.html``, ``.json``, ``.md``, ``predictions.csv`` and ``figures``, all or none.
 
     Args:
-        num_examples: Number of worst mistakes in the report, and of correct predictions.
-        num_label_issues: Number of training images in the report, those with the highest loss of
-            at most 10,000; 0 skips their evaluation. None are shown without a cache.
+        num_examples: Number of worst mistakes, and of confident correct predictions, in the report.
+        num_label_issues: Number of training images in the report: those with the highest loss among
+            at most 10,000 that are evaluated. With 0, or without a cache, none are evaluated.
         folder: Folder of the report; by default the checkpoint's run folder.
     """
 
@@ -70,7 +70,7 @@ class WriteReport(CollectPredictions):
         """Write the report from the predictions of all processes.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The report cannot be written.
         """
         collected = self.gather(trainer)
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -96,7 +96,7 @@ class WriteReport(CollectPredictions):
         checkpoint = read_checkpoint(file)
         config = checkpoint["config"]
         summary = {"date": datetime.now().astimezone().isoformat(" ", "minutes")}
-        if "flowers" in Path(sys.argv[0]).parts[-2:]:  # else another program runs the test
+        if "flowers" in Path(sys.argv[0]).parts[-2:]:  # otherwise another program runs the test
             summary["command"] = f"python -m flowers {shlex.join(sys.argv[1:])}"
         curves = evaluation.read_history(run)
         mistakes = evaluation.worst_mistakes(predictions, self.num_examples)
@@ -138,7 +138,7 @@ class WriteReport(CollectPredictions):
 
 
 def _run_of(checkpoint: Path) -> Path:
-    """Return the run folder of a checkpoint, or else the folder that it is in."""
+    """Return the run folder of a checkpoint, or the parent folder if there is no run folder."""
     folder = checkpoint.parent
     return folder.parent if (folder.parent / "config.yaml").exists() else folder
 
@@ -155,12 +155,12 @@ def _training_details(
         if name in curves:
             values = curves[name].values[np.isclose(curves[name].epochs, epoch + 1)]
             if len(values):
-                details[name] = f"{values[-1]:.4f} (the epoch was selected on these images)"
+                details[name] = f"{values[-1]:.4f} (the epoch was selected on this split)"
     return details
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, str]:
-    """Return network, images and training of a configuration, in a line each."""
+    """Return a line each on the network, the images and the training of a configuration."""
     if not {"model", "data", "trainer"} <= config.keys():
         return {}
     data = config["data"]
@@ -210,7 +210,7 @@ def _data_details(data: FlowersDataModule) -> dict[str, str]:
 def _examples(
     rows: list[int], predicted: NDArray[np.int64], task: ClassificationTask, data: FlowersDataModule
 ) -> tuple[dict[int, evaluation.Picture], str]:
-    """Return test images with their Grad-CAM by their row in the predictions, and a note."""
+    """Return test images with Grad-CAM overlays, keyed by row of the predictions, and a note."""
     if not rows:
         return {}, ""
     indices = data.indices["test"][rows]
@@ -226,7 +226,7 @@ def _label_issues(
 ) -> dict[evaluation.LabelIssue, evaluation.Picture]:
     """Return the training images with the highest loss, without augmentation.
 
-    Returns none without a cache, because decoding would be slow, or if the checkpoint was trained
+    Returns no images if there is no cache (decoding would be slow) or if the checkpoint was trained
     on other images.
     """
     indices = data.indices["train"]
@@ -245,7 +245,7 @@ def _label_issues(
 
 
 def _pictures(indices: NDArray[np.int64], data: FlowersDataModule) -> list[evaluation.Picture]:
-    """Return images as the network sees them, with a link to the file."""
+    """Return images, decoded and resized as for the network, with links to their files."""
     credits = read_credits(data.index.root)
     pixels = data.images(indices).permute(0, 2, 3, 1).numpy()
     pictures = []

@@ -16,15 +16,16 @@ def views(images: Tensor, tta: Views) -> Iterator[Tensor]:
 
     Args:
         images: Floats ``(B, 3, S, S)``.
-        tta: ``flip`` adds the mirror image. ``flip+crops`` also adds the four corner crops,
-            resized to S because some networks take no other size, and their mirror images.
+        tta: ``flip`` adds the mirror image. ``flip+crops`` also adds the four corner crops and
+            their mirror images. Crops are resized to S, the only size that some networks accept.
     """
     crops = [images]
     if tta == "flip+crops":
         size = images.shape[-1]
-        # As 224 of 256 pixels (https://papers.nips.cc/paper/4824, section 4.1).
+        # The ratio of AlexNet: crops of 224 from 256 pixels
+        # (https://papers.nips.cc/paper/4824, section 4.1).
         side = round(size * 7 / 8)
-        for crop in five_crop(images, [side, side])[:4]:  # without the centre
+        for crop in five_crop(images, [side, side])[:4]:  # without the centre crop
             crops.append(functional.interpolate(crop, size=(size, size), mode="bilinear"))
     for crop in crops:
         yield crop
@@ -33,11 +34,11 @@ def views(images: Tensor, tta: Views) -> Iterator[Tensor]:
 
 
 class AverageViews(nn.Module):
-    """A network whose logits are the mean of its log-probabilities over several views of an image.
+    """Wrapper that averages the log-probabilities of a network over several views of an image.
 
     Args:
         net: Maps images ``(B, 3, S, S)`` to logits ``(B, K)``.
-        tta: The views, as for ``views``.
+        tta: The views to average; see ``views``.
     """
 
     def __init__(self, net: nn.Module, tta: Views) -> None:

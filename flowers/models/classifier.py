@@ -13,11 +13,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Standardize(nn.Module):
-    """Subtract a mean and divide by a standard deviation, per channel; the state dict holds both.
+    """Subtract the mean and divide by the standard deviation of each channel; both are buffers.
 
     Args:
-        mean: Mean of each channel, in the unit of the images ([0, 1]).
-        std: Standard deviation of each channel, in the same unit.
+        mean: Mean of each channel, for pixel values in [0, 1].
+        std: Standard deviation of each channel, for pixel values in [0, 1].
     """
 
     mean: Tensor

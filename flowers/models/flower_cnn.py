@@ -21,7 +21,7 @@ def flower_cnn(
     dropout: float = 0.2,
     norm: Norm = "batch",
 ) -> ImageClassifier:
-    """Return a CNN: stem, stages of convolutions and max-pooling, mean over positions, dense layer.
+    """Return a CNN: stem, stages of convolutions and max-pooling, average pooling, dense layer.
 
     The stem splits the image into patches (https://arxiv.org/abs/2201.03545). Stages at full
     resolution would take most of the time on a CPU and improve the accuracy little.
@@ -34,15 +34,15 @@ def flower_cnn(
         dropout: Probability that a feature is dropped before the dense layer.
         norm: Normalisation of the feature maps.
     """
-    bias = norm == "none"  # a normalisation would cancel it
+    bias = norm == "none"  # normalisation layers have a bias of their own
     layers = [
         MirrorConv2d(3, widths[0], stem_stride, stride=stem_stride, bias=bias),
         _norm(norm, widths[0]),
         nn.ReLU(inplace=True),
     ]
     for in_width, width in zip([widths[0], *widths], widths, strict=False):
-        # Pooling comes before norm and ReLU, which then process a quarter of the pixels.
-        # Max-pooling commutes with ReLU.
+        # Pooling comes first: norm and ReLU then process a quarter of the pixels. The order of
+        # max-pooling and ReLU does not change the result.
         stage = nn.Sequential(
             MirrorConv2d(in_width, width, 3, padding=1, bias=bias),
             nn.MaxPool2d(2),
@@ -64,7 +64,7 @@ class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with a shortcut (https://arxiv.org/abs/1512.03385).
 
     Args:
-        width: Channels in and out.
+        width: Number of input channels and of output channels.
         norm: Normalisation after each convolution.
     """
 
@@ -90,9 +90,9 @@ class MirrorConv2d(nn.Conv2d):
     (https://arxiv.org/abs/1602.07576).
 
     Args:
-        in_width: Channels in: 3 colors, or the features of another ``MirrorConv2d``.
-        out_width: Channels out, an even number.
-        kernel_size: Side of the filters.
+        in_width: Number of input channels: 3 (RGB), or the ``out_width`` of a ``MirrorConv2d``.
+        out_width: Number of output channels, even.
+        kernel_size: Height and width of the filters.
         options: Other options of ``torch.nn.Conv2d``.
     """
 
@@ -108,7 +108,7 @@ class MirrorConv2d(nn.Conv2d):
     def forward(self, images: Tensor) -> Tensor:
         """Return features ``(B, out_width, H, W)`` of an input ``(B, in_width, H, W)``."""
         mirrored = self.weight.flip(3)
-        if self.in_channels != 3:  # the mirror image of a feature is in the other half
+        if self.in_channels != 3:  # channels c and c + in_channels // 2 mirror each other
             mirrored = mirrored.roll(self.in_channels // 2, dims=1)
         weight = torch.cat([self.weight, mirrored])
         bias = None if self.bias is None else self.bias.repeat(2)
@@ -119,6 +119,7 @@ def _norm(norm: Norm, width: int) -> nn.Module:
     if norm == "batch":
         return nn.BatchNorm2d(width)
     if norm == "group":
-        # Independent of the batch, so it suits tiny batches (https://arxiv.org/abs/1803.08494).
+        # Group norm computes statistics per image, so it suits tiny batches
+        # (https://arxiv.org/abs/1803.08494).
         return nn.GroupNorm(num_groups=math.gcd(32, width), num_channels=width)
     return nn.Identity()

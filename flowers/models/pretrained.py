@@ -17,30 +17,30 @@ from flowers.checkpoint import load_weights
 from flowers.models.classifier import ImageClassifier, Standardize
 from flowers.models.timm_networks import TIMM, timm_config, timm_network, timm_weights
 
-# Position embeddings of a vision transformer belong to one image size, usually 224 pixels.
+# The position embeddings of a vision transformer fit only one image size, usually 224 pixels.
 _VIT_SIZE = 224
-# The auxiliary heads of these networks help only when training from scratch. `transform_input`
-# converts images standardized by ImageNet's mean to the inputs that the weights expect.
+# Auxiliary heads of GoogLeNet and Inception help only when training from scratch. The networks were
+# trained with mean and standard deviation 0.5; `transform_input` converts from ImageNet's.
 _INCEPTION_OPTIONS = {"aux_logits": False, "transform_input": True, "init_weights": True}
 _OPTIONS = dict.fromkeys(("googlenet", "inception_v3"), _INCEPTION_OPTIONS)
 _AUXILIARY_HEADS = ("AuxLogits.", "aux1.", "aux2.")
-# DenseNet's published files have the layer names of an old torchvision.
+# DenseNet's published weights have the layer names of an old version of torchvision.
 _DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
-# torchvision's published files end with a part of their SHA-256; digits alone are a date.
+# Names of torchvision's weight files end with a prefix of the SHA-256; digits alone are a date.
 _SHA256 = re.compile(r".+-(?!\d+\.)([0-9a-f]{8,10})\.pth")
-# A checkpoint of this project stores a network under these prefixes.
+# Prefixes of a network's keys in the state dict of this project's checkpoints.
 _BACKBONE = "net.backbone."
 _HEAD = "net.head."
 
 
 class Preprocessing(NamedTuple):
-    """The images that weights were trained on.
+    """Size, interpolation and normalisation of the images that weights were trained on.
 
     Args:
         image_size: Side of the images, in pixels.
         interpolation: Interpolation of the resizing, ``bilinear`` or ``bicubic``.
-        mean: Mean of each channel, in the unit of the images ([0, 1]).
-        std: Standard deviation of each channel, in the same unit.
+        mean: Mean of each channel, for pixel values in [0, 1].
+        std: Standard deviation of each channel, for pixel values in [0, 1].
     """
 
     image_size: int
@@ -53,11 +53,11 @@ def preprocessing(arch: str, weights: str) -> Preprocessing:
     """Return the preprocessing of the images that a network's weights were trained on.
 
     Args:
-        arch: Name of a classifier of torchvision, or of timm after ``timm/``.
-        weights: As for ``pretrained``; for ``none`` and files, that of the default weights.
+        arch: Name of a classifier of torchvision, or ``timm/`` and the name of one of timm.
+        weights: As for ``pretrained``; ``none`` and files have the preprocessing of ``DEFAULT``.
 
     Raises:
-        ValueError: There is no such network, or there are no such weights.
+        ValueError: The network or the weights are unknown.
     """
     if arch.startswith(TIMM):
         config = timm_config(arch)
@@ -71,22 +71,22 @@ def preprocessing(arch: str, weights: str) -> Preprocessing:
 def pretrained(
     arch: str, num_classes: int, *, weights: str = "DEFAULT", dropout: float = 0.0
 ) -> ImageClassifier:
-    """Return a classifier whose last layer is replaced by one for ``num_classes``.
+    """Return a network of torchvision or timm with a new last layer for ``num_classes`` classes.
 
     The backbone is the network without its last layer; it returns features ``(B, F)``.
 
     Args:
-        arch: Any name of ``torchvision.models.list_models(module=torchvision.models)``, or of
-            ``timm.list_models()`` after ``timm/``.
+        arch: Any name of ``torchvision.models.list_models(module=torchvision.models)``, or
+            ``timm/`` and a name of ``timm.list_models()``.
         num_classes: Number of logits.
-        weights: ``none`` (random weights), ``DEFAULT``, another name of torchvision's such as
-            ``IMAGENET1K_V1``, or a path. A path that ends in ``.pth`` or ``.pt`` is a state dict,
-            with or without the last layer. One that ends in ``.ckpt`` is a checkpoint of this
-            project; its head is used too if it has as many classes.
+        weights: ``none`` (random weights), ``DEFAULT``, another of torchvision's names such as
+            ``IMAGENET1K_V1``, or a path. A ``.pth`` or ``.pt`` file is a state dict, with or
+            without the last layer. A ``.ckpt`` file is a checkpoint of this project, whose head is
+            used too if it has ``num_classes`` logits.
         dropout: Probability that a feature is dropped before the new layer.
 
     Raises:
-        ValueError: There is no such network, there are no such weights, or they belong to another
+        ValueError: The network or the weights are unknown, or the weights belong to another
             network.
         OSError: The weights cannot be read or downloaded.
     """
@@ -113,13 +113,13 @@ def pretrained(
                 f"`weights` {weights}: expected the weights of {arch}, got {keys}: {reason}"
             ) from error
         stored = {key.removeprefix(_HEAD): state[key] for key in state if key.startswith(_HEAD)}
-        with suppress(RuntimeError):  # there is none, or it has other classes
+        with suppress(RuntimeError):  # no head is stored, or its number of classes differs
             head.load_state_dict(stored)
     return ImageClassifier(Standardize(preset.mean, preset.std), net, head)
 
 
 def _torchvision_backbone(arch: str) -> tuple[nn.Module, int, str]:
-    """Return a network without its last layer, its number of features, and that layer's name."""
+    """Return a network without its last layer, and that layer's number of inputs and name."""
     net: nn.Module = get_model(arch, weights=None, **_OPTIONS.get(arch, {}))
     layers = []
     for name, module in net.named_modules():
@@ -127,14 +127,14 @@ def _torchvision_backbone(arch: str) -> tuple[nn.Module, int, str]:
             layers.append((name, module))
     (_, layer_before), (last_layer, old_layer) = layers[-2:]
     if isinstance(layer_before, nn.Dropout):
-        layer_before.p = 0.0  # the new head has its own
+        layer_before.p = 0.0  # the new head has a dropout of its own
     assert isinstance(old_layer, nn.Linear | nn.Conv2d)
     net.set_submodule(last_layer, nn.Identity())
     return net, old_layer.weight.shape[1], last_layer
 
 
 def _weights_entry(arch: str, weights: str) -> WeightsEnum:
-    """Return torchvision's entry of named weights; the default entry for ``none`` and files."""
+    """Return torchvision's ``WeightsEnum`` entry, the default entry for ``none`` and files."""
     classifiers = list_models(module=torchvision.models)
     if arch not in classifiers:
         raise ValueError(f"`arch`: expected one of {', '.join(classifiers)}, got {arch}")
@@ -166,7 +166,7 @@ def _read_weights(arch: str, weights: str) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: The file is missing.
         OSError: The download fails; the message names the file, its URL and where to put it.
-        ValueError: There are no such weights, or the file is not a state dict.
+        ValueError: The weights are unknown, or the file is not a state dict.
     """
     if arch.startswith(TIMM) and not _is_file(weights):
         return timm_weights(arch)
@@ -183,19 +183,19 @@ def _read_weights(arch: str, weights: str) -> dict[str, Tensor]:
 
 
 def _sha256_prefix(name: str) -> str:
-    """Return the part of its SHA-256 in the name of a file of torch's hub; empty without one."""
+    """Return the SHA-256 prefix in a file name of torch's hub, or an empty string without one."""
     match = _SHA256.fullmatch(name)
     return match[1] if match else ""
 
 
 def _load_state(file: Path) -> dict[str, Tensor]:
-    """Return the tensors in a file, after comparing it with the checksum in its name."""
+    """Check a file's SHA-256 against the prefix in its name, and return the file's tensors."""
     prefix = _sha256_prefix(file.name)
     with file.open("rb") as opened:
         if prefix and not hashlib.file_digest(opened, "sha256").hexdigest().startswith(prefix):
             raise ValueError(
-                f"a file whose SHA-256 does not begin with {prefix} as its name says. Download it "
-                "again, or rename it if that is no checksum"
+                f"a file whose SHA-256 does not begin with {prefix}, the checksum in its name. "
+                f"Download the file again, or rename it if {prefix} is not a checksum"
             )
     content = load_weights(file)
     for wrapper in ("state_dict", "model"):  # keys of Lightning's and torchvision's checkpoints
@@ -220,7 +220,7 @@ def _download(arch: str, weights: str) -> Path:
     except (OSError, RuntimeError) as error:
         raise OSError(
             f"`weights` {weights}: the weights of {arch} cannot be downloaded ({error}). Fetch "
-            f"{url} on a machine with a network and put it at {file}, or give the file itself "
+            f"{url} on a machine with internet access and save it as {file}, or give its path "
             f"(`weights` path/to/{file.name}), or train from scratch (`weights` none)."
         ) from error
     return file

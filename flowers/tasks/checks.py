@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 
 def expect(holds: bool, name: str, expected: str, got: object) -> None:
-    """Raise a ``ValueError`` that names the parameter unless a condition holds."""
+    """Raise a ``ValueError`` that names the parameter if ``holds`` is false."""
     if not holds:
         raise ValueError(f"`{name}`: expected {expected}, got {got}")
 
 
 def check_size(net: nn.Module, size: int, option: str) -> None:
-    """Check that a network takes images of some size.
+    """Check that a network accepts images of a given size.
 
     Args:
-        net: Maps images ``(B, 3, S, S)`` to logits; it is not changed.
+        net: Maps images ``(B, 3, S, S)`` to logits; the network is not changed.
         size: Side S, in pixels.
-        option: Name of the option in the error.
+        option: The option that sets the size, for the error message.
 
     Raises:
         ValueError: The network does not accept this size.
@@ -32,29 +32,29 @@ def check_size(net: nn.Module, size: int, option: str) -> None:
     except (AssertionError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"{option}: expected a size that the network takes, got {size} pixels ({reason})"
+            f"{option}: expected a size that the network accepts, got {size} pixels ({reason})"
         ) from error
     finally:
         net.train(training)
 
 
 def check_weights(net: nn.Module, stored: Mapping[str, Tensor]) -> None:
-    """Check that the weights of a checkpoint have the shapes of a network's weights.
+    """Check that the weights in a checkpoint have the names and shapes of a network's weights.
 
     Args:
         net: The network of a task.
-        stored: The state dict of a task.
+        stored: The state dict in the checkpoint.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: Names or shapes differ.
     """
     expected = {f"net.{name}": value.shape for name, value in net.state_dict().items()}
     shapes = {name: value.shape for name, value in stored.items() if name.startswith("net.")}
     if different := sorted(dict(expected.items() ^ shapes.items())):
         raise ValueError(
             f"`ckpt_path`: expected a checkpoint of the network that the model's options describe, "
-            f"got {len(different)} weights that differ, such as {different[0]}. Leave out these "
-            f"options: the checkpoint stores them."
+            f"got {len(different)} weights that differ, such as {different[0]}. Leave out the "
+            f"model's options: the checkpoint stores them."
         )
 
 
@@ -71,7 +71,7 @@ def warn_of_restored(options: Mapping[str, Any], stored: Mapping[str, Any]) -> N
             ignored.append(f"`{name}` {options.get(name)} (checkpoint: {stored.get(name)})")
     if ignored:
         rank_zero_warn(
-            f"{', '.join(ignored)} has no effect: a resumed training keeps the checkpoint's "
-            f"optimizer and schedule. To start a new training from its weights, give a "
-            f"`TransferTask` the checkpoint as `weights`."
+            f"{', '.join(ignored)} has no effect: a resumed training restores the checkpoint's "
+            f"optimizer and schedule. To start a new training from the checkpoint's weights, use "
+            f"`TransferTask` with the checkpoint as `weights`."
         )

@@ -24,7 +24,7 @@ Tensors = tuple[Tensor, ...]  # images, targets, indices
 
 
 class Prediction(NamedTuple):
-    """The logits of some images.
+    """The logits of a batch or a split.
 
     Args:
         indices: Positions of the images in the folder's index ``(B,)``.
@@ -36,25 +36,26 @@ class Prediction(NamedTuple):
 
 
 class ClassificationTask(LightningModule):
-    """Train a network with cross entropy, AdamW, warm-up and cosine, and evaluate it.
+    """Train a network with cross entropy, AdamW, warm-up and a cosine schedule, and evaluate it.
 
     Args:
         net: The network; its K logits are in the order of the class names.
         class_names: Names of the K classes; on the command line they come from the data.
         lr: Largest learning rate, reached after the warm-up.
-        weight_decay: Weight decay of AdamW (https://arxiv.org/abs/1711.05101); norms and biases
-            have none.
-        warmup_fraction: Fraction of the training in which the learning rate rises.
-        label_smoothing: Probability that the training targets spread equally over all classes
+        weight_decay: Weight decay of AdamW (https://arxiv.org/abs/1711.05101), not applied to norms
+            and biases.
+        warmup_fraction: Fraction of the training steps in which the learning rate rises.
+        label_smoothing: Target probability spread equally over all classes in training
             (https://arxiv.org/abs/1512.00567).
         class_weights: Weight of each class in the training loss, in the order of the class names
             (a mean of 1 keeps the scale of the loss), or ``balanced``: inversely proportional to
-            the number of its training images.
-        ema_decay: Decay per step of an exponential moving average of the weights, which is
-            validated, saved and tested in place of the weights. The decay rises to this value over
-            the first steps. ``null``: no average.
-        tta: Test-time augmentation: the mean over several views of an image is evaluated. ``flip``
-            adds its mirror image, ``flip+crops`` also its four corners.
+            the number of training images of the class.
+        ema_decay: Decay per step of an exponential moving average of the weights. The average is
+            validated, saved and tested instead of the current weights. The decay rises to this
+            value over the first steps. ``null``: no average.
+        tta: Test-time augmentation: mean log-probability of several views. ``flip``: the
+            image and its mirror image; ``flip+crops``: also the four corner crops and their mirror
+            images.
         compile: Whether to compile the network with ``torch.compile``.
 
     Raises:
@@ -104,11 +105,12 @@ class ClassificationTask(LightningModule):
         self.ema_decay = ema_decay
         self.tta: Views = tta
         self.compile_net = compile
-        # Temperature, confidence threshold and the accuracy it was selected for, set by a callback.
+        # Set by the callback Calibrate: temperature, threshold, and the accuracy required above it.
         self.calibration: dict[str, float] | None = None
         accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         f1 = MulticlassF1Score(num_classes, average="macro", validate_args=False)
-        # Lightning's own mean over processes rounds the mean number of images down.
+        # MeanMetric, because over several processes Lightning's own mean of the loss is inexact: it
+        # divides by the mean number of images, rounded down.
         metrics = MetricCollection({"loss": MeanMetric(), "acc": accuracy, "f1": f1})
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
@@ -116,7 +118,7 @@ class ClassificationTask(LightningModule):
 
     @classmethod
     def data_defaults(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Return defaults of the data module for some options of this task; none here."""
+        """Return defaults of the data module that follow from this task's options; none here."""
         return {}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -126,11 +128,11 @@ class ClassificationTask(LightningModule):
 
     @property
     def evaluated_net(self) -> nn.Module:
-        """The network with its test-time augmentation."""
+        """The network, wrapped in its test-time augmentation, if any."""
         return self.net if self.tta == "none" else AverageViews(self.net, self.tta)
 
-    def training_step(self, batch: Tensors, batch_idx: int) -> Tensor:
-        """Return the loss of a batch of images, targets (labels, or soft) and indices."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch of images, targets (labels or probabilities) and indices."""
         images, targets, *_ = batch
         logits = self(images)
         labels = targets if targets.ndim == 1 else targets.argmax(dim=1)
@@ -138,8 +140,9 @@ class ClassificationTask(LightningModule):
         if self._loss_weights is not None:
             weight = logits.new_tensor(self._loss_weights)
             if targets.ndim == 1:
-                # With labels, torch would divide by the sum of their weights; with soft targets, as
-                # those of MixUp and CutMix, it divides by the number of images.
+                # torch divides the loss of labels by the sum of their class weights, and that of
+                # soft targets (MixUp, CutMix) by the number of images. One-hot targets make both
+                # losses comparable.
                 targets = functional.one_hot(labels, len(self.class_names)).to(logits.dtype)
         loss = functional.cross_entropy(
             logits, targets, weight=weight, label_smoothing=self.label_smoothing
@@ -184,7 +187,7 @@ class ClassificationTask(LightningModule):
         return classifications
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimizer's groups; every parameter is in one of them from the first step."""
+        """Return the optimizer's parameter groups, which include frozen parameters."""
         return decay_groups(self.net, weight_decay=self.weight_decay)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
@@ -194,10 +197,10 @@ class ClassificationTask(LightningModule):
         return torch.optim.AdamW(self.parameter_groups(), lr=self.lr, fused=fused)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return the optimizer and its schedule per step."""
+        """Return the optimizer and its learning-rate schedule, updated every step."""
         num_steps = self.trainer.estimated_stepping_batches
         is_limited = num_steps < float("inf")
-        expect(is_limited, "max_epochs", "a number: the schedule needs an end", num_steps)
+        expect(is_limited, "max_epochs", "a finite number, which the schedule needs", num_steps)
         warmup_steps = round(num_steps * self.warmup_fraction)
         optimizer = self.build_optimizer()
         factor = partial(warmup_cosine, num_steps=int(num_steps), warmup_steps=warmup_steps)
@@ -209,7 +212,7 @@ class ClassificationTask(LightningModule):
         }
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the averaging of the weights, if requested."""
+        """Return the callback that averages the weights, if ``ema_decay`` is set."""
         if self.ema_decay is None:
             return []
         # Unlike Lightning's EMAWeightAveraging, this update leaves frozen parameters unchanged.
@@ -232,18 +235,18 @@ class ClassificationTask(LightningModule):
             texts.append(f"{name} {weight:.3g}")
         rank_zero_info(f"class weights: {', '.join(texts)}")
         if data.sampler == "balanced":
-            rank_zero_warn("class_weights and sampler both balance the classes: one is enough.")
+            rank_zero_warn("`class_weights` and `sampler` both balance the classes: use only one.")
 
     def on_train_start(self) -> None:
-        """Set the learning rate of a resumed run to that of its schedule.
+        """Set the learning rate of a resumed run to the value of this run's schedule.
 
-        A run of 10 epochs ends with a rate of 0. Resumed with 20 epochs, its schedule is longer,
-        but the restored optimizer would train its next step with a rate of 0.
+        A run of 10 epochs ends with a rate of 0. Resumed with 20 epochs, the schedule is longer,
+        but the restored optimizer would take the next step with a rate of 0.
         """
         for config in self.trainer.lr_scheduler_configs:
             schedule = config.scheduler
             if not isinstance(schedule, LambdaLR):
-                continue  # the user's own
+                continue  # a schedule of the user's own
             groups = schedule.optimizer.param_groups
             before = groups[-1]["lr"]
             for group, base_lr, factor in zip(
@@ -258,7 +261,7 @@ class ClassificationTask(LightningModule):
                 )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the format and the calibration."""
+        """Add the format number and the calibration to the checkpoint."""
         checkpoint["format"] = FORMAT
         if self.calibration is not None:
             checkpoint["calibration"] = self.calibration
@@ -273,8 +276,8 @@ class ClassificationTask(LightningModule):
         if names != self.class_names:
             raise ValueError(
                 f"`ckpt_path`: expected a checkpoint with the classes of `root`, "
-                f"{self.class_names}, got one with {names}. Give a folder with the checkpoint's "
-                f"classes, or train a new network on this one."
+                f"{self.class_names}, got {names}. Give a folder with the checkpoint's classes, "
+                f"or train a new network on this folder."
             )
         check_weights(self.net, checkpoint["state_dict"])
         self.calibration = checkpoint.get("calibration")

@@ -1,15 +1,15 @@
-"""From probabilities to classes."""
+"""The classification of an image, from its probabilities."""
 
 from dataclasses import dataclass, field
 
 
-@dataclass  # not frozen: Lightning moves the fields of what predict_step returns
+@dataclass  # not frozen: Lightning assigns to the fields of predict_step's output
 class Classification:
     """The classification of one image.
 
     Args:
         label: The most probable class.
-        probability: Its probability, after temperature scaling.
+        probability: Probability of ``label``, after temperature scaling.
         probabilities: The probability of each class, by class name.
         rejected: Whether the probability is below the checkpoint's confidence threshold.
         path: File of the image; empty for an image that was given as bytes or pixels.
@@ -30,7 +30,7 @@ def classify(
     Args:
         probs: Probabilities ``(K,)``.
         class_names: Names of the K classes.
-        threshold: Confidence threshold; a less probable class is rejected.
+        threshold: Confidence threshold; a classification with a lower probability is rejected.
         path: File of the image; empty for an image without a file.
     """
     probability = max(probs)

@@ -22,8 +22,8 @@ class CNNTask(ClassificationTask):
         dropout: Probability that a feature is dropped before the dense layer.
         norm: Normalisation of the feature maps.
         lr: Largest learning rate, reached after the warm-up.
-        weight_decay: Weight decay; norms and biases have none.
-        kwargs: Options of ``ClassificationTask``.
+        weight_decay: Weight decay, not applied to norms and biases.
+        kwargs: Other options of ``ClassificationTask``.
 
     Raises:
         ValueError: An option is out of its range.
@@ -43,7 +43,7 @@ class CNNTask(ClassificationTask):
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
         even = bool(widths) and all(width > 0 and width % 2 == 0 for width in widths)
-        expect(even, "widths", "at least one even number of channels above 0", widths)
+        expect(even, "widths", "one or more numbers, each even and above 0", widths)
         expect(depth >= 0, "depth", "0 or more blocks", depth)
         expect(stem_stride >= 1, "stem_stride", "at least 1 pixel", stem_stride)
         expect(0 <= dropout < 1, "dropout", "0 or more, below 1", dropout)

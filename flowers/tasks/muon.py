@@ -11,8 +11,8 @@ _MOMENTUM = 0.95
 # https://kellerjordan.github.io/posts/muon/.
 _NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 _NUM_ITERATIONS = 5
-# Gives updates the size of AdamW's, so that both share one learning rate and weight decay
-# (https://arxiv.org/abs/2502.16982, section 2.2).
+# Root mean square of an update, close to that of AdamW's updates, so that Muon and AdamW can share
+# learning rate and weight decay (https://arxiv.org/abs/2502.16982, section 2.2).
 _UPDATE_RMS = 0.2
 
 
@@ -26,12 +26,12 @@ class Muon(torch.optim.AdamW):
     ``torch.optim.Muon`` does not support convolutions. Both optimizers are in one class, because
     Lightning's automatic optimization allows only one.
 
-    Its arguments are those of AdamW.
+    The constructor's arguments are those of ``torch.optim.AdamW``.
     """
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Update all parameters that have a gradient. Convolutions have none afterwards."""
+        """Update all parameters that have a gradient, and delete the gradients of convolutions."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -47,10 +47,10 @@ class Muon(torch.optim.AdamW):
     def _step(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
-            state["step"] = torch.zeros(())  # AdamW expects it when a state is restored
+            state["step"] = torch.zeros(())  # AdamW reads it when restoring a state
             state["momentum"] = torch.zeros_like(weight)
         momentum: Tensor = state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
-        matrix = gradient.lerp(momentum, _MOMENTUM).flatten(1)  # Nesterov's
+        matrix = gradient.lerp(momentum, _MOMENTUM).flatten(1)  # Nesterov momentum
         size = _UPDATE_RMS * max(matrix.shape) ** 0.5
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(orthogonalize(matrix).view_as(weight), alpha=-group["lr"] * size)

@@ -8,7 +8,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 def decay_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the parameters in two groups: weights, and norms and biases without weight decay.
+    """Return two parameter groups: weights with weight decay, and norms and biases without.
 
     See https://arxiv.org/abs/1812.01187, section 3.1.
     """
@@ -24,10 +24,10 @@ def warmup_cosine(step: int, *, num_steps: int, warmup_steps: int) -> float:
     """Return the factor of the learning rate: a linear rise to 1, then half a cosine down to 0.
 
     Args:
-        step: Number of the optimizer's step, from 0.
+        step: Number of the optimizer step, counted from 0.
         num_steps: Number of steps of the whole training.
-        warmup_steps: Number of steps of the rise (https://arxiv.org/abs/1706.02677). The cosine is
-            that of https://arxiv.org/abs/1608.03983 without restarts.
+        warmup_steps: Number of steps of the rise (https://arxiv.org/abs/1706.02677). The cosine
+            follows https://arxiv.org/abs/1608.03983, without restarts.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -40,14 +40,14 @@ def warmup_ema(
 ) -> None:
     """Update averaged weights, with a decay that rises to its final value.
 
-    With n updates before, the decay is ``min(decay, (1 + n) / (10 + n))``, so that a short training
-    does not average its random first weights
+    After n updates, the decay is ``min(decay, (1 + n) / (10 + n))``, so that the random initial
+    weights contribute little to the average of a short training
     (https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage).
 
     Args:
-        averages: The averaged weights, which are changed.
-        weights: The weights of this step.
-        num_updates: Number of updates before.
+        averages: The averaged weights, updated in place.
+        weights: The current weights.
+        num_updates: Number of earlier updates.
         decay: Largest decay, per step.
     """
     count = int(num_updates)

@@ -21,17 +21,16 @@ class TransferTask(ClassificationTask):
         arch: Any classifier of torchvision, such as ``mobilenet_v2``, ``resnet50``,
             ``convnext_tiny`` or ``vgg16``, or of timm, such as ``timm/resnet50``.
         weights: ``DEFAULT``, another name of torchvision's weights such as ``IMAGENET1K_V1``,
-            ``none`` (random weights), the path of a ``.pth`` file, with or without the last layer,
-            or the path of a checkpoint, to start a new training from its weights.
+            ``none`` (random weights), the path of a ``.pth`` state dict, with or without the last
+            layer, or the path of a checkpoint, whose weights start a new training.
         dropout: Probability that a feature is dropped before the dense layer.
-        stage_decay: Factor between the learning rates of two neighbouring quarters of the
-            backbone, and between those of its last quarter and the head. Quarters near the input
-            learn more slowly, their features are more general
-            (https://arxiv.org/abs/1801.06146, section 3.2).
+        stage_decay: Ratio of the learning rates of two neighbouring quarters of the backbone, and
+            of its last quarter and the head. Quarters near the input have lower rates, because
+            their features are more general (https://arxiv.org/abs/1801.06146, section 3.2).
         lr: Largest learning rate of the head.
-        ema_decay: Decay per step of an exponential moving average of the weights, which is
-            validated, saved and tested in place of the weights. ``null``: no average.
-        kwargs: Options of ``ClassificationTask``.
+        ema_decay: Decay per step of an exponential moving average of the weights. The average is
+            validated, saved and tested instead of the current weights. ``null``: no average.
+        kwargs: Other options of ``ClassificationTask``.
 
     Raises:
         ValueError: An option is out of its range, or the weights belong to another network.
@@ -54,38 +53,38 @@ class TransferTask(ClassificationTask):
         expect(0 < stage_decay <= 1, "stage_decay", "a number above 0 and up to 1", stage_decay)
         net = pretrained(arch, len(class_names), weights=weights, dropout=dropout)
         super().__init__(net, class_names, lr=lr, ema_decay=ema_decay, **kwargs)
-        self.hparams["weights"] = "none"  # so that a checkpoint is restored without them
+        self.hparams["weights"] = "none"  # restoring a checkpoint needs no pretrained weights
         self.stage_decay = stage_decay
 
     @classmethod
     def data_defaults(cls, options: dict[str, Any]) -> dict[str, Any]:
-        """Return defaults of the data module: images as the weights expect, less augmentation.
+        """Return defaults of the data module: the weights' preprocessing, and less augmentation.
 
         Args:
             options: Options of this class.
 
         Raises:
-            ValueError: There is no such network, or there are no such weights.
+            ValueError: The network or the weights are unknown.
         """
         images = preprocessing(options["arch"], options["weights"])
         return {
             "image_size": images.image_size,
             "crop_size": None,
             "interpolation": images.interpolation,
-            # Pretrained features need few epochs, and strong augmentation needs more.
+            # Fine-tuning needs few epochs; strong augmentation would need more.
             "augment.min_scale": 0.5,
             "augment.rotation": 0.0,
             "augment.cutmix_prob": 0.0,
         }
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits ``(B, K)`` of images ``(B, 3, S, S)``, or of features ``(B, F)``."""
+        """Return the logits ``(B, K)`` of images ``(B, 3, S, S)`` or features ``(B, F)``."""
         if images.ndim == 2:
             return self.net.head(images)
         return super().forward(images)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimizer's groups, with a learning rate for each stage of the backbone."""
+        """Return the optimizer's groups; each stage of the backbone has its own learning rate."""
         stages = [*split_stages(self.net.backbone, _NUM_STAGES), self.net.head]
         groups = []
         for number, stage in enumerate(stages):

@@ -181,7 +181,7 @@ def test_a_probe_has_the_validation_metrics_of_its_checkpoint_on_images(data, sy
         ({"unfreeze_epoch": 1, "stages": 0}, "`stages`: expected 1 or more"),
         (
             {"unfreeze_epoch": 0, "stages": 2},
-            "`stages`: expected 1, or `unfreeze_epoch` 1 or more with it",
+            "`stages`: expected 1 unless `unfreeze_epoch` is 1 or more",
         ),
     ],
 )
@@ -192,7 +192,7 @@ def test_an_incorrect_option_is_named(options, message):
 
 @pytest.mark.parametrize("unfreeze_epoch", [2, None])
 def test_a_random_backbone_is_not_frozen(data, unfreeze_epoch):
-    with pytest.raises(ValueError, match="expected 0, or a `TransferTask`"):
+    with pytest.raises(ValueError, match="expected 0 without `TransferTask`"):
         train(CNNTask(data.class_names, widths=(8,)), data, FreezeBackbone(unfreeze_epoch))
 
 

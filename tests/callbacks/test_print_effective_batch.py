@@ -35,6 +35,6 @@ def test_as_many_images_a_step_from_more_processes_keep_the_steps():
 def test_resuming_with_another_effective_batch_warns(one_epoch_run, tmp_path):
     words = ["--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path)]
     words += ["--trainer.max_epochs", "2", "--trainer.accumulate_grad_batches", "2"]
-    message = r"processes: 1 \(before: 1\), images a step: 64 \(before: 32\)\. An epoch has"
+    message = r"processes: 1 \(before: 1\), images a step: 64 \(before: 32\)\. The number of steps"
     with pytest.warns(UserWarning, match=message):
         training.main(["fit", *words])

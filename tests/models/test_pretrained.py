@@ -163,7 +163,7 @@ def test_without_a_connection_the_error_names_file_url_and_folder(tmp_path, monk
     with pytest.raises(OSError, match="cannot be downloaded") as caught:
         pretrained("resnet18", 3, weights="DEFAULT")
     message = str(caught.value)
-    assert f"put it at {tmp_path}/hub/checkpoints/resnet18-f37072fd.pth" in message
+    assert f"save it as {tmp_path}/hub/checkpoints/resnet18-f37072fd.pth" in message
     assert "https://" in message
     assert "`weights` none" in message
     assert not [*tmp_path.rglob("*.pth")]
@@ -183,7 +183,7 @@ def test_weights_that_are_downloaded_need_no_connection_but_their_sha256(tmp_pat
     assert torch.equal(net.backbone.state_dict()["features.0.weight"], state["features.0.weight"])
     monkeypatch.setattr(entry, "url", "https://download.pytorch.org/squeezenet1_1-b8a52dc0.pth")
     (tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth").write_bytes(content)
-    with pytest.raises(ValueError, match="a file whose SHA-256 does not begin with b8a52dc0 as"):
+    with pytest.raises(ValueError, match="a file whose SHA-256 does not begin with b8a52dc0, the"):
         pretrained("squeezenet1_1", 3)
 
 

@@ -86,9 +86,9 @@ def test_weights_from_a_file_give_timms_own_features(tmp_path):
         (
             "timm/resnet81",
             "none",
-            r"expected a name of timm's, such as timm/\w+, .* got timm/resnet81",
+            r"expected a network of timm, such as timm/\w+, .* got timm/resnet81",
         ),
-        ("timm/xyz", "none", "expected a name of timm's, such as timm/resnet50, got timm/xyz"),
+        ("timm/xyz", "none", "expected a network of timm, such as timm/resnet50, got timm/xyz"),
         ("timm/resnet18", "IMAGENET1K_V1", "expected DEFAULT, none or the path"),
     ],
 )

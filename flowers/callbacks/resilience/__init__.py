@@ -1,1 +1,1 @@
-"""What Lightning leaves undone when a run is interrupted."""
+"""Callbacks for interruptions and resuming that Lightning does not handle itself."""

@@ -12,7 +12,7 @@ TIMEOUT = 10.0
 class LockRunFolder(Callback):
     """Locks a run folder until the end of the training, so that no second training writes into it.
 
-    The system releases the lock of a process that dies.
+    The operating system releases the lock of a process that dies.
 
     Args:
         run: The run folder.
@@ -27,8 +27,8 @@ class LockRunFolder(Callback):
             self._lock.acquire(timeout=TIMEOUT)
         except Timeout as error:
             raise ValueError(
-                f"`ckpt_path`: another training writes into {run}. Wait for its end, or stop it "
-                f"(if there is none, delete {self._lock.lock_file})."
+                f"`ckpt_path`: another training writes into {run}. Wait until that training ends, "
+                f"or stop it. If no training is running, delete {self._lock.lock_file}."
             ) from error
 
     def teardown(self, *args: object, **kwargs: object) -> None:

@@ -15,7 +15,8 @@ from flowers.tasks import ClassificationTask
 class ResumeEpoch(Callback):
     """Resumes a run inside an epoch with the remaining images and the metrics so far.
 
-    Lightning restores the state of the loader only if no schedule has used the number of steps.
+    Lightning does not restore the loader's state, because the learning-rate schedule reads
+    ``estimated_stepping_batches``, which sets up the loader before states are restored.
     """
 
     def __init__(self) -> None:
@@ -25,7 +26,7 @@ class ResumeEpoch(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Store the metrics of the epoch so far, of all processes."""
+        """Store the metrics of the epoch so far, summed over all processes."""
         checkpoint["train_metrics"] = {}
         for name, metric in _metrics(pl_module):
             state = {}
@@ -42,7 +43,7 @@ class ResumeEpoch(Callback):
         self._metrics = checkpoint.get("train_metrics", {})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore loader and metrics if the epoch was not finished; the batch size may differ.
+        """Restore loader and metrics of an unfinished epoch; the batch size may have changed.
 
         Raises:
             ValueError: The processes resume from different checkpoints, as on machines without a
@@ -51,9 +52,9 @@ class ResumeEpoch(Callback):
         _check_agreement(trainer)
         progress = trainer.fit_loop.epoch_loop.batch_progress
         is_inside_epoch = trainer.fit_loop.restarting and self._loader
-        if not is_inside_epoch or progress.is_last_batch:  # saved after the last step
+        if not is_inside_epoch or progress.is_last_batch:  # saved after the epoch's last step
             return
-        if trainer.is_global_zero:  # the stored metrics are the sums over all processes
+        if trainer.is_global_zero:  # stored metrics are sums over processes: restore them once
             for name, metric in _metrics(pl_module):
                 for key, value in self._metrics[name].items():
                     setattr(metric, key, value.to(metric.device))

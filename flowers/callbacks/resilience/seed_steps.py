@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 class SeedSteps(Callback):
     """Seeds torch before every training step, so that dropout is the same in a resumed run.
 
-    The seed is computed from that of ``seed_everything`` and the numbers of batch and process.
+    A step's seed is computed from the seed of ``seed_everything``, the batch number and the rank.
     """
 
     _seed = 0

@@ -14,12 +14,12 @@ from flowers.callbacks.save_checkpoint import SaveBest
 class TerminateOnNaN(Callback):
     """Ends training when the loss is NaN or infinite, before a checkpoint is written."""
 
-    _sum: float | Tensor = 0.0  # of the losses: NaN or infinite if one of them is
+    _sum: float | Tensor = 0.0  # of the losses: NaN or infinite if any loss is
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, *args: object
     ) -> None:
-        """Add the loss on its device, and read the sum only in steps that are logged.
+        """Add the loss to the sum, which is read only in logged steps: reading waits for a GPU.
 
         Raises:
             FloatingPointError: A loss was NaN or infinite.
@@ -59,7 +59,7 @@ def _stop(trainer: Trainer, loss: str) -> NoReturn:
         if isinstance(callback, SaveBest) and callback.best_model_path:
             best = callback.best_model_path
     raise FloatingPointError(
-        f"The {loss} became NaN or infinite in epoch {trainer.current_epoch}, by step "
-        f"{trainer.global_step}. The best checkpoint before: {best}. Lower `lr`, clip gradients "
-        f"with `gradient_clip_val` 1.0, or train with `precision` 32-true."
+        f"The {loss} became NaN or infinite in epoch {trainer.current_epoch}, at or "
+        f"before step {trainer.global_step}. Best checkpoint so far: {best}. Lower `lr`, clip "
+        f"gradients with `gradient_clip_val` 1.0, or train with `precision` 32-true."
     )
