@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
-_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # control groups of Linux, version 2
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # control groups of Linux, version 2
 # Environment variables of other ways to launch processes: by hand on each machine (MASTER_ADDR),
 # by jsrun, or by mpirun.
 _OTHER_LAUNCHERS = {"MASTER_ADDR", "JSM_NAMESPACE_SIZE", "OMPI_COMM_WORLD_SIZE"}

@@ -9,7 +9,7 @@ from flowers.evaluation import fit_rejection, fit_temperature, reliability, with
 from flowers.tasks import ClassificationTask, expect
 
 
-class Calibrate(CollectsPredictions):
+class Calibrate(CollectPredictions):
     """Fits temperature and confidence threshold on the validation split; checkpoints store them.
 
     Args:

@@ -145,13 +145,13 @@ class BatchAugmentation:
         return images, labels
 
     def _augment(self, images: Tensor, draws: Tensor, size: int) -> Tensor:
-        grid = _sampling_grid(self._affine(draws[:, :6]), size)
+        grid = _sampling_grid(self.affine(draws[:, :6]), size)
         # Once pooled, crops are less than twice as large as the result, so bilinear sampling needs
         # no antialiasing.
         out = grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
         return self.erase(self.jitter(out.div_(255), draws[:, 6:9]), draws[:, 9:14])
 
-    def _affine(self, draws: Tensor) -> Tensor:
+    def affine(self, draws: Tensor) -> Tensor:
         """Return matrices ``(B, 2, 3)`` that map [-1, 1] coordinates of the result to the image."""
         area = self.min_scale + (1 - self.min_scale) * draws[:, 0]
         aspect = torch.exp((2 * draws[:, 1] - 1) * math.log(self.max_aspect))

@@ -23,7 +23,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 # Waits for another process that are shorter than this are not reported.
-_QUIET_SECONDS = 2.0
+QUIET_SECONDS = 2.0
 _CHECKSUMS = "checksums.json"
 # Each block of a file has its own checksum, so that all cores check a large file in parallel.
 _BLOCK = 2**24

@@ -298,6 +298,9 @@ class FlowersDataModule(LightningDataModule):
             world_size=world_size,
             balance=balance,
         )
+        if self.cache:
+            dataset = SplitImages(self._read, self.index.labels, indices)
+            return batch_loader(dataset, sampler, num_workers=0)
         # A partial, not a bound method: workers would get a copy of the whole data module.
         read = partial(read_files, index=self.index, decoding=self.decoding)
         dataset = SplitImages(read, self.index.labels, indices)

@@ -131,7 +131,7 @@ class ClassificationTask(LightningModule):
         """The network, wrapped in its test-time augmentation, if any."""
         return self.net if self.tta == "none" else AverageViews(self.net, self.tta)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Tensors, batch_idx: int) -> Tensor:
         """Return the loss of a batch of images, targets (labels or probabilities) and indices."""
         images, targets, *_ = batch
         logits = self(images)

@@ -10,7 +10,7 @@ from flowers.data.sources.synthetic import generate_flowers
 
 # Matched by the exact name of the folder, so that a mistyped path to the user's own photos is an
 # error and not a download.
-_SOURCES: dict[str, Callable[[Path], None]] = {
+SOURCES: dict[str, Callable[[Path], None]] = {
     "flower_photos": download_flower_photos,
     "synthetic_flowers": generate_flowers,
 }
