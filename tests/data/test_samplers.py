@@ -66,9 +66,7 @@ def test_a_balanced_epoch_shows_every_class_equally_often_and_its_images_evenly(
     order = sampler(141, shuffle=True, balance=labels)
     positions = np.array(list(order))
     chosen = positions % 141
-    assert (
-        len(np.unique(positions)) == 141
-    )  # an image that comes again is told apart from the first time
+    assert len(np.unique(positions)) == 141  # repetitions of an image have different positions
     assert np.bincount(labels[chosen]).tolist() == [47] * 3
     for label in range(3):
         times = np.bincount(chosen[labels[chosen] == label], minlength=141)[labels == label]
