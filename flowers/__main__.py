@@ -24,16 +24,17 @@ COMMANDS = {
     "predict": "classify photos with a checkpoint",
     "demo": "classify photos in the browser",
     "audit": "find broken files, duplicates and conflicting labels before training",
-    "compare": "compare runs, with a test on shared test images",
+    "compare": "compare runs, with McNemar's test on the test images they share",
     "cross_validate": "train and test on every fold, with several seeds",
     "export": "write a checkpoint as ONNX or torch.export",
 }
-# Commands of Lightning; the others are functions in flowers/cli/<name>.py.
+# Commands of LightningCLI. Each other command is a function in flowers/cli/<name>.py, but calibrate
+# is in training.py.
 LIGHTNING_COMMANDS = {"fit", "validate", "test"}
-# Names in other programs.
+# Names of the same commands in other programs, for suggestions.
 _SYNONYMS = {"train": "fit", "val": "validate", "eval": "test", "evaluate": "test"}
 _SYNONYMS |= {"classify": "predict"}
-# Names of types in --help; text has none.
+# How --help names Python's types; it names no type for str.
 _TYPES = {"int": "whole number", "float": "number", "Path": "path"}
 
 HELP = """usage: python -m flowers <command> ...
@@ -61,7 +62,7 @@ def main(args: list[str] | None = None) -> int:
     """Run a command and return the exit status.
 
     Args:
-        args: The command and its options; by default those of the process.
+        args: The command and its options; by default ``sys.argv[1:]``.
     """
     if args is None:
         args = sys.argv[1:]
@@ -90,10 +91,10 @@ def main(args: list[str] | None = None) -> int:
             return 0
         return run_function(getattr(imported, command), words) or 0
     except (KeyboardInterrupt, SystemExit) as error:
-        # Lightning ends with status 1 after Ctrl-C.
+        # Lightning answers KeyboardInterrupt with SystemExit(1), which has it as its context.
         if KeyboardInterrupt not in (type(error), type(error.__context__)):
             raise
-        # Lightning kills the first process if another one ends with an error.
+        # Status 0 for the others: Lightning kills the first process if another one fails.
         return 130 if os.environ.get("LOCAL_RANK", "0") == "0" else 0
     except Exception as error:
         answer = option_errors.own_error(error)
@@ -105,7 +106,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _answer_without_command(args: list[str]) -> int | None:
-    """Print help, version or an error and return the status; None if there is a command."""
+    """Print help, version or an error and return the status; None if a command is to be run."""
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP)
         return 0
@@ -127,21 +128,21 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
     """Run a typed function as a command.
 
     Its positional parameters are positional on the command line, its keyword-only parameters are
-    options. A parameter of type ``list[str]`` takes several words. One named ``..._options`` takes
-    all options that the function lacks, with their values.
+    options. A parameter of type ``list[str]`` takes several words. A parameter whose name ends with
+    ``_options`` takes all options that are not parameters of the function, with their values.
 
     Args:
         function: The function; its docstring is the help.
         args: The words after the command.
     """
-    from docstring_parser import parse  # noqa: PLC0415 (slower than --help)
+    from docstring_parser import parse  # noqa: PLC0415 (importing it takes longer than --help)
     from jsonargparse import ArgumentParser, DefaultHelpFormatter  # noqa: PLC0415
 
     class Parser(option_errors.OneLineErrors, ArgumentParser):
         """A parser with errors in one line."""
 
     class Help(DefaultHelpFormatter):
-        """Help in words instead of Python's types."""
+        """Help that names types in plain words, by ``_TYPES``."""
 
         def _get_type_str(self, action: Action) -> str | None:
             python_type = str(super()._get_type_str(action))

@@ -56,7 +56,8 @@ TUTORIAL_OPTIONS = (
 def compare(candidates: dict[str, Callable[[], float]], *, unit: str, rounds: int) -> None:
     """Measure candidates in turn, so that a change of the machine's load affects all of them.
 
-    Prints the median and the range of each, and of its ratio to the first within a round.
+    Prints the median and the range of each candidate, and of the ratio of the first candidate to
+    each other one within a round.
 
     Args:
         candidates: Functions that return one measurement each.
@@ -106,10 +107,10 @@ def in_child(function: Callable[..., Any], *args: object) -> Any:  # noqa: ANN40
 
 
 def fit(run: Path, options: str, *, seed: int = 0) -> tuple[float, list[float]]:
-    """Train by python -m flowers fit.
+    """Train with python -m flowers fit.
 
     Args:
-        run: Folder of the run and its cache; an earlier run in it is deleted.
+        run: Folder for the run and its cache; if it exists, it is deleted first.
         options: Other options of fit.
         seed: Seed of the training.
 
@@ -133,10 +134,10 @@ def print_peak_memory() -> None:
 
 
 def input_pipeline(*, root: str = "data/flower_photos", rounds: int = 5) -> None:
-    """Compare reading and augmenting batches with torchvision's ImageFolder and DataLoader.
+    """Compare the speed of reading and augmenting batches with torchvision's DataLoader.
 
     Args:
-        root: Folder root/<class>/<image>; a missing .../synthetic_flowers is generated.
+        root: Folder root/<class>/<image>; a missing folder synthetic_flowers is generated.
         rounds: Measurements of each candidate, at least 1.
     """
     from torchvision.transforms import v2
@@ -183,7 +184,7 @@ def _augment(data: FlowersDataModule) -> None:
 
 
 def _torchvision_speed(root: str, transform: Any, batch_size: int, workers: int) -> float:  # noqa: ANN401
-    """Return the images per second of a second pass; the worker processes end with it."""
+    """Return the images per second of a second pass; the first pass starts the worker processes."""
     import torch
     from torch.utils.data import DataLoader
     from torchvision.datasets import ImageFolder
@@ -198,7 +199,7 @@ def _torchvision_speed(root: str, transform: Any, batch_size: int, workers: int)
 
 
 def epoch(*, fit_options: str = "--config configs/cnn.yaml", epochs: int = 3) -> None:
-    """Measure a training epoch and what fraction of it waits for data, by Lightning's profiler.
+    """Measure with Lightning's profiler how long an epoch takes and how much of it waits for data.
 
     Args:
         fit_options: Options of python -m flowers fit, in one string.
@@ -224,7 +225,7 @@ def epoch(*, fit_options: str = "--config configs/cnn.yaml", epochs: int = 3) ->
 
 
 def scaling(*, fit_options: str = "", epochs: int = 3, rounds: int = 5) -> None:
-    """Compare the training speed of two processes with one, on CPU with one thread each.
+    """Compare the training speeds of two processes and one, on a CPU with one thread each.
 
     Args:
         fit_options: Further options of python -m flowers fit, in one string.
@@ -251,10 +252,10 @@ def probe(
     image_size: int = 224,
     rounds: int = 1,
 ) -> None:
-    """Compare a linear probe, decoding included, with one of torchvision and scikit-learn.
+    """Compare a linear probe, decoding included, with a probe of torchvision and scikit-learn.
 
     Args:
-        root: Folder root/<class>/<image>; a missing .../synthetic_flowers is generated.
+        root: Folder root/<class>/<image>; a missing folder synthetic_flowers is generated.
         weights: Weights of MobileNetV2: a name of torchvision's or a .pth file.
         image_size: Side of the images, in pixels.
         rounds: Measurements of each candidate, at least 1.
@@ -321,15 +322,15 @@ def tutorial(
     epochs: int = 15,
     rounds: int = 3,
 ) -> None:
-    """Compare a short training with the first network of TensorFlow's tutorial, at equal accuracy.
+    """Compare time and accuracy of a short training and the first network of TensorFlow's tutorial.
 
-    Prints validation accuracies, each that of the best epoch. The time of the tutorial's network
-    ends with its best epoch; that of flowers is the whole command, decoding included. If the
-    package keras is installed, its version of the tutorial's network is trained too.
+    Prints the validation accuracy of the best epoch. The tutorial's network is timed until its best
+    epoch, flowers for the whole command, decoding included. The tutorial's network is trained in
+    torch and, if the package keras is installed, also in Keras.
     https://www.tensorflow.org/tutorials/images/classification
 
     Args:
-        root: Folder root/<class>/<image>; a missing .../synthetic_flowers is generated.
+        root: Folder root/<class>/<image>; a missing folder synthetic_flowers is generated.
         fit_options: Options of python -m flowers fit, in one string.
         epochs: Epochs of the tutorial's network, at least 1.
         rounds: Trainings of each network, at least 1.
@@ -451,17 +452,18 @@ def fine_tune(
 ) -> None:
     """Compare fine-tuning with timm and fastai: time and validation accuracy of the last epoch.
 
-    All train EfficientNet-Lite0 in float32 from the same weights, with the same photos, image size,
-    batch size and number of epochs. fastai, if installed, trains as in its tutorial; timm with the
-    defaults of its script, but one epoch of warm-up and none of cool-down.
+    All three train EfficientNet-Lite0 in float32 from the same weights, with the same photos, image
+    size, batch size and number of epochs. fastai, if installed, trains as in its tutorial. timm
+    trains with the defaults of its script, except for one warm-up epoch and no cool-down epoch.
     https://docs.fast.ai/tutorial.vision.html
 
     Args:
-        root: Folder root/<class>/<image>; a missing .../synthetic_flowers is generated.
+        root: Folder root/<class>/<image>; a missing folder synthetic_flowers is generated.
         image_size: Side of the images, in pixels.
         epochs: Number of epochs, at least 2; in the first, flowers and fastai train the last
             layer only.
-        timm_script: File https://github.com/huggingface/pytorch-image-models/blob/main/train.py
+        timm_script: Path of a copy of
+            https://github.com/huggingface/pytorch-image-models/blob/main/train.py
         rounds: Trainings of each candidate, at least 1; their seeds are 0, 1, ...
     """
     import torch
@@ -556,7 +558,7 @@ def _fastai(photos: Path, weights: Path, image_size: int, epochs: int, seed: int
         pretrained_cfg_overlay={"file": str(weights)},
     )
     with learner.no_bar():
-        learner.fine_tune(epochs - 1)  # after one epoch of the last layer
+        learner.fine_tune(epochs - 1)  # preceded by an epoch of the last layer alone
     return float(learner.recorder.values[-1][-1])
 
 
@@ -564,9 +566,9 @@ def networks(arch: list[str], *, batch_size: int = 16, rounds: int = 5) -> None:
     """Measure the parameters, multiply-adds and speed of networks.
 
     Args:
-        arch: Classifiers of torchvision's, for example "[mobilenet_v2,resnet50]".
+        arch: Names of torchvision's classifiers, for example "[mobilenet_v2,resnet50]".
         batch_size: Images in a batch.
-        rounds: Measurements of each network, at least 1; each follows a run to warm up.
+        rounds: Measurements of each network, at least 1; each after a warm-up run.
     """
     for name in arch:
         _network(name, batch_size=batch_size, rounds=rounds)
@@ -601,7 +603,7 @@ def _network(arch: str, *, batch_size: int, rounds: int) -> None:
         return batch_size / seconds(run)
 
     parameters = sum(parameter.numel() for parameter in net.parameters()) / 1e6
-    multiply_adds = counter.get_total_flops() / 2e9  # it counts both operations
+    multiply_adds = counter.get_total_flops() / 2e9  # the counter counts 2 operations each
     print(
         f"{arch}: {size} pixels, {parameters:.1f} M parameters, {multiply_adds:.2f} G multiply-adds"
     )
@@ -610,7 +612,7 @@ def _network(arch: str, *, batch_size: int, rounds: int) -> None:
 
 
 def predict(ckpt_path: str, *, root: str = "data/flower_photos", rounds: int = 3) -> None:
-    """Compare predictions with a loop of Pillow and torch, and measure the time to a first answer.
+    """Compare prediction speed with a loop of Pillow and torch; measure the time to a first answer.
 
     Args:
         ckpt_path: Checkpoint or run folder.
@@ -676,10 +678,10 @@ def audit(*, root: str = "data/flower_photos", images: int = 1000, rounds: int =
 def data_module(
     *, images: int = 100_000, classes: int = 200, image_size: int = 64, rounds: int = 1
 ) -> None:
-    """Measure the time, memory and disk space of starting with many synthetic images.
+    """Measure the time, memory and disk space of setting up a data module of many images.
 
     Args:
-        images: Images to generate.
+        images: Synthetic images to generate.
         classes: Number of classes, at least 2.
         image_size: Side of the images, in pixels.
         rounds: Measurements of each start, at least 1.
@@ -702,12 +704,12 @@ def data_module(
 
         compare({"first start": first, "second start": second}, unit="s", rounds=rounds)
         print_peak_memory()
-        blocks = sum(file.stat().st_blocks for file in cache.rglob("*"))  # of 512 bytes
+        blocks = sum(file.stat().st_blocks for file in cache.rglob("*"))  # blocks of 512 bytes
         print(f"  disk space of the cache: {blocks / 2**21:.2f} GiB")
 
 
 def _generate(file: Path, *, image_size: int) -> None:
-    """Write a cloud of colours; no two clouds of 256 random points each are near duplicates."""
+    """Write an image interpolated from 16 x 16 random colours, so no two are near duplicates."""
     rng = np.random.default_rng([1, int(file.stem)])
     points = Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8))
     points.resize((image_size, image_size), Image.Resampling.BICUBIC).save(file, quality=88)
@@ -723,10 +725,10 @@ def _start_data_module(root: Path, image_size: int, cache: Path) -> float:
 
 
 def duplicates(*, root: str = "data/flower_photos", images: int = 120) -> None:
-    """Change photos in many ways, and print how many of them the duplicate search detects.
+    """Change photos in many ways, and print how many changed photos the duplicate search detects.
 
     Args:
-        root: Folder root/<class>/<image>; a missing .../synthetic_flowers is generated.
+        root: Folder root/<class>/<image>; a missing folder synthetic_flowers is generated.
         images: Photos to change in each way.
     """
     from scipy.sparse import coo_array
@@ -742,14 +744,14 @@ def duplicates(*, root: str = "data/flower_photos", images: int = 120) -> None:
         folder = Path(name)
 
         def search(thumbnails: NDArray[np.uint8]) -> Any:  # noqa: ANN401
-            # Without checksums only the search for near duplicates counts.
+            # Without checksums no files count as identical: only near duplicates are measured.
             images = info._replace(sha256=[""] * len(thumbnails), thumbnails=thumbnails)
             return duplicate_pairs(images, rule="near", cache_dir=folder / "cache")
 
         info = read_image_info(index.root, index.paths, cache_dir=folder / "cache")
         pairs = search(info.thumbnails).indices
         print(f"{len(pairs)} pairs among {count:,} photos")
-        # A photo that the folder holds twice has two originals: both are in one group.
+        # The folder may hold a photo twice. A pair with any duplicate of the original is correct.
         graph = coo_array((np.ones(len(pairs)), pairs.T), shape=(count, count))
         group = connected_components(graph, directed=False)[1]
         for description, change in CHANGES.items():
@@ -848,7 +850,7 @@ CHANGES: dict[str, Change] = {
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run a command, by default that of the command line."""
+    """Run the command in ``args``, by default in ``sys.argv[1:]``."""
     training = [input_pipeline, epoch, scaling, probe, tutorial, fine_tune, networks]
     auto_cli([*training, predict, audit, data_module, duplicates], args=args)
 

@@ -1,4 +1,4 @@
-"""Kill and resume a training at random times; compare its weights with an uninterrupted one.
+"""Kill and resume a training at random times; compare its weights with an uninterrupted training.
 
 python scripts/kill_soak.py --kills 100
 """
@@ -31,7 +31,7 @@ FIT = f"""-m flowers fit --ckpt_path last --data.root {home}/data/synthetic_flow
     --data.image_size 48 --data.crop_size 40 --model.widths [8,16] --model.ema_decay 0.9
     --model.dropout 0.2 --early_stopping.patience 1000 --trainer.accelerator cpu
     --trainer.devices {args.devices}"""
-# The second when SIGTERM arrives before training begins.
+# Statuses of a killed training; -SIGTERM if the signal arrives before the training handles it.
 KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
 
 
@@ -57,12 +57,12 @@ def ends_within(process: subprocess.Popen[bytes], timeout: float) -> bool:
 
 
 def train(folder: Path, *, kills: int = 0, startup: float = 0) -> list[str]:
-    """Train to the end and return the signals.
+    """Train to the end, killed and resumed on the way, and return the signals.
 
     Args:
         folder: Folder of the run.
         kills: Maximum number of signals.
-        startup: Seconds before the first epoch; sets the times of the signals.
+        startup: Seconds before the first epoch; a signal comes after 0.5 to 1.5 times as many.
     """
     folder.mkdir()
     step = 0

@@ -1,7 +1,7 @@
 """Train on two machines, cut and restore their network, resume, and compare with one machine.
 
-The machines are network namespaces of this one, connected by a virtual cable; they share the disk.
-Needs root and ip of iproute2.
+The machines are network namespaces of this machine, connected by a virtual cable; they share the
+disk. Needs root and iproute2's command ip.
 
 python scripts/two_machines.py
 """
@@ -35,8 +35,8 @@ FIT = f"""-m flowers fit --ckpt_path last --data.root {home}/data/synthetic_flow
     --trainer.default_root_dir """
 TIMEOUT = f"0:{args.timeout // 60}:{args.timeout % 60}"
 STRATEGY = f" --trainer.strategy DDPStrategy --trainer.strategy.timeout {TIMEOUT}"
-# More threads add in another order. Without its interface, gloo takes the address of the machine's
-# name, which is 127.0.0.1 on both machines.
+# Several threads would add floats in another order. Unless an interface is named, gloo takes the
+# address of the host name, which is 127.0.0.1 on both machines.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "cable"}
 
 
@@ -78,14 +78,14 @@ def start(folder: Path) -> list[subprocess.Popen[bytes]]:
 
 
 def train_until_cut(folder: Path) -> None:
-    """Cut the network after the first epoch, wait for the end of both processes, and restore it."""
+    """Cut the network after the first epoch, wait until both processes end, restore the network."""
     processes = start(folder)
     logs = [folder / f"log_{rank}.txt" for rank in (0, 1)]
     while f" 1/{args.epochs} " not in logs[0].read_text():
         for process in processes:
             assert process.poll() is None, f"{folder}: ended before the cut"
         time.sleep(0.05)
-    ip(f"-n {MACHINES[1]} link set cable down")  # without a message to the other end
+    ip(f"-n {MACHINES[1]} link set cable down")  # the other end is not notified
     began = time.monotonic()
     statuses = [process.wait(args.timeout + 60) for process in processes]
     duration = time.monotonic() - began
@@ -97,7 +97,7 @@ def train_until_cut(folder: Path) -> None:
 
 
 def resume(folder: Path) -> float:
-    """Resume the training and return the largest difference of a weight to one machine."""
+    """Resume, and return the largest difference of a weight to the training on one machine."""
     statuses = [process.wait() for process in start(folder)]
     if statuses != [0, 0]:  # torch rarely aborts a process that has finished its training
         print(f"{folder}: status {statuses}, see its logs", flush=True)
@@ -113,7 +113,7 @@ def resume(folder: Path) -> float:
 
 def remove(machine: str) -> None:
     """End the processes of a machine and remove it."""
-    for number in ip(f"netns pids {machine}").split():  # torchrun's are in sessions of their own
+    for number in ip(f"netns pids {machine}").split():  # torchrun's have other sessions
         os.kill(int(number), signal.SIGKILL)
     ip(f"netns del {machine}")
 
@@ -121,7 +121,7 @@ def remove(machine: str) -> None:
 try:
     ip(f"netns add {MACHINES[0]}")
 except (OSError, subprocess.CalledProcessError) as error:
-    parser.error(f"expected root, and ip of iproute2, to make network namespaces, got {error}")
+    parser.error(f"expected root and iproute2's ip, to make network namespaces, got {error}")
 generate_flowers(home / "data" / "synthetic_flowers", per_class=60, image_size=64)
 one = start_on_one()
 try:

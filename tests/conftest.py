@@ -15,19 +15,19 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# What takes seconds to import (torch, Lightning, this package) is imported where it is used: the
-# main process of pytest-xdist reads this file before it starts the others, and runs no test.
+# Packages that take seconds to import (torch, Lightning, flowers) are imported where they are used:
+# the main process of pytest-xdist loads this file before it starts the workers, and runs no test.
 import pytest
 
 if TYPE_CHECKING:
     from flowers.cli.training import FlowersCLI
 
-# With small networks and batches threads wait for each other longer than they compute. The variable
-# is read by torch when it is imported, by the processes that tests start, and by Lightning, which
-# uses all cores without it.
+# With small networks and batches, threads wait for each other longer than they compute. Torch reads
+# the variable when it is imported, as do the processes that tests start. Without the variable,
+# Lightning uses all cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-gc.disable()  # as runtime.prepare
+gc.disable()  # during imports, as in runtime.prepare
 
 LONGEST = {"test_benchmark", "test_kill_soak", "test_two_machines", "test_notebook"}
 LONGEST |= {"test_runtime", "test_stop_on_signal", "test_exporters"}
@@ -81,7 +81,7 @@ def figures(drawing_functions: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(scope="session")
 def forkserver() -> ForkServerContext:
-    """Starts processes that have already imported the package, which takes seconds."""
+    """Return a context whose processes start with the package imported, which takes seconds."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["flowers.cli.training"])
     return context
@@ -110,7 +110,7 @@ def run_in_two(
 ) -> Callable[..., tuple[dict[str, float], str]]:
     """Return a function that runs a command in two processes, as torchrun does.
 
-    It returns the metrics of the first process, none if the command fails, and what that printed.
+    The returned function returns the metrics and the printed text of the first process.
     """
 
     def run(words: list[str], *, status: int = 0) -> tuple[dict[str, float], str]:
@@ -125,7 +125,7 @@ def run_in_two(
             processes[-1].start()
         for process in processes:
             process.join(120)
-            process.kill()  # if the other failed, it waits for half an hour
+            process.kill()  # a process waits half an hour for one that failed
         printed = (folder / "printed_0.txt").read_text()
         assert [process.exitcode for process in processes] == [status, status], printed
         if status != 0:
@@ -154,7 +154,7 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained_run(
     synthetic: Path, tmp_path_factory: pytest.TempPathFactory, cache_home: Path
 ) -> Path:
-    """The run folder of a small network, trained for an epoch; a test that writes copies it."""
+    """The run folder of a small network, trained for an epoch; tests that write into it copy it."""
     from flowers.cli import training
 
     folder = tmp_path_factory.mktemp("trained")
@@ -250,7 +250,7 @@ def one_epoch_run(stored_one_epoch_run: Path, tmp_path: Path) -> Path:
     return shutil.copytree(stored_one_epoch_run, tmp_path / "lightning_logs" / "version_0")
 
 
-# The tasks and the options of a small network of each.
+# The tasks, each with the options of a small network.
 TASKS = {
     "CNNTask": ["--model.widths", "[8,16]"],
     "TransferTask": ["--model.arch", "mobilenet_v3_small", "--model.weights", "none"],
@@ -325,8 +325,8 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-# A network of every family of torchvision's and of timm's common ones, the smallest where there are
-# several, and the side of its images.
+# The smallest network of every family of torchvision and of the common families of timm, and the
+# side of its images in pixels.
 FAST = {"mobilenet_v2": 64, "mobilenet_v3_small": 64, "resnet18": 64, "squeezenet1_1": 64}
 FAST |= {"timm/tf_efficientnet_lite0": 64}
 SLOW = {
@@ -362,5 +362,5 @@ FAMILIES = [
 
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> tuple[str, int]:
-    """A classifier of torchvision's and an image size that it takes, in pixels."""
+    """A classifier of torchvision or timm, and an image size that it takes, in pixels."""
     return request.param

@@ -49,7 +49,7 @@ def test_a_name_that_looks_like_a_formula_is_text_and_reads_back(name):
 @pytest.mark.parametrize("name", ["", "a", "rose-1=2.jpg", "0.25", "it's"])
 def test_other_names_are_cells_as_they_are(name):
     assert csv_cell(name, "label") == csv_name(name, "label") == name
-    assert csv_name("'tis.jpg") == "'tis.jpg"  # a cell of another program
+    assert csv_name("'tis.jpg") == "'tis.jpg"  # written by another program
 
 
 def test_names_with_other_delimiters_do_not_change_that_of_our_files(tmp_path):

@@ -108,9 +108,9 @@ def test_every_option_exists(capsys):
     assert len(options) > 10
     for option in options:
         if option.startswith("trainer.strategy."):
-            continue  # of the class that is named before
+            continue  # options of the class given to --trainer.strategy
         group, _, name = option.partition(".")
-        known_to_model = name in hparams or name in ("help", "width")  # of the network of one's own
+        known_to_model = name in hparams or name in ("help", "width")  # width is MyTask's
         assert known_to_model if group == "model" else f"--{option}" in known, option
 
 

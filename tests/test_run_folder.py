@@ -177,7 +177,7 @@ def test_resuming_the_last_checkpoint_adds_to_its_run_and_any_other_starts_a_run
     assert load_last(run)["epoch"] == 1
     assert (run / "checkpoints" / "best.ckpt").exists()
     assert load_last(run.with_name("version_1"))["epoch"] == 2
-    # A run whose epochs are not validated has no best one.
+    # A run without validation has no best epoch.
     training.main(["fit", *words, "--trainer.limit_val_batches", "0"])
     [file] = (run.with_name("version_2") / "checkpoints").iterdir()
     assert file.name == "last.ckpt"
@@ -217,7 +217,7 @@ def test_what_a_killed_process_left_is_removed_at_the_next_start(tmp_path):
     assert killed.returncode == -signal.SIGKILL
     [left] = tmp_path.glob(".unfinished-*/half.csv")
     with scratch_folder(tmp_path, option="`out`"):
-        assert left.exists()  # as long as it may belong to a process that starts
+        assert left.exists()  # a new folder may belong to a process that is starting
     os.utime(left.parent, (0, 0))
     with scratch_folder(tmp_path, option="`out`") as running:
         assert [*tmp_path.iterdir()] == [running]

@@ -14,7 +14,7 @@ from flowers.cli.photo_picture import photo_picture
 from flowers.printable import printable
 from flowers.run_folder import write_folder
 
-# Findings of each kind on the page; the JSON has all.
+# Maximum number of findings of each kind on the page; audit.json has all.
 _MAX_FINDINGS = 200
 
 
@@ -36,11 +36,11 @@ def audit(
     Args:
         root: Folder root/<class>/<image> or root/{train,val,test}/<class>/<image>.
         out: New folder for the results; by default the next free lightning_logs/audit_<n>.
-        predictions: The predictions.csv of cross_validate, to find label issues too.
+        predictions: The predictions.csv of cross_validate, to find label issues as well.
         duplicates: Which images count as duplicates; use exact if different images look alike.
-        min_side: Images with a shorter side are reported as tiny, in pixels.
+        min_side: Images with a side shorter than this, in pixels, are reported as tiny.
         max_megapixels: Largest image that is decoded, in megapixels; by default 179.
-        cache_dir: Folder of the cache; by default flowers in $XDG_CACHE_HOME or ~/.cache.
+        cache_dir: Folder of the cache; by default $XDG_CACHE_HOME/flowers or ~/.cache/flowers.
 
     Raises:
         FileExistsError: The folder for the results exists.
@@ -53,8 +53,8 @@ def audit(
     for option, path in {"--out": out or Path("lightning_logs"), "--cache_dir": cache}.items():
         if path.resolve().is_relative_to(folder.resolve()):
             raise ValueError(
-                f"{option} {path}: expected a folder outside {root}, which holds only photos. Give "
-                f"another, such as {option} {folder.resolve()}-{option.removeprefix('--')}"
+                f"{option} {path}: expected a folder outside {root}, got one inside. Give another "
+                f"folder, such as {option} {folder.resolve()}-{option.removeprefix('--')}"
             )
     if out is not None and out.exists():
         raise FileExistsError(f"--out {out}: the folder exists. Give another name.")
@@ -68,7 +68,7 @@ def audit(
     findings = [*audited.findings]
     for issue in issues:
         findings.append(data.Finding("label", (issue.path,), issue.detail))
-    # Findings of one kind follow each other.
+    # groupby needs the findings of one kind to be adjacent, as they are here.
     by_kind = groupby(findings, key=lambda finding: finding.kind)
     groups = {kind: list(group) for kind, group in by_kind}
     texts = {
@@ -84,9 +84,9 @@ def audit(
 def _of_this_folder(
     predictions: evaluation.PredictionTable, audited: data.Audit, *, file: str
 ) -> evaluation.PredictionTable:
-    """Return the predictions of images that still have that label; print their number."""
+    """Return the predictions of images whose label is unchanged or unknown; print their number."""
     names = predictions.class_names
-    paths: dict[int, str] = {}  # by row
+    paths: dict[int, str] = {}  # by row of the predictions
     for row, (path, label) in enumerate(zip(predictions.paths, predictions.labels, strict=True)):
         inside = path
         if path not in audited.labels:  # predict writes paths as they were given
@@ -102,9 +102,9 @@ def _of_this_folder(
     probs = predictions.probs[[*paths]]
     known = evaluation.PredictionTable(names, tuple(paths.values()), labels, probs)
     print(
-        f"--predictions {file} has {len(paths):,} of the {len(audited.labels):,} images, "
-        f"{known.accuracy:.1%} of them correct. Not used, because they are missing or have "
-        f"another label now: {len(predictions.paths) - len(paths):,}"
+        f"--predictions {file}: used for {len(paths):,} of the {len(audited.labels):,} images "
+        f"({known.correct.mean():.1%} of them classified correctly). Not used, because an image is "
+        f"missing or has another label now: {len(predictions.paths) - len(paths):,}"
     )
     return known
 
@@ -134,7 +134,7 @@ def _summary(audited: data.Audit, groups: dict[str, list[data.Finding]], *, fold
     lines.append(f"See {folder / 'audit.html'}")
     if audited.quarantine:
         lines.append(
-            f"Leave out {len(audited.quarantine):,} of the images with --data.quarantine "
+            f"To leave out {len(audited.quarantine):,} of the images, give --data.quarantine "
             f"{folder / 'quarantine.csv'}"
         )
     if groups:
@@ -167,8 +167,8 @@ def _page(audited: data.Audit, groups: dict[str, list[data.Finding]]) -> str:
     if groups:
         note = (
             f"{_size(audited)}. Findings: {sum(map(len, groups.values())):,}. Images in the list "
-            f"`quarantine.csv` beside this page, ticked below: {len(audited.quarantine):,}. Tick "
-            "others, save the list with the button, and train with `--data.quarantine`."
+            f"`quarantine.csv` beside this page, ticked below: {len(audited.quarantine):,}. Change "
+            "the ticks, save the list with the button, and give it to `--data.quarantine`."
         )
     header = data.quarantine_text([])
     lines = {}

@@ -1,4 +1,4 @@
-"""The options of every command, read from source files: importing torch would take seconds."""
+"""The options of every command, read from source files, because importing torch takes seconds."""
 
 import ast
 from functools import cache
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-# The classes of each group of options of ``fit``, ``validate`` and ``test``.
+# The classes whose parameters are the options of each group of ``fit``, ``validate``, ``test``.
 GROUPS = {
     "trainer": ["lightning/pytorch/trainer/trainer.py:Trainer"],
     "early_stopping": ["lightning/pytorch/callbacks/early_stopping.py:EarlyStopping"],
@@ -73,7 +73,7 @@ def _definition(path: str) -> Any:  # noqa: ANN401
     """Return the syntax tree of a function or a class.
 
     Args:
-        path: Package, file and name, as ``flowers/cli/audit.py:audit``.
+        path: Package, file and name, such as ``flowers/cli/audit.py:audit``.
     """
     file, _, name = path.partition(":")
     package, _, inside = file.partition("/")
@@ -86,7 +86,7 @@ def _definition(path: str) -> Any:  # noqa: ANN401
 
 
 def _parameters(node: ast.ClassDef) -> list[str]:
-    """Return the parameters of the constructor, or the fields of a dataclass."""
+    """Return the parameter names of the constructor, or the field names of a dataclass."""
     fields = []
     for statement in node.body:
         if isinstance(statement, ast.FunctionDef) and statement.name == "__init__":

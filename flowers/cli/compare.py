@@ -48,14 +48,14 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
     """Return the results in a run folder.
 
     Args:
-        folder: The folder; of several tests, the newest is used.
+        folder: The run folder; if the run was tested several times, the newest test is read.
         name: Name of the run.
 
     Raises:
-        ValueError: There are neither predictions nor curves in it.
+        ValueError: The folder has neither predictions nor curves, or is that of a cross-validation.
     """
     if (folder / "summary.json").exists():
-        raise ValueError(f"{folder}: expected one run; a cross-validation has its own summary.md")
+        raise ValueError(f"{folder}: expected one run, got a cross-validation; see its summary.md")
     tests = {}
     for file in folder.glob("*.csv"):
         if match := re.fullmatch(r"predictions(?:-(\d+))?\.csv", file.name):
@@ -66,7 +66,7 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
     if not curves:
         print(f"{name}: no curves can be read")
     if not tests:
-        print(f"{name} is not tested: python -m flowers test --ckpt_path {folder}")
+        print(f"{name} is not tested, run: python -m flowers test --ckpt_path {folder}")
     newest = tests.get(max(tests, default=1), folder / "predictions.csv")
     predictions = None
     if tests:
@@ -90,7 +90,7 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
 
 
 def _checkpoint_of(report: Path) -> str:
-    """Return the name of the checkpoint in a report, or nothing."""
+    """Return the name of the checkpoint in a report, or an empty text."""
     try:
         return str(json.loads(report.read_text(encoding="utf-8"))["details"]["Test"]["checkpoint"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -98,7 +98,7 @@ def _checkpoint_of(report: Path) -> str:
 
 
 def _options(file: Path) -> dict[str, Any]:
-    """Return the options of a configuration by their full names; none if it is missing."""
+    """Return the options in a configuration file by their full names; empty if it is missing."""
     if not file.is_file():
         return {}
     try:

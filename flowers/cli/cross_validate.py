@@ -26,17 +26,18 @@ def cross_validate(
 ) -> None:
     """Train and test on every fold with several seeds.
 
-    All other options, such as --config FILE and --data.root DIR, are those of fit. The same command
-    resumes an interrupted cross-validation. Writes summary.md, summary.json and predictions.csv.
+    All other options, such as --config FILE and --data.root DIR, are passed to fit. The same
+    command resumes an interrupted cross-validation. Writes summary.md, summary.json and
+    predictions.csv.
 
     Args:
         folds: Number of folds, at least 2; each is the test split once.
-        seeds: Number of trainings of each fold.
+        seeds: Number of trainings of each fold, with the seeds 0, 1, ...
         out: Folder of the results.
         fit_options: Options of fit, with at least one configuration.
 
     Raises:
-        ValueError: An option is out of its range, or the folder has other contents.
+        ValueError: An option is out of its range, or the folder holds other files.
         OSError: A file cannot be read or written.
         SystemExit: A run failed; finished runs are kept.
     """
@@ -46,8 +47,8 @@ def cross_validate(
         raise ValueError("--config: expected a configuration of fit, such as configs/cnn.yaml")
     if folds < 2 or seeds < 1 or any(word.startswith("--data.fold") for word in options):
         raise ValueError(
-            "--folds, --seeds: expected at least 2 folds and 1 seed, without --data.folds or "
-            "--data.fold"
+            "--folds, --seeds: expected at least 2 folds and 1 seed, and no --data.folds or "
+            "--data.fold, which cross_validate sets"
         )
     texts = [Path(file).read_text(encoding="utf-8") for file in configs]
     settings = {"folds": folds, "options": options, "configs": texts}
@@ -56,11 +57,11 @@ def cross_validate(
     out.mkdir(parents=True, exist_ok=True)
     if not earlier and any(out.glob("[!.]*")):
         raise ValueError(
-            f"--out {out}: expected a new folder or that of a cross-validation, got one with other "
-            "files"
+            f"--out {out}: expected a new folder or the folder of a cross-validation, got a folder "
+            "with other files"
         )
     if any(out.rglob("*.ckpt")) and not settings.items() <= earlier.items():
-        raise ValueError(f"--out {out}: a cross-validation with other settings has this folder")
+        raise ValueError(f"--out {out}: a cross-validation with other settings is in this folder")
     try:
         with FileLock(out / ".lock").acquire(timeout=0):
             results = earlier.get("results", {})
@@ -69,7 +70,7 @@ def cross_validate(
             results = _write_results(out, runs, results)
             _replace(settings_file, json.dumps(settings | {"results": results}))
     except Timeout:
-        raise ValueError(f"--out {out}: another cross-validation writes into it") from None
+        raise ValueError(f"--out {out}: another cross-validation writes into this folder") from None
 
 
 def _run_all(
@@ -97,7 +98,7 @@ def _run_all(
 
 
 def _run_fold(folder: Path, options: list[str]) -> None:
-    """Train, or resume a training, and test its best checkpoint."""
+    """Train on a fold, or resume its training, and test the best checkpoint."""
     folder.mkdir(exist_ok=True)
     trained = folder / "trained"
     if not trained.exists():
@@ -106,12 +107,12 @@ def _run_fold(folder: Path, options: list[str]) -> None:
         trained.touch()
     last = Path(last_checkpoint(folder) or folder / "checkpoints" / "last.ckpt")
     words = ["--ckpt_path", str(last.parents[1]), "--report.folder", str(folder)]
-    # Not needed: audit --predictions finds label issues from all folds.
+    # The report needs no label issues: audit --predictions finds them from all folds.
     _run_command(folder, "test", *words, "--report.num_label_issues", "0")
 
 
 def _run_command(folder: Path, *words: str) -> None:
-    """Run a command in a process of its own, with its output in the folder's log."""
+    """Run a command in a new process, and append its output to the folder's log."""
     log = folder / "log.txt"
     try:
         with log.open("ab") as output:
@@ -120,7 +121,7 @@ def _run_command(folder: Path, *words: str) -> None:
     except subprocess.CalledProcessError as error:
         last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
         print("\n" + "\n".join(last), file=sys.stderr)
-        print(f"{words[0]} failed, see {log}. The same command resumes it.", file=sys.stderr)
+        print(f"{words[0]} failed, see {log}. The same command resumes.", file=sys.stderr)
         sys.exit(error.returncode)
     except KeyboardInterrupt:
         print(f"\nInterrupted. The same command resumes from {folder.parent}.", file=sys.stderr)
@@ -128,7 +129,7 @@ def _run_command(folder: Path, *words: str) -> None:
 
 
 def _read_settings(file: Path) -> dict[str, Any]:
-    """Return the settings of an interrupted cross-validation, or nothing."""
+    """Return the settings of an earlier cross-validation in the folder; empty if there is none."""
     try:
         content = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -148,15 +149,13 @@ def _checksum(file: Path) -> str:
     return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
-def _write_results(
-    out: Path, runs: evaluation.FoldPredictions, earlier: dict[str, list[str]]
-) -> dict[str, list[str]]:
-    """Write the results; earlier ones are replaced unless they were edited.
+def _write_results(out: Path, runs: Runs, earlier: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Write the results. An earlier result is replaced, unless it was edited.
 
     Args:
         out: Folder of the results.
         runs: The predictions.
-        earlier: File name and checksum of each earlier result, as they are returned.
+        earlier: File name and checksum of each earlier result, as this function returned them.
     """
     texts = evaluation.summary_files(runs)
     written = {}

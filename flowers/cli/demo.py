@@ -14,7 +14,7 @@ from flowers.csv_files import csv_text
 from flowers.data import load_image, load_thumbnail, read_manifest, to_float
 from flowers.deploy import FlowerPredictor
 
-# The page in the frame has a padding of 1rem and is up to 72rem wide.
+# The frame hides the padding of the page in it, which is 1rem; the page is up to 72rem wide.
 _RESULTS = """<a download="predictions.csv" href="data:text/csv;base64,{csv}">Download CSV</a>
 <iframe title="Results" srcdoc="{page}"
  style="width: min(100% + 2rem, 74rem); margin-left: -1rem; color-scheme: light dark"
@@ -33,10 +33,10 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
     Args:
         ckpt_path: Checkpoint, or a run folder such as lightning_logs/version_0 for its best
             checkpoint.
-        share: Whether to make a public link too, through a server of Gradio's.
+        share: Whether to also make a public link, through a server of Gradio's.
 
     Raises:
-        ValueError: The file is not a checkpoint, or a package is missing.
+        ValueError: The file is not a checkpoint, or the package gradio is missing.
         OSError: A file cannot be read.
     """
     if find_spec("gradio") is None:
@@ -45,11 +45,11 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
 
     predictor = FlowerPredictor(ckpt_path)
     samples = [[file] for file in example_images(checkpoint_file(ckpt_path))]
-    unsure = f"Answers with a probability below {predictor.threshold:.1%} are not sure."
-    # The JPEG of a camera with 100 megapixels has up to 50 MB.
+    unsure = f'Answers with a probability below {predictor.threshold:.1%} are marked "not sure".'
+    # JPEGs of a camera with 100 megapixels have up to 50 MB.
     options: Any = {"max_file_size": "50mb", "footer_links": [], "quiet": True, "js": _PASTE}
     options |= {"server_name": "127.0.0.1", "css": "#results { --block-padding: 0 }"}
-    with TemporaryDirectory() as folder:  # of uploaded photos
+    with TemporaryDirectory() as folder:  # for uploaded photos
         os.environ["GRADIO_TEMP_DIR"] = folder
         with gr.Blocks(title="flowers", analytics_enabled=False) as app:
             gr.Markdown(f"# Classify photos\nCheckpoint: `{ckpt_path}`. {unsure}")
@@ -72,7 +72,7 @@ def demo(*, ckpt_path: str, share: bool = False) -> None:
 
 
 def example_images(checkpoint: Path) -> list[str]:
-    """Return up to ten test images of a run; none without its manifest or its photos."""
+    """Return up to ten test images of a run; empty if its manifest or its photos are missing."""
     root = Path(read_checkpoint(checkpoint)["config"].get("data", {}).get("root") or ".")
     try:
         rows = read_manifest(checkpoint.resolve().parent.parent / "manifest.csv")
@@ -84,7 +84,7 @@ def example_images(checkpoint: Path) -> list[str]:
 
 
 def results_html(predictor: FlowerPredictor, files: list[str]) -> str:
-    """Return the classification of photos as HTML, with a link to their predictions.csv."""
+    """Return the classification of photos as HTML, with a link that downloads predictions.csv."""
     names = predictor.class_names
     rows = []
     cards = []

@@ -18,7 +18,7 @@ from flowers.checkpoint import checkpoint_file
 from flowers.data import SYNTHETIC_CLASSES, find_images, generate_flower, load_named
 from flowers.run_folder import check_new, publish, scratch_folder
 
-# Largest difference of probabilities; the file and PyTorch sum in another order.
+# Largest difference of a probability: the file and PyTorch add floats in different orders.
 _TOLERANCE = 1e-4
 _NUM_IMAGES = 200
 
@@ -30,17 +30,17 @@ def export(
     out: Path | None = None,
     images: list[str] | None = None,
 ) -> int:
-    """Write a checkpoint as ONNX or torch.export, from bytes to calibrated probabilities.
+    """Write a checkpoint as ONNX or torch.export: image bytes in, calibrated probabilities out.
 
-    The file is compared with the checkpoint. The exit status is 1 if they disagree; the file is
-    then deleted.
+    The probabilities of the file are compared with the checkpoint's. If they differ by more
+    than 0.0001, the file is deleted and the exit status is 1.
 
     Args:
         checkpoint: Checkpoint, or a run folder such as lightning_logs/version_0 for its best
             checkpoint.
         format: Format of the file.
         out: File to write; by default best.onnx or best.pt2 beside best.ckpt.
-        images: Files, folders or patterns of which 200 are used for the comparison; by default
+        images: Files, folders or patterns, of which up to 200 images are compared; by default 200
             synthetic flowers.
 
     Raises:
@@ -70,8 +70,8 @@ def export(
         print("Comparing the file with the checkpoint ...", flush=True)
         difference = largest_difference(run, module, pixels)
         print(f"Largest difference of a probability on {len(pixels)} images: {difference:.2g}")
-        if not difference <= _TOLERANCE:  # true for NaN, too
-            print(f"{file} is deleted, it disagrees with the checkpoint by more than {_TOLERANCE}")
+        if not difference <= _TOLERANCE:  # also true for NaN
+            print(f"{file} is deleted: it differs from the checkpoint by more than {_TOLERANCE}")
             return 1
         [file] = publish({unchecked: file})
     _print_cost(file, run, module, pixels)
@@ -79,25 +79,25 @@ def export(
 
 
 def _metadata(predictor: deploy.FlowerPredictor) -> dict[str, str]:
-    """Return the metadata of the file: everything that is needed to use it."""
+    """Return the metadata of an exported file: everything that is needed to use the file."""
     size = predictor.decoding["image_size"]
     decoding = {name: str(value) for name, value in predictor.decoding.items()}
     return decoding | {
         "class_names": json.dumps(predictor.class_names),
         "input": f"images: sRGB bytes (N, {size}, {size}, 3)",
-        "output": "probabilities: (N, K), after temperature scaling; reject those below the "
-        "rejection_threshold",
+        "output": "probabilities: (N, K), after temperature scaling; reject an image whose largest "
+        "probability is below rejection_threshold",
         "preprocessing": "decode_image of flowers/decoding.py, with the options given here",
         "rejection_threshold": str(predictor.threshold),
     }
 
 
 def check_images(photos: list[str] | None, decoding: dict[str, Any]) -> NDArray[np.uint8]:
-    """Return the images ``(N, S, S, 3)`` on which an exported file is compared.
+    """Return the images ``(N, S, S, 3)`` on which an exported file and its checkpoint are compared.
 
     Args:
-        photos: Files, folders or patterns, of which 200 evenly spaced images are used; None for
-            synthetic flowers.
+        photos: Files, folders or patterns, of which up to 200 evenly spaced images are used; None
+            for 200 synthetic flowers.
         decoding: Options of ``load_image``.
     """
     if photos is None:
@@ -116,7 +116,7 @@ def largest_difference(run: deploy.Runner, module: nn.Module, images: NDArray[np
     """Return the largest difference between the probabilities of an exported file and its module.
 
     Args:
-        run: Runs the file.
+        run: Function from images to the probabilities of the file.
         module: The exported module.
         images: Images ``(N, S, S, 3)``.
     """
@@ -129,10 +129,8 @@ def largest_difference(run: deploy.Runner, module: nn.Module, images: NDArray[np
 
 
 @torch.inference_mode()
-def _print_cost(
-    file: Path, run: deploy.Runner, module: nn.Module, images: NDArray[np.uint8]
-) -> None:
-    """Print the size of the file, and its latency and PyTorch's."""
+def _print_cost(file: Path, run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) -> None:
+    """Print the size of the file, and the latencies of the file and of PyTorch."""
     print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
     for size in (1, 32):
         batch = np.resize(images, (size, *images.shape[1:]))

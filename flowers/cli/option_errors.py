@@ -1,4 +1,4 @@
-"""Errors of the command line in one line, with the nearest option."""
+"""Command-line errors in one line, with the most similar option."""
 
 import os
 import re
@@ -18,11 +18,11 @@ from flowers.printable import printable
 
 TASKS = ("CNNTask", "TransferTask")
 _OWN_MODEL = re.compile(rf"(flowers\.(tasks\.)?)?({'|'.join(TASKS)})")
-_INIT_ARGS = ("model.init_args.", "model.")  # two names of an option
+_INIT_ARGS = ("model.init_args.", "model.")  # the long prefix and the short one of the same options
 
 
 def did_you_mean(word: str, words: Collection[str]) -> str:
-    """Return a question with the most similar of some words; empty if none is similar."""
+    """Return a question that suggests the most similar of some words; empty if none is similar."""
     nearest = get_close_matches(word, words, n=1)
     name = word.rpartition(".")[2].lstrip("-")
     nearest = [other for other in words if other.endswith(f".{name}")] or nearest
@@ -44,15 +44,15 @@ def refuse(message: str, command: str) -> NoReturn:
 
 
 def print_error(message: object) -> None:
-    """Print an error. Other processes than the first wait, so that the launcher ends them first."""
+    """Print an error. Processes other than the first wait: the launcher ends them in that time."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        time.sleep(5)  # longer than a process takes to end
+        time.sleep(5)  # longer than the launcher takes to end them
     lines = f"flowers: {message}".split("\n")
     print("\n".join(map(printable, lines)), file=sys.stderr)
 
 
 def own_error(error: BaseException | None) -> BaseException | None:
-    """Return the error that this package raised, the given one or one of its causes, or None."""
+    """Return the first error raised by this package among an error and its causes, or None."""
     while error is not None:
         if isinstance(error, ValueError | OSError | FloatingPointError) and is_raised_here(error):
             return error
@@ -61,7 +61,7 @@ def own_error(error: BaseException | None) -> BaseException | None:
 
 
 def is_raised_here(error: BaseException) -> bool:
-    """Return whether this package raised an error, not a library that it calls."""
+    """Return whether this package raised an error, rather than a library that it calls."""
     frames = extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parents[1])
 
@@ -69,8 +69,8 @@ def is_raised_here(error: BaseException) -> bool:
 def explain_error(error: BaseException, words: Sequence[str]) -> str:
     """Return an error of a library or the system in one line, after the options that caused it.
 
-    These are the given options whose name or value is in the message, or whose class raised the
-    error; all of them if there are none.
+    An option caused it if its name or value is in the message, or if its class raised the error.
+    If no given option did, all are listed.
 
     Args:
         error: The error.
@@ -95,7 +95,7 @@ def explain_error(error: BaseException, words: Sequence[str]) -> str:
 
 
 def expand_home(value: Any) -> Any:  # noqa: ANN401
-    """Return the value of an option with a leading ``~`` in its texts and paths expanded."""
+    """Return the value of an option with the leading ``~`` of every text and path expanded."""
     if isinstance(value, str | Path):
         return type(value)(os.path.expanduser(value))  # noqa: PTH111 (unknown users are no error)
     if isinstance(value, list):
@@ -107,7 +107,7 @@ def expand_home(value: Any) -> Any:  # noqa: ANN401
 
 
 class OneLineErrors(ArgumentParser):
-    """A parser with errors in one line. Those of jsonargparse otherwise begin with the usage."""
+    """A parser with errors in one line; jsonargparse's parser prints the usage before an error."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the error in one line and exit.
@@ -115,7 +115,7 @@ class OneLineErrors(ArgumentParser):
         Raises:
             SystemExit: With status 2.
         """
-        if not self.exit_on_error:  # the parser of a class; that of the command prints the error
+        if not self.exit_on_error:  # a class's parser: the command's parser prints the error
             super().error(message, ex)  # type: ignore[call-arg]
         parser = getattr(ex, "subcommand_parser", None) or self
         refuse(explain(message, sys.argv), parser.prog.replace(" [options]", ""))
@@ -124,12 +124,12 @@ class OneLineErrors(ArgumentParser):
 def find_mistake(words: Sequence[str], options: Collection[str]) -> str | None:
     """Return an error about a configuration or the name of an option, or None.
 
-    It needs neither torch nor the parser, which take seconds to load. It misses errors, but reports
-    none in a command line that the parser accepts.
+    This check needs neither torch nor the parser, which take seconds to load. It finds only some
+    errors, but reports none in a command line that the parser accepts.
 
     Args:
         words: The command line after the command.
-        options: All options of the command, with those of the models in ``TASKS``.
+        options: All options of the command, including those of the models in ``TASKS``.
     """
     try:
         given = [*_given_options(words)]
@@ -139,19 +139,20 @@ def find_mistake(words: Sequence[str], options: Collection[str]) -> str | None:
     for file, name, value in given:
         if name in ("model", "model.class_path") and value and isinstance(value, str):
             models.append((file, value))
-    if len(models) == 1 and "torch" not in sys.modules:  # else a user's class may be imported
+    if len(models) == 1 and "torch" not in sys.modules:  # so no user's class is imported
         [(file, model)] = models
         if model.isidentifier() and model not in TASKS:
             return f"{file}{_no_such_task(model)}"
     known = {option.removeprefix("--") for option in options}
-    # A checkpoint may hold another class, and of two classes one may ignore options of the other.
+    # Options of the model are not checked if a checkpoint may name its class, or if several classes
+    # are given: the parser drops options that the last class lacks.
     is_unsure = len(models) > 1 or any(name == "ckpt_path" for _, name, _ in given)
     if is_unsure or not all(_OWN_MODEL.fullmatch(model) for _, model in models):
         known = {name for name in known if not name.startswith("model.")}
     for file, name, value in given:
         if not _is_known(name.replace("+", ""), known):
             return f"{file}--{name}: no such option{did_you_mean(f'--{name}', options)}"
-        # The parser ignores them. Other texts may be a file with the options.
+        # The parser would ignore a list or a scalar here. Another text may be a file of options.
         is_scalar = re.fullmatch(r"~|null|true|false|[-+.\d]*", str(value))
         if name in GROUPS and (isinstance(value, list) or is_scalar):
             return f"{file}--{name}: expected a mapping of its options, got {value or 'nothing'}"
@@ -159,14 +160,16 @@ def find_mistake(words: Sequence[str], options: Collection[str]) -> str | None:
 
 
 def _given_options(words: Sequence[str]) -> Iterator[tuple[str, str, Any]]:
-    """Yield file prefix, name and value of each option of the command line and configurations.
+    """Yield prefix, name and value of each option of the command line and its configurations.
+
+    The prefix names the configuration file in an error; it is empty for the command line.
 
     Raises:
         ValueError: A configuration is missing, or not a mapping in YAML.
     """
     words = [*takewhile(lambda word: word != "--", words)]
     for word, following in pairwise([*words, "--"]):
-        if word.startswith("--") and " " not in word:  # argparse takes words with spaces for values
+        if word.startswith("--") and " " not in word:  # to argparse, words with spaces are values
             name, is_joined, value = word[2:].partition("=")
             if not is_joined and not following.startswith("--"):
                 value = following
@@ -256,18 +259,18 @@ def option_values(words: Sequence[str], *options: str) -> list[str]:
 
 
 def split_options(words: Sequence[str], options: set[str]) -> tuple[list[str], list[str]]:
-    """Return the words of some options with their values, and all other words.
+    """Split a command line into the words of some options with their values, and all other words.
 
     Args:
-        words: The command line after the command. Words before the first option are returned with
-            the given options.
+        words: The command line after the command. Words before the first option are in the first
+            list.
         options: Names of the options with their dashes.
     """
     given: list[str] = []
     others: list[str] = []
     target = given
     for word in words:
-        if word.startswith("-") and word != "-":  # the standard input is a value
+        if word.startswith("-") and word != "-":  # "-", the standard input, is a value
             target = given if word.partition("=")[0] in options else others
         target.append(word)
     return given, others
@@ -278,7 +281,7 @@ def class_parser(cls: type, name: str = "model") -> Any:  # noqa: ANN401
 
     Args:
         cls: The class.
-        name: Option that names the class.
+        name: Option that names the class, and prefix of the class's options.
     """
     import jsonargparse  # noqa: PLC0415 (--help must not wait for it)
 
@@ -293,21 +296,21 @@ def _no_such_task(name: str) -> str:
 
 
 def _explain_class(class_path: str, option: str) -> str:
-    """Return an error about an option that a class lacks, with the task that has it."""
+    """Return an error about an option that a class lacks, with the task that has this option."""
     text = f"{class_path.rpartition('.')[2]} has no such option"
     for task in TASKS:
         if option in option_names(class_parser(resolve_name(f"flowers.tasks.{task}"))):
-            return f"{text}, {task} has"
+            return f"{text}, but {task} has it"
     group = option[2:].rpartition(".")[0]
     options = option_names(class_parser(resolve_name(class_path), group))
     return text + did_you_mean(option, [name for name in options if name != f"--{group}"])
 
 
 def _explain_value(message: str) -> str:
-    """Return the error of jsonargparse about the value of the innermost key that it names."""
+    """Return jsonargparse's error about the value of the innermost key in its message."""
     before, _, block = message.rpartition("Parser key")
     _, *lines = block.splitlines()
-    indent = " " * (len(before) - before.rfind("\n"))  # one more than that of the key
+    indent = " " * (len(before) - before.rfind("\n"))  # one space more than the key has
     values = "\n".join(takewhile(lambda line: line.startswith(indent), lines))
     types = re.findall(r"Expected a (.+?)(?:\. Got value: .*)?$", values, re.MULTILINE)
     got = re.search(r"(?:Got|Given) value: (.*)", values)
@@ -317,7 +320,7 @@ def _explain_value(message: str) -> str:
 
 
 def _in_words(types: list[str]) -> str:
-    """Return types as on the command line, such as ``int or null``."""
+    """Return the names of types for the command line, such as ``int or null``."""
     text = ", ".join(types)
     text = re.sub(r"typing\.Literal\[(.*?)\]", lambda literal: literal[1].replace("'", ""), text)
     text = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
@@ -339,7 +342,7 @@ def _is_known(name: str, known: set[str]) -> bool:
 def flat_options(config: dict[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the names of the options in a configuration, without dashes, and their values."""
     for key, value in config.items():
-        if str(key).startswith(("<<", "__")):  # keys of YAML's merging and of jsonargparse
+        if str(key).startswith(("<<", "__")):  # YAML's merge key, internal keys of jsonargparse
             continue
         if isinstance(value, dict) and value:
             yield from flat_options(value, f"{group}{key}.")
@@ -350,7 +353,7 @@ def flat_options(config: dict[str, Any], group: str = "") -> Iterator[tuple[str,
 def _read_config(word: str) -> dict[str, Any]:
     """Return the options of a configuration, a file or inline YAML.
 
-    They are empty if only the parser can read the configuration.
+    The result is empty if only the parser can read the configuration.
 
     Raises:
         ValueError: The configuration is missing, or not a mapping in YAML.
@@ -378,11 +381,11 @@ def _read_config(word: str) -> dict[str, Any]:
     if not is_file:
         raise ValueError(f"--config {word}: there is no such file")
     kind = {"list": "a list", "str": "text"}.get(type(config).__name__, "nothing")
-    raise ValueError(f"{word}: expected options, as data: {{batch_size: 64}}, got {kind}")
+    raise ValueError(f"{word}: expected options such as data: {{batch_size: 64}}, got {kind}")
 
 
 def _file_with(option: str, words: Sequence[str]) -> str:
-    """Return the configuration file with an option as the prefix of an error, or nothing."""
+    """Return the configuration file that sets an option, as prefix of an error; or nothing."""
     prefix = ""
     for file, name, _ in _given_options(words):
         if not file and f"--{name}" == option:

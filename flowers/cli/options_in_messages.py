@@ -1,4 +1,4 @@
-"""Options such as ``--data.image_size`` in messages of the library.
+"""Replace parameters in messages of the library by options such as ``--data.image_size``.
 
 The library names its parameters in backquotes, as in "`image_size`: expected 8, got 3".
 """
@@ -32,9 +32,9 @@ def name_options_in_error(error: BaseException, options: Mapping[str, str]) -> N
         cause = cause.__cause__
 
 
-@cache  # once a process
+@cache  # applied once per process
 def name_options_in_log() -> None:
-    """Replace the parameters in Lightning's log and in warnings of this package from now on."""
+    """From now on, replace parameters in Lightning's log and in warnings of this package."""
     options = training_options()
     format_other = warnings.formatwarning
 
@@ -63,5 +63,5 @@ def training_options() -> dict[str, str]:
     options = {"TransferTask": "--model TransferTask"}
     for option in command_options("fit", module="training"):
         options[option.rpartition(".")[2].removeprefix("--")] = option
-        options[option.removeprefix("--data.")] = option  # augment.…
+        options[option.removeprefix("--data.")] = option  # nested, such as augment.cutmix_prob
     return options

@@ -13,7 +13,7 @@ _credits = lru_cache(maxsize=1)(read_credits)
 def photo_picture(root: Path, path: str) -> Picture:
     """Return a thumbnail with its path, its photographer, and a link to the file.
 
-    If the file is missing or cannot be decoded, there is only the path.
+    If the file is missing or cannot be decoded, thumbnail and link are empty.
 
     Args:
         root: Folder of the photos.

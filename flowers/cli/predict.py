@@ -25,9 +25,9 @@ from flowers.run_folder import publish, scratch_folder, write_new
 from flowers.runtime import check_num_nodes, launched_devices, plan_devices
 from flowers.tasks import Classification
 
-# A line is printed for each of up to so many photos, a count per class for more.
+# Up to this number of photos, a line is printed for each; for more, a count per class.
 _MAX_LINES = 20
-_MAX_NAME = 24  # characters below an image
+_MAX_NAME = 24  # characters of a file name below its image
 # surrogateescape keeps file names that are not UTF-8 unchanged.
 _TEXT: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
@@ -61,12 +61,12 @@ def predict(
         batch_size: Number of images that the network classifies together.
         max_megapixels: Largest photo that is decoded, in megapixels; by default 179.
         accelerator: Kind of device; auto uses GPUs if there are any.
-        devices: Number of GPUs or processes, or numbers of GPUs such as 0,2; by default all GPUs.
+        devices: Number of GPUs or CPU processes, or GPU indices such as 0,2; by default all GPUs.
         num_nodes: Number of machines, with srun; by default 1.
 
     Raises:
-        ValueError: The file is not a checkpoint, there are no images or no such devices, or a name
-            is not that of a file.
+        ValueError: The file is not a checkpoint, there are no images or no such devices, or --out
+            or --contact_sheet is not the name of a file.
         OSError: A file cannot be read or written.
     """
     if not out.name or out.is_dir():
@@ -79,7 +79,7 @@ def predict(
     files, ignored = find_images(photos, option="photos")
     fabric = _launch(accelerator, devices=devices, num_nodes=num_nodes)
     rank = fabric.global_rank
-    files = fabric.broadcast(files)  # another process may see other files
+    files = fabric.broadcast(files)  # the list must be the same in all processes
     if ignored and rank == 0:
         print(summarize_ignored(ignored))
     device = str(fabric.device)
@@ -120,7 +120,7 @@ def predict(
 
 
 def _launch(accelerator: str, *, devices: int | str | None, num_nodes: int | None) -> Fabric:
-    """Launch the processes; this one is the first of them."""
+    """Launch the processes, unless torchrun or srun did, and return Lightning's Fabric."""
     launched = launched_devices()
     num_nodes = num_nodes or launched.get("num_nodes", 1)
     if devices is None:
@@ -130,7 +130,7 @@ def _launch(accelerator: str, *, devices: int | str | None, num_nodes: int | Non
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     threads = torch.get_num_threads()
     fabric.launch()
-    # Lightning gives several processes fewer threads each, which changes the last digits of sums.
+    # With several processes, Lightning reduces the threads of each, which changes rounding errors.
     torch.set_num_threads(threads)
     return fabric
 
@@ -179,7 +179,7 @@ def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int
 
 
 def _contact_sheet(file: Path, *, total: int) -> Figure:
-    """Return a figure of up to 100 images with class and probability, in red if rejected."""
+    """Return a figure of up to 100 images with class and probability; rejected ones are red."""
     numbers = {*np.linspace(0, total - 1, num=100).astype(int).tolist()}
     images = []
     captions: list[str] = []

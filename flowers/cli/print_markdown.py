@@ -1,4 +1,4 @@
-"""Markdown as text that a person reads."""
+"""Markdown as text with aligned tables."""
 
 import re
 
@@ -7,8 +7,8 @@ from rich.markdown import Markdown
 
 
 def print_markdown(text: str) -> None:
-    """Print Markdown with aligned tables, which are fitted to the width of a terminal only."""
-    # Names of classes and runs stay as they are: <b>, a*b and __c__ are no markup.
+    """Print Markdown with aligned tables; on a terminal, they are fitted to its width."""
+    # Escape markup, because names of classes and runs may contain it: <b>, a*b, __c__.
     text = re.sub(r"([*_<~`\[])", r"\\\1", text)
     console = Console()
     if console.is_terminal:

@@ -1,4 +1,4 @@
-"""Short help of Lightning's commands."""
+"""Short help of ``fit``, ``validate`` and ``test``."""
 
 import json
 import re
@@ -6,7 +6,8 @@ from typing import Any
 
 from flowers.cli.option_errors import class_parser
 
-# The common options by group, with a text if the first sentence of their own help is too long.
+# The common options by group. A text replaces the first sentence of an option's help, if that is
+# too long.
 COMMON_OPTIONS = {
     "data": {
         "data.root": "Folder of photos, root/<class>/<image>",
@@ -15,15 +16,15 @@ COMMON_OPTIONS = {
         "data.val_fraction": "",
         "data.test_fraction": "",
         "data.split_seed": "",
-        "data.duplicates": "What stays in one split: near, exact, or ignore duplicates",
-        "data.on_bad_image": "A broken image: stop before training, or skip it",
+        "data.duplicates": "Duplicates that stay in one split: near, exact, or ignore: none",
+        "data.on_bad_image": "On a broken image: stop before training, or skip it",
     },
-    # The options of the class follow.
+    # ``short_help`` adds the options of the class.
     "model": {"model": "CNNTask, TransferTask, or a class of your own"},
     "training": {
         "trainer.max_epochs": "",
         "seed_everything": "Seed of weights, order and augmentation",
-        "data.crop_size": "Side of the training crops, in pixels; a list changes it in training",
+        "data.crop_size": "Side of the training crops, in pixels; a list: varies by epoch",
         "data.sampler": "shuffle: each image once; balanced: each class equally often",
         "data.augment.cutmix_prob": "",
         "freeze.unfreeze_epoch": "First epoch that trains the backbone; null: only the head",
@@ -35,7 +36,7 @@ COMMON_OPTIONS = {
         "ckpt_path": "Run folder or checkpoint to resume; last: the newest",
     },
     "evaluation": {
-        "ckpt_path": "Run folder, whose best checkpoint is meant, or checkpoint",
+        "ckpt_path": "Checkpoint, or run folder for its best checkpoint",
         "model.tta": "",
         "calibration.selective_accuracy": "Accuracy above the confidence threshold",
         "report.folder": "Where test writes its report; null: the run folder",
@@ -47,7 +48,7 @@ COMMON_OPTIONS = {
     },
     "devices": {
         "trainer.accelerator": "cpu, gpu, mps or auto",
-        "trainer.devices": "How many devices, or which, as [0,3]",
+        "trainer.devices": "Number of devices, or their indices, such as [0,3]",
         "trainer.precision": "16-mixed or bf16-mixed are faster on most GPUs; null: 32",
     },
 }
@@ -67,7 +68,7 @@ def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN40
     lines = [f"usage: python -m flowers {command} [--config FILE] [--OPTION VALUE ...]"]
     groups = [group for group in COMMON_OPTIONS if group != "evaluation"]
     if command != "fit":
-        lines.append("Options that are not given are the checkpoint's.")
+        lines.append("Options that are not given have the values stored in the checkpoint.")
         groups = ["data", "evaluation", "devices"]
     for group in groups:
         lines.append(f"{group}:")
@@ -81,7 +82,7 @@ def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN40
 
 
 def _line(name: str, action: Any, text: str = "") -> str:  # noqa: ANN401
-    """Return a line for an option; its text is by default the first sentence of its help."""
+    """Return a line for an option, by default with the first sentence of the option's help."""
     if not text:
         text = re.sub(r" \(https?://[^)]*\)|``", "", " ".join((action.help or "").split()))
         text = re.split(r"[.;](?: |$)", text)[0]
@@ -94,7 +95,7 @@ def _line(name: str, action: Any, text: str = "") -> str:  # noqa: ANN401
 
 
 def _as_typed(value: Any) -> str:  # noqa: ANN401
-    """Return a value as on the command line."""
+    """Return a value in the syntax of the command line."""
     if class_path := getattr(value, "class_path", None):
         return str(class_path).rpartition(".")[2]
     if isinstance(value, str):

@@ -40,7 +40,7 @@ def test_of_equal_metrics_the_lower_loss_is_an_improvement_as_for_the_best_check
     assert run(make(), [0.5] * 6, [1.0, 1.1, 1.2, 0.7, 0.6, 0.5]) == 2
     assert (
         run(make(), [0.5, 0.4, 0.4, 0.4], [1.0, 0.5, 0.4, 0.3]) == 2
-    )  # a lower loss alone is none
+    )  # a lower loss with a lower accuracy is no improvement
 
 
 def test_a_resumed_run_has_the_best_loss_so_far():

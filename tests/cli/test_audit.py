@@ -204,7 +204,7 @@ def test_a_single_image_to_leave_out_and_the_status_are_printed(photos, capsys):
     status, _, page, _ = run(root, "--min_side", "8")
     assert status == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2].startswith("Leave out 1 of the images with --data.quarantine ")
+    assert lines[-2].startswith("To leave out 1 of the images, give --data.quarantine ")
     assert lines[-1] == "The exit status is 1, because there are findings"
     assert "Findings: 1." in page
     assert "ticked below: 1." in page
@@ -219,7 +219,7 @@ def test_faults_that_stop_a_training_are_findings(photos, monkeypatch, tmp_path)
     scandir = os.scandir
 
     def guarded(folder):
-        if Path(str(folder)).name == "locked":  # a number, where a folder is deleted
+        if Path(str(folder)).name == "locked":  # rmtree gives a file descriptor
             raise PermissionError(13, "Permission denied", str(folder))
         return scandir(folder)
 
@@ -357,7 +357,7 @@ def test_predictions_of_missing_files_are_left_out(photos, capsys, tmp_path):
     _, result, page, _ = run(root, "--predictions", "predictions.csv")
     assert result["label_issues"] == []
     assert "gone.png" not in page
-    assert "missing or have another label now: 2" in capsys.readouterr().out
+    assert "an image is missing or has another label now: 2" in capsys.readouterr().out
     with pytest.raises(FileNotFoundError, match="nowhere"):
         audit.audit(str(root), predictions="nowhere.csv")
 

@@ -121,7 +121,7 @@ def test_the_newest_test_of_a_run_is_used_and_named(tmp_path, capsys):
         ("config.yaml", ALIASES, "config.yaml: expected a configuration, .* more than 20 aliases"),
         ("predictions.csv", b"path\n", "predictions.csv: expected the columns"),
         ("manifest.csv", b"path\n", "manifest.csv: expected the columns"),
-        ("summary.json", b"{}", "a cross-validation has its own summary.md"),
+        ("summary.json", b"{}", "got a cross-validation; see its summary.md"),
     ],
 )
 def test_a_damaged_run_is_named(name, content, message, tmp_path):
@@ -164,7 +164,7 @@ def test_a_run_without_a_test_is_named_with_the_command_that_tests_it(tmp_path, 
     untested = Path(make_run(tmp_path / "y", [True] * 4))
     (untested / "predictions.csv").unlink()
     compare.compare(["x", "y"])
-    assert "y is not tested: python -m flowers test --ckpt_path y\n" in capsys.readouterr().out
+    assert "y is not tested, run: python -m flowers test --ckpt_path y\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("words", [["x"], ["x", "x"], ["x", "./x"]])

@@ -137,7 +137,7 @@ def test_a_second_cross_validation_in_the_same_folder_is_refused(start):
     Path("cv").mkdir()
     with (
         FileLock("cv/.lock"),
-        pytest.raises(ValueError, match="--out cv: another cross-validation writes into it"),
+        pytest.raises(ValueError, match="--out cv: another cross-validation writes into this"),
     ):
         start()
 
@@ -155,7 +155,7 @@ def test_a_settings_file_of_another_program_is_not_overwritten(content, start):
     ("options", "message"),
     [
         (["--folds", "1"], "at least 2 folds"),
-        (["--data.fold", "1"], "without --data.folds or --data.fold"),
+        (["--data.fold", "1"], "and no --data.folds or --data.fold"),
         (["--out", "mine"], "--out mine: expected a new folder"),
     ],
 )

@@ -207,7 +207,7 @@ def test_a_file_that_disagrees_with_the_checkpoint_is_deleted(
     monkeypatch.setitem(deploy.FORMATS, "torch_export", (suffix, write, run_upside_down))
     options = {"format": "torch_export", "images": [str(synthetic / "roses")]}
     assert export.export(str(checkpoint), **options) == 1
-    assert "is deleted, it disagrees with the checkpoint" in capsys.readouterr().out
+    assert "is deleted: it differs from the checkpoint" in capsys.readouterr().out
     assert not checkpoint.with_suffix(".pt2").exists()
 
 

@@ -63,7 +63,7 @@ def answer(
             "--model TransferTask --model.archh x",
             "--model.archh: no such option, did you mean --model.arch?",
         ),
-        ("--model.arch x", "--model.arch: CNNTask has no such option, TransferTask has"),
+        ("--model.arch x", "--model.arch: CNNTask has no such option, but TransferTask has it"),
         (
             "--model CNNTaks",
             "--model CNNTaks: expected CNNTask, TransferTask or the import path of a class, did "
@@ -107,14 +107,14 @@ def test_a_mistake_is_reported_in_one_line_with_the_nearest_option(
         ),
         (
             "model: {arch: x}",
-            "bad.yaml: --model.arch: CNNTask has no such option, TransferTask has",
+            "bad.yaml: --model.arch: CNNTask has no such option, but TransferTask has it",
         ),
         ("model: {lr: x}", "bad.yaml: --model.lr: expected float, got x"),
         ("data: {batch_size: abc}", "bad.yaml: --data.batch_size: expected int, got abc"),
         ("model: nowhere.Task", "bad.yaml: --model nowhere.Task: No module named 'nowhere'"),
-        ("- data", "bad.yaml: expected options, as data: {batch_size: 64}, got a list"),
-        ("data", "bad.yaml: expected options, as data: {batch_size: 64}, got text"),
-        ("# data:", "bad.yaml: expected options, as data: {batch_size: 64}, got nothing"),
+        ("- data", "bad.yaml: expected options such as data: {batch_size: 64}, got a list"),
+        ("data", "bad.yaml: expected options such as data: {batch_size: 64}, got text"),
+        ("# data:", "bad.yaml: expected options such as data: {batch_size: 64}, got nothing"),
         (
             "data:\n  root: [\n",
             "bad.yaml, line 3: no valid YAML, did not find expected node content",
@@ -274,7 +274,7 @@ def test_the_home_folder_is_expanded_in_every_part_of_a_value(monkeypatch):
 
 
 def test_an_error_of_all_processes_is_printed_once():
-    # As a launcher does, which ends the other processes when the first has ended.
+    # As a launcher does, this test ends the other process when the first has ended.
     command = [sys.executable, "-m", "flowers", "fit", "--data.rot", "x"]
     processes = []
     for rank in ("0", "1"):

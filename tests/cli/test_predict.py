@@ -25,7 +25,7 @@ from flowers.evaluation import read_predictions
 
 @pytest.fixture
 def trained_ckpt(trained_run):
-    """Return a checkpoint, where it does not matter of which network."""
+    """Return a checkpoint, for tests that do not depend on the network."""
     return trained_run / "checkpoints" / "best.ckpt"
 
 
@@ -228,7 +228,7 @@ def test_a_killed_predict_leaves_nothing_after_the_next_start(trained_ckpt, synt
             time.sleep(0.01)
         process.kill()
     [left] = tmp_path.glob(".unfinished-*")
-    os.utime(left, (0, 0))  # younger ones may belong to a process that starts
+    os.utime(left, (0, 0))  # newer folders may belong to a process that is starting
     assert predict([str(photo)], ckpt_path=str(trained_ckpt)) == 0
     assert {file.name for file in tmp_path.iterdir()} == {"photo.png", "predictions.csv"}
 

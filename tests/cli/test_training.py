@@ -61,7 +61,7 @@ def test_a_run_folder_means_its_best_checkpoint_and_for_fit_its_last(finished_ru
     copied = shutil.copytree(finished_run, tmp_path / "run")
     resumed = training.main(["fit", "--ckpt_path", str(copied), "--trainer.max_epochs", "5"])
     assert resumed.trainer.log_dir == str(copied)
-    # As pretrained weights it means its best checkpoint too, here that of another network.
+    # A run folder as pretrained weights also means its best checkpoint; here, of another network.
     words = ["--data.root", str(validated.datamodule.index.root), "--model", "TransferTask"]
     with pytest.raises(ValueError, match=r"--model\.weights .*best\.ckpt"):
         training.main(["fit", *words, "--model.weights", str(finished_run)])

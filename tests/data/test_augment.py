@@ -95,7 +95,7 @@ def test_flips_mirror_the_image(images):
 def test_the_colour_jitter_equals_torchvisions(images):
     from torchvision.transforms.v2 import functional
 
-    factor = 1.2  # the draw 1 of a strength of 0.2
+    factor = 1.2  # the largest factor for a strength of 0.2
     for name in ("brightness", "contrast", "saturation"):
         jitter = BatchAugmentation(**{**STILL.__dict__, name: 0.2})
         draws = torch.full((6, 3), 0.5)

@@ -95,7 +95,7 @@ def test_the_threshold_answers_as_many_images_as_the_accuracy_allows():
     predictions = table(probs, np.array([0, 0, 0, 1, 0, 0]))
     assert fit_rejection(predictions, accuracy=1.0) == (0.9, 0.5, 1.0)
     assert fit_rejection(predictions, accuracy=0.8) == (0.6, 1.0, pytest.approx(5 / 6))
-    # One of the two images with 0.9 is incorrect, and neither can be answered alone.
+    # Of the two images with 0.9 one is incorrect; no threshold separates them.
     tied = table(probs, np.array([0, 1, 0, 0, 0, 0]))
     assert fit_rejection(tied, accuracy=0.99).threshold == 0.95
     all_incorrect = table(probs, np.ones(6, dtype=int))

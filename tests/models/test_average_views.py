@@ -35,7 +35,7 @@ class Sides(nn.Module):
 
 
 class Mean(nn.Module):
-    """Has no side."""
+    """The logits do not depend on the side: mean and maximum of the brightness."""
 
     def forward(self, x):
         return torch.stack([x.mean((1, 2, 3)), x.amax((1, 2, 3))], dim=1)

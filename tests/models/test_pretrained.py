@@ -65,7 +65,7 @@ def test_weights_from_a_file_give_the_networks_own_logits(arch, tmp_path):
         net.head[1].bias.copy_(last.bias)
         images = torch.rand(2, 3, 96, 96)
         inputs = net.standardize(images)
-        if arch == "squeezenet1_1":  # which cuts its logits below 0 before it pools them
+        if arch == "squeezenet1_1":  # torchvision's applies ReLU to the logits before pooling
             expected = whole.classifier[1](whole.features(inputs)).mean((2, 3))
         else:
             expected = whole(whole._transform_input(inputs) if arch == "googlenet" else inputs)

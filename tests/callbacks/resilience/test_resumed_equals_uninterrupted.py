@@ -15,7 +15,8 @@ from torchvision.models import get_model
 from flowers import callbacks
 from flowers.cli import training
 
-# Much depends on the state of the random number generators and of the average of the weights.
+# Options that make training depend strongly on the state of the random number generators and of the
+# averaged weights.
 RANDOM = ["--model.dropout", "0.5", "--model.ema_decay", "0.5", "--data.augment.mixup_prob", "0.2"]
 RANDOM += ["--trainer.max_epochs", "3"]
 TINY = ["--data.image_size", "32", "--data.crop_size", "24", "--trainer.accelerator", "cpu"]

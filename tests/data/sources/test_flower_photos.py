@@ -185,7 +185,7 @@ def test_an_archive_that_reaches_outside_is_refused(root, name):
     archive = Archive("http://127.0.0.1:9/", len(hostile), hashlib.sha256(hostile).hexdigest())
     if name.startswith(
         "/"
-    ):  # the filter strips the slash: the file lands inside and is thrown away
+    ):  # tarfile's filter strips the slash: the file is extracted inside, then deleted
         download_flower_photos(root, archive=archive)
         assert not Path(name).exists()
     else:
