@@ -343,7 +343,9 @@ def _conversion(image: Image.Image) -> Conversion:
     gamma = image.info.get("gamma")
     if profile:
         mode = "L" if Image.getmodebase(image.mode) == "L" else "RGB"
-        return _profile_conversion(profile, "CMYK" if image.mode == "CMYK" else mode)
+        if image.mode == "CMYK":
+            mode = "CMYK"
+        return _profile_conversion(profile, mode)
     # Like libpng (PNG_GAMMA_THRESHOLD), ignore a gamma that differs from 1 / 2.2 by at most 5 %.
     if gamma and "srgb" not in image.info and abs(2.2 * gamma - 1) > 0.05:
         curve = [round(255 * (value / 255) ** (1 / (2.2 * gamma))) for value in range(256)]

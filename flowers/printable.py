@@ -8,6 +8,8 @@ def printable(text: str) -> str:
     characters = []
     for char in text:
         # isprintable is false for all spaces but U+0020, such as no-break spaces.
-        is_shown = char.isprintable() or category(char) == "Zs"
-        characters.append(char if is_shown else repr(char)[1:-1])
+        if char.isprintable() or category(char) == "Zs":
+            characters.append(char)
+        else:
+            characters.append(repr(char)[1:-1])
     return "".join(characters)

@@ -118,10 +118,10 @@ def _print_accuracy(trainer: Trainer, split: str) -> None:
     if not (trainer.is_global_zero and isinstance(data, FlowersDataModule)):
         return
     total = len(data.indices[split])
-    correct = round(float(trainer.callback_metrics[f"{split}/acc"]) * total)
-    low, high = wilson_interval(correct, total)
-    accuracy = f"{correct / total:.1%} (95 % interval: {low:.1%} to {high:.1%})"
-    print(f"{split}/acc: {correct} of {total} images are correct, {accuracy}", flush=True)
+    acc = float(trainer.callback_metrics[f"{split}/acc"])
+    low, high = wilson_interval(acc, total)
+    text = f"{acc * total:.0f} of {total} images are correct, {acc:.1%}"
+    print(f"{split}/acc: {text} (95 % interval: {low:.1%} to {high:.1%})", flush=True)
     print(f"{split}/loss: {float(trainer.callback_metrics[f'{split}/loss']):.4f}", flush=True)
 
 

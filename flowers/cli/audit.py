@@ -103,7 +103,7 @@ def _of_this_folder(
     known = evaluation.PredictionTable(names, tuple(paths.values()), labels, probs)
     print(
         f"--predictions {file}: used for {len(paths):,} of the {len(audited.labels):,} images "
-        f"({known.correct.mean():.1%} of them classified correctly). Not used, because an image is "
+        f"({known.accuracy:.1%} of them classified correctly). Not used, because an image is "
         f"missing or has another label now: {len(predictions.paths) - len(paths):,}"
     )
     return known

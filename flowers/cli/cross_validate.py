@@ -149,7 +149,9 @@ def _checksum(file: Path) -> str:
     return sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
-def _write_results(out: Path, runs: Runs, earlier: dict[str, list[str]]) -> dict[str, list[str]]:
+def _write_results(
+    out: Path, runs: evaluation.FoldPredictions, earlier: dict[str, list[str]]
+) -> dict[str, list[str]]:
     """Write the results. An earlier result is replaced, unless it was edited.
 
     Args:

@@ -86,9 +86,9 @@ def _metadata(predictor: deploy.FlowerPredictor) -> dict[str, str]:
         "class_names": json.dumps(predictor.class_names),
         "input": f"images: sRGB bytes (N, {size}, {size}, 3)",
         "output": "probabilities: (N, K), after temperature scaling; reject an image whose largest "
-        "probability is below rejection_threshold",
+        "probability is below confidence_threshold",
         "preprocessing": "decode_image of flowers/decoding.py, with the options given here",
-        "rejection_threshold": str(predictor.threshold),
+        "confidence_threshold": str(predictor.threshold),
     }
 
 
@@ -129,7 +129,9 @@ def largest_difference(run: deploy.Runner, module: nn.Module, images: NDArray[np
 
 
 @torch.inference_mode()
-def _print_cost(file: Path, run: deploy.Run, module: nn.Module, images: NDArray[np.uint8]) -> None:
+def _print_cost(
+    file: Path, run: deploy.Runner, module: nn.Module, images: NDArray[np.uint8]
+) -> None:
     """Print the size of the file, and the latencies of the file and of PyTorch."""
     print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
     for size in (1, 32):

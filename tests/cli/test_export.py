@@ -102,7 +102,7 @@ def test_the_metadata_describe_the_input_and_the_output(exported):
         "stretch",
         "bicubic",
     )
-    assert metadata["rejection_threshold"] == "0.6"
+    assert metadata["confidence_threshold"] == "0.6"
     assert "decode_image of flowers/decoding.py" in metadata["preprocessing"]
     assert "after temperature scaling" in metadata["output"]
 

@@ -65,9 +65,9 @@ def test_a_balanced_epoch_shows_every_class_equally_often_and_its_images_evenly(
     labels = np.repeat([0, 1, 2], [100, 10, 31])
     order = sampler(141, shuffle=True, balance=labels)
     positions = np.array(list(order))
-    chosen = positions % 141
+    images = positions % 141
     assert len(np.unique(positions)) == 141  # repetitions of an image have different positions
-    assert np.bincount(labels[chosen]).tolist() == [47] * 3
+    assert np.bincount(labels[images]).tolist() == [47] * 3
     for label in range(3):
         times = np.bincount(images[labels[images] == label], minlength=141)[labels == label]
         assert times.max() - times.min() <= 1

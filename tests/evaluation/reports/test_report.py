@@ -145,7 +145,7 @@ def test_the_page_has_the_numbers_figures_and_examples():
     numbers = report_numbers(report)
     assert f"{numbers['accuracy']:.1%} ({numbers['correct']} of 300)" in page
     assert "after temperature scaling" in page
-    assert f"{numbers['rejection']['accuracy_of_answers']:.1%}" in page
+    assert f"{numbers['rejection']['accuracy_when_answered']:.1%}" in page
 
 
 def test_json_and_markdown_have_the_same_numbers():
