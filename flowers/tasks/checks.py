@@ -9,7 +9,12 @@ from torch import Tensor, nn
 
 
 def expect(holds: bool, name: str, expected: str, got: object) -> None:
-    """Raise a ``ValueError`` that names the parameter if ``holds`` is false."""
+    """Raise a ``ValueError`` that names the parameter if ``holds`` is false.
+
+    The types of ``jsonargparse.typing``, such as ``PositiveFloat``, check the command line only.
+    Their values are instances of these types, so ``torch.load`` with ``weights_only`` would refuse
+    a checkpoint with them.
+    """
     if not holds:
         raise ValueError(f"`{name}`: expected {expected}, got {got}")
 
