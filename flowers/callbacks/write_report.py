@@ -34,8 +34,8 @@ class WriteReport(CollectPredictions):
 
     Args:
         num_examples: Number of worst mistakes, and of confident correct predictions, in the report.
-        num_label_issues: Number of training images in the report: those with the highest loss among
-            at most 10,000 that are evaluated. With 0, or without a cache, none are evaluated.
+        num_label_issues: Number of training images that are shown as possible label errors: those
+            with the highest loss. At most 10,000 are evaluated to find them; none without a cache.
         folder: Folder of the report; by default the checkpoint's run folder.
     """
 
@@ -96,7 +96,7 @@ class WriteReport(CollectPredictions):
         checkpoint = read_checkpoint(file)
         config = checkpoint["config"]
         summary = {"date": datetime.now().astimezone().isoformat(" ", "minutes")}
-        if "flowers" in Path(sys.argv[0]).parts[-2:]:  # otherwise another program runs the test
+        if "flowers" in Path(sys.argv[0]).parts[-2:]:  # not if a notebook runs the test
             summary["command"] = f"python -m flowers {shlex.join(sys.argv[1:])}"
         curves = evaluation.read_history(run)
         mistakes = evaluation.worst_mistakes(predictions, self.num_examples)
@@ -160,7 +160,7 @@ def _training_details(
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, str]:
-    """Return a line each on the network, the images and the training of a configuration."""
+    """Summarize network, images and training of a configuration in a line each."""
     if not {"model", "data", "trainer"} <= config.keys():
         return {}
     data = config["data"]

@@ -117,9 +117,10 @@ class Credit(NamedTuple):
 def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
     """Index a folder with the classes and images of torchvision's ``ImageFolder``.
 
-    Unlike ``ImageFolder``, it also reads a root that is already split: all folders with images in
-    the root are named as splits (see ``SPLIT_FOLDERS``), one of them as the training split, and
-    contain class folders. Class names that differ only in Unicode normalization are one class.
+    Unlike ``ImageFolder``, it also reads a root that is already split. A root counts as split if
+    each of its folders that has images is named like a split (see ``SPLIT_FOLDERS``) and contains
+    class folders, and one of them is the training split. Class names that differ only in Unicode
+    normalization are one class.
 
     Args:
         root: A folder with one folder per class, or per split with one folder per class.
@@ -188,14 +189,14 @@ def _split_folders(root: str | Path, contents: FolderContents) -> dict[str, str]
     """
     names = [name for name in contents.folders if name.lower() in SPLIT_FOLDERS]
     named = {name: SPLIT_FOLDERS[name.lower()] for name in names}
-    # Folders in the root with images directly inside, and with images in their subfolders.
+    # Folders of the root: direct have images directly inside, nested have images in subfolders.
     direct = {_parent(path, 1) for path in contents.images if path.count("/") == 1}
     nested = {_parent(path, 1) for path in contents.images if path.count("/") > 1}
     splits = {name: split for name, split in named.items() if name in direct | nested}
     others = sorted((direct | nested) - splits.keys())
     has_train = "train" in splits.values()
     if others and set(splits.values()) == {"train"} and direct & splits.keys():
-        has_train = False  # among class folders, "train" with images directly inside is a class
+        has_train = False  # beside class folders, a folder "train" with images inside is a class
     if not splits or (others and not has_train):
         return {}
     if others:
@@ -237,7 +238,7 @@ def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
     """List a folder with all its subfolders.
 
     Hidden names (``.git``, ``._x.jpg`` of macOS) and ``SYSTEM_NAMES`` are skipped. A link to a
-    folder is followed only if the target is outside the root and contains neither root nor link.
+    folder is not followed if its target is in the root, or contains the root or the link.
 
     Args:
         root: The folder.
@@ -303,7 +304,7 @@ def _leads_back(link: os.DirEntry[str], *, root: Path, parents: frozenset[Path])
 
 
 def reasons_to_ignore(files: Iterable[IgnoredFile]) -> str:
-    """Return each reason with its files' paths; for other extensions, with the count of each."""
+    """Return each reason with its files; those without an image extension are only counted."""
     extensions: Counter[str] = Counter()
     paths: dict[str, list[str]] = defaultdict(list)
     for file in sorted(files):

@@ -66,8 +66,8 @@ class Run:
         seconds: Duration of the training; None if nothing was logged.
         config: Values of its options by their names.
         checkpoint: Name of the tested checkpoint, such as ``best.ckpt``; empty if unknown.
-        sha256: Checksums of the images by their paths, which identify the same image in several
-            runs; empty if unknown.
+        sha256: Checksum of each image by its path, which tells whether two runs tested the same
+            image; empty if unknown.
     """
 
     name: str

@@ -105,12 +105,12 @@ class ClassificationTask(LightningModule):
         self.ema_decay = ema_decay
         self.tta: Views = tta
         self.compile_net = compile
-        # Set by the callback Calibrate: temperature, threshold, and the accuracy required above it.
+        # Set by the callback Calibrate: temperature, threshold, coverage, and accuracies.
         self.calibration: dict[str, float] | None = None
         accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         f1 = MulticlassF1Score(num_classes, average="macro", validate_args=False)
-        # MeanMetric, because over several processes Lightning's own mean of the loss is inexact: it
-        # divides by the mean number of images, rounded down.
+        # Lightning's own mean of the loss over several processes is inexact: it divides by the mean
+        # number of images of a process, rounded down.
         metrics = MetricCollection({"loss": MeanMetric(), "acc": accuracy, "f1": f1})
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
@@ -140,9 +140,9 @@ class ClassificationTask(LightningModule):
         if self._loss_weights is not None:
             weight = logits.new_tensor(self._loss_weights)
             if targets.ndim == 1:
-                # torch divides the loss of labels by the sum of their class weights, and that of
-                # soft targets (MixUp, CutMix) by the number of images. One-hot targets make both
-                # losses comparable.
+                # With class weights, cross_entropy divides by the sum of the images' weights for
+                # labels, but by the number of images for soft targets (MixUp, CutMix). One-hot
+                # labels count as soft targets, so all batches have the same scale.
                 targets = functional.one_hot(labels, len(self.class_names)).to(logits.dtype)
         loss = functional.cross_entropy(
             logits, targets, weight=weight, label_smoothing=self.label_smoothing
