@@ -135,7 +135,7 @@ def run_function(function: Callable[..., int | None], args: Sequence[str]) -> in
         function: The function; its docstring is the help.
         args: The words after the command.
     """
-    from docstring_parser import parse  # noqa: PLC0415 (importing it takes longer than --help)
+    from docstring_parser import parse  # noqa: PLC0415 (the list of commands does not need them)
     from jsonargparse import ArgumentParser, DefaultHelpFormatter  # noqa: PLC0415
 
     class Parser(option_errors.OneLineErrors, ArgumentParser):

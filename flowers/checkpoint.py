@@ -231,11 +231,11 @@ def _describe_network(model: Mapping[str, Any]) -> str:
     """Return the class of a model and the options that define its network."""
     words = [model["class_path"].removeprefix("flowers.")]
     options = model.get("init_args", {})
-    # All other options concern the training.
+    # No other option changes the parameters of the network.
     for name in ("arch", "widths", "depth", "stem_stride", "norm"):
         if name in options:
             value = options[name]
-            if isinstance(value, tuple):  # equal to a list from YAML
+            if isinstance(value, tuple):  # to compare it with a list from YAML
                 value = list(value)
             words.append(f"{name} {value}")
     return " ".join(words)

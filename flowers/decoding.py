@@ -1,6 +1,6 @@
 """Decode image files to RGB bytes, for training, evaluation, prediction and exported models.
 
-This module imports only NumPy and Pillow and nothing of the package, so it can be copied beside an
+This module needs only NumPy and Pillow and nothing of the package, so it can be copied beside an
 exported model.
 """
 
@@ -214,7 +214,8 @@ def _check_pixels(image: Image.Image) -> None:
         )
     tags = getattr(image, "tag_v2", {})
     if _decoder(image) == "raw" and tags.get(Tiff.PLANAR_CONFIGURATION) == 2:
-        # Whatever the tags, Pillow reads planes as 8-bit values with white as the largest value.
+        # Whatever the tags, Pillow reads planes of more than 1 bit as 8-bit values, and takes white
+        # for the largest value.
         bits = set(tags.get(Tiff.BITSPERSAMPLE, (1,)))
         if bits not in ({1}, {8}) or tags.get(Tiff.PHOTOMETRIC_INTERPRETATION) == 0:
             raise OSError(

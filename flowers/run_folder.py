@@ -172,7 +172,9 @@ def _naming(option: str, folder: Path) -> Iterator[None]:
 
 
 def write_new(folder: Path, contents: Mapping[str, str | bytes], *, option: str) -> list[Path]:
-    """Write all files or none, overwrite none, and return their final paths (see ``publish``).
+    """Write all files or none, overwrite none, and return the new paths in the folder.
+
+    If one of the names exists, all files get another name (see ``publish``).
 
     Args:
         folder: Folder of the files, made if it is missing.
@@ -197,7 +199,8 @@ def write_folder(folder: Path | None, contents: Mapping[str, str | bytes], *, na
     """Write files into a new folder, and return it.
 
     Args:
-        folder: The folder, made if it is missing; None for ``lightning_logs/<name>_<number>``.
+        folder: The new folder; if it exists, the next free name, such as ``out-2``, is used. None
+            for ``lightning_logs/<name>_<number>``.
         contents: Name and content of each file.
         name: Prefix of a new folder's name.
 

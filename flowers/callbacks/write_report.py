@@ -203,7 +203,7 @@ def _data_details(data: FlowersDataModule) -> dict[str, str]:
         if name.endswith("_fingerprint"):
             details[name] = value
     for number, warning in enumerate(data.checkpoint_warnings, 1):
-        details[f"warning {number}"] = warning
+        details[f"warning {number}"] = warning.replace("`", "")
     return details
 
 

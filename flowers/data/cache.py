@@ -37,7 +37,7 @@ def default_cache_dir() -> Path:
 def build_once(cache_dir: Path, key: str, build: Callable[[Path], None]) -> Path:
     """Return the folder of a cache entry, built first where it is missing or damaged.
 
-    Several processes may call this at once: one builds the entry, the others print a line and wait.
+    Several processes may call this at once: one builds the entry, the others wait and report it.
     If the building process dies, the operating system releases its lock and another process builds.
     An interrupted build is never used as an entry. Where a shared file system has locks that are
     local to each machine, every machine builds the entry, and the first complete one is used.

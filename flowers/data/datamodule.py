@@ -219,7 +219,7 @@ class FlowersDataModule(LightningDataModule):
         return [ManifestRow(*row) for row in rows]
 
     def setup(self, stage: str) -> None:
-        """Check, split and decode the images (only in the first call), and report the split.
+        """Check, split and decode the images, and report the split; later calls do nothing.
 
         Raises:
             OSError: Images cannot be decoded (the message lists all), or the disk is full.
@@ -301,7 +301,7 @@ class FlowersDataModule(LightningDataModule):
         if self.cache:
             dataset = SplitImages(self._read, self.index.labels, indices)
             return batch_loader(dataset, sampler, num_workers=0)
-        # A partial, not a bound method: workers would get a copy of the whole data module.
+        # With a bound method, worker processes would get a copy of the whole data module.
         read = partial(read_files, index=self.index, decoding=self.decoding)
         dataset = SplitImages(read, self.index.labels, indices)
         return batch_loader(dataset, sampler, num_workers=self.num_workers)
@@ -397,8 +397,8 @@ class FlowersDataModule(LightningDataModule):
         mine = fingerprints(self.manifest_rows())
         if mine["data_fingerprint"] != state_dict["data_fingerprint"]:
             warnings.append(
-                f"`root` {self.index.root} contains other images or labels than in the "
-                "checkpoint's run"
+                f"`root` {self.index.root} contains images or labels other than those of "
+                "the checkpoint's run"
             )
             if leaks := self.describe_leaks(state_dict):
                 warnings.append(f"`ckpt_path`: the checkpoint {leaks}")

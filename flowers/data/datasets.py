@@ -200,8 +200,9 @@ def batch_loader(
 ) -> DataLoader[Batch]:
     """Return a loader of whole batches.
 
-    If the sampler shuffles, an incomplete last batch is dropped: its images would have more weight
-    than those of full batches. The dropped images differ from epoch to epoch.
+    If the sampler shuffles, an incomplete last batch is dropped, unless it is the only batch: its
+    images would have more weight than those of full batches. The dropped images differ from epoch
+    to epoch.
 
     Args:
         dataset: The data set.

@@ -150,7 +150,7 @@ def index_folder(root: str | Path, *, tolerant: bool = False) -> FolderIndex:
         else:
             ignored.append(IgnoredFile(path, "an image outside the class folders"))
     for file in contents.ignored:
-        # Files outside the class folders that are not images, such as a licence, are not reported.
+        # Other files outside the class folders, such as a licence, are not reported.
         if _parent(file.path, depth) in class_of or file.reason != _OTHER_EXTENSION:
             ignored.append(file)
     images.sort()
@@ -242,7 +242,7 @@ def walk_folder(root: Path, *, tolerant: bool = False) -> FolderContents:
 
     Args:
         root: The folder.
-        tolerant: Whether folders that cannot be read are listed as ignored, instead of an error.
+        tolerant: Whether subfolders that cannot be read are listed as ignored, not an error.
 
     Raises:
         OSError: A folder cannot be read.

@@ -61,7 +61,7 @@ def write_onnx(
 
 
 def _example(images: NDArray[np.uint8]) -> tuple[Tensor]:
-    """Return a batch of two images to trace: with one image, the exporter fixes the size at 1."""
+    """Return two images to trace: with one image, the exporter fixes the batch size at 1."""
     return (torch.from_numpy(np.resize(images, (2, *images.shape[1:]))),)
 
 

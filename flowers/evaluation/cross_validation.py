@@ -82,7 +82,8 @@ def summary_files(runs: FoldPredictions) -> dict[str, str]:
     """Return the files with the scores and the pooled predictions, by their names.
 
     Raises:
-        ValueError: An image is in several test folds of a seed, or the images of the seeds differ.
+        ValueError: An image is in several test folds of a seed, the images of the seeds differ, or
+            there are fewer than two folds.
     """
     pooled = pool(runs)
     summary = summarize(runs)

@@ -228,8 +228,8 @@ def _one_against_rest(
 ) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
     """Return for each class: its name, which images have this label, and its probabilities.
 
-    Classes without images and a class with all images have no curve. Of more than 20 classes, those
-    with the lowest average precision are returned.
+    Classes without images and a class with all images have no curve. Of more than 20 classes, the
+    20 with the lowest average precision are returned.
     """
     classes = []
     for label, name in enumerate(predictions.class_names):

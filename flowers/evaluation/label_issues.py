@@ -45,7 +45,7 @@ def label_issues(predictions: PredictionTable) -> list[LabelIssue]:
     image is confidently of class j if its probability of j is at least the mean probability of j
     over the images labelled j. The confident images give an estimate n of how many images labelled
     i belong to class j. The issues are the n images labelled i with the largest margin between the
-    probabilities of j and i.
+    probabilities of j and i, as far as the margin is positive.
 
     Args:
         predictions: Out-of-fold predictions, such as those of a cross-validation.

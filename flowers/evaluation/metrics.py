@@ -94,7 +94,7 @@ def wilson_interval(accuracy: float, num_images: int) -> tuple[float, float]:
     Wilson (1927), https://doi.org/10.1080/01621459.1927.10502953
 
     Raises:
-        ValueError: There are no images, or the accuracy is above 1.
+        ValueError: There are no images, or the accuracy is not in [0, 1].
     """
     interval = binomtest(round(accuracy * num_images), num_images).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)

@@ -68,6 +68,6 @@ def _epoch_ends(events: EventAccumulator) -> tuple[list[int], list[float]]:
             last_steps[epoch] = max(event.step, last_steps.get(epoch, event.step))
     steps = [-1, *last_steps.values()]
     epochs = [0.0, *(epoch + 1 for epoch in last_steps)]
-    if len(steps) > 3:  # an interrupted last epoch counts as long as the epoch before
+    if len(steps) > 3:  # an interrupted last epoch gets the length of the one before
         steps[-1] = max(steps[-1], 2 * steps[-2] - steps[-3])
     return steps, epochs

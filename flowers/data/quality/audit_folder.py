@@ -38,12 +38,12 @@ KINDS = {
     ),
     "identical": (
         "Identical files",
-        "They have twice the weight in training, and stay in one split unless `duplicates` ignore.",
+        "They weigh twice in training, and stay in one split unless `duplicates` is ignore.",
     ),
     "similar": (
         "Near duplicates",
-        "One image resized, recompressed, recoloured, mirrored, turned or slightly cropped, or "
-        "taken again a moment later. They stay in one split, unless `duplicates` exact or ignore.",
+        "One image resized, recompressed, recoloured, mirrored, turned or slightly cropped, or one "
+        "scene a moment later. They stay in one split, unless `duplicates` is exact or ignore.",
     ),
     "tiny": ("Tiny images", "They show too little to learn from, or to evaluate."),
     "ignored": (
@@ -130,8 +130,8 @@ def audit_folder(
         min_side: Images with a side shorter than this many pixels count as tiny.
 
     Raises:
-        ValueError: The folder has fewer than two classes, or it is unclear which folders are
-            classes.
+        ValueError: The folder has fewer than two classes or no image, or it is unclear which
+            folders are classes.
         OSError: The folder cannot be read.
     """
     index = index_folder(root, tolerant=True)

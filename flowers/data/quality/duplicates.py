@@ -103,6 +103,7 @@ _STAGES = (
 # Images of a tile: the products of its eight orientations take 64 MiB a thread.
 ROWS = 512
 COLUMNS = 4096
+# Pairs aligned at a time.
 BATCH = 2048
 # Tiles compared at a time; the same on all machines, so that the pairs are the same.
 _TILES = 16

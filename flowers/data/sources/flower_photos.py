@@ -72,7 +72,7 @@ def _download(archive: Archive, file: Path) -> None:
                     f"  - run the same command again: it resumes the download in {partial};\n"
                     f"  - fetch the archive on another machine and put it here: {file};\n"
                     f"  - give any folder root/<class>/<image> with `root` DIR;\n"
-                    "  - `root` data/synthetic_flowers generates a small data set."
+                    "  - `root` data/synthetic_flowers generates images without a network."
                 ) from error
             time.sleep(2**attempt)
     if _sha256(partial) != archive.sha256:

@@ -40,7 +40,7 @@ class SplitOptions:
         if self.folds in (0, 1) or self.fold not in range(self.folds or 1):
             raise ValueError(
                 f"`folds` {self.folds}, `fold` {self.fold}: expected at least 2 folds, and the "
-                "number of one from 0 to folds - 1, such as `folds` 5 `fold` 0"
+                "index of one of them, from 0 to folds - 1, such as `folds` 5 `fold` 0"
             )
         is_valid = self.val_fraction > 0 and self.test_fraction >= 0  # both are false for NaN
         if not (is_valid and self.val_fraction + self.test_fraction < 1):

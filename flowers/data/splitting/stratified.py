@@ -48,7 +48,7 @@ def assign_groups(
     Groups are assigned in the order of a hash of (seed, group key), each to the first split with
     room for all its images. If the keys are checksums, the names and the order of the files thus
     have no effect, and adding or removing files moves few others to another split: removing ten of
-    3,308 photos moves nine. With scikit-learn's grouped folds, which take 35 times as long, it
+    3,308 photos moves nine. With scikit-learn's grouped folds, which take ten times as long, it
     moves 1,090. Groups with more images of a class than the class's second largest target are
     assigned first, to the split with the most room.
 

@@ -123,7 +123,7 @@ def report_numbers(report: Report) -> dict[str, Any]:
 
 
 def report_figures(report: Report) -> dict[str, Figure]:
-    """Return the figures of a report by title; few images get no reliability diagram."""
+    """Return the figures of a report by title; reliability diagrams need enough images."""
     predictions = report.predictions
     calibrated = report.calibrated
     figures = {
