@@ -134,7 +134,7 @@ def print_peak_memory() -> None:
 
 
 def input_pipeline(*, root: str = "data/flower_photos", rounds: int = 5) -> None:
-    """Compare the speed of reading and augmenting batches with torchvision's DataLoader.
+    """Compare the speed of reading and augmenting batches with torchvision's ImageFolder.
 
     Args:
         root: Folder root/<class>/<image>; a missing folder synthetic_flowers is generated.

@@ -1,4 +1,4 @@
-"""Kill and resume a training at random times; compare its weights with an uninterrupted training.
+"""Kill and resume a training at random times; compare its weights with those without a kill.
 
 python scripts/kill_soak.py --kills 100
 """
@@ -57,7 +57,7 @@ def ends_within(process: subprocess.Popen[bytes], timeout: float) -> bool:
 
 
 def train(folder: Path, *, kills: int = 0, startup: float = 0) -> list[str]:
-    """Train to the end, killed and resumed on the way, and return the signals.
+    """Train to the end, kill and resume the training on the way, and return the signals.
 
     Args:
         folder: Folder of the run.

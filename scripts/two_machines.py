@@ -97,7 +97,7 @@ def train_until_cut(folder: Path) -> None:
 
 
 def resume(folder: Path) -> float:
-    """Resume, and return the largest difference of a weight to the training on one machine."""
+    """Resume, and return the largest difference of a weight from that trained on one machine."""
     statuses = [process.wait() for process in start(folder)]
     if statuses != [0, 0]:  # torch rarely aborts a process that has finished its training
         print(f"{folder}: status {statuses}, see its logs", flush=True)
@@ -113,7 +113,9 @@ def resume(folder: Path) -> float:
 
 def remove(machine: str) -> None:
     """End the processes of a machine and remove it."""
-    for number in ip(f"netns pids {machine}").split():  # torchrun's have other sessions
+    for number in ip(
+        f"netns pids {machine}"
+    ).split():  # torchrun's processes have groups of their own
         os.kill(int(number), signal.SIGKILL)
     ip(f"netns del {machine}")
 

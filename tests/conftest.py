@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flowers.cli.training import FlowersCLI
 
 # With small networks and batches, threads wait for each other longer than they compute. Torch reads
-# the variable when it is imported, as do the processes that tests start. Without the variable,
+# the variable when it is imported, also in the processes that tests start. Without the variable,
 # Lightning uses all cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -325,8 +325,8 @@ def photos(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-# The smallest network of every family of torchvision and of the common families of timm, and the
-# side of its images in pixels.
+# The smallest network of every family of torchvision, a small one of each common timm family, and
+# the side of its images in pixels.
 FAST = {"mobilenet_v2": 64, "mobilenet_v3_small": 64, "resnet18": 64, "squeezenet1_1": 64}
 FAST |= {"timm/tf_efficientnet_lite0": 64}
 SLOW = {

@@ -1,7 +1,7 @@
 """Lightning callbacks.
 
-A callback with something to choose is a group of options on the command line, such as ``--freeze``
-of ``FreezeBackbone``. The others have nothing to choose.
+A callback with options has a group of them on the command line, such as ``--freeze`` of
+``FreezeBackbone``. The others have nothing to choose.
 """
 
 from flowers.callbacks.calibrate import Calibrate

@@ -48,7 +48,8 @@ class FreezeBackbone(Callback):
         is_cached = self.unfreeze_epoch is None
         if isinstance(task, CNNTask) or (is_cached and not isinstance(task, TransferTask)):
             raise ValueError(
-                "`unfreeze_epoch`: expected 0 without `TransferTask`, whose backbone is pretrained"
+                "`unfreeze_epoch`: expected a `TransferTask`, which is pretrained, "
+                f"or 0, got {type(task).__name__}"
             )
         if is_cached and not (isinstance(data, FlowersDataModule) and data.cache):
             raise ValueError("`unfreeze_epoch` null: expected `cache` true, to store the features")

@@ -77,7 +77,7 @@ class FailSafeTensorBoardLogger(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log scalars, and for ``read_history`` the epoch as a tensor, to have no chart."""
+        """Log scalars; the epoch is logged as a tensor for ``read_history``, without a chart."""
         scalars = dict(metrics)
         number = scalars.pop("epoch", None)
         self.attempt(partial(super().log_metrics, scalars, step))

@@ -7,13 +7,13 @@ from torch import Tensor
 from flowers.data import FlowersDataModule
 from flowers.evaluation import wilson_interval
 
-# More than one epoch, as one at chance may be coincidence; fewer than the 15 validations after
+# More than one, as one validation at chance may be coincidence; fewer than the 15 validations after
 # which early stopping ends the run by default.
-_NUM_EPOCHS = 5
+_NUM_VALIDATIONS = 5
 
 
 class WarnAtChance(Callback):
-    """Warns once if validation, but not training, has an accuracy at chance for five epochs.
+    """Warns if the accuracy of five validations in a row is at chance, but that of training is not.
 
     Chance is the accuracy of always predicting the largest class. Accuracies are compared by their
     95 % intervals, because accuracies on a small validation split are noisy.
@@ -42,12 +42,12 @@ class WarnAtChance(Callback):
             self._epochs_at_chance = 0
             return
         self._epochs_at_chance += 1
-        if self._epochs_at_chance == _NUM_EPOCHS:
+        if self._epochs_at_chance == _NUM_VALIDATIONS:
             rank_zero_warn(
                 f"The validation accuracy ({val_acc:.1%}) has been at chance ({chance:.1%}, the "
-                f"fraction of the largest class) for {_NUM_EPOCHS} epochs, while the training "
-                f"accuracy is {train_acc:.1%}. Check the labels of the validation images, and try "
-                f"`ema_decay` null or a lower `lr`."
+                f"fraction of the largest class) in {_NUM_VALIDATIONS} validations, while the "
+                f"training accuracy is {train_acc:.1%}. Check the labels of the validation images, "
+                f"and try `ema_decay` null or a lower `lr`."
             )
 
     def state_dict(self) -> dict[str, int]:

@@ -227,7 +227,7 @@ def _label_issues(
     """Return the training images with the highest loss, without augmentation.
 
     Returns no images if there is no cache (decoding would be slow) or if the checkpoint was trained
-    on other images.
+    on other images or with another decoding.
     """
     indices = data.indices["train"]
     indices = indices[:: max(1, -(-len(indices) // _MAX_TRAINING_IMAGES))]

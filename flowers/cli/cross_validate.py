@@ -37,7 +37,7 @@ def cross_validate(
         fit_options: Options of fit, with at least one configuration.
 
     Raises:
-        ValueError: An option is out of its range, or the folder holds other files.
+        ValueError: An option is out of its range, or the folder is in use or holds something else.
         OSError: A file cannot be read or written.
         SystemExit: A run failed; finished runs are kept.
     """
@@ -98,7 +98,7 @@ def _run_all(
 
 
 def _run_fold(folder: Path, options: list[str]) -> None:
-    """Train on a fold, or resume its training, and test the best checkpoint."""
+    """Train on the other folds, or resume this, and test the best checkpoint on the fold."""
     folder.mkdir(exist_ok=True)
     trained = folder / "trained"
     if not trained.exists():

@@ -14,7 +14,8 @@ from flowers.csv_files import csv_text
 from flowers.data import load_image, load_thumbnail, read_manifest, to_float
 from flowers.deploy import FlowerPredictor
 
-# The frame hides the padding of the page in it, which is 1rem; the page is up to 72rem wide.
+# The page in the frame is up to 72rem wide and has a padding of 1rem. The frame is 1rem wider on
+# each side, so that the page's contents align with the rest of the demo.
 _RESULTS = """<a download="predictions.csv" href="data:text/csv;base64,{csv}">Download CSV</a>
 <iframe title="Results" srcdoc="{page}"
  style="width: min(100% + 2rem, 74rem); margin-left: -1rem; color-scheme: light dark"

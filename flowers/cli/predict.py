@@ -179,7 +179,7 @@ def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int
 
 
 def _contact_sheet(file: Path, *, total: int) -> Figure:
-    """Return a figure of up to 100 images with class and probability; rejected ones are red."""
+    """Return a figure of up to 100 images with class and probability, red if rejected."""
     numbers = {*np.linspace(0, total - 1, num=100).astype(int).tolist()}
     images = []
     captions: list[str] = []

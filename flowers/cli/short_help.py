@@ -16,7 +16,7 @@ COMMON_OPTIONS = {
         "data.val_fraction": "",
         "data.test_fraction": "",
         "data.split_seed": "",
-        "data.duplicates": "Duplicates that stay in one split: near, exact, or ignore: none",
+        "data.duplicates": "Duplicates that stay in one split: near, exact, ignore (none)",
         "data.on_bad_image": "On a broken image: stop before training, or skip it",
     },
     # ``short_help`` adds the options of the class.
@@ -68,7 +68,9 @@ def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN40
     lines = [f"usage: python -m flowers {command} [--config FILE] [--OPTION VALUE ...]"]
     groups = [group for group in COMMON_OPTIONS if group != "evaluation"]
     if command != "fit":
-        lines.append("Options that are not given have the values stored in the checkpoint.")
+        lines.append(
+            "Options of data and model that are not given are those stored in the checkpoint."
+        )
         groups = ["data", "evaluation", "devices"]
     for group in groups:
         lines.append(f"{group}:")

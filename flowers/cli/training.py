@@ -205,7 +205,7 @@ class FlowersCLI(LightningCLI):
         if command != "fit" and config.ckpt_path is None and not trainer.fast_dev_run:
             error(f"--ckpt_path: expected the checkpoint to {command}, or its run folder")
         if trainer.use_distributed_sampler:
-            error("--trainer.use_distributed_sampler: expected false, the data have a sampler")
+            error("--trainer.use_distributed_sampler: expected false, images are divided already")
         for name, minimum in _MINIMUM.items():
             value = config.get(name)
             if isinstance(value, int | float) and not value >= minimum:  # also NaN
@@ -386,7 +386,7 @@ def _check_optimizer(given: Mapping[str, Any], stored: Mapping[str, Any]) -> Non
         stored: The configuration in the checkpoint.
 
     Raises:
-        ValueError: ``--optimizer`` or ``--lr_scheduler`` are missing; the error lists them.
+        ValueError: ``--optimizer`` or ``--lr_scheduler`` is missing; the error lists them.
     """
     words = []
     for name in ("optimizer", "lr_scheduler"):
@@ -466,17 +466,20 @@ def calibrate(
         checkpoint: Checkpoint, or a run folder such as lightning_logs/version_0 for its best
             checkpoint.
         selective_accuracy: Accuracy that the predictions above the confidence threshold should
-            have; by default the value given for the training.
+            have; by default that of the checkpoint's calibration.
         validate_options: Options of validate.
 
     Raises:
         ValueError: The checkpoint does not match the data, or not all validation images are used.
         OSError: The checkpoint cannot be read or written.
     """
-    words = ["--ckpt_path", checkpoint, *(validate_options or [])]
+    if selective_accuracy is None:
+        calibration = read_checkpoint(checkpoint_file(checkpoint)).get("calibration") or {}
+        selective_accuracy = calibration.get("selective_accuracy")
+    words = ["--ckpt_path", checkpoint]
     if selective_accuracy is not None:
         words += ["--calibration.selective_accuracy", str(selective_accuracy)]
-    run = main(["validate", *words])
+    run = main(["validate", *words, *(validate_options or [])])
     if run.model.calibration is None or not callbacks.is_all(run.trainer.limit_val_batches):
         raise ValueError("--trainer.limit_val_batches: expected all validation images")
     file = run.config["validate"].ckpt_path

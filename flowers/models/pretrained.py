@@ -134,7 +134,7 @@ def _torchvision_backbone(arch: str) -> tuple[nn.Module, int, str]:
 
 
 def _weights_entry(arch: str, weights: str) -> WeightsEnum:
-    """Return torchvision's ``WeightsEnum`` entry, the default entry for ``none`` and files."""
+    """Return torchvision's entry of named weights; for ``none`` and files the default entry."""
     classifiers = list_models(module=torchvision.models)
     if arch not in classifiers:
         raise ValueError(f"`arch`: expected one of {', '.join(classifiers)}, got {arch}")

@@ -105,7 +105,8 @@ class ClassificationTask(LightningModule):
         self.ema_decay = ema_decay
         self.tta: Views = tta
         self.compile_net = compile
-        # Set by the callback Calibrate: temperature, threshold, coverage, and accuracies.
+        # Set by the callback Calibrate: temperature, required accuracy, and the threshold with its
+        # coverage and accuracy.
         self.calibration: dict[str, float] | None = None
         accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
         f1 = MulticlassF1Score(num_classes, average="macro", validate_args=False)
@@ -240,8 +241,8 @@ class ClassificationTask(LightningModule):
     def on_train_start(self) -> None:
         """Set the learning rate of a resumed run to the value of this run's schedule.
 
-        A run of 10 epochs ends with a rate of 0. Resumed with 20 epochs, the schedule is longer,
-        but the restored optimizer would take the next step with a rate of 0.
+        A run of 10 epochs ends with a rate of 0. If it is resumed with 20 epochs, the schedule is
+        longer, but the restored optimizer would take the next step with a rate of 0.
         """
         for config in self.trainer.lr_scheduler_configs:
             schedule = config.scheduler

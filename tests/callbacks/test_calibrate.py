@@ -87,6 +87,9 @@ def test_the_calibrate_command_replaces_only_the_calibration(finished_run, tmp_p
     assert after.keys() == before.keys()
     for name, value in before["state_dict"].items():
         assert torch.equal(after["state_dict"][name], value)
+    training.calibrate(str(file))
+    again = torch.load(file, weights_only=True)
+    assert again["calibration"] == after["calibration"]
     some = ["--data.batch_size", "5", "--trainer.limit_val_batches", "2"]
     with pytest.raises(ValueError, match="all validation images"):
         training.calibrate(str(file), validate_options=some)

@@ -192,7 +192,7 @@ def test_an_incorrect_option_is_named(options, message):
 
 @pytest.mark.parametrize("unfreeze_epoch", [2, None])
 def test_a_random_backbone_is_not_frozen(data, unfreeze_epoch):
-    with pytest.raises(ValueError, match="expected 0 without `TransferTask`"):
+    with pytest.raises(ValueError, match="expected a `TransferTask`"):
         train(CNNTask(data.class_names, widths=(8,)), data, FreezeBackbone(unfreeze_epoch))
 
 

@@ -134,8 +134,8 @@ def test_a_report_says_that_the_data_are_not_those_of_the_training(evaluate, syn
     status, _ = evaluate("--data.root", str(tmp_path / "photos"))
     assert status == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert "contains other images" in report["details"]["Data"]["warning 1"]
-    assert "contains other images" in (tmp_path / "run" / "report.html").read_text()
+    assert "contains images or labels other than" in report["details"]["Data"]["warning 1"]
+    assert "contains images or labels other than" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_report_does_not_overwrite_a_file_made_during_the_test(evaluate, tmp_path):

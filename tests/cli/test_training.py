@@ -196,7 +196,7 @@ def refusal(words, monkeypatch, capsys) -> str:
         ("--last_checkpoint.every_n_epochs 0", "expected at least 1, got 0"),
         ("--data.num_workers -1", "expected at least 0, got -1"),
         ("--trainer.precision bf16-true", "expected 32-true or a mixed one"),
-        ("--freeze.unfreeze_epoch 3", "expected 0 without --model TransferTask"),
+        ("--freeze.unfreeze_epoch 3", "expected a --model TransferTask"),
         ("--trainer.callbacks LearningRateFinder", "the schedule would overwrite"),
     ],
 )

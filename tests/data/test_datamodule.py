@@ -257,7 +257,7 @@ def test_a_checkpoint_of_another_split_of_the_same_images_is_refused(synthetic):
 
 def test_other_images_or_another_size_than_those_of_the_checkpoint_are_reported(synthetic, photos):
     data = module(synthetic)
-    with pytest.warns(UserWarning, match="contains other images"):
+    with pytest.warns(UserWarning, match="contains images or labels other than"):
         module(photos(cat=10, dog=10)).load_state_dict(data.state_dict())
     message = "`image_size` is 48; the checkpoint was trained with 32"
     with pytest.warns(UserWarning, match=message):
@@ -457,7 +457,7 @@ def test_evaluating_images_that_the_checkpoint_was_trained_on_is_reported(
     next((root / "daisy").iterdir()).unlink()
     best = str(finished_run / "checkpoints" / "best.ckpt")
     words = ["--ckpt_path", best, "--data.root", str(root), "--data.split_seed=7"]
-    other_data = "contains other images or labels than in the checkpoint's run"
+    other_data = "contains images or labels other than those of the checkpoint's run"
     leak = r"the checkpoint was trained on \d+ of the \d+ validation and test images"
     with (
         pytest.warns(UserWarning, match=other_data),

@@ -17,9 +17,10 @@ from flowers.checkpoint import model_option
 class StopOnSignal(Checkpoint):
     """Saves ``last.ckpt`` and ends training after SIGTERM, SIGUSR1, Ctrl-C, or the time limit.
 
-    Training ends after the current optimizer step. If a validation is due after this step, training
-    ends after the next step instead, because a resumed run would skip the validation. The exit
-    status is 128 plus the signal's number, or 0 when ``max_time`` was reached.
+    Training ends after the current optimizer step; at the end of an epoch, after its validation. If
+    a validation inside an epoch is due, training ends after the step that follows the validation,
+    because a resumed run would skip the validation. The exit status is 128 plus the signal's
+    number, or 0 when ``max_time`` was reached.
 
     All processes end after the same step, even if only one received the signal. They exchange the
     signal every ``log_every_n_steps`` steps only, because the exchange waits for the devices.
@@ -126,8 +127,8 @@ class StopOnSignal(Checkpoint):
             f"{trainer.global_step}. To resume: {start} `ckpt_path` "
             f"{shlex.quote(str(self._saved))}{model_option(trainer.lightning_module)}{hint}"
         )
-        # If Lightning started the processes and one ends with another status than 0, it might kill
-        # the first process before that has ended.
+        # Lightning might kill the first process before it ends, if another process that Lightning
+        # started ends with a status other than 0.
         environment = getattr(trainer.strategy, "cluster_environment", None)
         is_started_by_lightning = environment and not environment.creates_processes_externally
         if self._agreed == 0 or (is_started_by_lightning and trainer.local_rank > 0):

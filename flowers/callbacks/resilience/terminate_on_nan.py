@@ -19,7 +19,9 @@ class TerminateOnNaN(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, *args: object
     ) -> None:
-        """Add the loss to the sum, which is read only in logged steps: reading waits for a GPU.
+        """Add the loss to the sum, and check the sum in logged steps and at the end of an epoch.
+
+        Reading the sum in every step would wait for the GPU.
 
         Raises:
             FloatingPointError: A loss was NaN or infinite.
