@@ -58,7 +58,7 @@ class _Images(NamedTuple):
 
 
 # Measured on 3,308 photos of flower_photos. 36 pairs reach this threshold, all with at least 0.74,
-# and all of them are duplicates. The pairs from 0.46 to the threshold were looked at: 4 show one
+# and all of them are duplicates. The pairs from 0.46 to the threshold were inspected: 4 show one
 # scene, taken a moment later (0.61 to 0.65); all others show different dandelions (at most 0.59).
 # The margin is for data sets that are more uniform than photos. Of the 50 million pairs among
 # 10,000 synthetic flowers, 5 reach the threshold, all of them roses of the same shape. Of pairs of
