@@ -222,6 +222,7 @@ def explain(message: str, words: Sequence[str]) -> str:
     keys = re.findall(r'Parser key "([^"]+)"', message)
     if not keys:
         text = " ".join(message.split()).replace("expected one argument", "expected a value")
+        text = re.sub(r"^Call to compute_fn .* failed: ", "", text)
         return re.sub(r"^argument (?:-\S+/)?(--\S+): ", r"\1: ", text)
     option = f"--{keys[0]}"
     if problem := re.search(r"Problem with given class_path '(\S+)':\s+(.+)", message):

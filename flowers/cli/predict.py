@@ -160,7 +160,8 @@ def _print_results(file: Path, class_names: Sequence[str], *, total: int) -> int
         path = row["path"]
         if row["error"]:
             num_errors += 1
-            print(printable(f"{path}: cannot be read ({row['error']})"))
+            error = row["error"].removeprefix(f"{path}: ")
+            print(printable(f"{path}: cannot be read ({error})"))
             continue
         is_rejected = row["rejected"] == "True"
         counts["not sure" if is_rejected else row["predicted"]] += 1

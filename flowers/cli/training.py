@@ -198,7 +198,7 @@ class FlowersCLI(LightningCLI):
     def _check_options(self, config: Any) -> None:  # noqa: ANN401
         """End with status 2 if options contradict each other."""
         command = self._command
-        error = self.parser.error
+        error = self._parser(command).error
         trainer = config.trainer
         if config.get("model.init_args.class_names") is not None:
             error("--model.class_names: expected no value, the names are those of the folders")
@@ -496,7 +496,7 @@ def _option_value(words: list[str], option: str) -> str | None:
 
 def _integer_seed(seed: bool | int) -> int:
     if isinstance(seed, bool) or not 0 <= seed < 2**32:
-        raise ValueError(f"--seed_everything: expected a whole number below 2**32, got {seed}")
+        raise ValueError(f"--seed_everything: expected 0 to 2**32 - 1, got {seed}")
     return seed
 
 

@@ -187,7 +187,7 @@ def _restore_task(checkpoint: dict[str, Any]) -> ClassificationTask:
     # Only a task of this package is used: the name in a checkpoint must not import other code.
     task_class = getattr(tasks, name.removeprefix("flowers."), None)
     if not (isinstance(task_class, type) and issubclass(task_class, ClassificationTask)):
-        raise ValueError(f"expected a checkpoint with a task of this package, got {name}")
+        raise ValueError(f"with a task of this package, got {name}")
     options = checkpoint["hyper_parameters"]
     if issubclass(task_class, tasks.TransferTask):
         options["weights"] = "none"

@@ -84,12 +84,15 @@ def fit_temperature(predictions: PredictionTable) -> float:
     """Return the temperature with the smallest log loss; above 1 for an overconfident network.
 
     Dividing the logits by the temperature changes the confidence, but no predicted class
-    (https://arxiv.org/abs/1706.04599, section 4.2). The temperature is limited to [1/20, 20],
-    because its optimum is 0 if all predictions are correct.
+    (https://arxiv.org/abs/1706.04599, section 4.2). The temperature is limited to [1/20, 20]. It is
+    1 if all predictions are correct: the log loss would be smallest at 0, which makes every
+    prediction certain.
 
     Args:
         predictions: Predictions of labelled images that the network was not trained on.
     """
+    if predictions.correct.all():
+        return 1.0
     rows = np.arange(len(predictions.labels))
 
     def loss(log_temperature: float) -> float:

@@ -75,8 +75,10 @@ def warn_of_restored(options: Mapping[str, Any], stored: Mapping[str, Any]) -> N
         if stored.get(name) != options.get(name):
             ignored.append(f"`{name}` {options.get(name)} (checkpoint: {stored.get(name)})")
     if ignored:
+        hint = "leave out `ckpt_path`"
+        if "arch" in options:  # of TransferTask
+            hint = "give the checkpoint as `weights` instead of `ckpt_path`"
         rank_zero_warn(
             f"{', '.join(ignored)} has no effect: a resumed training restores the checkpoint's "
-            f"optimizer and schedule. To start a new training from the checkpoint's weights, use "
-            f"`TransferTask` with the checkpoint as `weights`."
+            f"optimizer and schedule. To start a new training, {hint}."
         )

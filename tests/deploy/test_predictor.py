@@ -152,7 +152,7 @@ def test_a_checkpoint_with_a_class_from_elsewhere_is_refused(name, trained_run, 
     content = torch.load(trained_run / "checkpoints" / "best.ckpt", weights_only=True)
     content["config"] = f"model:\n  class_path: {name}\n"
     torch.save(content, tmp_path / "hostile.ckpt")
-    with pytest.raises(ValueError, match="expected a checkpoint with a task of this package"):
+    with pytest.raises(ValueError, match="of this project, with a task of this package, got"):
         FlowerPredictor(tmp_path / "hostile.ckpt")
 
 

@@ -85,9 +85,9 @@ def test_the_fitted_temperature_restores_calibrated_probabilities(temperature):
     assert reliability(restored).error < 0.01
 
 
-def test_the_temperature_is_bounded_if_all_predictions_are_correct():
+def test_the_temperature_is_one_if_all_predictions_are_correct():
     probs = np.array([[0.9, 0.1], [0.2, 0.8]])
-    assert 1 / 20 <= fit_temperature(table(probs, np.array([0, 1]))) < 0.1
+    assert fit_temperature(table(probs, np.array([0, 1]))) == 1
 
 
 def test_the_threshold_answers_as_many_images_as_the_accuracy_allows():

@@ -65,3 +65,6 @@ def test_options_stored_in_the_optimizer_have_no_effect_when_resuming():
     warn_of_restored(stored | {"ema_decay": None}, stored)
     with pytest.warns(UserWarning, match=r"^`lr` 0\.2 \(checkpoint: 0\.1\) has no effect"):
         warn_of_restored(stored | {"lr": 0.2}, stored)
+    for options, hint in (({"lr": 0.2}, "leave out `ckpt_path`"), ({"arch": "x"}, "as `weights`")):
+        with pytest.warns(UserWarning, match=hint):
+            warn_of_restored(options, stored)

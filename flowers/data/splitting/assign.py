@@ -168,9 +168,8 @@ class _Assigner:
         sizes = sizes[sizes > 1]
         if len(sizes) > 0:
             self.notes.append(
-                f"{sizes.sum():,} images are duplicates (`duplicates` "
-                f"{self.options.duplicates}) in {len(sizes):,} groups, the largest of "
-                f"{sizes.max():,}"
+                f"{sizes.sum():,} images have duplicates (`duplicates` {self.options.duplicates}); "
+                f"groups: {len(sizes):,}, images in the largest: {sizes.max():,}"
             )
 
     def _given(self) -> NDArray[np.object_]:

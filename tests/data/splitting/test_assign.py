@@ -65,7 +65,7 @@ def test_conflicting_labels_are_only_trained_on_with_all_their_duplicates(index)
     assert assignment.notes == [
         "3 images have conflicting labels, only trained on (`contradictions`): "
         "cat/00.jpg, cat/07.jpg, dog/05.jpg",
-        "3 images are duplicates (`duplicates` near) in 1 groups, the largest of 3",
+        "3 images have duplicates (`duplicates` near); groups: 1, images in the largest: 3",
     ]
 
 
