@@ -58,9 +58,8 @@ class PrintEpochs(Callback):
         values = []
         for name in _METRICS:
             is_old = name.startswith("val/") and not self._is_validated
-            text = ""
-            if name in trainer.callback_metrics and not is_old:
-                text = f"{float(trainer.callback_metrics[name]):.4f}"
+            value = trainer.callback_metrics.get(name)
+            text = "" if value is None or is_old else f"{float(value):.4f}"
             values.append(text)
         self._seconds.append(time.monotonic() - self._start)
         epochs_left = (trainer.max_epochs or 0) - trainer.current_epoch - 1

@@ -68,9 +68,7 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
     if not tests:
         print(f"{name} is not tested, run: python -m flowers test --ckpt_path {folder}")
     newest = tests.get(max(tests, default=1), folder / "predictions.csv")
-    predictions = None
-    if tests:
-        predictions = evaluation.read_predictions(newest)
+    predictions = evaluation.read_predictions(newest) if tests else None
     if len(tests) > 1:
         print(f"{name} was tested {len(tests)} times: {newest.name}, the newest, is compared")
     report = newest.name.replace("predictions", "report").replace(".csv", ".json")

@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from flowers import evaluation
 from flowers.cli.option_errors import option_values
 from flowers.cli.print_markdown import print_markdown
+from flowers.evaluation import FoldPredictions
 from flowers.run_folder import last_checkpoint, write_new
 
 
@@ -73,9 +74,7 @@ def cross_validate(
         raise ValueError(f"--out {out}: another cross-validation writes into this folder") from None
 
 
-def _run_all(
-    out: Path, options: list[str], *, folds: int, seeds: int
-) -> evaluation.FoldPredictions:
+def _run_all(out: Path, options: list[str], *, folds: int, seeds: int) -> FoldPredictions:
     """Return the predictions of each seed and test fold; finished runs are not repeated."""
     keys = list(product(range(seeds), range(folds)))
     runs = {}
@@ -150,7 +149,7 @@ def _checksum(file: Path) -> str:
 
 
 def _write_results(
-    out: Path, runs: evaluation.FoldPredictions, earlier: dict[str, list[str]]
+    out: Path, runs: FoldPredictions, earlier: dict[str, list[str]]
 ) -> dict[str, list[str]]:
     """Write the results. An earlier result is replaced, unless it was edited.
 

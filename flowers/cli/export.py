@@ -129,15 +129,13 @@ def largest_difference(run: deploy.Runner, module: nn.Module, images: NDArray[np
 
 
 @torch.inference_mode()
-def _print_cost(
-    file: Path, run: deploy.Runner, module: nn.Module, images: NDArray[np.uint8]
-) -> None:
+def _print_cost(file: Path, run: deploy.Runner, net: nn.Module, images: NDArray[np.uint8]) -> None:
     """Print the size of the file, and the latencies of the file and of PyTorch."""
     print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
     for size in (1, 32):
         batch = np.resize(images, (size, *images.shape[1:]))
         # The minimum is the least disturbed by other processes.
         file_ms = 1000 * min(repeat(partial(run, batch), number=1, repeat=20))
-        torch_ms = 1000 * min(repeat(partial(module, torch.from_numpy(batch)), number=1, repeat=20))
+        torch_ms = 1000 * min(repeat(partial(net, torch.from_numpy(batch)), number=1, repeat=20))
         ratio = f"{torch_ms / file_ms:.1f} times as fast"
         print(f"batch of {size:>2}: {file_ms:.1f} ms, PyTorch {torch_ms:.1f} ms, {ratio}")

@@ -5,7 +5,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 import yaml
 from lightning.pytorch import Callback, Trainer
@@ -220,6 +221,13 @@ class FlowersCLI(LightningCLI):
         if command == "fit" and config.ckpt_path is not None and trainer.max_steps != -1:
             error("--trainer.max_steps: expected -1 when resuming; set --trainer.max_epochs")
         check_num_nodes(trainer.num_nodes)
+        # The parser accepts null for every option of a model.
+        parser = option_errors.class_parser(resolve_name(config.model.class_path))
+        for action in vars(parser)["_actions"]:
+            value = config.get(action.dest.replace("model.", "model.init_args."), 0)
+            types = get_args(vars(action).get("_typehint"))
+            if value is None and action.default is not None and NoneType not in types:
+                error(f"--{action.dest}: expected a value, got null")
 
     def _print_help(self, words: list[str]) -> None:
         """Print the common options, or after ``--help all`` all of them, and end with status 0."""

@@ -198,6 +198,8 @@ def refusal(words, monkeypatch, capsys) -> str:
         ("--trainer.precision bf16-true", "expected 32-true or a mixed one"),
         ("--freeze.unfreeze_epoch 3", "expected a --model TransferTask"),
         ("--trainer.callbacks LearningRateFinder", "the schedule would overwrite"),
+        ("--model.lr null", "expected a value, got null"),
+        ("--model.norm null", "expected a value, got null"),
     ],
 )
 def test_a_value_out_of_its_bounds_is_refused(words, message, synthetic, monkeypatch, capsys):
