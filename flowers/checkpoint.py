@@ -162,7 +162,7 @@ def stored_config(
     """Return the configuration that a command reads from a checkpoint.
 
     ``fit`` reads all options except optimizer, schedule and some options of the trainer. The other
-    commands read the options of model and data.
+    commands read the options of model, data and calibration.
 
     Args:
         checkpoint: What ``read_checkpoint`` returns.
@@ -186,7 +186,7 @@ def stored_config(
     if has_code or not isinstance(config.get("data", {}).get("augment", {}), dict):
         raise ValueError("its configuration names code other than a model of this package")
     if command != "fit":
-        config = {name: config[name] for name in ("model", "data") if name in config}
+        config = {name: config[name] for name in ("model", "data", "calibration") if name in config}
         # Evaluation does not crop, and a given image_size may be smaller than the stored crop_size.
         config.setdefault("data", {})["crop_size"] = None
     return config

@@ -5,6 +5,7 @@ import os
 import re
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from flowers import evaluation
@@ -66,7 +67,7 @@ def read_run(folder: Path, *, name: str) -> evaluation.Run:
     if not curves:
         print(f"{name}: no curves can be read")
     if not tests:
-        print(f"{name} is not tested, run: python -m flowers test --ckpt_path {folder}")
+        print(f"{name} is not tested, run: python -m flowers test --ckpt_path {quote(str(folder))}")
     newest = tests.get(max(tests, default=1), folder / "predictions.csv")
     predictions = evaluation.read_predictions(newest) if tests else None
     if len(tests) > 1:

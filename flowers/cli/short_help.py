@@ -69,7 +69,7 @@ def short_help(parser: Any, model: type, *, command: str) -> str:  # noqa: ANN40
     groups = [group for group in COMMON_OPTIONS if group != "evaluation"]
     if command != "fit":
         lines.append(
-            "Options of data and model that are not given are those stored in the checkpoint."
+            "Options of data, model and calibration that are not given are the checkpoint's."
         )
         groups = ["data", "evaluation", "devices"]
     for group in groups:

@@ -224,9 +224,10 @@ class FlowersCLI(LightningCLI):
         # The parser accepts null for every option of a model.
         parser = option_errors.class_parser(resolve_name(config.model.class_path))
         for action in vars(parser)["_actions"]:
-            value = config.get(action.dest.replace("model.", "model.init_args."), 0)
-            types = get_args(vars(action).get("_typehint"))
-            if value is None and action.default is not None and NoneType not in types:
+            value = config.get(action.dest.replace("model.", "model.init_args.", 1), 0)
+            hint = vars(action).get("_typehint")
+            allows_null = hint is Any or NoneType in get_args(hint)
+            if value is None and action.default is not None and not allows_null:
                 error(f"--{action.dest}: expected a value, got null")
 
     def _print_help(self, words: list[str]) -> None:
@@ -474,20 +475,17 @@ def calibrate(
         checkpoint: Checkpoint, or a run folder such as lightning_logs/version_0 for its best
             checkpoint.
         selective_accuracy: Accuracy that the predictions above the confidence threshold should
-            have; by default that of the checkpoint's calibration.
+            have; by default the value given for the training.
         validate_options: Options of validate.
 
     Raises:
         ValueError: The checkpoint does not match the data, or not all validation images are used.
         OSError: The checkpoint cannot be read or written.
     """
-    if selective_accuracy is None:
-        calibration = read_checkpoint(checkpoint_file(checkpoint)).get("calibration") or {}
-        selective_accuracy = calibration.get("selective_accuracy")
-    words = ["--ckpt_path", checkpoint]
+    words = ["--ckpt_path", checkpoint, *(validate_options or [])]
     if selective_accuracy is not None:
         words += ["--calibration.selective_accuracy", str(selective_accuracy)]
-    run = main(["validate", *words, *(validate_options or [])])
+    run = main(["validate", *words])
     if run.model.calibration is None or not callbacks.is_all(run.trainer.limit_val_batches):
         raise ValueError("--trainer.limit_val_batches: expected all validation images")
     file = run.config["validate"].ckpt_path

@@ -64,7 +64,7 @@ def scores(predictions: PredictionTable) -> dict[str, float]:
 def overall_metrics(predictions: PredictionTable) -> dict[str, Any]:
     """Return the scores over all classes under the names that the JSON reports use."""
     values = scores(predictions)
-    interval = wilson_interval(predictions.accuracy, len(predictions.labels))
+    interval = wilson_interval(values["accuracy"], len(predictions.labels))
     return {
         "accuracy": values["accuracy"],
         "accuracy_interval_95": list(interval),

@@ -87,9 +87,14 @@ def test_the_calibrate_command_replaces_only_the_calibration(finished_run, tmp_p
     assert after.keys() == before.keys()
     for name, value in before["state_dict"].items():
         assert torch.equal(after["state_dict"][name], value)
+    trained = "selective_accuracy: 0.99"  # of the training, the default of later commands
+    assert trained in after["config"]
+    torch.save(
+        after | {"config": after["config"].replace(trained, "selective_accuracy: 0.8")}, file
+    )
     training.calibrate(str(file))
-    again = torch.load(file, weights_only=True)
-    assert again["calibration"] == after["calibration"]
+    again = torch.load(file, weights_only=True)["calibration"]
+    assert again["selective_accuracy"] == 0.8
     some = ["--data.batch_size", "5", "--trainer.limit_val_batches", "2"]
     with pytest.raises(ValueError, match="all validation images"):
         training.calibrate(str(file), validate_options=some)
