@@ -47,7 +47,7 @@ _PAIR_HEADER = [
     "correct only in the second",
 ]
 _PAIR_NOTE = (
-    "McNemar's exact test compares two runs on shared test images that have the same label in both. "
+    "McNemar's exact test compares two runs on the test images that have the same label in both. "
     "With several pairs, p-values are corrected with Holm's method; a run is called better if "
     f"p < {LEVEL}. The test compares these trained networks; to compare training recipes, train "
     "each recipe with several seeds."
